@@ -1,0 +1,187 @@
+"""The job and what is said about it: Job, JobContext (``ctx``), Progress, JobResult. Structs with fleet wire names.
+
+Sources: queue protocol, sections 1.3 (job hash), 5.2 (ctx), 5.3 (result), 5.4 (progress).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from emp_trio.secrets import Secret
+
+
+class JobContext(msgspec.Struct, frozen=True, kw_only=True):
+    """The storage context of a job (``ctx``), read in the fleet's order of precedence (queue protocol 5.2).
+
+    Empty values count as absent. ``account_key`` is a secret that travels in the job hash; nothing else of it may.
+    """
+
+    provider: str | None = None
+    bucket: str | None = None
+    prefix: str | None = None
+    filename: str | None = None
+    cdn_url: str | None = None
+    account_name: str | None = None
+    account_key: Secret | None = None
+    workflow_attempt: int = 0
+
+    @staticmethod
+    def from_wire(ctx: dict[str, Any], payload_ctx: dict[str, Any] | None = None) -> JobContext:
+        """Read ``ctx``; values of an unexpected type count as absent, except that text is required where text is meant.
+
+        Args:
+            ctx: the job's ``ctx`` object.
+            payload_ctx: ``payload.ctx``, read for the retry number only.
+        """
+        storage = ctx.get("storage")
+        storage = storage if isinstance(storage, dict) else {}
+
+        def text(*candidates: Any) -> str | None:
+            return next((c for c in candidates if isinstance(c, str) and c), None)
+
+        key = text(storage.get("accountKey"), storage.get("storageKey"), ctx.get("storageKey"), ctx.get("accountKey"))
+        return JobContext(
+            provider=text(storage.get("provider"), ctx.get("provider")),
+            bucket=text(storage.get("bucket"), ctx.get("bucket")),
+            prefix=text(ctx.get("prefix"), storage.get("prefix")),
+            filename=text(ctx.get("filename")),
+            cdn_url=text(storage.get("cdnUrl"), ctx.get("cdnUrl")),
+            account_name=text(
+                storage.get("accountName"),
+                storage.get("storageAccount"),
+                ctx.get("storageAccount"),
+                ctx.get("accountName"),
+            ),
+            account_key=Secret(key) if key else None,
+            workflow_attempt=_workflow_attempt(ctx, payload_ctx or {}),
+        )
+
+
+def _workflow_attempt(ctx: dict[str, Any], payload_ctx: dict[str, Any]) -> int:
+    """First usable of the places where the fleet keeps the workflow-level retry number (queue protocol 1.8)."""
+    workflow = ctx.get("workflow_context")
+    workflow = workflow if isinstance(workflow, dict) else {}
+    for value in (
+        workflow.get("retry_attempt"),
+        ctx.get("retry_count"),
+        ctx.get("retryCount"),
+        payload_ctx.get("retry_count"),
+        payload_ctx.get("retryCount"),
+    ):
+        try:
+            number = int(value or 0)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if number > 0:
+            return number
+    return 0
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt's view of a job.
+
+    Attributes:
+        id: the job's id.
+        type: the job type, ``service_required`` on the wire.
+        payload: what the submitter asks the service to do.
+        ctx: where results are to be stored.
+        requirements: what the submitter demands of a worker.
+        attempt: number of this claim, from 1; rises with every claim and never falls.
+        retry_count: failed attempts so far.
+        max_attempts: attempts in total (``max_retries`` on the wire, queue protocol 4.7).
+        checkpoint: what an earlier attempt remembered of its upstream work (``ProgressReporter.remember``), or None.
+        deadline: seconds since the epoch after which a result is useless, or None.
+    """
+
+    id: str
+    type: str
+    payload: dict[str, Any] = msgspec.field(default_factory=dict)
+    ctx: JobContext = JobContext()
+    requirements: dict[str, Any] | None = None
+    priority: int = 50
+    attempt: int = 1
+    retry_count: int = 0
+    max_attempts: int = 3
+    created_at: str = ""
+    customer_id: str | None = None
+    workflow_id: str | None = None
+    current_step: int | None = None
+    total_steps: int | None = None
+    checkpoint: dict[str, Any] | None = None
+    deadline: float | None = None
+
+    @property
+    def last_attempt(self) -> bool:
+        """Whether a failure of this attempt is final."""
+        return self.retry_count + 1 >= self.max_attempts
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a job is. ``value`` runs from 0 to 100; ``step`` is free text; only these fields reach Redis."""
+
+    value: float
+    message: str = ""
+    step: str = ""
+    total_steps: int = 0
+
+
+class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``output_files``: consumers read ``metadata.cdn_url``."""
+
+    filename: str
+    path: str
+    type: str
+    size_bytes: int
+    mime_type: str
+    metadata: dict[str, Any]
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a successful attempt produced (queue protocol 5.3). Never carries file bytes.
+
+    Attributes:
+        data: connector specific; consumers look for ``image_url``, ``mime_type``, ``content_type``, ``text``.
+        processing_time_ms: filled in by the worker.
+        output_files: the saved assets.
+        service_metadata: ``service_version``, ``service_type``, ``service_job_id``, ``model_used``, usage.
+        raw_request_payload: what was sent to the service, without secrets and file bytes.
+    """
+
+    success: bool
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
+    error: str | None = None
+    processing_time_ms: int | None = None
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    output_files: tuple[OutputFile, ...] = ()
+    service_metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    raw_request_payload: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.success, bool) or not isinstance(self.data, dict):
+            raise TypeError("JobResult needs success: bool and data: dict")
+
+
+class SavedAsset(msgspec.Struct, frozen=True, kw_only=True):
+    """An asset in storage. ``cdn_url`` equals ``file_url`` where no CDN stands in front of the store."""
+
+    file_path: str
+    file_name: str
+    file_url: str
+    cdn_url: str
+    media_type: str
+    size: int
+    sha256: str
+
+    def output_file(self) -> OutputFile:
+        """This asset as an entry of ``JobResult.output_files``."""
+        word = self.media_type.split("/", 1)[0]
+        return OutputFile(
+            filename=self.file_name,
+            path=self.file_path,
+            type=word if word in ("image", "video", "audio", "text") else "binary",
+            size_bytes=self.size,
+            mime_type=self.media_type,
+            metadata={"cdn_url": self.cdn_url, "original_filename": self.file_name, "sha256": self.sha256},
+        )

@@ -1,0 +1,120 @@
+"""What a connector is handed beside the job: a reporter of progress that also holds the attempt's stages of time.
+
+One absolute deadline per attempt. Each stage gets ``min(own limit, deadline - reserve of the later stages)``; the
+service stage stands still while an asset is being uploaded or waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+import msgspec
+import trio
+
+from emp_trio.errors import DeadlineExceeded, Stage
+
+Ending = Literal["cancelled", "lease_lost", "drain", "shutdown"]
+"""Why an attempt is being stopped from outside; None while it is not (a passed deadline is not an ending)."""
+
+
+class StageLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds each stage may take; the service stage has what the attempt's deadline leaves of it."""
+
+    upload: float = 120.0
+    cdn: float = 60.0
+    settle: float = 10.0
+
+    def reserve_after(self, stage: Stage) -> float:
+        """Seconds kept back for the stages that come after ``stage``."""
+        later: dict[Stage, float] = {
+            "claim": self.upload + self.cdn + self.settle,
+            "service": self.upload + self.cdn + self.settle,
+            "upload": self.cdn + self.settle,
+            "cdn": self.settle,
+            "settle": 0.0,
+        }
+        return later[stage]
+
+
+def stage_deadline(stage: Stage, *, now: float, attempt_deadline: float, limits: StageLimits) -> float:
+    """Absolute time at which ``stage`` must end. Pure.
+
+    Where the attempt is shorter than the reserves, they shrink to half of what is left: every stage gets a chance.
+    """
+    own = {"upload": limits.upload, "cdn": limits.cdn, "settle": limits.settle}.get(stage)
+    left = max(0.0, attempt_deadline - now)
+    reserve = min(limits.reserve_after(stage), left / 2)
+    end = attempt_deadline - reserve
+    return end if own is None else min(end, now + own)
+
+
+class ProgressReporter(Protocol):
+    """The connector's line to the worker, good for one attempt."""
+
+    def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
+        """Say how far the job is (0 to 100). Never blocks; reports are coalesced and never go backwards."""
+
+    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+        """Store with the lease what a next attempt needs to adopt the upstream work (small, no secrets)."""
+
+    def stage(self, name: Stage) -> Any:
+        """Context manager for a stage; raises DeadlineExceeded(name) when its time is up."""
+
+    @property
+    def stop_upstream(self) -> bool:
+        """Whether cleanup after a cancel should stop the work upstream (user's cancel, final deadline) or leave it
+        running for the next attempt to adopt (drain, lost lease)."""
+
+
+class Stages:
+    """The time of one attempt: the service stage's cancel scope, and stages inside it.
+
+    Args:
+        attempt_deadline: absolute Trio time at which the attempt must be over.
+        limits: the limits of the stages.
+    """
+
+    def __init__(self, attempt_deadline: float, limits: StageLimits) -> None:
+        self.attempt_deadline = attempt_deadline
+        self.limits = limits
+        self._service: trio.CancelScope | None = None
+        self._inside = 0
+
+    @contextmanager
+    def service(self) -> Iterator[trio.CancelScope]:
+        """The service stage. Raises DeadlineExceeded("service") when its time is up.
+
+        A cancel of the yielded scope by its holder ends the block quietly: the holder knows why.
+        """
+        started = trio.current_time()
+        with trio.CancelScope(deadline=self._end("service")) as scope:
+            self._service = scope
+            try:
+                yield scope
+            finally:
+                self._service = None
+        if scope.cancelled_caught and trio.current_time() >= scope.deadline:
+            raise DeadlineExceeded("service", scope.deadline - started)
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """A stage inside the service stage, whose clock stands still meanwhile. Raises DeadlineExceeded(name)."""
+        started = trio.current_time()
+        deadline = self._end(name)
+        self._inside += 1
+        if self._service is not None:
+            self._service.deadline = self.attempt_deadline
+        try:
+            with trio.CancelScope(deadline=deadline) as scope:
+                yield
+        finally:
+            self._inside -= 1
+            if self._service is not None and not self._inside:
+                self._service.deadline = max(self._end("service"), trio.current_time())
+        if scope.cancelled_caught:
+            raise DeadlineExceeded(name, deadline - started)
+
+    def _end(self, name: Stage) -> float:
+        return stage_deadline(name, now=trio.current_time(), attempt_deadline=self.attempt_deadline, limits=self.limits)

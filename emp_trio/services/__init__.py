@@ -1,0 +1,1 @@
+"""Connectors: one file or small package per service family. None imports another."""

@@ -1,0 +1,122 @@
+"""What the worker needs of a connector, and what a connector gets from the worker.
+
+A connector lists protocol mixins side by side and adds one ``run`` method::
+
+    class OpenAIResponsesConnector(Http, Polling, SavesAssets, Connector): ...
+
+No connector inherits from another one. A mixin that owns resources (an HTTP pool, a socket) has an async context
+manager method ``opening``; :func:`open_connector` enters those of all mixins and leaves them in reverse order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+
+from emp_trio.jobs import Job, JobResult
+from emp_trio.progress import ProgressReporter
+from emp_trio.settings import setting_fields
+from emp_trio.toolbox import Toolbox
+
+
+class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a service can do; the worker says at start what it can't, and treats it accordingly."""
+
+    health_check: bool = True
+    job_status: bool = False
+    cancellation: bool = False
+    queue_introspection: bool = False
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of a health check; ``detail`` says why a service is not healthy, and what to do."""
+
+    healthy: bool
+    detail: str = ""
+
+
+class Connector:
+    """Base of all connectors: identity, settings, and the two calls the worker makes.
+
+    Class attributes:
+        service_type: key for status and for ``capabilities.models`` (as the fleet's connectors use it).
+        abilities: what the service can do.
+        Settings: frozen struct of settings (see :mod:`emp_trio.settings`).
+    """
+
+    service_type: ClassVar[str] = ""
+    abilities: ClassVar[Abilities] = Abilities()
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """No settings."""
+
+    def __init__(self, settings: Any, toolbox: Toolbox) -> None:
+        self.settings = settings
+        self.toolbox = toolbox
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "Settings" in cls.__dict__:
+            setting_fields(cls.Settings)  # a shared name is an error when the class is made
+        lineage = [base.__name__ for base in cls.__mro__[1:] if "run" in base.__dict__ and base is not Connector]
+        if lineage:
+            raise TypeError(
+                f"{cls.__name__} inherits from the connector {lineage[0]}: share a function or a mixin instead"
+            )
+
+    @classmethod
+    def name(cls) -> str:
+        """The connector's name: that of its class, as in the mapping."""
+        return cls.__name__
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Args:
+            job: the job; its payload and context are not changed.
+            progress: the line to the worker.
+
+        Returns:
+            a successful JobResult.
+
+        Raises:
+            EmpTrioError: with the failure class that fits. Anything else counts as an internal error.
+            trio.Cancelled: passed on after cleanup; cleanup is shielded and bounded, and stops the upstream work only
+                when ``progress.stop_upstream`` says so.
+        """
+        raise TypeError(f"{type(self).__name__} has no run method")
+
+    async def health(self) -> Health:
+        """Ask the service whether it can take work. Must return within the connection settings' limits."""
+        return Health(healthy=True)
+
+    async def models(self) -> list[str]:
+        """Models the service offers, for ``capabilities.models``; empty where there is nothing to ask."""
+        return []
+
+
+C = TypeVar("C", bound=Connector)
+
+
+@asynccontextmanager
+async def open_connector(cls: type[C], settings: Any, toolbox: Toolbox) -> AsyncIterator[C]:
+    """Make a connector and open what its mixins own.
+
+    Args:
+        cls: the connector class.
+        settings: an instance of ``cls.Settings``.
+        toolbox: what the worker gives it.
+
+    Yields:
+        the open connector; everything is closed, last opened first, when the block ends.
+    """
+    connector = cls(settings, toolbox)
+    async with AsyncExitStack() as stack:
+        for part in reversed(cls.__mro__):
+            opening = part.__dict__.get("opening")
+            if opening is not None:
+                await stack.enter_async_context(opening(connector))
+        yield connector
