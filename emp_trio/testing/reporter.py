@@ -1,0 +1,80 @@
+"""A worker's side of one attempt, for running a connector without a worker or a queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import trio
+
+from emp_trio.errors import Stage
+from emp_trio.jobs import Job, JobResult, Progress
+from emp_trio.progress import StageLimits, Stages
+from emp_trio.services.connector import Connector
+
+
+class FakeReporter:
+    """A :class:`~emp_trio.progress.ProgressReporter` that keeps what it is told, with real stages of time.
+
+    Args:
+        seconds: time of the whole attempt, from now.
+        limits: limits of the stages.
+        stop_upstream: what the connector sees when it is cancelled: True for a user's cancel or a final deadline,
+            False for a drain or a lost lease.
+
+    Attributes:
+        reports: everything reported, in order.
+        checkpoint: what a next attempt would find in ``job.checkpoint``.
+    """
+
+    def __init__(
+        self, seconds: float = 30.0, *, limits: StageLimits | None = None, stop_upstream: bool = True
+    ) -> None:
+        self.reports: list[Progress] = []
+        self.checkpoint: dict[str, Any] | None = None
+        self.stop_upstream = stop_upstream
+        self.stages = Stages(trio.current_time() + seconds, limits or StageLimits())
+        self._changed = trio.Event()
+
+    def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
+        """Keep one report."""
+        self.reports.append(Progress(value=value, message=message, step=step, total_steps=total_steps))
+        self._wake()
+
+    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+        """Keep the checkpoint."""
+        await trio.lowlevel.checkpoint()
+        self.checkpoint = dict(checkpoint)
+        self._wake()
+
+    def stage(self, name: Stage) -> AbstractContextManager[None]:
+        """A stage inside the attempt, with its own limit."""
+        return self.stages.stage(name)
+
+    async def until_value(self, value: float) -> None:
+        """Wait until progress of at least ``value`` was reported."""
+        while not any(report.value >= value for report in self.reports):
+            await self._changed.wait()
+
+    async def until_remembered(self) -> None:
+        """Wait until the connector has stored a checkpoint."""
+        while self.checkpoint is None:
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def run_job(connector: Connector, job: Job, reporter: FakeReporter | None = None) -> JobResult:
+    """Run one attempt as a worker would: within the service stage of the reporter.
+
+    Raises:
+        DeadlineExceeded: the attempt's time is up.
+        Exception: whatever the connector raises.
+    """
+    reporter = reporter or FakeReporter()
+    with reporter.stages.service():
+        return await connector.run(job, reporter)
+    raise AssertionError("the service stage ended without a result and without an error")
