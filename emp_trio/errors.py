@@ -220,13 +220,17 @@ class AssetError(EmpTrioError):
 
 
 class DeadlineExceeded(EmpTrioError):
-    """A stage of the attempt ran out of time; ``stage`` is its name, ``seconds`` how long it had."""
+    """A stage of the attempt ran out of time.
+
+    ``stage`` is its name, ``seconds`` how long it had, ``detail`` what it was waiting for where somebody can say.
+    """
 
     default_type = "timeout"
     default_reason = "job_timeout"
 
-    def __init__(self, stage: Stage, seconds: float) -> None:
-        super().__init__(f"the {stage} stage did not finish within its {seconds:.3g} s", reason="processing_timeout")
+    def __init__(self, stage: Stage, seconds: float, detail: str = "") -> None:
+        text = f"the {stage} stage did not finish within its {seconds:.3g} s"
+        super().__init__(f"{text}: {detail}" if detail else text, reason="processing_timeout")
         self.stage = stage
         self.seconds = seconds
 
