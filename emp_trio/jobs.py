@@ -107,6 +107,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str = ""
     customer_id: str | None = None
     workflow_id: str | None = None
+    workflow_priority: int | None = None
+    workflow_datetime: int | None = None
     current_step: int | None = None
     total_steps: int | None = None
     checkpoint: dict[str, Any] | None = None

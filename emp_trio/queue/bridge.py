@@ -1,0 +1,405 @@
+"""The only place that knows asyncio: Redis for a Trio program, by redis-py's connection under trio-asyncio.
+
+One asyncio-side owner per connection packs what Trio tasks ask for into batches (a bridge crossing per batch, not per
+command), reads replies in order, and never sends anything twice. A cancelled caller only marks its request: the reply
+is still read in its turn. See the reference of measurements in docs/why-one-connection.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar, cast
+
+import redis
+import redis.asyncio as aioredis
+import trio
+import trio_asyncio
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from emp_trio.errors import ConfigError, EmpTrioError, NotSent, OutcomeUnknown, ServerRefused
+from emp_trio.queue.port import Gap, Message, RedisSettings, Reply
+from emp_trio.queue.waiting import Listener, Request
+from emp_trio.secrets import Redactor
+
+R = TypeVar("R")
+_PUSH = object()  # what the reader gets for a message that is no reply
+_KEEPALIVE = "keepalive"
+
+
+async def _from_aio(function: Callable[[], Awaitable[R]]) -> R:
+    """Run an asyncio function from Trio; trio-asyncio itself is untyped."""
+    return cast(R, await trio_asyncio.aio_as_trio(function)())
+
+
+class _SafeSend:
+    """Sends by ``write`` instead of ``writelines``, which on CPython 3.12 and 3.13.0-9 lacks the guard against a lost
+    connection and so takes the whole loop down (cpython issue 136234)."""
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        connection = cast(Any, self)
+        writer = connection._writer
+        if writer is None or writer.transport.is_closing():
+            raise redis.ConnectionError("the connection is closing")
+        try:
+            writer.write(command if isinstance(command, bytes) else b"".join(command))
+            await writer.drain()
+        except OSError as error:
+            await connection.disconnect(nowait=True)
+            raise redis.ConnectionError(str(error)) from error
+
+
+class _Tcp(_SafeSend, aioredis.Connection): ...
+
+
+class _Tls(_SafeSend, SSLConnection): ...
+
+
+class _Unix(_SafeSend, UnixDomainSocketConnection): ...
+
+
+def _connection(settings: RedisSettings) -> Any:
+    options: dict[str, Any] = dict(parse_url(settings.url.reveal()))
+    kind = options.pop("connection_class", None)
+    cls = _Tls if kind is SSLConnection else _Unix if kind is UnixDomainSocketConnection else _Tcp
+    if cls is not _Unix:
+        options.setdefault("socket_keepalive", True)
+    return cls(
+        **options,
+        protocol=3,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=None,
+        socket_connect_timeout=settings.connect_timeout,
+        client_name="emp-trio",
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
+
+
+def _refusal(error: redis.ResponseError) -> ServerRefused:
+    codes = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
+    text = str(error)
+    first = text.split(" ", 1)[0]
+    code = codes.get(type(error).__name__) or (first if first.isupper() else "ERR")
+    return ServerRefused(f"Redis refused the command: {text}", code=code)
+
+
+class _Link:
+    """One connection: connects for ever, calls ``serve`` while it stands."""
+
+    def __init__(self, settings: RedisSettings, redactor: Redactor) -> None:
+        self.settings = settings
+        self.redactor = redactor
+        self.problem: EmpTrioError | None = None
+
+    async def keep(self, serve: Callable[[Any], Awaitable[None]]) -> None:
+        """Connect, serve, reconnect with growing pauses; ends only by cancellation."""
+        pause = 0.01
+        while True:
+            reached = await _from_aio(lambda: self._once(serve))
+            pause = 0.01 if reached else min(pause * 2, self.settings.longest_pause)
+            await trio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _once(self, serve: Callable[[Any], Awaitable[None]]) -> bool:
+        connection = _connection(self.settings)
+        reached = False
+        try:
+            await connection.connect()
+            reached = True
+            self.problem = None
+            await serve(connection)
+        except redis.AuthenticationError as error:
+            self.problem = ConfigError(f"Redis refuses the login: {self.redactor.text(str(error))}; check the URL")
+        except redis.ResponseError as error:
+            self.problem = ConfigError(f"Redis refuses the connection: {self.redactor.text(str(error))}")
+        except (TimeoutError, redis.RedisError, OSError, EOFError) as error:
+            text = self.redactor.text(str(error)) or type(error).__name__
+            self.problem = NotSent(f"no connection to Redis: {text}")
+        finally:
+            await connection.disconnect(nowait=True)
+        return reached
+
+
+async def _run_while(connection: Any, *jobs: Awaitable[None]) -> None:
+    """Run asyncio jobs until the first of them ends; then end all, and raise what it raised."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Bridge:
+    """Redis for Trio tasks; made by :func:`open_bridge`. Implements :class:`~emp_trio.queue.port.RedisPort`."""
+
+    def __init__(
+        self, settings: RedisSettings, on_pending: Callable[[], None] | None, on_connect: Callable[[], None] | None
+    ) -> None:
+        redactor = Redactor([settings.url])
+        self._commands = _Link(settings, redactor)
+        self._subscriptions = _Link(settings, redactor)
+        self._settings = settings
+        self._on_pending = on_pending
+        self._on_connect = on_connect
+        self._waiting: list[Request] = []
+        self._sent: collections.deque[Request] = collections.deque()
+        self._kick: asyncio.Event | None = None
+        self._ready = trio.Event()
+        self._listeners: list[Listener] = []
+        self._listening: asyncio.Event | None = None
+        self.tracking = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether commands can be sent now."""
+        return self._kick is not None
+
+    @property
+    def problem(self) -> EmpTrioError | None:
+        """Why there is no connection, or None."""
+        return self._commands.problem
+
+    async def call(self, *args: str | bytes | int, on_orphan: Callable[[Reply], None] | None = None) -> Reply:
+        """See :meth:`emp_trio.queue.port.RedisPort.call`."""
+        done = trio.Event()
+        request = Request(args, on_orphan, done)
+        if self._kick is None:
+            await trio.lowlevel.checkpoint()
+            raise self._not_sent()
+        self._waiting.append(request)
+        self._kick.set()
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            request.abandoned = True
+            if done.is_set():  # the reply came in the same moment
+                request.settle(request.value)
+            raise
+        if isinstance(request.value, Exception):
+            raise request.value
+        return request.value
+
+    def post(self, *args: str | bytes | int, on_reply: Callable[[Reply | Exception], None]) -> None:
+        """See :meth:`emp_trio.queue.port.RedisPort.post`."""
+        if self._kick is None:
+            on_reply(self._not_sent())
+            return
+        self._waiting.append(Request(args, on_reply, None))
+        self._kick.set()
+
+    def _not_sent(self) -> EmpTrioError:
+        return NotSent(self.problem.message if self.problem else "no connection to Redis")
+
+    async def wait_connected(self) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            ConfigError: Redis refuses the login.
+            NotSent: no connection within ``settings.patience`` seconds.
+        """
+        with trio.move_on_after(self._settings.patience):
+            while not self._ready.is_set():
+                if isinstance(self.problem, ConfigError):
+                    raise self.problem
+                with trio.move_on_after(0.05):
+                    await self._ready.wait()
+            return
+        raise self._not_sent()
+
+    # -- commands, asyncio side
+
+    async def _serve_commands(self, connection: Any) -> None:
+        async def pushed(_: Any) -> object:
+            if self._on_pending is not None:
+                self._on_pending()
+            return _PUSH
+
+        connection._parser.set_invalidation_push_handler(pushed)
+        connection._parser.set_pubsub_push_handler(pushed)
+        if self._on_pending is not None:
+            self.tracking = await self._track(connection)
+        self._kick = asyncio.Event()
+        self._ready.set()
+        if self._on_connect is not None:
+            self._on_connect()
+        try:
+            await _run_while(connection, self._write(connection), self._read(connection), self._watch())
+        finally:
+            self._kick = None
+            sent, waiting = list(self._sent), self._waiting
+            self._sent.clear()
+            self._waiting = []
+            for request in sent:
+                request.settle(OutcomeUnknown("the connection to Redis ended before the reply"))
+            for request in waiting:
+                request.settle(NotSent("the connection to Redis ended before the command was sent"))
+
+    async def _track(self, connection: Any) -> bool:
+        await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "jobs:pending", "NOLOOP")
+        try:
+            await connection.read_response()
+        except redis.ResponseError:  # a proxy or an old server: the machine subscribes to job_submitted instead
+            return False
+        return True
+
+    async def _write(self, connection: Any) -> None:
+        kick = self._kick
+        assert kick is not None
+        while True:
+            await kick.wait()
+            kick.clear()
+            batch = [r for r in self._waiting if not r.abandoned]  # cancelled before it was sent: never sent
+            self._waiting = []
+            if not batch:
+                continue
+            packed = connection.pack_commands([r.args for r in batch])
+            now = trio.current_time()
+            for request in batch:
+                request.sent_at = now
+            self._sent.extend(batch)
+            await connection.send_packed_command(packed, check_health=False)
+
+    async def _read(self, connection: Any) -> None:
+        while True:
+            try:
+                reply = await connection.read_response(timeout=math.inf, push_request=True)
+            except redis.ResponseError as error:
+                reply = _refusal(error)
+            if reply is not _PUSH:
+                self._sent.popleft().settle(reply)
+
+    async def _watch(self) -> None:
+        """A peer that takes commands but never answers (half-open connection) is given up after reply_timeout."""
+        while True:
+            await asyncio.sleep(self._settings.reply_timeout / 10)
+            if self._sent and trio.current_time() - self._sent[0].sent_at > self._settings.reply_timeout:
+                raise redis.ConnectionError("no reply in time")
+
+    # -- subscriptions
+
+    @asynccontextmanager
+    async def subscribe(
+        self, *channels: str, wanted: Callable[[str, bytes], bool] | None = None
+    ) -> AsyncIterator[trio.MemoryReceiveChannel[Message | Gap]]:
+        """See :meth:`emp_trio.queue.port.RedisPort.subscribe`."""
+        listener, receive = Listener.make(frozenset(channels), wanted)
+        self._listeners.append(listener)
+        if self._listening is not None:
+            self._listening.set()
+        try:
+            with listener.send, receive:
+                yield receive
+        finally:
+            self._listeners.remove(listener)
+            if self._listening is not None:
+                self._listening.set()
+
+    async def _serve_subscriptions(self, connection: Any) -> None:
+        async def published(message: Any) -> object:
+            self._dispatch(message)
+            return _PUSH
+
+        connection._parser.set_pubsub_push_handler(published)
+        self._listening = asyncio.Event()
+        self._listening.set()
+        heard = asyncio.Event()
+        for listener in self._listeners:
+            listener.confirmed = False
+        try:
+            await _run_while(
+                connection, self._follow(connection), self._hear(connection, heard), self._ping(connection, heard)
+            )
+        finally:
+            self._listening = None
+
+    async def _follow(self, connection: Any) -> None:
+        """Keep the server's subscriptions equal to what the listeners want."""
+        listening, now = self._listening, frozenset[str]()
+        assert listening is not None
+        while True:
+            await listening.wait()
+            listening.clear()
+            want = frozenset().union(*(x.channels for x in self._listeners))
+            for verb, names in (("SUBSCRIBE", want - now), ("UNSUBSCRIBE", now - want)):
+                if names:
+                    await connection.send_command(verb, *sorted(names))
+            now = want
+            # The keepalive's reply comes after the subscriptions' confirmations: from then on nothing is missed.
+            await connection.send_command("PING", _KEEPALIVE)
+
+    async def _hear(self, connection: Any, heard: asyncio.Event) -> None:
+        while True:
+            reply = await connection.read_response(timeout=math.inf, push_request=True)
+            heard.set()
+            if reply is not _PUSH:
+                for listener in self._listeners:
+                    listener.confirm()
+
+    async def _ping(self, connection: Any, heard: asyncio.Event) -> None:
+        while True:
+            heard.clear()
+            await asyncio.sleep(self._settings.reply_timeout)
+            if not heard.is_set():
+                await connection.send_command("PING", _KEEPALIVE)
+                async with asyncio.timeout(self._settings.reply_timeout):
+                    await heard.wait()
+
+    def _dispatch(self, message: Any) -> None:
+        if message[0] != b"message":
+            return
+        channel = message[1].decode()
+        for listener in self._listeners:
+            if channel in listener.channels:
+                listener.offer(channel, message[2])
+
+
+@asynccontextmanager
+async def open_bridge(
+    settings: RedisSettings,
+    *,
+    on_pending: Callable[[], None] | None = None,
+    on_connect: Callable[[], None] | None = None,
+) -> AsyncIterator[Bridge]:
+    """Connect to Redis and stay connected.
+
+    Args:
+        settings: where Redis is.
+        on_pending: called (must not block or raise) whenever anybody else changed ``jobs:pending``, if the server
+            supports client tracking; ``Bridge.tracking`` says whether it does.
+        on_connect: called after each connection, first and later ones; changes before it were not pushed.
+
+    Yields:
+        the Bridge, connected.
+
+    Raises:
+        ConfigError: the URL is wrong or Redis refuses the login.
+        NotSent: no connection within ``settings.patience`` seconds.
+    """
+    try:
+        _connection(settings)
+    except (ValueError, redis.RedisError, TypeError) as error:
+        text = Redactor([settings.url]).text(str(error))
+        raise ConfigError(f"the Redis URL can't be used: {text}; use redis://, rediss:// or unix://") from None
+    failure: Exception | None = None
+    async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+        bridge = Bridge(settings, on_pending, on_connect)
+        nursery.start_soon(bridge._commands.keep, bridge._serve_commands)
+        try:
+            await bridge.wait_connected()
+            nursery.start_soon(bridge._subscriptions.keep, bridge._serve_subscriptions)
+            yield bridge
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the groups that nursery and loop add
+            failure = error
+        nursery.cancel_scope.cancel(reason="the bridge closes")
+    if failure is not None:
+        raise failure

@@ -1,0 +1,55 @@
+-- What a client does to a job.
+
+-- emp_trio_submit: a new job (queue protocol 1.3, 2.1).   ARGV 1 job id  2 nonce  3 message for job_submitted
+--   4.. field, value, ...   reply 'submitted', or 'exists' when another submit made a job of this id
+redis.register_function('emp_trio_submit', function(_, argv)
+  local id, now = argv[1], clock()
+  local key = 'job:' .. id
+  if redis.call('EXISTS', key) == 1 then
+    return fields(key, 'submit_token')[1] == argv[2] and 'submitted' or 'exists'
+  end
+  redis.call('HSET', key, 'id', id, 'status', 'pending', 'submit_token', argv[2], unpack(argv, 4))
+  redis.call('ZADD', PENDING, score_of(id, now), id)
+  redis.call('PUBLISH', 'job_submitted', argv[3])
+  return 'submitted'
+end)
+
+-- emp_trio_cancel: ends a job wherever it is, as the API's cancel does (queue protocol 4.8), and says so once.
+--   ARGV 1 job id  2 reason   reply {'cancelled', status before} | {'settled', status} | {'missing', ''}
+redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}, callback = function(_, argv)
+  local id, now = argv[1], clock()
+  local f = job_table(id)
+  if not f.status then return {'missing', ''} end
+  if SETTLED[f.status] then return {'settled', f.status} end
+  local worker = given(f.worker_id) or ''
+  redis.call('ZREM', PENDING, id)
+  redis.call('ZREM', DELAYED, id)
+  redis.call('HSET', 'job:' .. id, 'status', 'failed', 'failed_at', now.iso, 'cancelled_at', now.iso, 'error', argv[2],
+    'lease_token', '')
+  if worker ~= '' then
+    drop_lease(id, worker)
+    publish('cancel_job', {job_id = id, worker_id = worker, reason = argv[2], timestamp = now.ms})
+  end
+  redis.call('HSET', 'jobs:failed', id, cjson.encode({error = argv[2], failed_at = now.iso, cancelled = true}))
+  redis.call('EXPIRE', 'jobs:failed', FAILED_TTL)
+  publish('job_failed', {job_id = id, worker_id = worker, status = 'failed', error = argv[2], failed_at = now.iso,
+    retry_count = tonumber(f.retry_count or '') or 0, can_retry = false, cancelled = true, timestamp = now.ms,
+    workflow_id = given(f.workflow_id)})
+  return {'cancelled', f.status}
+end}
+
+-- emp_trio_retry: a failed job gets a new life, with all its attempts.   ARGV 1 job id
+--   reply {'queued', 'failed'} | {'refused', status} | {'missing', ''}
+redis.register_function('emp_trio_retry', function(_, argv)
+  local id, now = argv[1], clock()
+  local f = job_table(id)
+  if not f.status then return {'missing', ''} end
+  if f.status ~= 'failed' then return {'refused', f.status} end
+  redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'retry_count', '0',
+    'crashes', '0', 'lease_token', '')
+  redis.call('HDEL', 'job:' .. id, 'error', 'failure_type', 'failure_reason', 'failed_at', 'cancelled_at',
+    'started_at', 'checkpoint')
+  redis.call('HDEL', 'jobs:failed', id)
+  requeue(id, 0, now)
+  return {'queued', f.status}
+end)

@@ -1,0 +1,136 @@
+-- The function library emp_trio: every transition of a job, one atomic call each.
+-- The files are joined in the order of library.py, this one first.
+--
+-- Keys of the fleet (queue protocol, section 1; all of them are shared with other workers):
+--   jobs:pending            zset    job id -> score S1; what may be claimed, highest score first
+--   job:{id}                hash    the job; fields of ours beside the fleet's are listed below
+--   job:{id}:progress       hash    last progress
+--   progress:{id}           stream  one entry per claim
+--   jobs:active:{wid}       hash    job id -> JSON of the job hash before the claim
+--   jobs:completed          hash    job id -> JSON {success, data, completed_at}; 24 h
+--   jobs:failed             hash    job id -> JSON {error, failed_at, retry_count}; 7 days
+--   worker:{wid}            hash    one slot, as the fleet sees it; expires when its machine stops beating
+--   worker:{wid}:heartbeat  string  ISO time, 60 s
+--   workers:active          set     worker ids
+--   worker:failure:..., worker:completion:..., workflow:failure:...   strings, attestations (section 1.8)
+-- Keys of ours:
+--   emp:leases              zset    job id -> time in ms at which its lease ends
+--   emp:delayed             zset    job id -> time in ms at which it goes back to jobs:pending
+-- Fields of ours in job:{id}:
+--   lease_token    token of the present lease, '' when there is none; lease_worker: its slot
+--   settled_token  token of the attempt that ended last, so that a repeated settle is recognised
+--   attempt        claims so far; crashes: leases that ran out; checkpoint: JSON of the upstream work
+--   submit_token   nonce of the submit, so that a repeated submit is recognised
+--
+-- Times: ms are numbers of milliseconds since the epoch, ISO and LuaTime as in queue protocol 0.2.
+
+local PENDING, LEASES, DELAYED = 'jobs:pending', 'emp:leases', 'emp:delayed'
+local COMPLETED_TTL, FAILED_TTL = 86400, 604800
+local WORKER_TTL, HEARTBEAT_TTL = 120, 60
+
+local function civil(days)
+  local z = days + 719468
+  local era = math.floor(z / 146097)
+  local doe = z - era * 146097
+  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
+  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
+  local mp = math.floor((5 * doy + 2) / 153)
+  local month = mp < 10 and mp + 3 or mp - 9
+  return yoe + era * 400 + (month <= 2 and 1 or 0), month, doy - math.floor((153 * mp + 2) / 5) + 1
+end
+
+local function days_of(year, month, day)
+  local y = month <= 2 and year - 1 or year
+  local era = math.floor(y / 400)
+  local yoe = y - era * 400
+  local doy = math.floor((153 * (month > 2 and month - 3 or month + 9) + 2) / 5) + day - 1
+  return era * 146097 + yoe * 365 + math.floor(yoe / 4) - math.floor(yoe / 100) + doy - 719468
+end
+
+local function iso_of(ms)
+  local s = math.floor(ms / 1000)
+  local days = math.floor(s / 86400)
+  local rest = s - days * 86400
+  local year, month, day = civil(days)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
+    math.floor(rest / 3600), math.floor(rest % 3600 / 60), rest % 60, ms % 1000)
+end
+
+local function ms_of(iso)
+  local y, mo, d, h, mi, s = string.match(iso or '', '^(%d%d%d%d)-(%d%d)-(%d%d)T(%d%d):(%d%d):(%d%d)')
+  if not y then return nil end
+  return (days_of(tonumber(y), tonumber(mo), tonumber(d)) * 86400 + h * 3600 + mi * 60 + s) * 1000
+end
+
+-- The time of one call: ms, ISO, LuaTime.
+local function clock()
+  local t = redis.call('TIME')
+  local ms = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+  return {ms = ms, iso = iso_of(ms), lua = t[1] .. '.' .. string.format('%06d', tonumber(t[2]))}
+end
+
+local function int(n) return string.format('%.0f', n) end
+
+-- A set and non-empty hash value, else nil ('' is how the fleet writes an unset field).
+local function given(value)
+  if value and value ~= '' then return value end
+  return nil
+end
+
+-- HMGET that treats a key of another type like a missing hash.
+local function fields(key, ...)
+  local reply = redis.pcall('HMGET', key, ...)
+  if reply.err then return {} end
+  return reply
+end
+
+-- Score S1 of a job, from its own hash (queue protocol 1.2): the exact place the job had.
+local function score_of(id, now)
+  local f = fields('job:' .. id, 'priority', 'workflow_priority', 'workflow_datetime', 'created_at')
+  local priority = tonumber(f[2] or '')
+  if not priority or priority == 0 then priority = tonumber(f[1] or '') or 50 end
+  local ms = tonumber(f[3] or '')
+  if not ms or ms == 0 then ms = ms_of(f[4]) or now.ms end
+  return int(priority * 1e15 - math.floor(ms / 1000))
+end
+
+local function publish(channel, message) redis.call('PUBLISH', channel, cjson.encode(message)) end
+
+-- A slot changes between idle and busy: its hash, the fleet's message, the aggregator's (queue protocol 2, 2.8).
+local function slot_state(worker, machine, status, job, now)
+  local before = status == 'busy' and 'idle' or 'busy'
+  redis.call('HSET', 'worker:' .. worker, 'status', status, 'current_job_id', job,
+    'last_status_change', status == 'busy' and now.lua or now.iso)
+  publish('worker_status', {worker_id = worker, old_status = before, new_status = status, current_job_id = job,
+    timestamp = now.ms})
+  if machine ~= '' then
+    publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'worker_status_changed',
+      timestamp = now.ms, data = {status = status, is_connected = true, last_activity = now.ms,
+        current_job_id = job ~= '' and job or cjson.null}})
+  end
+end
+
+-- Whether worker still holds job under token. API and old workers write status and worker_id without knowing of
+-- leases, so all three must agree. Returns held, status, settled_token.
+local function held(id, token)
+  local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'worker_id', 'status', 'settled_token')
+  local ours = f[1] == token and f[2] and f[2] == f[3] and (f[4] == 'assigned' or f[4] == 'in_progress')
+  return ours, f[4] or '', f[5] or '', f[2] or ''
+end
+
+local function drop_lease(id, worker)
+  redis.call('ZREM', LEASES, id)
+  redis.call('HDEL', 'jobs:active:' .. worker, id)
+end
+
+-- Back into the queue: at once, or at now + delay ms.
+local function requeue(id, delay, now)
+  if delay > 0 then
+    redis.call('ZADD', DELAYED, int(now.ms + delay), id)
+  else
+    redis.call('ZADD', PENDING, score_of(id, now), id)
+  end
+end
+
+redis.register_function{function_name = 'emp_trio_version', callback = function() return '@VERSION@' end,
+  flags = {'no-writes', 'allow-oom'}}

@@ -1,0 +1,51 @@
+-- The machine's slots as the fleet sees them (queue protocol 1.5, 2.7, 2.8, 4.4).
+
+-- A job that this slot is said to run without a lease was left by another worker of the same id (an old worker that
+-- was replaced by ours). It is watched for as long as that worker's heartbeat still counts, then reaped.
+local function watch_left_job(worker, id, now)
+  local f = fields('job:' .. id, 'status', 'worker_id')
+  local running = (f[1] == 'assigned' or f[1] == 'in_progress') and f[2] == worker
+  if not running or redis.call('ZSCORE', LEASES, id) then return false end
+  redis.call('HSET', 'job:' .. id, 'lease_token', 'left/' .. worker, 'lease_worker', worker)
+  local wait = math.max(0, redis.call('PTTL', 'worker:' .. worker .. ':heartbeat'))
+  redis.call('ZADD', LEASES, int(now.ms + wait), id)
+  return true
+end
+
+-- emp_trio_beat: registers slots, or keeps them alive; every registration field is written each time.
+--   ARGV  1 machine id   2 connected_at   3 '1' when the slots come new   4 connector statuses JSON
+--         5 JSON {worker type: capabilities JSON with @WORKER_ID@ in place of the id}
+--         6 JSON [[worker id, worker type, completed, failed], ...]   7.. channel, message, ... to publish
+--   reply ids of the jobs that were left at these slots by somebody else
+redis.register_function{function_name = 'emp_trio_beat', flags = {'allow-oom'}, callback = function(_, argv)
+  local now, left = clock(), {}
+  local types, fresh = cjson.decode(argv[5]), argv[3] == '1'
+  for _, slot in ipairs(cjson.decode(argv[6])) do
+    local worker = slot[1]
+    local key, busy = 'worker:' .. worker, nil
+    for _, id in ipairs(redis.call('HKEYS', 'jobs:active:' .. worker)) do
+      if fresh and watch_left_job(worker, id, now) then left[#left + 1] = id end
+      busy = id
+    end
+    redis.call('HSET', key, 'worker_id', worker, 'machine_id', argv[1],
+      'capabilities', (string.gsub(types[slot[2]], '@WORKER_ID@', worker)), 'status', busy and 'busy' or 'idle',
+      'current_job_id', busy or '', 'last_heartbeat', now.iso, 'connected_at', argv[2],
+      'total_jobs_completed', slot[3], 'total_jobs_failed', slot[4], 'connector_statuses', argv[4])
+    redis.call('EXPIRE', key, WORKER_TTL)
+    redis.call('SADD', 'workers:active', worker)
+    redis.call('SET', key .. ':heartbeat', now.iso, 'EX', HEARTBEAT_TTL)
+  end
+  for i = 7, #argv, 2 do redis.call('PUBLISH', argv[i], argv[i + 1]) end
+  return left
+end}
+
+-- emp_trio_leave: slots go.   ARGV 1 number of worker ids  2.. worker ids, then channel, message, ... to publish
+redis.register_function{function_name = 'emp_trio_leave', flags = {'allow-oom'}, callback = function(_, argv)
+  local count = tonumber(argv[1])
+  for i = 2, count + 1 do
+    redis.call('SREM', 'workers:active', argv[i])
+    redis.call('DEL', 'worker:' .. argv[i], 'worker:' .. argv[i] .. ':heartbeat')
+  end
+  for i = count + 2, #argv, 2 do redis.call('PUBLISH', argv[i], argv[i + 1]) end
+  return count
+end}

@@ -1,0 +1,62 @@
+-- What the holder of a lease does before it settles. Each call names the lease token; a stale token changes nothing.
+
+-- emp_trio_start: the attempt begins to run.   ARGV 1 job id  2 lease token  3 machine id, '' unless the machine
+--   reports to an aggregator   reply 1, or 0 when the lease is not held
+redis.register_function('emp_trio_start', function(_, argv)
+  local id, now = argv[1], clock()
+  local ours, _, _, worker = held(id, argv[2])
+  if not ours then return 0 end
+  redis.call('HSET', 'job:' .. id, 'status', 'in_progress', 'started_at', now.iso)
+  publish('update_job_progress', {job_id = id, worker_id = worker, progress = 1, status = 'processing', message = '',
+    current_step = '', total_steps = 0, estimated_completion = '', timestamp = now.ms})
+  if argv[3] ~= '' then
+    publish('machine:' .. argv[3] .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_started',
+      timestamp = now.ms, data = {job_id = id, service_type = fields('job:' .. id, 'service_required')[1] or ''}})
+  end
+  return 1
+end)
+
+-- emp_trio_progress: progress of several jobs at once (queue protocol 2.3, 4.6).
+--   ARGV job id, lease token, progress, message, current_step, total_steps, and again   reply ids whose lease is gone
+redis.register_function('emp_trio_progress', function(_, argv)
+  local now, gone = clock(), {}
+  for i = 1, #argv, 6 do
+    local id = argv[i]
+    local ours, _, _, worker = held(id, argv[i + 1])
+    if ours then
+      redis.call('HSET', 'job:' .. id .. ':progress', 'progress', argv[i + 2], 'status', 'in_progress',
+        'message', argv[i + 3], 'updated_at', now.iso)
+      publish('update_job_progress', {job_id = id, worker_id = worker, progress = tonumber(argv[i + 2]),
+        status = 'in_progress', message = argv[i + 3], current_step = argv[i + 4], total_steps = tonumber(argv[i + 5]),
+        estimated_completion = '', timestamp = now.ms})
+    else
+      gone[#gone + 1] = id
+    end
+  end
+  return gone
+end)
+
+-- emp_trio_remember: what a next attempt needs to adopt the upstream work.   ARGV 1 job id  2 lease token  3 JSON
+redis.register_function('emp_trio_remember', function(_, argv)
+  if not held(argv[1], argv[2]) then return 0 end
+  redis.call('HSET', 'job:' .. argv[1], 'checkpoint', argv[3])
+  return 1
+end)
+
+-- emp_trio_renew: all leases of a machine.   ARGV 1 lease in ms  2.. job id, lease token, ...
+--   reply {job id, 'lost' | 'cancelled'} for each lease that is not held any more
+redis.register_function{function_name = 'emp_trio_renew', flags = {'allow-oom'}, callback = function(_, argv)
+  local now, gone = clock(), {}
+  local ends = int(now.ms + tonumber(argv[1]))
+  for i = 2, #argv, 2 do
+    local id = argv[i]
+    local ours, status, settled = held(id, argv[i + 1])
+    if ours then
+      redis.call('ZADD', LEASES, ends, id)
+    elseif settled ~= argv[i + 1] then
+      -- A cancel is the only way a running job becomes failed without its holder: ours clears the token, the API's not.
+      gone[#gone + 1] = {id, status == 'failed' and 'cancelled' or 'lost'}
+    end
+  end
+  return gone
+end}

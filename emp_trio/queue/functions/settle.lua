@@ -1,0 +1,48 @@
+-- emp_trio_settle: the one step that ends an attempt.
+--   ARGV  1 job id   2 lease token   3 machine id, '' to leave the aggregator out
+--         4 kind: completed | failed | retry | release
+--         5 retry count to write   6 delay in ms before it may be claimed again (retry, release)
+--         7 error text   8 failure type   9 failure reason   (failed, retry)
+--         10 value for jobs:completed or jobs:failed   11 message for complete_job or job_failed
+--         12.. attestation key, record, ...
+--   reply {1, 'done'}, {1, 'repeated'} when this token settled before, {0, status} when the lease is not held:
+--         then nothing was changed and nothing published
+redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}, callback = function(_, argv)
+  local id, token, machine, kind = argv[1], argv[2], argv[3], argv[4]
+  local ours, status, settled, worker = held(id, token)
+  if settled == token then return {1, 'repeated'} end
+  if not ours then return {0, status} end
+  local now, key = clock(), 'job:' .. id
+  for i = 12, #argv, 2 do redis.call('SET', argv[i], argv[i + 1]) end
+  local service = fields(key, 'service_required')[1] or ''
+  if kind == 'completed' then
+    redis.call('HSET', key, 'status', 'completed', 'completed_at', now.iso, 'lease_token', '', 'settled_token', token)
+    drop_lease(id, worker)
+    redis.call('HSET', 'jobs:completed', id, argv[10])
+    redis.call('EXPIRE', 'jobs:completed', COMPLETED_TTL)
+    redis.call('PUBLISH', 'complete_job', argv[11])
+  elseif kind == 'failed' then
+    redis.call('HSET', key, 'status', 'failed', 'failed_at', now.iso, 'retry_count', argv[5], 'error', argv[7],
+      'failure_type', argv[8], 'failure_reason', argv[9], 'last_failed_worker', worker, 'lease_token', '',
+      'settled_token', token)
+    drop_lease(id, worker)
+    redis.call('HSET', 'jobs:failed', id, argv[10])
+    redis.call('EXPIRE', 'jobs:failed', FAILED_TTL)
+    redis.call('PUBLISH', 'job_failed', argv[11])
+  else
+    redis.call('HSET', key, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
+      'settled_token', token)
+    if kind == 'retry' then
+      redis.call('HSET', key, 'retry_count', argv[5], 'last_failed_worker', worker, 'failed_at', now.iso,
+        'error', argv[7], 'failure_type', argv[8], 'failure_reason', argv[9])
+    end
+    drop_lease(id, worker)
+    requeue(id, tonumber(argv[6]), now)
+  end
+  slot_state(worker, machine, 'idle', '', now)
+  if machine ~= '' and kind == 'completed' then
+    publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_completed',
+      timestamp = now.ms, data = {job_id = id, service_type = service}})
+  end
+  return {1, 'done'}
+end}

@@ -1,0 +1,298 @@
+"""Hashes and messages of the fleet as values: reading a job, writing a submission, an outcome, its records. Pure.
+
+Sources: queue protocol 1.3 (job hash), 1.4, 1.8 (attestations), 2.1 (job_submitted), 2.4, 2.5, 5.5 (sanitiser).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from emp_trio import __version__
+from emp_trio.errors import InvalidJob
+from emp_trio.failures import Failure
+from emp_trio.jobs import Job, JobContext, JobResult
+from emp_trio.retry import requeue_delay
+
+MAX_PAYLOAD_BYTES: Final = 64 * 2**20
+_RUN: Final = re.compile(r"[A-Za-z0-9+/]{100,}={0,2}")
+_RUN_BYTES: Final = re.compile(rb"[A-Za-z0-9+/]{100}")
+_encode: Final = msgspec.json.Encoder().encode
+
+Kind = Literal["completed", "failed", "retry", "release"]
+
+
+def iso(now: float) -> str:
+    """Seconds since the epoch as the fleet's ISO text (UTC, milliseconds, ``Z``)."""
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
+    """A job from its hash.
+
+    Args:
+        job_id: the id it was claimed by.
+        attempt: number of this claim.
+        fields: the hash; the empty text is how the fleet writes an unset field.
+
+    Raises:
+        InvalidJob: a field can't be read; the message names it.
+    """
+    if len(fields.get("payload", b"")) > MAX_PAYLOAD_BYTES:
+        raise InvalidJob(f"job {job_id}: the payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
+    text = {name: _text(job_id, name, value) for name, value in fields.items() if name not in _JSON_FIELDS}
+    job_type = text.get("service_required") or text.get("job_type")
+    if not job_type:
+        raise InvalidJob(f"job {job_id}: service_required is missing", reason="missing_required_field")
+    payload = _object(job_id, "payload", fields) or {}
+    checkpoint = _object(job_id, "checkpoint", fields)
+    inner_ctx = payload.get("ctx")
+    return Job(
+        id=job_id,
+        type=job_type,
+        payload=payload,
+        ctx=JobContext.from_wire(
+            _object(job_id, "ctx", fields) or {}, inner_ctx if isinstance(inner_ctx, dict) else None
+        ),
+        requirements=_object(job_id, "requirements", fields, lists=True),
+        priority=_int(text, "priority") or 50,
+        attempt=attempt,
+        retry_count=_int(text, "retry_count") or 0,
+        max_attempts=max(1, _int(text, "max_retries") or 3),
+        created_at=text.get("created_at", ""),
+        customer_id=text.get("customer_id") or None,
+        workflow_id=text.get("workflow_id") or None,
+        workflow_priority=_int(text, "workflow_priority"),
+        workflow_datetime=_int(text, "workflow_datetime"),
+        current_step=_int(text, "current_step"),
+        total_steps=_int(text, "total_steps"),
+        checkpoint=checkpoint,
+    )
+
+
+_JSON_FIELDS: Final = frozenset({"payload", "ctx", "requirements", "checkpoint"})
+
+
+def _text(job_id: str, name: str, value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise InvalidJob(f"job {job_id}: {name} is not UTF-8 text", reason="invalid_format") from None
+
+
+def _object(job_id: str, name: str, fields: Mapping[str, bytes], *, lists: bool = False) -> dict[str, Any] | None:
+    value = fields.get(name)
+    if not value:
+        return None
+    try:
+        decoded = msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidJob(f"job {job_id}: {name} is not valid JSON: {error}", reason="invalid_format") from None
+    if isinstance(decoded, dict):
+        return decoded
+    if lists and decoded == []:  # the fleet's clients write an empty list for no requirements
+        return None
+    raise InvalidJob(
+        f"job {job_id}: {name} must be a JSON object, not {type(decoded).__name__}", reason="invalid_format"
+    )
+
+
+def _int(text: Mapping[str, str], name: str) -> int | None:
+    """A number, or None where there is none that can be read: the fleet's readers do the same."""
+    try:
+        return int(float(text.get(name) or "x"))
+    except (ValueError, OverflowError):
+        return None
+
+
+class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+    """Arguments of the one call that ends an attempt (see ``functions/settle.lua``)."""
+
+    kind: Kind
+    retry_count: int = 0
+    delay: float = 0.0
+    failure: Failure | None = None
+    stored: bytes = b""
+    message: bytes = b""
+    records: tuple[tuple[str, bytes], ...] = ()
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who ran the attempt."""
+
+    worker_id: str
+    machine_id: str
+
+
+def completed(job: Job, result: JobResult, who: Identity, *, now: float) -> Settlement:
+    """The settlement of a successful attempt (queue protocol 2.4 and the completion record of 1.8)."""
+    encoded = _encode(result)
+    clean = sanitised(encoded)
+    ms, at = int(now * 1000), iso(now)
+    record = {
+        "job_id": job.id,
+        "worker_id": who.worker_id,
+        "status": "completed",
+        "completed_at": at,
+        "result": clean,
+        "raw_service_output": clean,
+        "raw_service_request": None
+        if result.raw_request_payload is None
+        else sanitised(_encode(result.raw_request_payload)),
+        "retry_count": _rerun(job),
+        "workflow_id": job.workflow_id,
+        "current_step": _as_text(job.current_step),
+        "total_steps": _as_text(job.total_steps),
+        "machine_id": who.machine_id,
+        "worker_version": __version__,
+        "attestation_created_at": ms,
+    }
+    message = {
+        "job_id": job.id,
+        "worker_id": who.worker_id,
+        "progress": 100,
+        "status": "completed",
+        "message": "Job completed successfully",
+        "result": msgspec.Raw(encoded),
+        "timestamp": ms,
+        **_workflow(job),
+    }
+    return Settlement(
+        kind="completed",
+        stored=_encode({"success": True, "data": msgspec.Raw(encoded), "completed_at": at}),
+        message=_encode(message),
+        records=((f"worker:completion:{_step(job)}:attempt:{_rerun(job) + 1}", _encode(record)),),
+    )
+
+
+def failed(job: Job, failure: Failure, who: Identity, *, now: float, random: float) -> Settlement:
+    """The settlement of a failed attempt: a retry while attempts are left and one makes sense, else the end.
+
+    Args:
+        random: a number from 0 to 1, for the retry's delay.
+    """
+    count = job.retry_count + 1
+    again = failure.retry and count < job.max_attempts
+    ms, at = int(now * 1000), iso(now)
+    record: dict[str, Any] = {
+        "attestation_type": "failure_retry" if again else "failure_permanent",
+        "job_id": job.id,
+        "worker_id": who.worker_id,
+        "status": "failed_retrying" if again else "failed_permanent",
+        "failed_at": at,
+        "error_message": failure.message,
+        "failure_type": failure.type,
+        "failure_reason": failure.reason,
+        "failure_description": failure.message,
+        "raw_service_output": None,
+        "raw_service_request": None,
+        "retry_count": count,
+        "will_retry": again,
+        "max_retries": job.max_attempts,
+        "workflow_id": job.workflow_id,
+        "current_step": _as_text(job.current_step),
+        "total_steps": _as_text(job.total_steps),
+        "workflow_impact": ("workflow_interrupted" if again else "workflow_terminated") if job.workflow_id else None,
+        "machine_id": who.machine_id,
+        "worker_version": __version__,
+        "attestation_created_at": ms,
+    }
+    encoded, end = _encode(record), f"attempt:{count}" if again else "permanent"
+    records = [(f"worker:failure:{_step(job)}:{end}", encoded)]
+    if not again:
+        records.append((f"worker:completion:{_step(job)}", encoded))
+    if job.workflow_id:
+        workflow_record = record | {
+            "workflow_attestation_type": "job_failure",
+            "failed_job_id": job.id,
+            "workflow_status": record["status"],
+        }
+        records.append((f"workflow:failure:{job.workflow_id}:{end}", _encode(workflow_record)))
+    if again:
+        return Settlement(
+            kind="retry",
+            retry_count=count,
+            delay=requeue_delay(failure, retry_count=count, random=random),
+            failure=failure,
+            records=tuple(records),
+        )
+    message = {
+        "job_id": job.id,
+        "worker_id": who.worker_id,
+        "status": "failed",
+        "error": failure.message,
+        "failed_at": at,
+        "retry_count": count,
+        "can_retry": False,
+        "timestamp": ms,
+        **_workflow(job),
+    }
+    return Settlement(
+        kind="failed",
+        retry_count=count,
+        failure=failure,
+        stored=_encode({"error": failure.message, "failed_at": at, "retry_count": count}),
+        message=_encode(message),
+        records=tuple(records),
+    )
+
+
+def released(*, delay: float = 0.0) -> Settlement:
+    """The settlement that hands a job back without using an attempt; ``delay`` in seconds."""
+    return Settlement(kind="release", delay=delay)
+
+
+def _step(job: Job) -> str:
+    step = f"step-id:{job.id.removeprefix('step-')}"
+    return f"job-id:{job.workflow_id}:{step}" if job.workflow_id else step
+
+
+def _rerun(job: Job) -> int:
+    """R of queue protocol 1.8: the workflow-level retry number, else the queue's."""
+    return job.ctx.workflow_attempt or job.retry_count
+
+
+def _as_text(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+def _workflow(job: Job) -> dict[str, Any]:
+    if not job.workflow_id:
+        return {}
+    fields = {
+        "workflow_id": job.workflow_id,
+        "current_step": job.current_step,
+        "total_steps": job.total_steps,
+        "workflow_priority": job.workflow_priority,
+        "workflow_datetime": job.workflow_datetime,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def sanitised(encoded: bytes) -> str:
+    """JSON text without file bytes: runs of 100 and more base64 characters and ``image_base64`` values are replaced.
+
+    Unlike the fleet's sanitiser (queue protocol 5.5) it also looks into arrays, and leaves URLs alone.
+    """
+    if b"image_base64" not in encoded and not _RUN_BYTES.search(encoded):
+        return encoded.decode()
+    return _encode(_without_bytes(msgspec.json.decode(encoded))).decode()
+
+
+def _without_bytes(value: Any) -> Any:
+    match value:
+        case dict():
+            return {
+                k: "[BASE64_IMAGE_REMOVED]" if k == "image_base64" and isinstance(v, str) else _without_bytes(v)
+                for k, v in value.items()
+            }
+        case list():
+            return [_without_bytes(v) for v in value]
+        case str() if not value.startswith(("http://", "https://", "file://")):
+            return _RUN.sub("[BASE64_DATA_REMOVED]", value)
+        case _:
+            return value

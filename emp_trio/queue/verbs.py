@@ -1,0 +1,260 @@
+"""The worker's verbs on the queue: claim, start, progress, remember, settle, renew, reap, beat, leave.
+
+Each is one call of a library function, fenced by the lease token and safe to repeat with it; :meth:`Verbs.surely`
+does repeat, until the caller's cancel scope ends.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+import trio
+
+from emp_trio.errors import LeaseLost, NotSent, OutcomeUnknown, ServerRefused
+from emp_trio.queue import library
+from emp_trio.queue.messages import Settlement
+from emp_trio.queue.port import RedisPort
+
+T = TypeVar("T")
+# What a server says when it will take the same command later.
+_PASSING: Final = frozenset({"OOM", "READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN"})
+_SCAN_BUDGET: Final = 512  # pending ids one claim call looks at; about 2 ms of Redis time where none of them fits
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """One claimed job: the slot it is for, its lease token and its hash as it was before the claim."""
+
+    worker_id: str
+    token: str
+    job_id: str
+    fields: dict[str, bytes]
+
+    @property
+    def attempt(self) -> int:
+        """Number of this claim, which the token carries."""
+        return int(self.token.rpartition("/")[2])
+
+
+class Claims(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a claim. ``next_rank`` is where to go on looking, or None when the queue has been seen to its end."""
+
+    jobs: tuple[Claim, ...]
+    dropped: tuple[tuple[str, str], ...] = ()
+    next_rank: int | None = None
+
+
+class Reaped(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reap did. ``next_due`` is the number of seconds until there is something to do again, or None."""
+
+    requeued: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
+    due: tuple[str, ...]
+    next_due: float | None
+
+
+class LeaseRef(msgspec.Struct, frozen=True):
+    """A job and the token of its lease."""
+
+    job_id: str
+    token: str
+
+
+class Verbs:
+    """The worker's side of the queue.
+
+    Args:
+        port: the Redis connection.
+        pause: seconds between repeats in :meth:`surely`.
+    """
+
+    def __init__(self, port: RedisPort, *, pause: float = 0.1) -> None:
+        self.port = port
+        self._pause = pause
+        self._text, _ = library.source()
+
+    async def function(
+        self, name: str, *args: str | bytes | int, on_orphan: Callable[[Any], None] | None = None
+    ) -> Any:
+        """Call a library function; one that the server has lost is loaded again first. Raises as ``RedisPort.call``."""
+        try:
+            return await self.port.call("FCALL", f"{library.NAME}_{name}", 0, *args, on_orphan=on_orphan)
+        except ServerRefused as refusal:
+            if "Function not found" not in refusal.message:
+                raise
+        await library.load(self.port, self._text)
+        return await self.port.call("FCALL", f"{library.NAME}_{name}", 0, *args, on_orphan=on_orphan)
+
+    async def surely(self, verb: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a verb that is safe to repeat until Redis takes it; only the caller's cancel scope ends that.
+
+        Raises:
+            ServerRefused: for a reason that will not pass by itself.
+        """
+        while True:
+            try:
+                return await verb()
+            except (NotSent, OutcomeUnknown):
+                pass
+            except ServerRefused as refusal:
+                if refusal.code not in _PASSING:
+                    raise
+            await trio.sleep(self._pause * random.uniform(0.5, 1.5))
+
+    async def claim(
+        self,
+        capabilities: bytes,
+        machine_id: str,
+        slots: Sequence[tuple[str, str]],
+        *,
+        lease: float,
+        rank: int = 0,
+        repeated: bool = False,
+        on_orphan: Callable[[Claims], None] | None = None,
+    ) -> Claims:
+        """Claim up to one job per slot, best first.
+
+        Args:
+            capabilities: JSON of the worker type (queue protocol 4.3).
+            slots: (worker id, nonce) of each free slot; the nonce becomes part of the lease token.
+            lease: seconds.
+            rank: where in the queue to begin.
+            repeated: this very call was sent before and its outcome is unknown: what it got is returned again.
+            on_orphan: gets the claims of a cancelled call, to hand them back.
+
+        Raises:
+            NotSent, OutcomeUnknown, ServerRefused: as ``RedisPort.call``; after OutcomeUnknown use ``repeated``.
+        """
+        flat = [part for slot in slots for part in slot]
+        reply = await self.function(
+            "claim",
+            capabilities,
+            machine_id,
+            _ms(lease),
+            rank,
+            _SCAN_BUDGET,
+            "1" if repeated else "0",
+            *flat,
+            on_orphan=(lambda raw: on_orphan(_claims(raw))) if on_orphan else None,
+        )
+        return _claims(reply)
+
+    def start(self, lease: LeaseRef, machine_id: str, on_refused: Callable[[], None]) -> None:
+        """Mark the attempt as running, without waiting; ``on_refused`` is called if the lease is not held.
+
+        Args:
+            machine_id: the machine when it reports to an aggregator (unified mode), else the empty text.
+        """
+
+        def replied(reply: Any) -> None:
+            if reply == 0:
+                on_refused()
+
+        self.port.post("FCALL", f"{library.NAME}_start", 0, lease.job_id, lease.token, machine_id, on_reply=replied)
+
+    async def progress(self, reports: Iterable[tuple[LeaseRef, float, str, str, int]]) -> list[str]:
+        """Publish progress of several jobs, (lease, percent, message, step, total steps) each.
+
+        Returns:
+            ids whose lease is gone.
+        """
+        args: list[str] = []
+        for lease, value, message, step, total in reports:
+            args += [lease.job_id, lease.token, f"{value:g}", message, step, str(total)]
+        return [_str(job_id) for job_id in await self.function("progress", *args)]
+
+    async def remember(self, lease: LeaseRef, checkpoint: bytes) -> None:
+        """Store a checkpoint (JSON) with the job. Raises LeaseLost."""
+        if not await self.function("remember", lease.job_id, lease.token, checkpoint):
+            raise LeaseLost(f"job {lease.job_id}: the lease is gone")
+
+    async def settle(self, lease: LeaseRef, machine_id: str, settlement: Settlement) -> bool:
+        """End the attempt. Returns False, with nothing changed or published, where the lease is not held any more."""
+        failure = settlement.failure
+        records = [part for record in settlement.records for part in record]
+        reply = await self.function(
+            "settle",
+            lease.job_id,
+            lease.token,
+            machine_id,
+            settlement.kind,
+            settlement.retry_count,
+            _ms(settlement.delay),
+            failure.message if failure else "",
+            failure.type if failure else "",
+            failure.reason if failure else "",
+            settlement.stored,
+            settlement.message,
+            *records,
+        )
+        return bool(reply[0] == 1)
+
+    async def renew(self, leases: Sequence[LeaseRef], *, lease: float) -> dict[str, str]:
+        """Renew leases for ``lease`` more seconds. Returns job id -> ``lost`` or ``cancelled`` for those not held."""
+        args = [part for ref in leases for part in (ref.job_id, ref.token)]
+        reply = await self.function("renew", _ms(lease), *args)
+        return {_str(job_id): _str(why) for job_id, why in reply}
+
+    async def reap(self, *, most: int = 100, max_crashes: int = 3) -> Reaped:
+        """Requeue (or fail) up to ``most`` jobs whose lease ran out, and up to as many delayed ones that are due."""
+        next_ms, requeued, failed, due = await self.function("reap", most, max_crashes)
+        return Reaped(
+            requeued=tuple(map(_str, requeued)),
+            failed=tuple((_str(job_id), _str(why)) for job_id, why in failed),
+            due=tuple(map(_str, due)),
+            next_due=None if next_ms < 0 else next_ms / 1000,
+        )
+
+    async def beat(
+        self,
+        machine_id: str,
+        *,
+        connected_at: str,
+        fresh: bool,
+        statuses: bytes,
+        capabilities: bytes,
+        slots: bytes,
+        messages: Iterable[tuple[str, bytes]],
+    ) -> list[str]:
+        """Register slots or keep them alive; see ``functions/fleet.lua`` for the arguments' JSON.
+
+        Returns:
+            ids of jobs that other workers of the same ids left behind.
+        """
+        flat = [part for message in messages for part in message]
+        reply = await self.function(
+            "beat", machine_id, connected_at, "1" if fresh else "0", statuses, capabilities, slots, *flat
+        )
+        return [_str(job_id) for job_id in reply]
+
+    async def leave(self, worker_ids: Sequence[str], messages: Iterable[tuple[str, bytes]]) -> None:
+        """Take slots out of the fleet's lists."""
+        flat = [part for message in messages for part in message]
+        await self.function("leave", len(worker_ids), *worker_ids, *flat)
+
+
+def _claims(reply: Any) -> Claims:
+    next_rank, _, jobs, dropped = reply
+    return Claims(
+        jobs=tuple(
+            Claim(
+                worker_id=_str(worker),
+                token=_str(token),
+                job_id=_str(job_id),
+                fields={_str(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)},
+            )
+            for worker, token, job_id, flat in jobs
+        ),
+        dropped=tuple((_str(job_id), _str(why)) for job_id, why in dropped),
+        next_rank=next_rank if next_rank >= 0 else None,
+    )
+
+
+def _str(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
