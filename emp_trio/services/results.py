@@ -1,0 +1,27 @@
+"""How saved assets appear in a result: the names that other parts of the fleet read (connector reference 11). Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emp_trio.jobs import SavedAsset
+
+
+def saved_asset(asset: SavedAsset) -> dict[str, str]:
+    """An asset as ``metadata.saved_asset`` (queue protocol 5.3); ``fileUrl`` is the one that clients open."""
+    return {
+        "filePath": asset.file_path,
+        "fileName": asset.file_name,
+        "fileUrl": asset.cdn_url,
+        "cdnUrl": asset.cdn_url,
+        "mimeType": asset.media_type,
+    }
+
+
+def asset_data(asset: SavedAsset) -> dict[str, str]:
+    """The fields of ``data`` by which consumers find a job's main asset (queue protocol 5.3, enrichment)."""
+    return {
+        "image_url": asset.cdn_url,
+        "mime_type": asset.media_type,
+        "content_type": asset.media_type.split("/", 1)[0],
+    }

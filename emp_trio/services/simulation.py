@@ -1,0 +1,74 @@
+"""A simulation without a service: steps of time, progress, and failures only where they are asked for."""
+
+from __future__ import annotations
+
+import random
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import trio
+
+from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.jobs import Job, JobResult
+from emp_trio.progress import ProgressReporter
+from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.simulation_job import SimulationSettings, result_data
+from emp_trio.settings import Env
+
+
+class Steering(msgspec.Struct, frozen=True):
+    """What ``payload.simulate`` may say here: the same as to the simulated services, without assets."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
+    steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    fail: str | None = None
+    retryable: bool = True
+
+
+class SimulationConnector(Connector):
+    """Sleeps through its steps in this process.
+
+    ``payload.simulate`` may set ``seconds``, ``steps``, ``fail`` (a message) and ``retryable``. Jobs fail at random only
+    where ``failure_rate`` (0 to 1, ``WORKER_SIMULATION_FAILURE_RATE``) is set.
+    """
+
+    service_type: ClassVar[str] = "simulation"
+    abilities: ClassVar[Abilities] = Abilities()
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of the in-process simulation."""
+
+        failure_rate: Annotated[
+            float, msgspec.Meta(ge=0, le=1), Env("${WORKER_SIMULATION_FAILURE_RATE:-0}")
+        ] = 0.0
+        simulation: SimulationSettings = SimulationSettings()
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: ``payload.simulate`` has the wrong types.
+            ServiceError: the payload, or chance as set, asked for a failure.
+        """
+        try:
+            steering = msgspec.convert(job.payload.get("simulate") or {}, Steering)
+        except msgspec.ValidationError as error:
+            raise InvalidJob(f"payload.simulate is wrong: {error}", reason="invalid_format") from error
+        settings: SimulationSettings = self.settings.simulation
+        seconds = settings.processing_time if steering.seconds is None else steering.seconds
+        steps = steering.steps or settings.steps
+        for step in range(1, steps + 1):
+            await trio.sleep(seconds / steps)
+            progress.report(100 * step / steps, f"step {step} of {steps}", step=f"step {step}", total_steps=steps)
+        if steering.fail is not None:
+            raise ServiceError(f"the simulation failed: {steering.fail}", retry=steering.retryable)
+        if random.random() < self.settings.failure_rate:  # noqa: S311 - chance, not secrecy
+            raise ServiceError("the simulation failed by chance (failure_rate)")
+        results: dict[str, Any] = {"iterations": steps, "final_value": round(1 - 0.5**steps, 6), "convergence": True}
+        return JobResult(
+            success=True,
+            data=result_data(
+                job, simulation_id=job.id, steps=steps, processing_time_ms=seconds * 1000, results=results
+            ),
+            service_metadata={"service_version": "simulation", "service_type": self.service_type},
+        )

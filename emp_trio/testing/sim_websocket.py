@@ -1,0 +1,191 @@
+"""The simulated WebSocket service behind ``emp-trio simulate websocket`` (connector reference 3.3).
+
+All messages are JSON objects with a ``type``. One socket carries many jobs; when it closes, its jobs are cancelled.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+import trio
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from emp_trio.testing.serve import open_server, websocket_url
+from emp_trio.testing.sim_core import Simulation, begin
+
+_KEPT: Final = 10_000  # jobs remembered
+
+
+class SimulatedWebsocketService:
+    """A service that makes a small PNG per job. ``app`` is its ASGI application.
+
+    Args:
+        default_seconds: how long a job takes when neither its payload nor the connector says.
+
+    Attributes:
+        url: where it is served (set by :func:`open_simulated_websocket`).
+        jobs: the latest 10,000 jobs, oldest first.
+        sockets: how many sockets have been opened.
+    """
+
+    def __init__(self, *, default_seconds: float = 1.0) -> None:
+        self.url = ""
+        self.default_seconds = default_seconds
+        self.jobs: deque[Simulation] = deque(maxlen=_KEPT)
+        self.sockets = 0
+        self._numbers = itertools.count(1)
+        self._changed = trio.Event()
+        self._open: set[trio.CancelScope] = set()
+        self.app = Starlette(routes=[WebSocketRoute("/", self._socket)])
+
+    def states(self) -> list[str]:
+        """The state of every job, oldest first."""
+        return [job.state(trio.current_time()) for job in self.jobs]
+
+    def drop_sockets(self) -> None:
+        """Lose every open socket, without a closing handshake, as a crashed service does."""
+        for scope in self._open:
+            scope.cancel()
+
+    async def until_started(self, jobs: int) -> None:
+        """Wait until that many jobs have been started."""
+        while len(self.jobs) < jobs:
+            await self._changed.wait()
+
+    async def until_cancelled(self, jobs: int) -> None:
+        """Wait until that many jobs have been cancelled."""
+        while self.states().count("cancelled") < jobs:
+            await self._changed.wait()
+
+    async def _socket(self, socket: WebSocket) -> None:
+        await socket.accept()
+        self.sockets += 1
+        mine: dict[str, Simulation] = {}
+        with trio.CancelScope() as scope:
+            self._open.add(scope)
+            try:
+                async with trio.open_nursery() as nursery:
+                    await socket.send_json({"type": "simulation_ready"})
+                    while True:
+                        try:
+                            text = await socket.receive_text()
+                        except (WebSocketDisconnect, KeyError):  # KeyError: a binary message
+                            break
+                        for answer in self._answer(text, mine, nursery, socket):
+                            await socket.send_json(answer)
+                    nursery.cancel_scope.cancel()
+            finally:
+                self._open.discard(scope)
+                for job in mine.values():
+                    job.cancel(trio.current_time())
+                self._wake()
+
+    def _answer(
+        self, text: str, mine: dict[str, Simulation], nursery: trio.Nursery, socket: WebSocket
+    ) -> list[dict[str, Any]]:
+        try:
+            message = msgspec.json.decode(text, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            return [{"type": "error", "message": str(error)}]
+        now = trio.current_time()
+        job_id = message.get("job_id")
+        match message.get("type"):
+            case "simulation_job":
+                try:
+                    job = begin(
+                        f"wsim-{next(self._numbers)}",
+                        message,
+                        config="config",
+                        now=now,
+                        default_seconds=self.default_seconds,
+                    )
+                except msgspec.ValidationError as error:
+                    text = str(error)
+                    return [{"type": "simulation_error", "job_id": job_id, "error": text, "retryable": False}]
+                self.jobs.append(job)
+                mine[job.job_id] = job
+                nursery.start_soon(_play, job, message.get("payload") or {}, socket)
+                self._wake()
+                return []
+            case "cancel_simulation":
+                if (found := mine.get(str(job_id))) is not None:
+                    found.cancel(now)
+                    self._wake()
+                return [{"type": "simulation_cancelled", "job_id": job_id, "message": "cancelled on request"}]
+            case "query_status":
+                state = mine[str(job_id)].state(now) if str(job_id) in mine else "unknown"
+                return [{"type": "job_status", "job_id": job_id, "status": state}]
+            case "list_jobs":
+                return [{"type": "job_list", "jobs": list(mine)}]
+            case "get_metrics":
+                return [{"type": "simulation_metrics", "jobs": len(self.jobs), "sockets": self.sockets}]
+            case "ping":
+                return [{"type": "pong"}]
+            case other:
+                return [{"type": "error", "message": f"unknown message type {other!r}"}]
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def _play(job: Simulation, payload: dict[str, Any], socket: WebSocket) -> None:
+    """Send what a job has to say until it ends; says nothing more once it was cancelled."""
+    await socket.send_json({"type": "simulation_started", "job_id": job.job_id, "simulation_id": job.id})
+    while True:
+        await trio.sleep_until(min(trio.current_time() + job.progress_interval, job.started + job.seconds))
+        now = trio.current_time()
+        if job.state(now) != "running":
+            break
+        await socket.send_json(
+            {
+                "type": "simulation_progress",
+                "job_id": job.job_id,
+                "current_step": job.step(now),
+                "total_steps": job.steps,
+                "progress": 100 * job.step(now) / job.steps,
+            }
+        )
+    if job.state(now) == "error":
+        error = {"error": job.steering.fail, "retryable": job.steering.retryable}
+        await socket.send_json({"type": "simulation_error", "job_id": job.job_id, **error})
+    elif job.state(now) == "success":
+        complete: dict[str, Any] = {
+            "type": "simulation_complete",
+            "job_id": job.job_id,
+            "simulation_id": job.id,
+            "results": job.results() | {"protocol": "websocket"},
+            "output_url": None,
+            "processing_time_ms": round(job.seconds * 1000),
+        }
+        if payload.get("save_assets"):
+            data = base64.b64encode(job.picture()).decode()
+            complete["outputs"] = {"images": [{"mime_type": "image/png", "data": data}]}
+        await socket.send_json(complete)
+
+
+@asynccontextmanager
+async def open_simulated_websocket(
+    port: int = 0, *, host: str = "127.0.0.1", default_seconds: float = 1.0
+) -> AsyncIterator[SimulatedWebsocketService]:
+    """Serve a simulated WebSocket service for the length of the block.
+
+    Args:
+        port: 0 for any free one.
+        default_seconds: see :class:`SimulatedWebsocketService`.
+
+    Yields:
+        the service; its ``url`` (``ws://``) is where to find it.
+    """
+    service = SimulatedWebsocketService(default_seconds=default_seconds)
+    async with open_server(service.app, port, host=host) as base_url:
+        service.url = websocket_url(base_url)
+        yield service
