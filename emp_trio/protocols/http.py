@@ -1,0 +1,218 @@
+"""``Http``: calls to a service over HTTP, with one pool per connector, and the only retries inside a call."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, Final, Literal, TypeVar, Unpack
+
+import msgspec
+import trio
+
+from emp_trio.errors import ConfigError, ServiceError
+from emp_trio.protocols.auth import Auth, NoAuth, auth_secrets
+from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
+from emp_trio.protocols.http_call import CallOptions, make_call
+from emp_trio.protocols.http_errors import describe_status, may_have_started
+from emp_trio.protocols.http_operation import Operation
+from emp_trio.protocols.limits import Limits
+from emp_trio.protocols.urls import origin, shown_url
+from emp_trio.retry import RetryPolicy, parse_retry_after
+from emp_trio.secrets import Redactor
+from emp_trio.toolbox import Toolbox
+
+T = TypeVar("T")
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+_ERROR_BYTES: Final = 64 * 2**10  # enough for any error body, and no more is read of one
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a connector reaches its service. All times in seconds.
+
+    Attributes:
+        base_url: what paths are appended to, as it is.
+        timeout: for a whole operation: every try, the waits between them, and the body.
+        connect_timeout: for TCP and again for TLS.
+        read_timeout: without a byte of the answer.
+        write_timeout: without a byte of the request moving.
+        max_retries: repeats after the first try.
+        retry_delay: before the first repeat, doubled for each further one up to 8 s; a stated wait beats it.
+        max_response_bytes: a larger body is an error.
+        max_connections: at once; further calls wait within their timeout.
+        verify_tls: False accepts any certificate.
+    """
+
+    base_url: str
+    timeout: Seconds = 60.0
+    connect_timeout: Seconds = 5.0
+    read_timeout: Seconds = 30.0
+    write_timeout: Seconds = 60.0
+    max_retries: Annotated[int, msgspec.Meta(ge=0)] = 3
+    retry_delay: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    max_response_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 * 2**20
+    max_connections: Annotated[int, msgspec.Meta(gt=0)] = 100
+    verify_tls: bool = True
+
+
+class Http:
+    """Gives a connector the verbs ``request`` and ``stream``, with :class:`HttpSettings` in ``self.settings.http``.
+
+    A call is repeated where the service can't have started work on it (no connection, a request that was not sent to
+    its end, 408, 409, 429, 503), and after any fault worth a retry where it is idempotent; never beyond its timeout or
+    the caller's deadline. Everything else is left to the queue, with ``maybe_started`` and ``retry_after`` on the error
+    (design section 10; OpenAI reference 3.3 to 3.5).
+    """
+
+    settings: Any
+    toolbox: Toolbox
+
+    def auth(self) -> Auth:
+        """Hook: the connector's credentials. They never follow a redirect to another host."""
+        return NoAuth()
+
+    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+        """Hook: the error for an answer that is not a 2xx.
+
+        Args:
+            status: HTTP status.
+            headers: names in lower case.
+            body: its beginning, up to 64 KiB.
+
+        Returns:
+            the error. What it leaves open of ``retry_after``, ``request_id`` and ``maybe_started`` is filled in, method
+            and URL are put before its text, and the connector's secrets are taken out of it.
+        """
+        return describe_status(status, headers, body)
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Entered when the connector starts: opens the pool, and closes it at the end."""
+        from emp_trio.protocols.http_transport import open_client  # httpx costs more than all of --help may
+
+        settings: HttpSettings = self.settings.http
+        try:
+            usable = origin(settings.base_url)[0] in ("http", "https")
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ConfigError(f"base_url must be an absolute http or https URL, not {shown_url(settings.base_url)!r}")
+        async with open_client(settings, self.toolbox.user_agent) as self._client:
+            yield
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        max_bytes: int | None = None,
+        expect: Literal["json", "any"] = "json",
+        **options: Unpack[CallOptions],
+    ) -> HttpAnswer:
+        """Make a call and read its answer.
+
+        Args:
+            method: HTTP method.
+            path: appended to ``base_url``; or an absolute URL, which gets the credentials on base_url's origin only.
+            max_bytes: limit of the body, instead of the settings'.
+            expect: ``json`` makes an answer that is not JSON an error; ``any`` takes it as it is.
+            options: see :class:`~emp_trio.protocols.http_call.CallOptions`.
+
+        Raises:
+            ServiceError: no usable answer; ``maybe_started`` is set where a call that is not idempotent may have run.
+
+        A cancelled call is not repeated and its connection is closed; whether the service had started is unknown.
+        """
+        accept = "application/json" if expect == "json" else "*/*"
+        operation = self._operation(method, path, accept, options)
+        limit = max_bytes if max_bytes is not None else self.settings.http.max_response_bytes
+
+        async def read(stream: HttpStream) -> HttpAnswer:
+            try:
+                answer = HttpAnswer(
+                    status=stream.status, headers=stream.headers, body=await stream.read(limit), tries=stream.tries
+                )
+            finally:
+                await stream.aclose()
+            if expect == "json":
+                answer.json()
+            return answer
+
+        with operation.limited():
+            return await self._repeat(operation, read)
+
+    @asynccontextmanager
+    async def stream(self, method: str, path: str, **options: Unpack[CallOptions]) -> AsyncIterator[HttpStream]:
+        """Make a call whose answer is read piece by piece inside the block.
+
+        The status has been checked, and the call repeated as :meth:`request` does, when the block begins; nothing is
+        repeated after that. The timeout covers the whole block. Arguments and errors are those of :meth:`request`.
+        """
+        operation = self._operation(method, path, "*/*", options)
+
+        async def hand_over(stream: HttpStream) -> HttpStream:
+            return stream
+
+        with operation.limited():
+            stream = await self._repeat(operation, hand_over)
+            try:
+                yield stream
+            finally:
+                await stream.aclose()
+
+    def _operation(self, method: str, path: str, accept: str, options: CallOptions) -> Operation:
+        settings: HttpSettings = self.settings.http
+        auth = self.auth()
+        timeout, retries = options.get("timeout"), options.get("retries")
+        try:
+            call = make_call(method, path, base_url=settings.base_url, auth=auth, accept=accept, options=options)
+        except ValueError as error:
+            raise ServiceError(
+                f"the URL of a call can't be read: {shown_url(path)}", type="validation_error", reason="invalid_format"
+            ) from error
+        return Operation(
+            call,
+            seconds=settings.timeout if timeout is None else timeout,
+            policy=RetryPolicy(retries=settings.max_retries if retries is None else retries, base=settings.retry_delay),
+            redactor=Redactor(auth_secrets(auth)),
+        )
+
+    async def _repeat(self, operation: Operation, use: Callable[[HttpStream], Awaitable[T]]) -> T:
+        """Try until ``use`` has got what it wants of an answer, or there is no point in another try."""
+        while True:
+            operation.begin_try()
+            try:
+                if isinstance(self, Limits) and not operation.call.idempotent:
+                    await self.pause_over()
+                stream = HttpStream(await self._client.send(operation.call, operation.trail), operation)
+                if not 200 <= stream.status < 300:
+                    raise await self._error(stream)
+                return await use(stream)
+            except ServiceError as error:
+                operation.complete(error)
+                wait = operation.wait_after(error)
+                if wait is None:
+                    raise
+            await trio.sleep(wait)
+
+    async def _error(self, stream: HttpStream) -> ServiceError:
+        """The error that an answer with an error status stands for."""
+        body = bytearray()
+        try:
+            with suppress(ServiceError):  # the status says enough
+                async for chunk in stream:
+                    body += chunk
+                    if len(body) > _ERROR_BYTES:
+                        break
+        finally:
+            await stream.aclose()
+        error = self.describe_error(stream.status, stream.headers, bytes(body[:_ERROR_BYTES]))
+        if error.retry_after is None:
+            error.retry_after = parse_retry_after(stream.headers, now=time.time())
+        error.request_id = error.request_id or stream.request_id
+        error.maybe_started = error.maybe_started or may_have_started(stream.status)
+        if stream.status == 429 and error.retry_after is not None and isinstance(self, Limits):
+            self.slow_down(error.retry_after)
+        return error

@@ -1,0 +1,84 @@
+"""A call before it is sent: what a connector may say about it, and the request that becomes of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, TypedDict
+
+import msgspec
+
+from emp_trio.protocols.auth import Auth, auth_headers
+from emp_trio.protocols.urls import join_url
+
+IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
+class CallOptions(TypedDict, total=False):
+    """What may be said of a call of :class:`~emp_trio.protocols.http.Http`, each by name.
+
+    Attributes:
+        json: body, encoded as JSON.
+        content: body as it is; say its content-type in ``headers``.
+        headers: further headers. They stay on the origin of ``base_url``, as the credentials do.
+        params: added to the query; None values are left out.
+        idempotent: whether the call may be made twice; by default it may for GET, HEAD, OPTIONS, PUT and DELETE. Say it
+            of a POST that cancels.
+        timeout: seconds for the whole operation, instead of the settings'.
+        retries: repeats after the first try, instead of the settings'. 0 inside a poll, which has its own patience.
+    """
+
+    json: Any
+    content: bytes | None
+    headers: Mapping[str, str] | None
+    params: Mapping[str, Any] | None
+    idempotent: bool | None
+    timeout: float | None
+    retries: int | None
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, the same in every try.
+
+    ``credentials`` go only to the origin of ``base_url``, and so do the caller's ``headers``; ``accept`` and
+    ``content_type`` go wherever a redirect leads.
+    """
+
+    method: str
+    url: str
+    base_url: str
+    accept: str
+    content_type: str | None
+    headers: Mapping[str, str]
+    credentials: Mapping[str, str]
+    content: bytes | None
+    idempotent: bool
+
+
+def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str, options: CallOptions) -> Call:
+    """The request for ``path`` under ``base_url``.
+
+    Raises:
+        ConfigError: a credential that can't stand in a header.
+        TypeError: both ``json`` and ``content``, or a ``json`` that can't be encoded.
+        ValueError: a URL that can't be read.
+    """
+    method = method.upper()
+    headers = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
+    content, value = options.get("content"), options.get("json")
+    if content is not None and value is not None:
+        raise TypeError("a call has either json or content")
+    content_type = headers.pop("content-type", None)
+    if value is not None:
+        content, content_type = msgspec.json.encode(value), content_type or "application/json"
+    idempotent = options.get("idempotent")
+    return Call(
+        method=method,
+        url=join_url(base_url, path, options.get("params")),
+        base_url=base_url,
+        accept=headers.pop("accept", accept),
+        content_type=content_type,
+        headers=headers,
+        credentials=auth_headers(auth),
+        content=content,
+        idempotent=method in IDEMPOTENT_METHODS if idempotent is None else idempotent,
+    )

@@ -1,0 +1,59 @@
+"""What an answer that is not a success means: texts of error bodies, and which statuses leave the work undone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.errors import ServiceError
+
+LONGEST_TEXT: Final = 400
+
+
+def describe_status(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+    """The error for an error status whose body has no documented form.
+
+    Args:
+        status: HTTP status.
+        headers: in lower case.
+        body: searched for ``error.message``, ``error``, ``message`` or ``detail`` if it is JSON; else quoted.
+    """
+    try:
+        word = HTTPStatus(status).phrase
+    except ValueError:
+        word = "unknown status"
+    text, code = _said(body)
+    if "html" in headers.get("content-type", "") or text.startswith("<"):
+        text = "an HTML page"
+    text = f"the service answered {status} {word}" + (f": {text}" if text else "")
+    return ServiceError(text[:LONGEST_TEXT], status=status, code=code)
+
+
+def _said(body: bytes) -> tuple[str, str | None]:
+    """Message and code in an error body."""
+    try:
+        data: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return " ".join(body[: 4 * LONGEST_TEXT].decode("utf-8", "replace").split()), None
+    error = data.get("error", data) if isinstance(data, dict) else data
+    if not isinstance(error, dict):
+        return str(error), None
+    code = error.get("code")
+    text = next((error[k] for k in ("message", "detail", "msg") if error.get(k)), None)
+    return str(text if text is not None else error), None if code is None else str(code)
+
+
+def may_have_started(status: int) -> bool:
+    """Whether work may be under way (and billed) after this status (OpenAI reference 3.5).
+
+    408, 409, 429, 503 and the other client errors say that the request was not taken up.
+    """
+    return status >= 500 and status != 503
+
+
+def bad_answer(text: str, *, reason: str, retry: bool = True) -> ServiceError:
+    """The error for an answer that came, but can't be used: the service has done its work."""
+    return ServiceError(text[:LONGEST_TEXT], type="response_error", reason=reason, retry=retry, maybe_started=True)

@@ -1,0 +1,110 @@
+"""One call as an operation: its time, its tries, how far each got, and the words for its errors."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.http_call import Call
+from emp_trio.protocols.urls import shown_url
+from emp_trio.retry import RetryPolicy, next_wait
+from emp_trio.secrets import Redactor
+
+_PHASES: Final = {
+    "connect_tcp.started": "connecting",
+    "start_tls.started": "in the TLS handshake",
+    "send_request_headers.started": "sending the request",
+    "receive_response_headers.started": "waiting for the answer",
+    "receive_response_body.started": "reading the answer",
+}
+
+
+class Trail:
+    """How far one try has got: httpcore's trace says it.
+
+    Attributes:
+        phase: for messages.
+        sent: the whole request has left this process, so the service may have started.
+    """
+
+    def __init__(self) -> None:
+        self.phase = "waiting for a free connection"
+        self.sent = False
+        self._tunnel = False
+
+    async def trace(self, event: str, info: Mapping[str, Any]) -> None:
+        """Called by httpcore with ``http11.send_request_body.complete`` and its like."""
+        step = event.partition(".")[2]
+        self.phase = _PHASES.get(step, self.phase)
+        if step == "send_request_headers.started":
+            self._tunnel = info["request"].method == b"CONNECT"  # spoken to the proxy, not to the service
+        elif step == "send_request_body.complete" and not self._tunnel:
+            self.sent = True
+
+
+class Operation:
+    """A call while it is being made.
+
+    Args:
+        call: what is sent in every try.
+        seconds: for the whole operation.
+        policy: how it is repeated.
+        redactor: takes the connector's secrets out of texts.
+    """
+
+    def __init__(self, call: Call, *, seconds: float, policy: RetryPolicy, redactor: Redactor) -> None:
+        self.call = call
+        self.trail = Trail()
+        self.tried = 0
+        self._seconds = seconds
+        self._policy = policy
+        self._redactor = redactor
+        self._completed: ServiceError | None = None
+
+    @contextmanager
+    def limited(self) -> Iterator[None]:
+        """Bound the block by the operation's time. Raises ServiceError timeout/network_timeout."""
+        with trio.CancelScope(deadline=trio.current_time() + self._seconds) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise self.complete(
+                ServiceError(
+                    f"not finished within {self._seconds:.3g} s, ended while {self.trail.phase}",
+                    type="timeout",
+                    reason="network_timeout",
+                    maybe_started=self.trail.sent,
+                )
+            )
+
+    def begin_try(self) -> None:
+        """Count a try and follow its trail."""
+        self.tried += 1
+        self.trail = Trail()
+
+    def complete(self, error: ServiceError) -> ServiceError:
+        """Put into ``error`` what only the operation knows: method, URL, tries, whether the work may have started."""
+        if error is not self._completed:
+            self._completed = error
+            tries = f" (after {self.tried} tries)" if self.tried > 1 else ""
+            text = f"{self.call.method} {shown_url(self.call.url)}: {error.message}{tries}"
+            error.message = self._redactor.text(text)
+            error.args = (error.message,)
+            error.maybe_started = error.maybe_started and not self.call.idempotent
+        return error
+
+    def wait_after(self, error: ServiceError) -> float | None:
+        """Seconds before the next try, or None where there must be none."""
+        if error.maybe_started:
+            return None
+        return next_wait(
+            self._policy,
+            tried=self.tried,
+            failure=error.failure,
+            left=trio.current_effective_deadline() - trio.current_time(),
+            random=random.random(),
+        )

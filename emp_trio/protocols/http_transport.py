@@ -1,0 +1,191 @@
+"""One try of an HTTP call: the only module that imports httpx, and where its errors become ours."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.failures import FailureType
+from emp_trio.protocols.http_call import Call
+from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.http import HttpSettings
+
+MAX_REDIRECTS: Final = 3
+
+# httpx logs every URL with its query at INFO, and signed URLs are secrets.
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
+class Reply:
+    """A response whose body has not been read: ``status``, ``headers`` (lower case), and an iterator over the body."""
+
+    def __init__(self, response: httpx.Response, trail: Trail) -> None:
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = dict(response.headers.items())
+        self._response = response
+        self._body = response.aiter_bytes()
+        self._trail = trail
+
+    def __aiter__(self) -> Reply:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece of the body, decompressed. Raises ServiceError where it breaks off."""
+        with _translated(self._trail):
+            return await anext(self._body)
+
+    async def aclose(self) -> None:
+        """Give the connection back; one whose body was not read to its end is closed."""
+        await self._response.aclose()
+        # httpx reads through a chain of async generators, and Trio complains of each that is dropped half-way. Now that
+        # the socket is closed, reading on ends them all at once.
+        with trio.CancelScope(shield=True), suppress(httpx.HTTPError, httpx.StreamError, OSError):
+            async for _ in self._body:
+                pass
+
+
+class Client:
+    """An HTTP pool; made by :func:`open_client`."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def send(self, call: Call, trail: Trail) -> Reply:
+        """Send ``call`` once, following redirects.
+
+        Raises:
+            ServiceError: no answer, or a redirect that can't be followed. ``maybe_started`` is set when the whole
+                request had been sent.
+
+        A cancel closes the connection in use; whether the service had started is then unknown.
+        """
+        method, url, content = call.method, call.url, call.content
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send_once(call, trail, method=method, url=url, content=content)
+            location = response.headers.get("location")
+            if response.status_code not in (301, 302, 303, 307, 308) or location is None:
+                return Reply(response, trail)
+            await response.aclose()
+            try:
+                following = redirected(method, url, status=response.status_code, location=location)
+            except ValueError as error:
+                raise _bad_redirect(response.status_code, f"to an unreadable place ({error})") from error
+            if following is None:
+                raise _bad_redirect(response.status_code, f"{method} to {shown_url(location)}: set base_url to where")
+            if following[0] != method:
+                content = None
+            method, url = following
+        raise _bad_redirect(response.status_code, f"more than {MAX_REDIRECTS} times, last to {shown_url(url)}")
+
+    async def _send_once(
+        self, call: Call, trail: Trail, *, method: str, url: str, content: bytes | None
+    ) -> httpx.Response:
+        headers = {"accept": call.accept}
+        if call.content_type is not None and content is not None:
+            headers["content-type"] = call.content_type
+        if keeps_credentials(call.base_url, url):
+            headers |= {**call.credentials, **call.headers}
+        with _translated(trail):
+            request = self._client.build_request(method, url, headers=headers, content=content)
+            request.extensions["trace"] = trail.trace
+            return await self._client.send(request, stream=True, follow_redirects=False)
+
+
+@asynccontextmanager
+async def open_client(settings: HttpSettings, user_agent: str) -> AsyncIterator[Client]:
+    """An HTTP pool with the limits of ``settings``; proxies and SSL_CERT_FILE of the environment are respected."""
+    async with httpx.AsyncClient(
+        verify=tls_context(verify=settings.verify_tls),
+        headers={"user-agent": user_agent, "accept-encoding": "gzip, deflate"},
+        timeout=httpx.Timeout(
+            connect=settings.connect_timeout, read=settings.read_timeout, write=settings.write_timeout, pool=None
+        ),
+        limits=httpx.Limits(
+            max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections
+        ),
+        # Jobs share the pool: a cookie set for one must not follow the next.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+    ) as client:
+        yield Client(client)
+
+
+def tls_context(*, verify: bool) -> ssl.SSLContext:
+    """A client's TLS context with the usual authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
+    return httpx.create_ssl_context(verify=verify)
+
+
+@contextmanager
+def _translated(trail: Trail) -> Iterator[None]:
+    """Errors of httpx leave as ServiceError."""
+    try:
+        yield
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError):
+        # Their texts quote header values: neither text nor cause goes on.
+        raise ServiceError(
+            "the request can't be sent: its URL or one of its headers has an illegal character",
+            type="system_error",
+            reason="config_error",
+            retry=False,
+        ) from None
+    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        raise _fault(error, trail) from error
+
+
+def _fault(error: Exception, trail: Trail) -> ServiceError:
+    """The ServiceError for a failed exchange."""
+    causes = list(_causes(error))
+    tls = next((c for c in causes if isinstance(c, ssl.SSLError)), None)
+    os_error = next((c for c in reversed(causes) if isinstance(c, OSError) and c.strerror), None)
+    text = f"{os_error.strerror if os_error else error} while {trail.phase}"
+    kind: tuple[FailureType, str, str]
+    match error:
+        case httpx.ProxyError():
+            kind = ("network_error", "proxy_error", f"the proxy refused: {error}")
+        case _ if any(isinstance(c, socket.gaierror) for c in causes):
+            kind = ("network_error", "dns_resolution", "the name of the host can't be resolved")
+        case _ if tls is not None and not trail.sent:
+            kind = ("network_error", "ssl_certificate", f"TLS failed: {getattr(tls, 'verify_message', '') or tls}")
+        case httpx.ConnectTimeout():
+            kind = ("network_error", "network_timeout", f"no connection in time, {trail.phase}")
+        case httpx.TimeoutException():
+            kind = ("timeout", "network_timeout", f"no byte moved in time while {trail.phase}")
+        case httpx.DecodingError():
+            kind = ("response_error", "corrupted_data", f"the body can't be decompressed: {error}")
+        case httpx.RemoteProtocolError() if not str(error).startswith(("Server disconnected", "peer closed")):
+            kind = ("response_error", "corrupted_data", f"the answer is not HTTP: {error}")
+        case _:
+            kind = ("network_error", "connection_failed", f"the connection was lost or refused: {text}")
+    type_, reason, message = kind
+    return ServiceError(message[:400], type=type_, reason=reason, retry=True, maybe_started=trail.sent)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, and so on, into exception groups."""
+    while error is not None:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for inner in error.exceptions:
+                yield from _causes(inner)
+        error = error.__cause__ or error.__context__
+
+
+def _bad_redirect(status: int, where: str) -> ServiceError:
+    return ServiceError(
+        f"the service answered {status}, a redirect of {where}",
+        status=status,
+        type="system_error",
+        reason="config_error",
+        retry=False,
+    )
