@@ -120,6 +120,22 @@ async def test_a_folder_has_one_server_at_a_time(tmp_path: Path) -> None:
             assert client.ping()
 
 
+async def test_a_folder_stays_locked_until_a_killed_owners_server_is_gone(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, str(OWNER), str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int((await trio.to_thread.run_sync(owner.stdout.readline)).split()[0])
+        os.kill(pid, signal.SIGSTOP)  # it will take its time to stop
+        owner.kill()
+    try:
+        with pytest.raises(ConfigError, match="in use by another server"):
+            async with open_embedded_server(tmp_path, settings=EmbeddedSettings(stop_limit=0.2)):
+                raise AssertionError("two servers on one folder")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    async with open_embedded_server(tmp_path):  # waits for the old one
+        assert not running(pid)
+
+
 async def test_a_taken_port_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
