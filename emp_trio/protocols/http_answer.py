@@ -93,7 +93,7 @@ class HttpStream:
         try:
             return await anext(self._reply)
         except ServiceError as error:
-            self._operation.complete(error)
+            self.explain(error)
             raise
 
     async def read(self, limit: int) -> bytes:
@@ -119,6 +119,10 @@ class HttpStream:
                 retry=False,
             )
         return b"".join(parts)
+
+    def explain(self, error: ServiceError) -> ServiceError:
+        """Put method, URL and whether the work may have started into an error about what is in this stream."""
+        return self._operation.complete(error)
 
     async def aclose(self) -> None:
         """Give the connection back; one whose body was not read to its end is closed."""

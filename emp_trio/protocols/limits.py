@@ -90,7 +90,7 @@ class Limits:
             yield
 
     def slow_down(self, seconds: float) -> None:
-        """Let the whole connector wait: for so many seconds no ``limit()`` block begins, nor a call that starts work."""
+        """Let the whole connector wait for ``seconds``: no ``limit()`` block and no call that starts work begins."""
         self._paused_until = max(self._paused_until, trio.current_time() + seconds)
 
     async def pause_over(self) -> None:

@@ -1,0 +1,137 @@
+"""``Streaming``: answers that come as events (SSE) or as lines of JSON (NDJSON), over ``Http.stream``."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Generic, Protocol, TypeVar, Unpack
+
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder, SseEvent, ended_early
+from emp_trio.protocols.http_answer import HttpStream
+from emp_trio.protocols.http_call import CallOptions
+from emp_trio.protocols.http_errors import bad_answer
+
+E = TypeVar("E")
+
+__all__ = ["NdjsonDecoder", "SseDecoder", "SseEvent", "Streaming"]
+
+
+class _HasStream(Protocol):
+    settings: Any
+
+    def stream(
+        self, method: str, path: str, **options: Unpack[CallOptions]
+    ) -> AbstractAsyncContextManager[HttpStream]: ...
+
+
+class _Decoder(Protocol[E]):
+    def feed(self, chunk: bytes) -> list[E]: ...
+
+    def finish(self) -> list[E]: ...
+
+
+class Streaming:
+    """Gives a connector that has ``Http`` the verbs ``events`` and ``lines``.
+
+    One event may be as large as ``http.max_response_bytes``. Errors of the stream are ServiceErrors with
+    ``maybe_started`` unless the call is idempotent; the timeout covers the whole block.
+    """
+
+    @asynccontextmanager
+    async def events(
+        self: _HasStream,
+        method: str,
+        path: str,
+        *,
+        until: Callable[[SseEvent], bool] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncIterator[AsyncIterator[SseEvent]]:
+        """Make a call and iterate over the server-sent events of its answer.
+
+        Args:
+            method, path, options: as for ``Http.request``.
+            until: says which event is the last one. It is still given out, and then the iteration ends; a stream that
+                ends without it is a ServiceError. None: any end between two events is an end.
+
+        Raises:
+            ServiceError: as ``Http.request`` does; or the answer is not an event stream; or, from the iteration, it
+                broke off, ended early, paused for longer than the read timeout or had too large an event.
+
+        Leaving the block early, or a cancel, closes the connection.
+        """
+        async with self.stream(method, path, **_accepting("text/event-stream", options)) as stream:
+            media_type = stream.headers.get("content-type", "")
+            if not media_type.lower().startswith("text/event-stream"):
+                raise stream.explain(
+                    bad_answer(
+                        f"an answer of type {media_type or 'unknown'!r} instead of an event stream",
+                        reason="unexpected_content_type",
+                    )
+                )
+            yield _Decoded(stream, SseDecoder(self.settings.http.max_response_bytes), until)
+
+    @asynccontextmanager
+    async def lines(
+        self: _HasStream,
+        method: str,
+        path: str,
+        *,
+        until: Callable[[Any], bool] | None = None,
+        **options: Unpack[CallOptions],
+    ) -> AsyncIterator[AsyncIterator[Any]]:
+        """Make a call and iterate over the lines of JSON of its answer; otherwise like :meth:`events`."""
+        async with self.stream(method, path, **_accepting("application/x-ndjson", options)) as stream:
+            yield _Decoded(stream, NdjsonDecoder(self.settings.http.max_response_bytes), until)
+
+
+class _Decoded(Generic[E]):
+    """The events of a stream as an async iterator."""
+
+    def __init__(self, stream: HttpStream, decoder: _Decoder[E], until: Callable[[E], bool] | None) -> None:
+        self._stream = stream
+        self._decoder = decoder
+        self._until = until
+        self._ready: deque[E] = deque()
+        self._ended = False  # no more bytes come
+        self._over = False  # no more events are given out
+
+    def __aiter__(self) -> _Decoded[E]:
+        return self
+
+    async def __anext__(self) -> E:
+        await trio.lowlevel.checkpoint()
+        while not self._over and not self._ready:
+            await self._read()
+        if self._over:
+            raise StopAsyncIteration
+        event = self._ready.popleft()
+        self._over = self._until is not None and self._until(event)
+        return event
+
+    async def _read(self) -> None:
+        try:
+            if self._ended:
+                self._over = True
+                if self._until is not None:
+                    raise ended_early("before its last event")
+                return
+            try:
+                self._ready.extend(self._decoder.feed(await anext(self._stream)))
+            except StopAsyncIteration:
+                self._ended = True
+                self._ready.extend(self._decoder.finish())
+        except ServiceError as error:
+            self._over = True
+            raise self._stream.explain(error) from error.__cause__
+
+
+def _accepting(media_type: str, options: CallOptions) -> CallOptions:
+    """``options`` with an accept header, unless they have one."""
+    headers = options.get("headers") or {}
+    if any(name.lower() == "accept" for name in headers):
+        return options
+    return {**options, "headers": {**headers, "accept": media_type}}
