@@ -81,6 +81,12 @@ class Stages:
         self.limits = limits
         self._service: trio.CancelScope | None = None
         self._inside = 0
+        self._open: list[trio.CancelScope] = []
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether a stage that is still open has reached its end."""
+        return any(trio.current_time() >= scope.deadline for scope in self._open)
 
     @contextmanager
     def service(self) -> Iterator[trio.CancelScope]:
@@ -91,10 +97,12 @@ class Stages:
         started = trio.current_time()
         with trio.CancelScope(deadline=self._end("service")) as scope:
             self._service = scope
+            self._open.append(scope)
             try:
                 yield scope
             finally:
                 self._service = None
+                self._open.remove(scope)
         if scope.cancelled_caught and trio.current_time() >= scope.deadline:
             raise DeadlineExceeded("service", scope.deadline - started)
 
@@ -108,7 +116,11 @@ class Stages:
             self._service.deadline = self.attempt_deadline
         try:
             with trio.CancelScope(deadline=deadline) as scope:
-                yield
+                self._open.append(scope)
+                try:
+                    yield
+                finally:
+                    self._open.remove(scope)
         finally:
             self._inside -= 1
             if self._service is not None and not self._inside:

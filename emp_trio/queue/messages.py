@@ -13,14 +13,16 @@ from typing import Any, Final, Literal
 import msgspec
 
 from emp_trio import __version__
-from emp_trio.errors import InvalidJob
+from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobContext, JobResult
 from emp_trio.retry import requeue_delay
+from emp_trio.secrets import Redactor
 
 MAX_PAYLOAD_BYTES: Final = 64 * 2**20
-_RUN: Final = re.compile(r"[A-Za-z0-9+/]{100,}={0,2}")
-_RUN_BYTES: Final = re.compile(rb"[A-Za-z0-9+/]{100}")
+MAX_RESULT_BYTES: Final = 4 * 2**20
+_RECORD_RUN: Final = 100
+_FILE_RUN: Final = 4096
 _encode: Final = msgspec.json.Encoder().encode
 
 Kind = Literal["completed", "failed", "retry", "release"]
@@ -71,6 +73,7 @@ def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
         current_step=_int(text, "current_step"),
         total_steps=_int(text, "total_steps"),
         checkpoint=checkpoint,
+        deadline=None if (ms := _int(text, "deadline")) is None else ms / 1000,
     )
 
 
@@ -128,9 +131,29 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     machine_id: str
 
 
-def completed(job: Job, result: JobResult, who: Identity, *, now: float) -> Settlement:
-    """The settlement of a successful attempt (queue protocol 2.4 and the completion record of 1.8)."""
-    encoded = _encode(result)
+def completed(
+    job: Job, result: JobResult, who: Identity, *, now: float, redactor: Redactor | None = None
+) -> Settlement:
+    """The settlement of a successful attempt (queue protocol 2.4 and the completion record of 1.8).
+
+    No file bytes go into Redis: long base64 is replaced in the published result too.
+
+    Args:
+        now: seconds since the epoch.
+        redactor: takes the machine's own secrets out of the result.
+
+    Raises:
+        ServiceError: the result can't be written as JSON, or is too large for Redis.
+    """
+    try:
+        published = sanitised(_encode(result), shortest=_FILE_RUN)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _unusable(f"the connector's result can't be written as JSON: {error}") from None
+    if redactor is not None:
+        published = redactor.known(published)
+    encoded = published.encode()
+    if len(encoded) > MAX_RESULT_BYTES:
+        raise _unusable(f"the connector's result is {len(encoded)} bytes of JSON; at most {MAX_RESULT_BYTES} are kept")
     clean = sanitised(encoded)
     ms, at = int(now * 1000), iso(now)
     record = {
@@ -273,26 +296,34 @@ def _workflow(job: Job) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def sanitised(encoded: bytes) -> str:
-    """JSON text without file bytes: runs of 100 and more base64 characters and ``image_base64`` values are replaced.
+def _unusable(message: str) -> ServiceError:
+    return ServiceError(message, type="response_error", reason="invalid_response_format", retry=False)
+
+
+def sanitised(encoded: bytes, *, shortest: int = _RECORD_RUN) -> str:
+    """JSON text without file bytes: long runs of base64 characters and ``image_base64`` values are replaced.
 
     Unlike the fleet's sanitiser (queue protocol 5.5) it also looks into arrays, and leaves URLs alone.
+
+    Args:
+        shortest: characters from which on a run counts; the fleet's records have 100.
     """
-    if b"image_base64" not in encoded and not _RUN_BYTES.search(encoded):
+    if b"image_base64" not in encoded and not re.search(f"[A-Za-z0-9+/]{{{shortest}}}".encode(), encoded):
         return encoded.decode()
-    return _encode(_without_bytes(msgspec.json.decode(encoded))).decode()
+    run = re.compile(f"[A-Za-z0-9+/]{{{shortest},}}={{0,2}}")
+    return _encode(_without_bytes(msgspec.json.decode(encoded), run)).decode()
 
 
-def _without_bytes(value: Any) -> Any:
+def _without_bytes(value: Any, run: re.Pattern[str]) -> Any:
     match value:
         case dict():
             return {
-                k: "[BASE64_IMAGE_REMOVED]" if k == "image_base64" and isinstance(v, str) else _without_bytes(v)
+                k: "[BASE64_IMAGE_REMOVED]" if k == "image_base64" and isinstance(v, str) else _without_bytes(v, run)
                 for k, v in value.items()
             }
         case list():
-            return [_without_bytes(v) for v in value]
+            return [_without_bytes(v, run) for v in value]
         case str() if not value.startswith(("http://", "https://", "file://")):
-            return _RUN.sub("[BASE64_DATA_REMOVED]", value)
+            return run.sub("[BASE64_DATA_REMOVED]", value)
         case _:
             return value

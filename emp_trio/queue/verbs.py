@@ -47,12 +47,14 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reaped(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reap did. ``next_due`` is the number of seconds until there is something to do again, or None."""
+    """What a reap did. ``next_due`` is the number of seconds until there is something to do again, or None;
+    ``broken`` lists jobs whose keys could not be handled, with the error."""
 
     requeued: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
     due: tuple[str, ...]
     next_due: float | None
+    broken: tuple[tuple[str, str], ...] = ()
 
 
 class LeaseRef(msgspec.Struct, frozen=True):
@@ -199,12 +201,13 @@ class Verbs:
 
     async def reap(self, *, most: int = 100, max_crashes: int = 3) -> Reaped:
         """Requeue (or fail) up to ``most`` jobs whose lease ran out, and up to as many delayed ones that are due."""
-        next_ms, requeued, failed, due = await self.function("reap", most, max_crashes)
+        next_ms, requeued, failed, due, broken = await self.function("reap", most, max_crashes)
         return Reaped(
             requeued=tuple(map(_str, requeued)),
             failed=tuple((_str(job_id), _str(why)) for job_id, why in failed),
             due=tuple(map(_str, due)),
             next_due=None if next_ms < 0 else next_ms / 1000,
+            broken=tuple((_str(job_id), _str(why)) for job_id, why in broken),
         )
 
     async def beat(

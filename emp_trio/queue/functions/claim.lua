@@ -18,8 +18,9 @@ local function take(id, worker, machine, nonce, lease, now)
   redis.call('HSET', 'job:' .. id, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
     'lease_token', token, 'lease_worker', worker, 'attempt', attempt)
   redis.call('ZADD', LEASES, int(now.ms + lease), id)
-  redis.call('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
-  redis.call('XADD', 'progress:' .. id, '*', 'job_id', id, 'worker_id', worker, 'status', 'assigned', 'progress', '0',
+  -- The lease stands; a key of a wrong type among the fleet's other ones must not stop the claim half way.
+  redis.pcall('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
+  redis.pcall('XADD', 'progress:' .. id, '*', 'job_id', id, 'worker_id', worker, 'status', 'assigned', 'progress', '0',
     'message', 'Job assigned to worker', 'assigned_at', now.lua)
   publish('job_claimed', {job_id = id, worker_id = worker, status = 'claimed', message = 'Job claimed by worker',
     claimed_at = now.lua, timestamp = math.floor(now.ms / 1000) * 1000, service_required = job.service_required,

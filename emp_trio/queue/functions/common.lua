@@ -99,7 +99,7 @@ local function publish(channel, message) redis.call('PUBLISH', channel, cjson.en
 -- A slot changes between idle and busy: its hash, the fleet's message, the aggregator's (queue protocol 2, 2.8).
 local function slot_state(worker, machine, status, job, now)
   local before = status == 'busy' and 'idle' or 'busy'
-  redis.call('HSET', 'worker:' .. worker, 'status', status, 'current_job_id', job,
+  redis.pcall('HSET', 'worker:' .. worker, 'status', status, 'current_job_id', job,
     'last_status_change', status == 'busy' and now.lua or now.iso)
   publish('worker_status', {worker_id = worker, old_status = before, new_status = status, current_job_id = job,
     timestamp = now.ms})
@@ -120,7 +120,7 @@ end
 
 local function drop_lease(id, worker)
   redis.call('ZREM', LEASES, id)
-  redis.call('HDEL', 'jobs:active:' .. worker, id)
+  redis.pcall('HDEL', 'jobs:active:' .. worker, id)
 end
 
 -- Back into the queue: at once, or at now + delay ms.

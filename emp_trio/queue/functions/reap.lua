@@ -1,34 +1,46 @@
 -- emp_trio_reap: jobs whose lease ran out, and delayed jobs that are due. Any machine may call it at any time.
 --   ARGV  1 entries to handle of each kind, at most   2 crashes after which a job fails for good
---   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids}
+--   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids,
+--         {id, error} of each that could not be handled}
 -- A lease that ran out before the attempt began to run (its claim's reply was lost) does not use up an attempt.
+local BROKEN_PAUSE = 60000
+
+local function reap_lease(id, max_crashes, now, requeued, failed)
+  local f = job_table(id)
+  local running = f.status == 'assigned' or f.status == 'in_progress'
+  if running and given(f.lease_token) and f.lease_worker == f.worker_id then
+    local worker = f.worker_id
+    local crashes = (tonumber(f.crashes or '') or 0) + 1
+    local count = (tonumber(f.retry_count or '') or 0) + (f.status == 'in_progress' and 1 or 0)
+    redis.call('HSET', 'job:' .. id, 'crashes', crashes)
+    local failure = {type = 'system_error', reason = 'internal_error',
+      error = 'worker ' .. worker .. ' stopped renewing its lease on this job (crash ' .. crashes .. ')'}
+    if crashes >= max_crashes or count >= (tonumber(f.max_retries or '') or 3) then
+      fail_for_good(id, f, worker, '', failure, count, now)
+      failed[#failed + 1] = {id, failure.error}
+    else
+      if f.status == 'in_progress' then
+        attest_failure(id, f, worker, '', failure, count, false, now)
+      end
+      redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
+        'retry_count', count, 'last_failed_worker', worker, 'failed_at', now.iso, 'error', failure.error)
+      requeue(id, 0, now)
+      requeued[#requeued + 1] = id
+    end
+    redis.pcall('HDEL', 'jobs:active:' .. worker, id)
+  end
+  redis.call('ZREM', LEASES, id)
+end
+
 redis.register_function{function_name = 'emp_trio_reap', flags = {'allow-oom'}, callback = function(_, argv)
   local now, most, max_crashes = clock(), tonumber(argv[1]), tonumber(argv[2])
-  local requeued, failed, due = {}, {}, {}
+  local requeued, failed, due, broken = {}, {}, {}, {}
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(now.ms), 'LIMIT', 0, most)) do
-    redis.call('ZREM', LEASES, id)
-    local f = job_table(id)
-    local running = f.status == 'assigned' or f.status == 'in_progress'
-    if running and given(f.lease_token) and f.lease_worker == f.worker_id then
-      local worker = f.worker_id
-      redis.call('HDEL', 'jobs:active:' .. worker, id)
-      local crashes = (tonumber(f.crashes or '') or 0) + 1
-      local count = (tonumber(f.retry_count or '') or 0) + (f.status == 'in_progress' and 1 or 0)
-      redis.call('HSET', 'job:' .. id, 'crashes', crashes)
-      local failure = {type = 'system_error', reason = 'internal_error',
-        error = 'worker ' .. worker .. ' stopped renewing its lease on this job (crash ' .. crashes .. ')'}
-      if crashes >= max_crashes or count >= (tonumber(f.max_retries or '') or 3) then
-        fail_for_good(id, f, worker, '', failure, count, now)
-        failed[#failed + 1] = {id, failure.error}
-      else
-        if f.status == 'in_progress' then
-          attest_failure(id, f, worker, '', failure, count, false, now)
-        end
-        redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
-          'retry_count', count, 'last_failed_worker', worker, 'failed_at', now.iso, 'error', failure.error)
-        requeue(id, 0, now)
-        requeued[#requeued + 1] = id
-      end
+    local ok, why = pcall(reap_lease, id, max_crashes, now, requeued, failed)
+    if not ok then
+      -- One job with a broken key must not keep the others from being reaped; it is looked at again later.
+      redis.call('ZADD', LEASES, int(now.ms + BROKEN_PAUSE), id)
+      broken[#broken + 1] = {id, type(why) == 'table' and why.err or tostring(why)}
     end
   end
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', int(now.ms), 'LIMIT', 0, most)) do
@@ -46,5 +58,5 @@ redis.register_function{function_name = 'emp_trio_reap', flags = {'allow-oom'}, 
       if next_ms < 0 or wait < next_ms then next_ms = wait end
     end
   end
-  return {next_ms, requeued, failed, due}
+  return {next_ms, requeued, failed, due, broken}
 end}
