@@ -264,6 +264,16 @@ def failed(job: Job, failure: Failure, who: Identity, *, now: float, random: flo
     )
 
 
+def cancelled_job(message: bytes) -> str | None:
+    """The id in a ``cancel_job`` message (queue protocol 2), or None where it can't be read."""
+    try:
+        body = msgspec.json.decode(message)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    job_id = body.get("job_id") if isinstance(body, dict) else None
+    return job_id if isinstance(job_id, str) else None
+
+
 def released(*, delay: float = 0.0) -> Settlement:
     """The settlement that hands a job back without using an attempt; ``delay`` in seconds."""
     return Settlement(kind="release", delay=delay)

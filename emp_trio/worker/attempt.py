@@ -1,0 +1,118 @@
+"""One attempt while it runs: its lease, its stages of time, its progress, and why it is being ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Final
+
+import msgspec
+import trio
+
+from emp_trio.errors import InvalidJob, Stage
+from emp_trio.jobs import Job
+from emp_trio.progress import Ending, StageLimits, Stages
+from emp_trio.queue.verbs import LeaseRef
+from emp_trio.secrets import Redactor
+
+_LONGEST_TEXT: Final = 500  # characters of a progress message
+_BIGGEST_CHECKPOINT: Final = 16 * 1024  # bytes
+
+
+class Attempt:
+    """Implements :class:`~emp_trio.progress.ProgressReporter` for the connector, and is what the machine holds of it.
+
+    Args:
+        job: the job.
+        lease: job id and lease token.
+        worker_id: the slot.
+        expires: Trio time at which the lease ends unless it is renewed.
+        margin: seconds before that at which the local work must stop.
+        deadline: Trio time at which the attempt must be over.
+        limits: limits of the stages.
+        changed: called when there is progress to publish.
+        store: stores a checkpoint with the lease.
+        redactor: takes secrets out of what is published.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        lease: LeaseRef,
+        worker_id: str,
+        *,
+        expires: float,
+        margin: float,
+        deadline: float,
+        limits: StageLimits,
+        changed: Callable[[], None],
+        store: Callable[[LeaseRef, bytes], Awaitable[None]],
+        redactor: Redactor,
+    ) -> None:
+        self.job = job
+        self.lease = lease
+        self.worker_id = worker_id
+        self.stages = Stages(deadline, limits)
+        self.scope = trio.CancelScope(deadline=expires - margin)
+        self.ending: Ending | None = None
+        self._margin = margin
+        self._changed = changed
+        self._store = store
+        self._redactor = redactor
+        self._value = 0.0
+        self._unsaid: tuple[float, str, str, int] | None = None
+
+    # -- for the connector
+
+    def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
+        """See :meth:`emp_trio.progress.ProgressReporter.report`. 100 is kept for the outcome."""
+        if value == value:  # not NaN
+            self._value = max(self._value, min(99.0, float(value)))
+        self._unsaid = (self._value, str(message)[:_LONGEST_TEXT], str(step)[:_LONGEST_TEXT], int(total_steps))
+        self._changed()
+
+    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+        """See :meth:`emp_trio.progress.ProgressReporter.remember`. Raises InvalidJob when it is not small."""
+        encoded = msgspec.json.encode(checkpoint)
+        if len(encoded) > _BIGGEST_CHECKPOINT:
+            raise InvalidJob(f"a checkpoint of {len(encoded)} bytes is larger than {_BIGGEST_CHECKPOINT}")
+        await self._store(self.lease, encoded)
+
+    def stage(self, name: Stage) -> AbstractContextManager[None]:
+        """See :meth:`emp_trio.progress.ProgressReporter.stage`."""
+        return self.stages.stage(name)
+
+    @property
+    def stop_upstream(self) -> bool:
+        """See :attr:`emp_trio.progress.ProgressReporter.stop_upstream`."""
+        if self.ending is not None:
+            return self.ending == "cancelled"
+        useless = self.job.deadline is not None and time.time() >= self.job.deadline
+        return self.stages.out_of_time and (self.job.last_attempt or useless)
+
+    # -- for the machine
+
+    def take_progress(self) -> tuple[LeaseRef, float, str, str, int] | None:
+        """What has not been published yet, or None; asked for once."""
+        unsaid, self._unsaid = self._unsaid, None
+        if unsaid is None or self.ending is not None:
+            return None
+        value, message, step, total_steps = unsaid
+        return self.lease, value, self._redactor.text(message), self._redactor.text(step), total_steps
+
+    def renewed(self, expires: float) -> None:
+        """The lease now ends at ``expires``."""
+        self.scope.deadline = max(self.scope.deadline, expires - self._margin)
+
+    def end(self, why: Ending) -> None:
+        """Stop the attempt from outside. The first reason counts."""
+        if self.ending is None:
+            self.ending = why
+            self.scope.cancel(reason=why)
+
+    def ended_by(self) -> Ending | None:
+        """Why the attempt was stopped from outside, also where it was the lease that ran out without a word."""
+        if self.ending is None and self.scope.cancelled_caught:
+            self.ending = "lease_lost"
+        return self.ending

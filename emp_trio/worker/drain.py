@@ -1,0 +1,36 @@
+"""Stopping: the first SIGTERM or SIGINT drains, the second hands everything back now."""
+
+from __future__ import annotations
+
+import signal
+
+import structlog
+import trio
+
+log = structlog.get_logger("emp_trio.machine")
+
+
+class Drain:
+    """Whether the machine is to stop. ``begun`` is set by the first signal, ``now`` by the second."""
+
+    def __init__(self) -> None:
+        self.begun = trio.Event()
+        self.now = trio.Event()
+        self.reason = ""
+
+    def stop(self, reason: str) -> None:
+        """One call drains, a second one stops at once."""
+        if not self.begun.is_set():
+            self.reason = reason
+            self.begun.set()
+        else:
+            self.now.set()
+
+    async def watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Turn signals into :meth:`stop` until cancelled."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for number in signals:
+                name = signal.Signals(number).name
+                log.info("signal", signal=name, meaning="stop now" if self.begun.is_set() else "drain")
+                self.stop(name)

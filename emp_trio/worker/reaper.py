@@ -1,0 +1,58 @@
+"""The reaper: any machine puts back jobs whose lease ran out, whoever held it, and delayed jobs that are due."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from emp_trio.errors import EmpTrioError
+from emp_trio.queue.verbs import Verbs
+from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.signals import Signal
+
+log = structlog.get_logger("emp_trio.reaper")
+
+_SHORTEST = 0.05  # seconds between two looks
+
+
+class Reaper:
+    """Looks when something is due, at the latest every ``reap_every`` seconds, with jitter against a crowd of machines.
+
+    Args:
+        requeued: called when jobs went back to the queue: Redis does not push a connection's own changes to it.
+    """
+
+    def __init__(self, verbs: Verbs, settings: WorkerSettings, requeued: Callable[[], None]) -> None:
+        self._verbs = verbs
+        self._settings = settings
+        self._requeued = requeued
+        self._look = Signal()
+
+    def look_sooner(self) -> None:
+        """Something new may be due soon."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Reap until cancelled."""
+        while True:
+            wait = self._settings.reap_every
+            try:
+                reaped = await self._verbs.reap(max_crashes=self._settings.max_crashes)
+            except EmpTrioError as error:
+                log.warning("reap.failed", error=error.message)
+            else:
+                for job_id in reaped.requeued:
+                    log.warning("job.requeued", job=job_id, why="its lease ran out")
+                for job_id, why in reaped.failed:
+                    log.error("job.failed", job=job_id, error=why)
+                for job_id, why in reaped.broken:
+                    log.error("job.broken", job=job_id, error=why, hint="a key of this job has a wrong type")
+                if reaped.requeued or reaped.due:
+                    self._requeued()
+                if reaped.next_due is not None:
+                    wait = min(wait, max(reaped.next_due, _SHORTEST))
+            await trio.sleep(_SHORTEST)
+            await self._look.wait(wait * random.uniform(1.0, 1.2))

@@ -1,0 +1,128 @@
+"""The worker's own settings: identity, times, limits. Values come from the command line and the environment."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from emp_trio.errors import ConfigError, Problem
+from emp_trio.progress import StageLimits
+
+_FORBIDDEN: Final = ":./"  # readers of the fleet split ids at these (queue protocol 0.3)
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times are seconds.
+
+    Attributes:
+        machine_id: name of this machine in the fleet; no ``:``, ``.`` or ``/``.
+        unified: whether an aggregator reports this machine's status (``UNIFIED_MACHINE_STATUS``).
+        job_timeout: time one attempt may take.
+        stages: limits of the upload, cdn and settle stages.
+        lease: life of a lease; renewed every ``renew_every``; the local work stops ``lease_margin`` before its end.
+        beat_every: how often the slots' registration and heartbeat are written.
+        poll_every: how often to look for jobs although nothing announced one.
+        drain: time running jobs get after the first signal.
+        settle_patience: how long an outcome is offered to a Redis that is away, beyond the settle stage.
+        max_crashes: leases of a job that may run out before it fails for good.
+        progress_every: the shortest time between two progress messages of one job.
+        health_every, health_retry, health_timeout: pauses between health checks of a healthy and of an unhealthy
+            service, and the limit of one check.
+        reap_every: the longest pause between two looks for jobs whose lease ran out.
+    """
+
+    machine_id: str
+    unified: bool = False
+    job_timeout: float = 1800.0
+    stages: StageLimits = StageLimits()
+    lease: float = 15.0
+    renew_every: float = 5.0
+    lease_margin: float = 2.0
+    beat_every: float = 10.0
+    poll_every: float = 5.0
+    drain: float = 30.0
+    settle_patience: float = 120.0
+    max_crashes: int = 3
+    progress_every: float = 0.1
+    health_every: float = 30.0
+    health_retry: float = 5.0
+    health_timeout: float = 10.0
+    reap_every: float = 5.0
+
+
+_SECONDS: Final = {  # setting -> (environment variable, its unit in seconds)
+    "job_timeout": ("JOB_TIMEOUT_MINUTES", 60.0),
+    "poll_every": ("WORKER_POLL_INTERVAL_MS", 0.001),
+    "beat_every": ("WORKER_HEARTBEAT_INTERVAL_MS", 0.001),
+    "health_every": ("HEALTH_CHECK_INTERVAL_MS", 0.001),
+    "lease": ("EMP_TRIO_LEASE_SECONDS", 1.0),
+    "drain": ("EMP_TRIO_DRAIN_SECONDS", 1.0),
+}
+_STAGES: Final = {
+    "upload": "EMP_TRIO_UPLOAD_SECONDS",
+    "cdn": "EMP_TRIO_CDN_SECONDS",
+    "settle": "EMP_TRIO_SETTLE_SECONDS",
+}
+_LONGEST_BEAT: Final = 20.0  # a heartbeat key lives 60 s; two may be lost
+
+
+def worker_settings(
+    env: Mapping[str, str], *, machine_id: str | None = None, drain: float | None = None
+) -> WorkerSettings:
+    """Settings from the environment (queue protocol 4.1); arguments given win.
+
+    Raises:
+        ConfigError: with every value that can't be used.
+    """
+    problems: list[Problem] = []
+    values: dict[str, float] = {}
+
+    def read(name: str, variable: str, unit: float) -> None:
+        text = env.get(variable, "").strip()
+        if not text:
+            return
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not 0 < number < 1e9:
+            problems.append(Problem(path=variable, message=f"{text!r} is not a positive number", variable=variable))
+        else:
+            values[name] = number * unit
+
+    for name, (variable, unit) in _SECONDS.items():
+        read(name, variable, unit)
+    for name, variable in _STAGES.items():
+        read(name, variable, 1.0)
+    stages = StageLimits(**{name: values.pop(name) for name in _STAGES if name in values})
+    if drain is not None:
+        values["drain"] = drain
+    if "beat_every" in values:
+        values["beat_every"] = min(values["beat_every"], _LONGEST_BEAT)
+    if "lease" in values:
+        values["renew_every"] = values["lease"] / 3
+        values["lease_margin"] = min(2.0, values["lease"] / 6)
+    given = machine_id or env.get("MACHINE_ID", "").strip()
+    name = given or _default_machine_id()
+    bad = sorted({c for c in name if c in _FORBIDDEN or c.isspace() or not c.isprintable()})
+    if bad:
+        shown = " ".join(map(repr, bad))
+        problems.append(
+            Problem(
+                path="MACHINE_ID",
+                message=f"{name!r} contains {shown}",
+                hint="use letters, digits, - and _",
+                variable="MACHINE_ID",
+            )
+        )
+    if problems:
+        raise ConfigError("the worker's settings can't be used:", problems=problems)
+    unified = env.get("UNIFIED_MACHINE_STATUS", "").strip().lower() == "true"
+    return WorkerSettings(machine_id=name, unified=unified, stages=stages, **values)  # type: ignore[arg-type]
+
+
+def _default_machine_id() -> str:
+    return "".join("-" if c in _FORBIDDEN or c.isspace() else c for c in socket.gethostname()) or "machine"

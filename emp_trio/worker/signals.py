@@ -1,0 +1,27 @@
+"""Something to look at again: a flag that wakes one waiter, and loses nothing while nobody waits."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Signal:
+    """Set by anybody, any number of times; :meth:`wait` returns once for all sets since the last return."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        """Wake the waiter, now or when it comes."""
+        self._event.set()
+
+    async def wait(self, limit: float = float("inf")) -> bool:
+        """Wait for the next set, at most ``limit`` seconds. Returns whether it was set."""
+        with trio.move_on_after(limit):
+            await self._event.wait()
+        was_set = self._event.is_set()
+        if was_set:
+            self._event = trio.Event()
+        return was_set
