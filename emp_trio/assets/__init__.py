@@ -1,1 +1,7 @@
+"""Saving what a job made: type detection, naming, storage, and the wait for the CDN in front of it.
 
+The modules, in the order in which a file passes them: :mod:`~emp_trio.assets.destination` (where it goes),
+:mod:`~emp_trio.assets.content` (its bytes), :mod:`~emp_trio.assets.media` (what it is),
+:mod:`~emp_trio.assets.naming` (what it is called), :mod:`~emp_trio.assets.stores` (upload and check),
+:mod:`~emp_trio.assets.cdn` (its public address). :mod:`~emp_trio.assets.saver` is the way through them.
+"""

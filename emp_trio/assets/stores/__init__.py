@@ -1,1 +1,98 @@
+"""Where assets are kept. Each provider is one plain synchronous class behind the protocol :class:`AssetStore`; the
+saver calls it in threads (:mod:`~emp_trio.assets.stores.blocking`)."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from emp_trio.assets.destination import AzurePlace, Place
+from emp_trio.errors import AssetError
+from emp_trio.failures import FailureType
+
+if TYPE_CHECKING:
+    from emp_trio.assets.stores.blocking import Reader, Wire
+
+
+class Blob(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be stored, and what is remembered with it.
+
+    Attributes:
+        key: name inside the container.
+        media_type, cache_control: headers under which it is to be served.
+        size, sha256: measure of its bytes.
+        owner: mark of the job it belongs to (``naming.owner_mark``).
+    """
+
+    key: str
+    media_type: str
+    cache_control: str
+    size: int
+    sha256: str
+    owner: str
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What lies at a key. ``sha256`` and ``owner`` are None where the store does not know them, ``version`` names this
+    very state of it (an ETag) where the store has such a thing."""
+
+    size: int
+    sha256: str | None = None
+    owner: str | None = None
+    version: str | None = None
+
+
+class AssetStore(Protocol):
+    """One container, bucket or folder. The methods block and may be called from several threads at once.
+
+    They raise AssetError and nothing else; ``trio.Cancelled`` passes through them.
+    """
+
+    def head(self, key: str, wire: Wire) -> Stored | None:
+        """What lies at ``key``, or None."""
+
+    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+        """Store ``body`` so that it appears at once and whole, or not at all.
+
+        Args:
+            over: what :meth:`head` saw at the key. A store with versions refuses (retryable) if that has changed.
+            wire: gets whatever ends this call early; see :class:`~emp_trio.assets.stores.blocking.Wire`.
+        """
+
+    def url(self, key: str) -> str:
+        """The address of ``key`` at the store itself."""
+
+    def close(self) -> None:
+        """Give up connections; those in use are given up when their call ends."""
+
+
+def open_store(place: Place, *, connect_timeout: float, read_timeout: float) -> AssetStore:
+    """The store for a place. Blocks while it imports the provider's library (half a second for Azure): call it in a
+    thread.
+
+    Args:
+        connect_timeout, read_timeout: seconds for a connection to the store, and for a silence on it.
+    """
+    if isinstance(place, AzurePlace):
+        from emp_trio.assets.stores.azure import AzureStore
+
+        return AzureStore(place, connect_timeout=connect_timeout, read_timeout=read_timeout)
+    from emp_trio.assets.stores.local import LocalStore
+
+    return LocalStore(place.folder)
+
+
+def storage_failure(
+    what: str, *, hint: str = "", type: FailureType, reason: str, retry: bool, retry_after: float | None = None
+) -> AssetError:
+    """An AssetError in the words that all stores use: what went wrong, what to do, and that the work itself is done."""
+    text = f"{what}. {hint}" if hint else what
+    return AssetError(
+        f"{text}. The generation itself had succeeded and is paid for",
+        paid=True,
+        type=type,
+        reason=reason,
+        retry=retry,
+        retry_after=retry_after,
+    )

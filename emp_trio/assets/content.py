@@ -1,0 +1,175 @@
+"""The bytes of an asset, wherever they come from: gathered once, measured, and readable as often as an upload needs.
+
+Small content stays in memory; larger content goes to a temporary file, so that a film does not fill the memory of a
+worker with hundreds of slots.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import errno
+import hashlib
+import io
+import re
+import tempfile
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import IO, Any, Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import trio
+
+from emp_trio.assets.media import HEAD
+from emp_trio.errors import AssetError, ServiceError
+
+IN_MEMORY: Final = 8 * 2**20
+"""Bytes of a stream that are kept in memory; more goes to a temporary file."""
+
+_HOP: Final = 2**20  # bytes worth a thread of their own: less is quicker done where it is
+_DATA_URL: Final = re.compile(r"\s*data:([^,]*),", re.ASCII)
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True):
+    """Measured bytes.
+
+    Attributes:
+        file: the bytes, to be read in a thread; every reader begins with ``seek(0)``.
+        head: the first bytes, for type detection.
+        size: number of bytes.
+        sha256: hexadecimal digest.
+        declared: the media type that the source itself stated (a data URL), or None.
+    """
+
+    file: IO[bytes]
+    head: bytes
+    size: int
+    sha256: str
+    declared: str | None = None
+
+
+@asynccontextmanager
+async def gathered(data: Any, *, max_bytes: int) -> AsyncIterator[Content]:
+    """Gather ``data`` and measure it.
+
+    Args:
+        data: bytes, base64 text, data URL text, or an async iterable of bytes, which is closed when it ends early.
+        max_bytes: most bytes to accept; a stream is stopped at the first byte above.
+
+    Yields:
+        the content; a temporary file behind it is gone when the block ends, also after a cancel.
+
+    Raises:
+        ServiceError: (response_error) the data is empty, not base64, or of no kind that can be saved.
+        AssetError: it is larger than allowed, or there is no room for the temporary file.
+        Exception: what the iterable raises passes through.
+    """
+    declared = None
+    if isinstance(data, str):
+        _bounded(len(data) * 3 // 4 - 2, max_bytes)  # before memory is spent on it
+        declared, data = await _hop(len(data), decode_text, data)
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        content = bytes(data)
+        _bounded(len(content), max_bytes)
+        if not content:
+            raise _empty()
+        digest = await _hop(len(content), lambda: hashlib.sha256(content).hexdigest())
+        yield Content(
+            file=io.BytesIO(content), head=content[:HEAD], size=len(content), sha256=digest, declared=declared
+        )
+    elif isinstance(data, AsyncIterable):
+        with tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, prefix="emp-trio-") as file:
+            yield await _spool(data, file, max_bytes)
+    else:
+        raise ServiceError(
+            f"an asset was given as {type(data).__name__}, not as bytes, base64 text or a stream",
+            type="response_error",
+            reason="invalid_response_format",
+        )
+
+
+def decode_text(text: str) -> tuple[str | None, bytes]:
+    """Base64 text or a data URL as (declared media type, bytes). Blanks and line breaks between letters are ignored.
+
+    Raises:
+        ServiceError: (corrupted_data) it is not base64; a cut text usually isn't.
+    """
+    header = _DATA_URL.match(text)
+    body = text[header.end() :] if header else text
+    declared = header[1].split(";", 1)[0].strip() or None if header else None
+    if header and not header[1].replace(" ", "").lower().endswith(";base64"):
+        return declared, unquote_to_bytes(body)
+    try:
+        return declared, base64.b64decode("".join(body.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ServiceError(
+            f"the service's file can't be decoded: {len(body)} characters that are not valid base64",
+            type="response_error",
+            reason="corrupted_data",
+        ) from error
+
+
+async def _spool(source: AsyncIterable[Any], file: IO[bytes], max_bytes: int) -> Content:
+    digest, size, head, waiting = hashlib.sha256(), 0, b"", bytearray()
+
+    def write(piece: bytes) -> None:
+        digest.update(piece)
+        with _room():
+            file.write(piece)
+
+    iterator = source.__aiter__()
+    try:
+        async for chunk in iterator:
+            size += len(chunk)
+            _bounded(size, max_bytes)
+            head += bytes(chunk[: HEAD - len(head)])
+            waiting += chunk
+            if len(waiting) >= _HOP:
+                await trio.to_thread.run_sync(write, bytes(waiting))
+                waiting.clear()
+    finally:
+        close = getattr(iterator, "aclose", None)
+        if close is not None:
+            await close()
+    await _hop(len(waiting), write, bytes(waiting))
+    if not size:
+        raise _empty()
+    return Content(file=file, head=head, size=size, sha256=digest.hexdigest())
+
+
+async def _hop(size: int, call: Any, *args: Any) -> Any:
+    """Run ``call`` in a thread where the amount of work is worth it; a checkpoint in any case."""
+    if size >= _HOP:
+        return await trio.to_thread.run_sync(call, *args)
+    await trio.lowlevel.checkpoint()
+    return call(*args)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Say what a full disk means while the temporary file is being written."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        raise AssetError(
+            f"the temporary file of an asset can't be written in {tempfile.gettempdir()}: {error.strerror}. "
+            "Make room there, or point TMPDIR to a larger disk",
+            type="resource_limit" if full else "system_error",
+            reason="disk_space_full" if full else "internal_error",
+        ) from error
+
+
+def _bounded(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise AssetError(
+            f"the service's file is larger than the {max_bytes} bytes that an asset may have",
+            type="resource_limit",
+            reason="disk_space_full",
+            retry=False,
+        )
+
+
+def _empty() -> ServiceError:
+    return ServiceError("the service's file is empty", type="response_error", reason="missing_expected_data")

@@ -1,0 +1,243 @@
+"""Saving an asset: from whatever a service returned to an address that answers."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from emp_trio.assets.cdn import Expected, WaitLog, public_url, wait_for_cdn
+from emp_trio.assets.config import StorageSettings
+from emp_trio.assets.content import Content, gathered
+from emp_trio.assets.destination import Place, destination
+from emp_trio.assets.media import media_type as type_of
+from emp_trio.assets.naming import AssetName, asset_name, check_names, owner_mark
+from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, storage_failure
+from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
+from emp_trio.errors import AssetError, DeadlineExceeded, Stage
+from emp_trio.jobs import Job, SavedAsset
+from emp_trio.progress import ProgressReporter
+from emp_trio.retry import next_wait
+
+if TYPE_CHECKING:
+    import httpx
+
+_STORES: Final = 16  # open stores kept; jobs may bring accounts of their own
+_OURS: Final = "public, max-age=31536000"  # a generated name is never given to other content of another job
+_CHOSEN: Final = "public, max-age=300"  # a chosen name may be written again at any time
+
+
+class AssetSaver:
+    """Saves assets; made by :func:`open_asset_saver`. One is enough for a whole worker."""
+
+    def __init__(self, settings: StorageSettings, client: httpx.AsyncClient) -> None:
+        self._settings = settings
+        self._client = client
+        self._threads = trio.CapacityLimiter(settings.uploads)
+        self._stores: OrderedDict[Place, AssetStore] = OrderedDict()
+
+    def check(self, job: Job) -> None:
+        """Whether an asset of this job could be saved, as far as can be said without talking to the store. Worth
+        calling before a generation is paid for.
+
+        Raises:
+            InvalidJob, ConfigError: as :meth:`save` would.
+        """
+        destination(job.ctx, self._settings)
+        check_names(job)
+
+    async def save(
+        self, data: Any, job: Job, progress: ProgressReporter, *, media_type: str | None = None, index: int = 0
+    ) -> SavedAsset:
+        """Save one output of a job.
+
+        A stream is read first, in the stage the caller is in. Then, in the upload stage: if the asset's name already
+        holds the same content (an earlier attempt), that is the result; otherwise it is uploaded and looked up again.
+        Then, in the cdn stage, where a CDN stands in front: wait until it serves the asset.
+
+        Something else at the name is replaced if the submitter chose the name (``ctx.filename``) or if it is an earlier
+        output of the same job; a generated name that holds another job's asset is an error.
+
+        Args:
+            data: bytes, base64 text, data URL text, or an async iterable of bytes. Text that is itself the asset is
+                given as bytes.
+            media_type: what the service says it is; its content counts for more.
+            index: number of the output within the job, from 0.
+
+        Raises:
+            InvalidJob: the job's ctx can't be used.
+            ConfigError: this worker has not been told where to save it.
+            ServiceError: (response_error) what the service returned is empty, or not what it says.
+            AssetError: the store failed, for good or until the upload stage was nearly over.
+            DeadlineExceeded: of the stage upload or cdn, with the last thing that was heard.
+            trio.Cancelled: when nothing is being sent any more. A cancelled upload has stored nothing, or all of it.
+        """
+        self.check(job)
+        target = destination(job.ctx, self._settings)
+        async with gathered(data, max_bytes=self._settings.max_bytes) as content:
+            kind = type_of(content.head, media_type or content.declared)
+            name = asset_name(job, index, kind)
+            blob = Blob(
+                key=name.key,
+                media_type=kind,
+                cache_control=_CHOSEN if name.chosen else _OURS,
+                size=content.size,
+                sha256=content.sha256,
+                owner=owner_mark(job.id),
+            )
+            log = WaitLog()
+            with _stage(progress, "upload", log):
+                store = await self._store(target.place)
+                await self._upload(store, blob, content, name, log)
+        url = store.url(name.key)
+        if target.cdn_url is not None:
+            with _stage(progress, "cdn", log):
+                url = await wait_for_cdn(
+                    self._client,
+                    public_url(target.cdn_url, name.key),
+                    Expected(size=blob.size, sha256=blob.sha256),
+                    self._settings.cdn,
+                    log,
+                )
+        return SavedAsset(
+            file_path=name.key,
+            file_name=name.name,
+            file_url=url,
+            cdn_url=url,
+            media_type=kind,
+            size=blob.size,
+            sha256=blob.sha256,
+        )
+
+    async def _upload(self, store: AssetStore, blob: Blob, content: Content, name: AssetName, log: WaitLog) -> None:
+        """Upload and verify, again after failures that may pass, as long as the stage has time."""
+
+        def once(wire: Wire) -> None:
+            there = store.head(blob.key, wire)
+            if not to_be_written(blob, there, chosen=name.chosen):
+                return
+            store.put(blob, Reader(content.file, wire), there, wire)
+            there = store.head(blob.key, wire)
+            if not _same(blob, there):
+                raise storage_failure(
+                    f"the asset {blob.key!r} was uploaded and the store has something else there",
+                    type="response_error",
+                    reason="corrupted_data",
+                    retry=True,
+                )
+
+        tried, before = 0, ""
+        while True:
+            tried += 1
+            log.last = f"try {tried} of the upload of {blob.key!r} was under way{before}"
+            try:
+                await in_thread(once, self._threads)
+                return
+            except AssetError as error:
+                before = f"; the one before: {error.message}"
+                left = trio.current_effective_deadline() - trio.current_time()
+                wait = next_wait(
+                    self._settings.retry, tried=tried, failure=error.failure, left=left, random=random.random()
+                )
+                if wait is None:
+                    raise
+            await trio.sleep(wait)
+
+    async def _store(self, place: Place) -> AssetStore:
+        """The open store for a place. Only the last few are kept: jobs may bring any number of accounts."""
+        if place in self._stores:
+            self._stores.move_to_end(place)
+            await trio.lowlevel.checkpoint()
+            return self._stores[place]
+        timeouts = {"connect_timeout": self._settings.connect_timeout, "read_timeout": self._settings.read_timeout}
+        store = await trio.to_thread.run_sync(lambda: open_store(place, **timeouts))
+        if place in self._stores:
+            store.close()  # another job was quicker
+        else:
+            self._stores[place] = store
+            if len(self._stores) > _STORES:
+                self._stores.popitem(last=False)[1].close()
+        return self._stores[place]
+
+    def _close(self) -> None:
+        for store in self._stores.values():
+            store.close()
+
+
+@asynccontextmanager
+async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSaver]:
+    """Open an asset saver with the connections it needs.
+
+    The provider's library is imported here, in a thread, if the settings name one: it takes half a second that the
+    first job should not wait for.
+
+    Args:
+        settings: from :func:`emp_trio.assets.config.storage_settings`.
+
+    Yields:
+        the saver, to be shared by all jobs. Its connections are closed when the block ends; saves must be over by then.
+    """
+    import httpx
+
+    if settings.provider == "azure":
+        await trio.to_thread.run_sync(_import_azure)
+    async with httpx.AsyncClient(follow_redirects=True, max_redirects=5, timeout=settings.cdn.probe_timeout) as client:
+        saver = AssetSaver(settings, client)
+        try:
+            yield saver
+        finally:
+            saver._close()
+
+
+def to_be_written(blob: Blob, there: Stored | None, *, chosen: bool) -> bool:
+    """Whether a blob must be written over what lies at its key. Pure.
+
+    Args:
+        there: what lies there.
+        chosen: whether the submitter chose the name.
+
+    Returns:
+        False if the very content is there already.
+
+    Raises:
+        AssetError: the name is a generated one and another owner's content has it. (A store without versions keeps no
+            owner either; there the job's id in the name has to do.)
+    """
+    if there is None:
+        return True
+    if _same(blob, there):
+        return False
+    if not chosen and there.version is not None and there.owner != blob.owner:
+        raise storage_failure(
+            f"the name {blob.key!r} already holds the asset of another job, which is not replaced",
+            hint="Give the job another id, or its ctx a prefix of its own",
+            type="validation_error",
+            reason="invalid_payload",
+            retry=False,
+        )
+    return True
+
+
+def _same(blob: Blob, there: Stored | None) -> bool:
+    return there is not None and there.size == blob.size and there.sha256 == blob.sha256
+
+
+@contextmanager
+def _stage(progress: ProgressReporter, stage: Stage, log: WaitLog) -> Iterator[None]:
+    """A stage whose DeadlineExceeded also says what the last answer was."""
+    log.last = ""
+    try:
+        with progress.stage(stage):
+            yield
+    except DeadlineExceeded as late:
+        if late.stage != stage:
+            raise
+        raise DeadlineExceeded(stage, late.seconds, log.last) from late
+
+
+def _import_azure() -> None:
+    import emp_trio.assets.stores.azure  # noqa: F401

@@ -1,0 +1,130 @@
+"""Assets in Azure Blob Storage, through the synchronous SDK. This module takes half a second to import."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote
+
+from azure.core import MatchConditions
+from azure.core.exceptions import AzureError, ResourceNotFoundError
+from azure.core.pipeline.transport import RequestsTransport
+from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, LinearRetry
+
+from emp_trio.assets.destination import AzurePlace
+from emp_trio.assets.stores import Blob, Stored
+from emp_trio.assets.stores.azure_errors import azure_failure, error_code
+from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.session import CuttableSession
+
+BLOCK: Final = 4 * 2**20
+"""Bytes sent in one request. Larger content is staged block by block and appears when the list is committed."""
+
+
+class AzureStore:
+    """A container. One block is the most that a cancelled call has still sent when it ends.
+
+    The SDK is told to repeat nothing: the saver owns the retries, and a repeated upload goes on after the blocks that
+    an earlier try, or an earlier attempt of the job, has staged.
+    """
+
+    def __init__(self, place: AzurePlace, *, connect_timeout: float, read_timeout: float) -> None:
+        self._place = place
+        self._timeouts = {"connection_timeout": connect_timeout, "read_timeout": read_timeout}
+        self._read_timeout = read_timeout
+        self._lock = threading.Lock()
+        self._idle: list[CuttableSession] = []
+        self._closed = False
+
+    def head(self, key: str, wire: Wire) -> Stored | None:
+        """The blob's size, and the digest and owner from its metadata."""
+        with self._client(key, wire, "the blob {} can't be looked up") as client:
+            try:
+                found: Any = client.get_blob_properties()
+            except ResourceNotFoundError as error:
+                if error_code(error) == "BlobNotFound":
+                    return None
+                raise  # it is the container that is not there
+            notes = {name.lower(): value for name, value in (found.metadata or {}).items()}
+            return Stored(
+                size=found.size, sha256=notes.get("sha256"), owner=notes.get("job_id"), version=str(found.etag)
+            )
+
+    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+        """Store a blob with its headers and metadata (``job_id``, ``sha256``)."""
+        about: dict[str, Any] = {
+            "content_settings": ContentSettings(content_type=blob.media_type, cache_control=blob.cache_control),
+            "metadata": {"job_id": blob.owner, "sha256": blob.sha256},
+        }
+        if over is None:
+            about["match_condition"] = MatchConditions.IfMissing
+        else:
+            about.update(match_condition=MatchConditions.IfNotModified, etag=over.version)
+        with self._client(blob.key, wire, "the blob {} can't be uploaded") as client:
+            if blob.size <= BLOCK:
+                client.upload_blob(body.read(BLOCK), overwrite=True, **about)
+                return
+            staged = _staged(client)
+            blocks = []
+            for number in range(-(-blob.size // BLOCK)):
+                data = body.read(BLOCK)
+                block = f"{blob.sha256[:32]}-{number:06d}"
+                if staged.get(block) != len(data):
+                    client.stage_block(block, data)
+                blocks.append(BlobBlock(block))
+            wire.check()  # the last moment at which nothing has appeared yet
+            client.commit_block_list(blocks, **about)
+
+    def url(self, key: str) -> str:
+        """The blob's address."""
+        return f"{self._place.endpoint}/{self._place.container}/{quote(key, safe='/~')}"
+
+    def close(self) -> None:
+        """Close the idle connections, and those in use when they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+    @contextmanager
+    def _client(self, key: str, wire: Wire, what: str) -> Iterator[BlobClient]:
+        """A client for one blob on a connection of its own, for the time of one call."""
+        with self._lock:
+            session = self._idle.pop() if self._idle else CuttableSession()
+        wire.attach(session.cut)
+        try:
+            yield BlobClient(
+                self._place.endpoint,
+                self._place.container,
+                key,
+                credential={"account_name": self._place.account, "account_key": self._place.key.reveal()},
+                transport=RequestsTransport(session=session, session_owner=False, **self._timeouts),
+                retry_policy=LinearRetry(retry_total=0),
+                max_single_put_size=BLOCK,
+                max_block_size=BLOCK,
+            )
+        except AzureError as error:
+            where = f"{what.format(repr(key))} (container {self._place.container}, account {self._place.account})"
+            raise azure_failure(error, what=where, read_timeout=self._read_timeout) from error
+        finally:
+            wire.detach()
+            with self._lock:
+                keep = not (wire.is_cut or self._closed)
+                if keep:
+                    self._idle.append(session)
+            if not keep:
+                session.close()
+
+
+def _staged(client: BlobClient) -> dict[str, int]:
+    """Sizes of the blocks that wait for a commit at this name, by their id."""
+    try:
+        _, waiting = client.get_block_list("uncommitted")
+    except ResourceNotFoundError as error:
+        if error_code(error) == "BlobNotFound":
+            return {}
+        raise
+    return {str(block.id): int(block.size or 0) for block in waiting}
