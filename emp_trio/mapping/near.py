@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from itertools import islice
 from typing import Final
 
-_ALIKE: Final = 0.7  # least similarity of a suggestion
+_ALIKE: Final = 0.75  # least similarity of a suggestion
 _LONGEST: Final = 80  # longer names are not compared: comparing takes time in the square of the length
+
+_MOST: Final = 1000  # candidates looked at
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
@@ -18,7 +21,7 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """
     if not 0 < len(name) <= _LONGEST:
         return None
-    scored = ((_likeness(name, c), c) for c in candidates if c != name and 0 < len(c) <= _LONGEST)
+    scored = ((_likeness(name, c), c) for c in islice(candidates, _MOST) if c != name and 0 < len(c) <= _LONGEST)
     best = max(scored, key=lambda pair: (pair[0], pair[1]), default=(0.0, ""))
     return best[1] if best[0] >= _ALIKE else None
 

@@ -1,0 +1,273 @@
+"""A connector's settings from the mapping and the environment, with where each came from. Pure.
+
+Order of precedence as in :mod:`emp_trio.settings`. Text is converted after substitution; only text that is one whole
+reference may become a number or a truth value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, Literal, get_args, get_type_hints
+
+import msgspec
+
+from emp_trio.mapping.convert import Unfit, convert
+from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.lint import lint_values
+from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.paths import child
+from emp_trio.mapping.schema import Scalar
+from emp_trio.mapping.substitution import Piece, is_secret_name, references, substitute
+from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.secrets import MASK, Redactor, Secret
+from emp_trio.settings import SettingField, setting_fields
+
+FLEET_NAMES: Final = frozenset(
+    "base_url timeout max_retries text_models image_models retry_delay max_concurrent_jobs request_timeout_ms".split()
+)
+"""Names in ``api_config`` that the fleet's file has on every service; a connector may have no use for them."""
+
+OriginSource = Literal["literal", "environment", "default", "mixed", "missing"]
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting of a connector and where its value came from. Safe to print: secrets are masked.
+
+    Attributes:
+        name, part: the flat name, and the part of the settings it belongs to (None: the settings themselves).
+        value: as JSON; ``***`` for a secret, None where it is missing.
+        source: ``literal`` (the mapping's text), ``environment``, ``default``, ``mixed`` (several of them) or
+            ``missing``.
+        path: where that text stands: a JSON path into the mapping, or a place in the connector's class.
+        text: the text itself as written; None for a value that is no text.
+        variables: the environment variables its text names.
+        secret: whether the value is a secret.
+    """
+
+    name: str
+    part: str | None = None
+    value: Any = None
+    source: OriginSource
+    path: str
+    text: str | None = None
+    variables: tuple[str, ...] = ()
+    secret: bool = False
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """What :func:`build_settings` made.
+
+    ``settings`` is None after an error. ``needed`` are the variables without which a setting has no value.
+    """
+
+    settings: Any
+    origins: tuple[Origin, ...]
+    secrets: tuple[Secret, ...]
+    needed: tuple[str, ...]
+
+
+class _Value(msgspec.Struct, frozen=True):
+    """A value before conversion."""
+
+    value: Any
+    source: OriginSource
+    path: str
+    text: str | None = None
+    pieces: tuple[Piece, ...] = ()
+    whole: bool = False
+
+
+def build_settings(
+    connector: type[Any],
+    api_config: Mapping[str, Scalar],
+    path: str,
+    *,
+    env: Mapping[str, str],
+    findings: Findings,
+) -> Built:
+    """Make the settings of a connector.
+
+    Args:
+        connector: its class; ``Settings`` names the settings and their environment expressions.
+        api_config: the mapping's settings for this service.
+        path: JSON path of ``api_config``.
+        env: the environment.
+        findings: where problems are added, but for missing variables that only the connector asks for: those are in
+            ``needed``, because several services may need the same.
+    """
+    build = _Build(connector, api_config, path, env, findings)
+    fields = setting_fields(connector.Settings)
+    values = {field.name: build.field(field) for field in fields}
+    build.unknown_names([field.name for field in fields])
+    complete = all(value is not msgspec.UNSET for value in values.values())
+    return Built(
+        settings=build.assemble(fields, values) if complete else None,
+        origins=tuple(build.origins),
+        secrets=tuple(v for v in values.values() if isinstance(v, Secret)),
+        needed=tuple(dict.fromkeys(build.needed)),
+    )
+
+
+class _Build:
+    def __init__(
+        self,
+        connector: type[Any],
+        api_config: Mapping[str, Scalar],
+        path: str,
+        env: Mapping[str, str],
+        findings: Findings,
+    ) -> None:
+        self.connector = connector
+        self.api_config = api_config
+        self.path = path
+        self.env = env
+        # A blank variable counts as missing wherever the connector itself asks for it.
+        self.filled = {name: value for name, value in env.items() if value.strip()}
+        self.findings = findings
+        self.origins: list[Origin] = []
+        self.needed: list[str] = []
+
+    def field(self, field: SettingField) -> Any:
+        """The converted value of one setting, or UNSET."""
+        try:
+            found = self.find(field)
+        except SubstitutionError as error:
+            path = child(self.path, field.name)
+            self.findings.substitution(path, error)
+            self.note(field, _Value(None, "missing", path, text=str(self.api_config[field.name])))
+            return msgspec.UNSET
+        if found is None:
+            self.note(field, _Value(None, "missing", self.place(field), text=field.expression))
+            return msgspec.UNSET
+        if found.value is field.default:  # the struct's own default needs no conversion
+            self.note(field, found)
+            return field.default
+        return self.convert(field, found)
+
+    def find(self, field: SettingField) -> _Value | None:
+        """The first of the four places that has a value."""
+        expressed = self.expressed(field)
+        if expressed is not None and any(p.source == "environment" and p.text.strip() for p in expressed.pieces):
+            return expressed
+        configured = self.configured(field)
+        if configured is not None:
+            return configured
+        has_default = field.default is not msgspec.UNSET
+        if expressed is not None and not (has_default and str(expressed.value).strip() == ""):
+            return expressed
+        if has_default:
+            return _Value(field.default, "default", self.place(field))
+        if field.expression is not None:
+            self.needed += [r.variable for r in references(field.expression) if r.variable not in self.filled]
+        else:
+            self.findings.error(
+                child(self.path, field.name), "is missing", f"{self.connector.__name__} has no default for it"
+            )
+        return None
+
+    def expressed(self, field: SettingField) -> _Value | None:
+        if field.expression is None:
+            return None
+        try:
+            done = substitute(field.expression, self.filled)
+        except SubstitutionError as error:
+            if not error.missing:
+                raise TypeError(f"{self.place(field)}: {error}") from error
+            return None
+        place, text = self.place(field), field.expression
+        return _Value(done.value, _source(done.pieces), place, text=text, pieces=done.pieces, whole=done.whole)
+
+    def configured(self, field: SettingField) -> _Value | None:
+        value = self.api_config.get(field.name)
+        path = child(self.path, field.name)
+        if not isinstance(value, str):
+            return None if value is None else _Value(value, "literal", path)
+        done = substitute(value, self.env)
+        for problem in lint_values(path, value, self.env):
+            self.findings.add(problem)
+        if not done.value.strip():
+            return None
+        return _Value(done.value, _source(done.pieces), path, text=value, pieces=done.pieces, whole=done.whole)
+
+    def convert(self, field: SettingField, found: _Value) -> Any:
+        try:
+            value = convert(found.value, field.type, whole=found.whole)
+        except Unfit as error:
+            secret = self.note(field, found)
+            variables = [p.variable for p in found.pieces if p.source == "environment"]
+            self.findings.error(
+                found.path,
+                f"{'the value' if secret else _shown(found.value)} does not fit {field.name}: {error.reason}",
+                error.hint,
+                variable=variables[0] if variables else None,
+            )
+            return msgspec.UNSET
+        self.note(field, _Value(value, found.source, found.path, found.text, found.pieces))
+        return value
+
+    def note(self, field: SettingField, found: _Value) -> bool:
+        """Add to the origins; returns whether the setting is a secret."""
+        named = tuple(dict.fromkeys(r.variable for r in references(found.text))) if found.text else ()
+        used = [p.variable for p in found.pieces if p.source == "environment" and p.variable is not None]
+        secret = _holds_secret(field.type) or any(is_secret_name(name) for name in used)
+        shown = msgspec.to_builtins(found.value, enc_hook=str, builtin_types=())
+        if secret:
+            shown = MASK if found.value else None
+        # Text of a secret is shown only where it is nothing but references.
+        literal = any(p.source != "environment" for p in found.pieces)
+        text = MASK if secret and found.text is not None and literal else found.text
+        self.origins.append(
+            Origin(
+                name=field.name,
+                part=field.part,
+                value=Redactor().data(shown),
+                source=found.source,
+                path=found.path,
+                text=Redactor().text(text) if text is not None else None,
+                variables=named,
+                secret=secret,
+            )
+        )
+        return secret
+
+    def place(self, field: SettingField) -> str:
+        return ".".join(filter(None, (self.connector.__name__, field.part, field.name)))
+
+    def unknown_names(self, known: list[str]) -> None:
+        for name in self.api_config:
+            if name not in known and name not in FLEET_NAMES:
+                hint = did_you_mean(name, known)
+                self.findings.warning(
+                    child(self.path, name), f"{self.connector.__name__} has no setting {name!r}", hint
+                )
+
+    def assemble(self, fields: tuple[SettingField, ...], values: dict[str, Any]) -> Any:
+        """The settings struct, parts first; None when it refuses its own values."""
+        hints = get_type_hints(self.connector.Settings)
+        whole: dict[str, Any] = {}
+        parts: dict[str, dict[str, Any]] = {}
+        for field in fields:
+            target = whole if field.part is None else parts.setdefault(field.part, {})
+            target[field.name] = values[field.name]
+        try:
+            for part, members in parts.items():
+                whole[part] = hints[part](**members)
+            return self.connector.Settings(**whole)
+        except (ValueError, TypeError) as error:
+            self.findings.error(self.path, f"the settings do not fit {self.connector.__name__}: {error}")
+            return None
+
+
+def _source(pieces: tuple[Piece, ...]) -> OriginSource:
+    kinds = {piece.source for piece in pieces}
+    return "literal" if not kinds else kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _holds_secret(type_: Any) -> bool:
+    return type_ is Secret or any(_holds_secret(part) for part in get_args(type_))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(Redactor().data(value), ensure_ascii=False)
+    return text if len(text) <= 60 else text[:60] + "..."

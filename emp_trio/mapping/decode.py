@@ -1,0 +1,150 @@
+"""A JSON value to structs, field by field: all problems of a file come out, each with its full path. Pure.
+
+msgspec stops at the first problem and leaves names out of its paths, so the containers are walked here and msgspec is
+asked about single values only.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from emp_trio.mapping.document import kind_of
+from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.lint import lint_text
+from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.paths import child
+from emp_trio.mapping.syntax import SubstitutionError
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def decode(value: Any, struct: type[S], path: str, findings: Findings, *, strict: bool) -> S:
+    """Make a struct of a JSON value.
+
+    Args:
+        value: what the document holds at ``path``.
+        struct: the struct wanted.
+        findings: where every problem is added, and a warning for each text that is allowed but doubtful.
+        strict: unknown fields are errors, not warnings.
+
+    Returns:
+        the struct. What is wrong is left at its default, a text that must be there at "": the findings tell.
+    """
+    return _Decoder(findings, strict=strict).struct(value, struct, path)
+
+
+class _Field(msgspec.Struct, frozen=True):
+    name: str  # in the file
+    attribute: str
+    type: Any
+    required: bool
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> tuple[_Field, ...]:
+    hints = get_type_hints(struct, include_extras=True)
+    return tuple(_Field(f.encode_name, f.name, hints[f.name], f.required) for f in msgspec.structs.fields(struct))
+
+
+class _Decoder:
+    def __init__(self, findings: Findings, *, strict: bool) -> None:
+        self.findings = findings
+        self.strict = strict
+
+    def struct(self, value: Any, struct: type[S], path: str) -> S:
+        if not isinstance(value, dict):
+            self.findings.error(path, f"must be an object, not {kind_of(value)}")
+            value = None
+        fields = _fields(struct)
+        made: dict[str, Any] = {}
+        for field in fields:
+            if value is not None and field.name in value:
+                found = self.any(value[field.name], field.type, child(path, field.name))
+            else:
+                found = msgspec.UNSET
+                if field.required and value is not None:
+                    self.findings.error(child(path, field.name), "is missing")
+            if found is not msgspec.UNSET:
+                made[field.attribute] = found
+            elif field.required:
+                made[field.attribute] = () if _container(field.type) is tuple else ""
+        names = [field.name for field in fields]
+        for name in value or ():
+            if name not in names:
+                report = self.findings.error if self.strict else self.findings.warning
+                report(child(path, name), "unknown field", did_you_mean(name, names))
+        return struct(**made)
+
+    def any(self, value: Any, type_: Any, path: str) -> Any:
+        """The decoded value, or UNSET where it is wrong."""
+        container = _container(type_)
+        if container is not None and container not in (dict, tuple):
+            return self.struct(value, container, path)
+        if container is dict:
+            return self.object(value, _arguments(type_)[1], path)
+        if container is tuple:
+            return self.list(value, _arguments(type_)[0], path)
+        return self.scalar(value, type_, path)
+
+    def object(self, value: Any, type_: Any, path: str) -> Any:
+        if not isinstance(value, dict):
+            self.findings.error(path, f"must be an object, not {kind_of(value)}")
+            return msgspec.UNSET
+        made: dict[str, Any] = {}
+        for name, item in value.items():
+            if "${" in name:
+                self.findings.warning(child(path, name), "a reference in a name is not replaced", "only values are")
+            found = self.any(item, type_, child(path, name))
+            if found is not msgspec.UNSET:
+                made[name] = found
+        return made
+
+    def list(self, value: Any, type_: Any, path: str) -> Any:
+        if not isinstance(value, list):
+            self.findings.error(path, f"must be a list, not {kind_of(value)}")
+            return msgspec.UNSET
+        found = [self.any(item, type_, child(path, index)) for index, item in enumerate(value)]
+        return tuple(item for item in found if item is not msgspec.UNSET)
+
+    def scalar(self, value: Any, type_: Any, path: str) -> Any:
+        try:
+            found = msgspec.convert(value, type_)
+        except (msgspec.ValidationError, UnicodeError) as error:
+            names = _literals(type_)
+            if names and isinstance(value, str):
+                hint = did_you_mean(value, names) or "one of " + ", ".join(names)
+                self.findings.error(path, f"unknown value {value[:80]!r}", hint)
+            else:
+                self.findings.error(path, str(error).split(" - at `$")[0])
+            return msgspec.UNSET
+        if isinstance(found, str):
+            try:
+                for problem in lint_text(path, found):
+                    self.findings.add(problem)
+            except SubstitutionError as error:
+                self.findings.substitution(path, error)
+        return found
+
+
+def _arguments(type_: Any) -> tuple[Any, ...]:
+    """Type arguments of a container, ``Annotated`` or not."""
+    return get_args(type_.__origin__ if hasattr(type_, "__metadata__") else type_)
+
+
+def _container(type_: Any) -> Any:
+    """``dict``, ``tuple``, a struct class, or None for a single value."""
+    bare = type_.__origin__ if hasattr(type_, "__metadata__") else type_
+    if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
+        return bare
+    origin = get_origin(bare)
+    return origin if origin in (dict, tuple) else None
+
+
+def _literals(type_: Any) -> tuple[str, ...]:
+    """The values of a ``Literal``, also of an optional one."""
+    if get_origin(type_) is Literal:
+        return tuple(str(v) for v in get_args(type_))
+    return tuple(v for part in get_args(type_) for v in _literals(part))

@@ -1,0 +1,125 @@
+"""Bytes to a JSON value, refusing what JSON libraries let through: double names, NaN, endless nesting. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any, Final
+
+from emp_trio.errors import ConfigError, Problem
+from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.paths import ROOT, child
+
+LARGEST: Final = 8 * 2**20
+"""Bytes of the largest file that is read; a large fleet's file has 50 KB."""
+
+DEEPEST: Final = 64
+"""Levels of objects and lists in the deepest file that is read; the format itself needs six."""
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that knows which of its names stood twice."""
+
+    twice: tuple[str, ...] = ()
+
+
+def parse(data: bytes, source: str, findings: Findings) -> dict[str, Any]:
+    """Decode a mapping file.
+
+    Args:
+        data: its content; more than :data:`LARGEST` bytes are refused.
+        source: the file's name, for messages.
+        findings: where double names and values that are no JSON are added, with their paths.
+
+    Returns:
+        the object it holds.
+
+    Raises:
+        ConfigError: the file as a whole can't be read.
+    """
+    if len(data) > LARGEST:
+        raise _unreadable(source, f"larger than {LARGEST >> 20} MiB", "this is not a service mapping")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _unreadable(source, f"not UTF-8 at byte {error.start}", "save the file as UTF-8") from None
+    if not text.strip():
+        raise _unreadable(source, "empty", 'a mapping is a JSON object with "workers" and "services"')
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except RecursionError:
+        raise _unreadable(source, "nested too deeply", f"{DEEPEST} levels are allowed") from None
+    except json.JSONDecodeError as error:
+        raise _unreadable(source, f"not JSON: {error.msg} at line {error.lineno} column {error.colno}", "") from None
+    if not isinstance(value, dict):
+        raise _unreadable(source, f"not a JSON object but {kind_of(value)}", "")
+    _inspect(value, source, findings)
+    return value
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    result = _Object(pairs)
+    if len(result) < len(pairs):
+        result.twice = tuple(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+    return result
+
+
+def _integer(digits: str) -> int | float:
+    # Python refuses to read thousands of digits as a whole number; as infinity it is reported with its path.
+    return int(digits) if len(digits) <= 30 else math.inf
+
+
+def _inspect(value: Any, source: str, findings: Findings) -> None:
+    """Walk over the whole document with a stack of our own; it may be deeper than Python's."""
+    stack: list[tuple[Any, str, int]] = [(value, ROOT, 1)]
+    while stack:
+        item, path, depth = stack.pop()
+        if depth > DEEPEST and isinstance(item, (dict, list)):
+            raise _unreadable(source, f"nested more than {DEEPEST} levels deep", f"at {path}")
+        match item:
+            case _Object():
+                for name in item.twice:
+                    findings.error(child(path, name), "this name stands twice in its object", "remove one")
+                for name in item:
+                    if not _encodable(name):
+                        findings.error(path, f"the name {name!r} holds half of a surrogate pair")
+                stack += [(v, child(path, k), depth + 1) for k, v in reversed(item.items())]
+            case list():
+                stack += [(v, child(path, i), depth + 1) for i, v in reversed(list(enumerate(item)))]
+            case float() if not math.isfinite(item):
+                findings.error(path, "NaN, Infinity and numbers too large to be read are not allowed")
+            case str() if not _encodable(item):
+                findings.error(path, "the text holds half of a surrogate pair", r"a \ud... escape needs its other half")
+
+
+def _encodable(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _unreadable(source: str, what: str, hint: str) -> ConfigError:
+    problem = Problem(path=ROOT, message=what, hint=hint)
+    return ConfigError(f"the mapping {source} can't be read", problems=[problem])

@@ -1,0 +1,38 @@
+"""Required variables: all of them are looked up before anything connects. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.near import did_you_mean
+
+
+class Need(msgspec.Struct, frozen=True):
+    """A variable that must be set and not blank, the place that asks for it, and on whose behalf."""
+
+    variable: str
+    path: str
+    by: str
+
+
+def check_required(needs: Iterable[Need], env: Mapping[str, str], findings: Findings) -> None:
+    """Report every needed variable that is missing, once, with everybody who needs it.
+
+    Args:
+        needs: in the order of importance: the first of a variable gives the problem its path.
+        env: the environment; a blank value counts as missing.
+        findings: where problems are added.
+    """
+    by_variable: dict[str, list[Need]] = {}
+    for need in needs:
+        if not env.get(need.variable, "").strip():
+            by_variable.setdefault(need.variable, []).append(need)
+    filled = [name for name, value in env.items() if value.strip()]
+    for variable, missing in by_variable.items():
+        state = "is set but empty" if variable in env else "is not set"
+        wanted_by = ", ".join(dict.fromkeys(need.by for need in missing))
+        hint = did_you_mean(variable, filled) or "set it in the environment of the worker"
+        findings.error(missing[0].path, f"{variable} {state}; needed by {wanted_by}", hint, variable=variable)

@@ -1,0 +1,126 @@
+"""The whole chain behind a job type, with where each setting came from: :func:`explain`. Pure.
+
+It looks with the same eyes as :func:`emp_trio.mapping.resolve.plan`, so that what it says is what the worker does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from emp_trio.errors import ConfigError, Problem
+from emp_trio.mapping.build import Origin
+from emp_trio.mapping.environment import Need, check_required
+from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.paths import child, worker_path
+from emp_trio.mapping.resolve import FindConnector, resolve_service
+from emp_trio.mapping.schema import ServiceMapping, WorkerType
+
+
+class Required(msgspec.Struct, frozen=True, kw_only=True):
+    """A required variable, who asks for it, and whether it is set and not blank."""
+
+    variable: str
+    by: str
+    is_set: bool
+
+
+class Chain(msgspec.Struct, frozen=True, kw_only=True):
+    """How one worker type runs jobs of the type asked for.
+
+    Attributes:
+        worker_type: its name; ``path`` is that of the entry in its map.
+        worker_service, service_type: the service, and its kind.
+        connector, connector_path: the connector's name, and its path in the mapping.
+        connector_class: ``package.module:Class``, or None when there is no such connector.
+        settings: where each setting came from, secrets masked.
+        required: every required variable of worker type, service and connector.
+        problems: what is wrong or doubtful; empty when jobs can run.
+    """
+
+    worker_type: str
+    path: str
+    worker_service: str
+    service_type: str | None = None
+    connector: str | None = None
+    connector_path: str | None = None
+    connector_class: str | None = None
+    settings: tuple[Origin, ...] = ()
+    required: tuple[Required, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of :func:`explain`: one chain per worker type that takes the job type, in the order of the file."""
+
+    job_type: str
+    chains: tuple[Chain, ...]
+
+
+def explain(
+    mapping: ServiceMapping, job_type: str, *, env: Mapping[str, str], find_connector: FindConnector
+) -> Explanation:
+    """Show what happens to jobs of a type.
+
+    Args:
+        mapping: the mapping.
+        job_type: ``service_required`` of a job.
+        env: the environment.
+        find_connector: as for ``plan``.
+
+    Raises:
+        ConfigError: no worker type takes this job type.
+    """
+    chains = [
+        _chain(mapping, name, worker, index, env, find_connector)
+        for name, worker in mapping.workers.items()
+        if (index := _index(worker, job_type)) is not None
+    ]
+    if not chains:
+        known = {r.job_service_required: None for w in mapping.workers.values() for r in w.job_service_required_map}
+        hint = did_you_mean(job_type, known) or "job types: " + ", ".join(known)
+        message = f"no worker type takes jobs of type {job_type!r}"
+        raise ConfigError(message, problems=[Problem(path="$.workers", message=message, hint=hint)])
+    return Explanation(job_type=job_type, chains=tuple(chains))
+
+
+def _index(worker: WorkerType, job_type: str) -> int | None:
+    routes = enumerate(worker.job_service_required_map)
+    return next((i for i, route in routes if route.job_service_required == job_type), None)
+
+
+def _chain(
+    mapping: ServiceMapping,
+    worker_name: str,
+    worker: WorkerType,
+    index: int,
+    env: Mapping[str, str],
+    find_connector: FindConnector,
+) -> Chain:
+    service = worker.job_service_required_map[index].worker_service
+    path = child(worker_path(worker_name, "job_service_required_map"), index)
+    findings = Findings()
+    by = f"worker type {worker_name}"
+    needs = [Need(variable, worker_path(worker_name, "required_env"), by) for variable in worker.required_env]
+    chain = Chain(worker_type=worker_name, path=path, worker_service=service)
+    if service not in mapping.services:
+        hint = did_you_mean(service, mapping.services)
+        findings.error(child(path, "worker_service"), f"there is no service {service!r}", hint)
+    else:
+        found = resolve_service(
+            mapping, service, env=env, find_connector=find_connector, findings=findings, needs=needs
+        )
+        cls = found.connector
+        chain = msgspec.structs.replace(
+            chain,
+            service_type=found.entry.type,
+            connector=found.entry.connector,
+            connector_path=found.path,
+            connector_class=f"{cls.__module__}:{cls.__qualname__}" if cls is not None else None,
+            settings=found.built.origins if found.built is not None else (),
+        )
+    check_required(needs, env, findings)
+    required = [Required(variable=n.variable, by=n.by, is_set=bool(env.get(n.variable, "").strip())) for n in needs]
+    return msgspec.structs.replace(chain, required=tuple(required), problems=tuple(findings.problems))

@@ -1,0 +1,25 @@
+"""The JSON Schema of the mapping file, made from the structs: :func:`mapping_schema`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.mapping.schema import ServiceMapping
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def mapping_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a service mapping.
+
+    Unknown fields are refused by it, as by ``--strict``: an editor should point at them while the file is written.
+    """
+    (root,), definitions = msgspec.json.schema_components([ServiceMapping], ref_template="#/$defs/{name}")
+    for definition in definitions.values():
+        if definition.get("type") == "object" and "properties" in definition:
+            definition["additionalProperties"] = False
+        if "description" in definition:
+            definition["description"] = " ".join(definition["description"].split())
+    return {"$schema": DIALECT, "title": "emp-trio service mapping", **root, "$defs": definitions}

@@ -1,0 +1,125 @@
+"""The mapping file, read once: :func:`load_mapping`."""
+
+from __future__ import annotations
+
+import importlib.resources
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from emp_trio.errors import ConfigError, Problem
+from emp_trio.mapping.decode import decode
+from emp_trio.mapping.document import LARGEST, parse
+from emp_trio.mapping.findings import MOST, Findings, TooMany
+from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.paths import ROOT, child, service_path, worker_path
+from emp_trio.mapping.schema import ServiceMapping
+
+_NAME: Final = "service-mapping.json"
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """A mapping and what is to be said about it.
+
+    Attributes:
+        source: the file's name, for messages.
+        mapping: everything in it that is right.
+        problems: errors and warnings, in the order of the file's parts.
+    """
+
+    source: str
+    mapping: ServiceMapping
+    problems: tuple[Problem, ...] = ()
+
+    def checked(self) -> ServiceMapping:
+        """The mapping.
+
+        Raises:
+            ConfigError: it has errors; all of them are in ``problems`` of the error.
+        """
+        errors = [p for p in self.problems if p.severity == "error"]
+        if errors:
+            raise ConfigError(f"the mapping {self.source} has {_count(len(errors))}", problems=errors)
+        return self.mapping
+
+
+def load_mapping(source: Path | None, *, strict: bool = False) -> Loaded:
+    """Read a mapping file.
+
+    Args:
+        source: the file, or None for the one that comes with the package.
+        strict: unknown fields are errors, not warnings.
+
+    Returns:
+        the mapping with all its problems; :meth:`Loaded.checked` raises them.
+
+    Raises:
+        ConfigError: the file can't be read, or holds no JSON object.
+    """
+    name = str(source) if source is not None else _NAME
+    findings = Findings()
+    data = _read(source) if source is not None else _packaged()
+    mapping = ServiceMapping()
+    try:
+        document = parse(data, name, findings)
+        mapping = decode(document, ServiceMapping, ROOT, findings, strict=strict)
+        _check_names(mapping, findings)
+    except TooMany:
+        rest = Problem(path=ROOT, message=f"more than {MOST} problems: the rest was not looked at")
+        findings.problems.append(rest)
+    return Loaded(source=name, mapping=mapping, problems=tuple(findings.problems))
+
+
+def _read(source: Path) -> bytes:
+    try:
+        with source.open("rb") as file:
+            return file.read(LARGEST + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError(
+            f"the mapping {source} can't be read",
+            problems=[Problem(path=ROOT, message=(reason or type(error).__name__).lower())],
+        ) from error
+
+
+def _packaged() -> bytes:
+    """The mapping that comes with the package: inside an installed one, beside it in a checkout."""
+    package = importlib.resources.files("emp_trio.mapping")
+    for place in (package / "data" / _NAME, Path(__file__).parents[2] / "mappings" / _NAME):
+        if place.is_file():
+            return place.read_bytes()
+    raise ConfigError("this installation of emp-trio holds no mapping: name a file with --mapping or SERVICE_MAPPING")
+
+
+def _check_names(mapping: ServiceMapping, findings: Findings) -> None:
+    """Names that lead nowhere. Warnings: whether they matter depends on the workers that are started."""
+    for worker_name, worker in mapping.workers.items():
+        where = worker_path(worker_name, "job_service_required_map")
+        seen: set[str] = set()
+        for index, route in enumerate(worker.job_service_required_map):
+            if route.job_service_required in seen:
+                findings.warning(
+                    child(child(where, index), "job_service_required"),
+                    f"{route.job_service_required!r} stands here twice; the first entry is used",
+                )
+            seen.add(route.job_service_required)
+            _check_service(mapping, child(child(where, index), "worker_service"), route.worker_service, findings)
+        for index, name in enumerate(worker.services):
+            _check_service(mapping, child(worker_path(worker_name, "services"), index), name, findings)
+    for service_name, service in mapping.services.items():
+        if service.connector and mapping.connectors and service.connector not in mapping.connectors:
+            findings.warning(
+                service_path(service_name, "connector"),
+                f"{service.connector!r} is not in connectors",
+                did_you_mean(service.connector, mapping.connectors) or "it is looked up by its name alone",
+            )
+
+
+def _check_service(mapping: ServiceMapping, path: str, name: str, findings: Findings) -> None:
+    if name and name not in mapping.services:
+        findings.warning(path, f"there is no service {name!r}", did_you_mean(name, mapping.services))
+
+
+def _count(errors: int) -> str:
+    return "an error" if errors == 1 else f"{errors} errors"

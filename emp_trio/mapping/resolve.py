@@ -1,0 +1,250 @@
+"""From a worker string to a plan: job type -> worker type -> worker service -> connector -> settings. Pure.
+
+A worker type's jobs are routed by its own map alone: two types that serve the same job type each use their own service
+(service mapping reference 8.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.errors import ConfigError, Problem
+from emp_trio.mapping.build import Built, Origin, build_settings
+from emp_trio.mapping.environment import Need, check_required
+from emp_trio.mapping.findings import Findings, TooMany
+from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.paths import child, service_path, worker_path
+from emp_trio.mapping.schema import Service, ServiceMapping
+from emp_trio.mapping.workers import WorkerCount, parse_workers, single_worker
+from emp_trio.secrets import Secret
+
+FindConnector = Callable[[str, str | None], type[Any] | None]
+"""Class name and ``connectors[name].path`` to the class; None when there is none, ConfigError when it is broken."""
+
+FLEET_CONNECTORS: Final = frozenset(
+    "A1111WebSocketConnector ComfyUIRemoteConnector ComfyUIWebSocketConnector GeminiConnector MockConnector "
+    "OllamaConnector OpenAIImg2ImgConnector OpenAIResponsesConnector OpenAIText2ImgConnector OpenAITextConnector "
+    "SimulationHttpConnector SimulationWebsocketConnector".split()
+)
+"""Connectors of the existing fleet. One that this version lacks leaves its job types to other workers; any other
+unknown name is a slip."""
+
+
+class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker service ready to be opened.
+
+    Attributes:
+        worker_service: its name in the mapping.
+        connector_name: the connector's name in the mapping.
+        connector: the class.
+        settings: an instance of its ``Settings``.
+        entry: the mapping's entry.
+        origins: where each setting came from.
+        secrets: the secrets among the settings.
+    """
+
+    worker_service: str
+    connector_name: str
+    connector: type[Any]
+    settings: Any
+    entry: Service
+    origins: tuple[Origin, ...] = ()
+    secrets: tuple[Secret, ...] = ()
+
+
+class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker type with at least one worker.
+
+    Attributes:
+        name: the worker type.
+        count: how many workers (slots) of it.
+        is_gpu_bound: whether each stands for one GPU.
+        routes: job type -> service, in the order of the file.
+        worker_id: the exact id of a single worker; None for ``{machine}-worker-{name}-{n}``.
+    """
+
+    name: str
+    count: int
+    is_gpu_bound: bool
+    routes: dict[str, ServicePlan]
+    worker_id: str | None = None
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine runs.
+
+    Attributes:
+        workers: in the order of the worker string.
+        services: worker service -> plan; the very objects that the routes point to.
+        warnings: what is worth a word.
+    """
+
+    workers: tuple[WorkerPlan, ...]
+    services: dict[str, ServicePlan]
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Every secret of every connector's settings, for the redactor of logs and errors."""
+        return tuple(secret for service in self.services.values() for secret in service.secrets)
+
+
+class Resolved(msgspec.Struct, frozen=True, kw_only=True):
+    """As much of a worker service as could be resolved; the problems are in the findings."""
+
+    entry: Service
+    path: str | None
+    connector: type[Any] | None = None
+    built: Built | None = None
+
+
+def plan(
+    mapping: ServiceMapping,
+    workers: str,
+    *,
+    env: Mapping[str, str],
+    gpus: int,
+    find_connector: FindConnector,
+    single: tuple[str, str] | None = None,
+) -> Plan:
+    """Resolve everything a machine needs before it connects anywhere.
+
+    Args:
+        mapping: the mapping.
+        workers: worker string, as ``WORKERS``.
+        env: the environment; nothing else is read.
+        gpus: GPUs of this machine.
+        find_connector: finds a connector class.
+        single: worker id and ``CONNECTORS`` (may be empty) of a process that is exactly one worker; ``workers`` is
+            then left aside.
+
+    Returns:
+        the plan; only services that are used by it were looked at.
+
+    Raises:
+        ConfigError: with every problem of every worker type and service in use.
+    """
+    findings = Findings()
+    planned = Plan(workers=(), services={})
+    try:
+        if single is not None:
+            counts = single_worker(*single, mapping, findings)
+        else:
+            counts = parse_workers(workers, mapping, env=env, gpus=gpus, findings=findings)
+        planned = _plan(mapping, counts, env, find_connector, findings)
+    except TooMany:
+        findings.problems.append(Problem(path="$", message="more problems than anybody reads: the rest was left out"))
+    if findings.errors:
+        problems = sorted(findings.problems, key=lambda problem: problem.severity)  # errors first
+        raise ConfigError("the configuration can't be used", problems=problems)
+    return msgspec.structs.replace(planned, warnings=tuple(findings.problems))
+
+
+def resolve_service(
+    mapping: ServiceMapping,
+    name: str,
+    *,
+    env: Mapping[str, str],
+    find_connector: FindConnector,
+    findings: Findings,
+    needs: list[Need],
+) -> Resolved:
+    """Resolve one worker service of the mapping: its connector, and the connector's settings.
+
+    Args:
+        name: a name in ``mapping.services``.
+        env: the environment.
+        find_connector: finds a connector class.
+        findings: where problems are added.
+        needs: where required variables are added.
+    """
+    entry = mapping.services[name]
+    place = mapping.connectors.get(entry.connector)
+    resolved = Resolved(entry=entry, path=place.path if place else None)
+    where = service_path(name, "connector")
+    try:
+        connector = find_connector(entry.connector, resolved.path)
+    except ConfigError as error:
+        findings.error(where, error.message)
+        return resolved
+    if connector is None and entry.connector in FLEET_CONNECTORS:
+        findings.warning(where, f"this version has no {entry.connector}", f"jobs for {name} are left to other workers")
+        return resolved
+    if connector is None:
+        hint = did_you_mean(entry.connector, sorted(FLEET_CONNECTORS | mapping.connectors.keys()))
+        hint = hint or "is the package that brings it installed?"
+        findings.error(where, f"there is no connector {entry.connector!r}", hint)
+        return resolved
+    by = f"service {name}"
+    needs += [Need(variable, service_path(name, "required_env"), by) for variable in entry.required_env]
+    built = build_settings(connector, entry.api_config, service_path(name, "api_config"), env=env, findings=findings)
+    needs += [Need(variable, where, connector.__name__) for variable in built.needed]
+    return msgspec.structs.replace(resolved, connector=connector, built=built)
+
+
+def _plan(
+    mapping: ServiceMapping,
+    counts: tuple[WorkerCount, ...],
+    env: Mapping[str, str],
+    find_connector: FindConnector,
+    findings: Findings,
+) -> Plan:
+    needs: list[Need] = []
+    services: dict[str, ServicePlan | None] = {}
+    workers: list[WorkerPlan] = []
+    for wanted in counts:
+        worker = mapping.workers[wanted.name]
+        by = f"worker type {wanted.name}"
+        needs += [Need(v, worker_path(wanted.name, "required_env"), by) for v in worker.required_env]
+        routes: dict[str, ServicePlan] = {}
+        for index, route in enumerate(worker.job_service_required_map):
+            name = route.worker_service
+            if name not in services:
+                where = child(worker_path(wanted.name, "job_service_required_map"), index)
+                services[name] = _service(mapping, name, where, env, find_connector, findings, needs)
+            service = services[name]
+            if service is not None:
+                routes.setdefault(route.job_service_required, service)
+        if not routes and not findings.errors:
+            findings.error(worker_path(wanted.name, "job_service_required_map"), "leaves no job that can be run")
+        workers.append(
+            WorkerPlan(
+                name=wanted.name,
+                count=wanted.count,
+                is_gpu_bound=worker.is_gpu_bound,
+                routes=routes,
+                worker_id=wanted.worker_id,
+            )
+        )
+    check_required(needs, env, findings)
+    return Plan(workers=tuple(workers), services={name: s for name, s in services.items() if s is not None})
+
+
+def _service(
+    mapping: ServiceMapping,
+    name: str,
+    where: str,
+    env: Mapping[str, str],
+    find_connector: FindConnector,
+    findings: Findings,
+    needs: list[Need],
+) -> ServicePlan | None:
+    if name not in mapping.services:
+        hint = did_you_mean(name, mapping.services)
+        findings.error(child(where, "worker_service"), f"there is no service {name!r}", hint)
+        return None
+    found = resolve_service(mapping, name, env=env, find_connector=find_connector, findings=findings, needs=needs)
+    if found.connector is None or found.built is None or found.built.settings is None:
+        return None
+    return ServicePlan(
+        worker_service=name,
+        connector_name=found.entry.connector,
+        connector=found.connector,
+        settings=found.built.settings,
+        entry=found.entry,
+        origins=found.built.origins,
+        secrets=found.built.secrets,
+    )

@@ -1,0 +1,189 @@
+"""Worker strings such as ``comfyui:2,openai:auto``: which workers, and how many of each. Pure.
+
+The rules are those of the fleet (service mapping reference 4.1) without its defects; ``docs/worker-strings.md`` lists
+both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, Literal
+
+import msgspec
+
+from emp_trio.errors import Problem
+from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.schema import ServiceMapping, WorkerType
+
+MOST_SLOTS: Final = 10_000
+"""Workers of one type on one machine; more is a slip of the pen."""
+
+WORKERS: Final = "WORKERS"
+"""Path of problems with a worker string."""
+
+_WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class WorkerCount(msgspec.Struct, frozen=True):
+    """So many workers of one type; ``worker_id`` is the id that a single worker was given from outside."""
+
+    name: str
+    count: int
+    worker_id: str | None = None
+
+
+def workers_from_env(env: Mapping[str, str]) -> tuple[str, tuple[str, str] | None]:
+    """What the environment asks for, as (worker string, single worker).
+
+    ``WORKER_ID`` is set by process managers that start one process per worker: then it is exactly that worker, of the
+    type in ``CONNECTORS`` (which may be empty), whatever ``WORKERS`` says; the fleet hands the whole machine's
+    ``WORKERS`` to each of its processes. Otherwise the first of ``WORKERS``, ``WORKER_CONNECTORS`` and ``CONNECTORS``
+    that is not blank is the worker string.
+    """
+    worker_id = env.get("WORKER_ID", "").strip()
+    if worker_id:
+        return "", (worker_id, env.get("CONNECTORS", "").strip())
+    names = ("WORKERS", "WORKER_CONNECTORS", "CONNECTORS")
+    return next((env[name].strip() for name in names if env.get(name, "").strip()), ""), None
+
+
+def parse_workers(
+    text: str, mapping: ServiceMapping, *, env: Mapping[str, str], gpus: int, findings: Findings
+) -> tuple[WorkerCount, ...]:
+    """Read a worker string.
+
+    Args:
+        text: ``type[:count]`` with count a whole number or ``auto``, separated by commas; without a count it is 1.
+        mapping: knows the types.
+        env: ``GPU_MODE=mock`` counts without GPUs; ``NUM_GPUS`` and ``{TYPE}_CONCURRENCY`` give some ``auto`` counts.
+        gpus: GPUs of this machine.
+        findings: where problems are added; a type with a problem is left out.
+
+    Returns:
+        the types with at least one worker, in the order of the string.
+    """
+    found: dict[str, int] = {}
+    column = 1
+    for part in text.split(","):
+        name, colon, count = (word.strip() for word in part.partition(":"))
+        spec = _Spec(name, count if colon else "1", column + len(part) - len(part.lstrip()), findings)
+        column += len(part) + 1
+        if not part.strip():
+            continue
+        worker = mapping.workers.get(name)
+        if worker is None:
+            known = list(mapping.workers)
+            hint = did_you_mean(name, known) or "known types: " + (", ".join(known[:30]) or "none")
+            spec.report(f"there is no worker type {name!r}", hint)
+        elif name in found:
+            spec.report(f"{name} is named twice", f"write {name} once, with the sum of both counts")
+        else:
+            found[name] = _count(spec, worker, mapping, env, gpus) or 0
+    if not findings.errors and not any(found.values()):
+        why = "asks for no worker at all" if found else "is not set"
+        findings.error(WORKERS, why, "for example comfyui:2,openai:auto; --workers takes it too")
+    return tuple(WorkerCount(name, count) for name, count in found.items() if count)
+
+
+def single_worker(
+    worker_id: str, connectors: str, mapping: ServiceMapping, findings: Findings
+) -> tuple[WorkerCount, ...]:
+    """The one worker of a process that was started with a ``WORKER_ID``.
+
+    Args:
+        worker_id: its id.
+        connectors: the worker type (``CONNECTORS``); a count behind it is ignored. If empty, the type is taken from
+            an id that ends in ``worker-{type}-{number}``.
+        mapping: knows the types; those with a dash in their name are recognised in an id too.
+        findings: where problems are added.
+    """
+    if connectors:
+        names = [part.split(":")[0].strip() for part in connectors.split(",") if part.strip()]
+        if len(names) > 1:
+            findings.error("CONNECTORS", "names more than one worker type", "WORKER_ID starts exactly one worker")
+            return ()
+        name = names[0] if names else ""
+        if name not in mapping.workers:
+            hint = did_you_mean(name, mapping.workers)
+            findings.error("CONNECTORS", f"there is no worker type {name!r}", hint)
+            return ()
+        return (WorkerCount(name, 1, worker_id),)
+    stem, dash, number = worker_id.rpartition("-")
+    fitting = [name for name in mapping.workers if stem == f"worker-{name}" or stem.endswith(f"-worker-{name}")]
+    if not (dash and _WHOLE_NUMBER.fullmatch(number) and fitting):
+        message = f"{worker_id!r} does not end in worker-{{type}}-{{number}} with a type of the mapping"
+        findings.error("WORKER_ID", message, "set CONNECTORS to the worker type")
+        return ()
+    return (WorkerCount(max(fitting, key=len), 1, worker_id),)
+
+
+class _Spec:
+    """One ``type[:count]`` of a worker string, and its column there."""
+
+    def __init__(self, name: str, count: str, column: int, findings: Findings) -> None:
+        self.name = name
+        self.count = count
+        self.column = column
+        self.findings = findings
+
+    def report(self, message: str, hint: str = "", *, severity: Literal["error", "warning"] = "error") -> None:
+        self.findings.add(Problem(path=WORKERS, column=self.column, message=message, hint=hint, severity=severity))
+
+
+def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], gpus: int) -> int | None:
+    """How many workers a spec means, or None after a problem."""
+    name, text = spec.name, spec.count
+    mock = env.get("GPU_MODE", "").strip().lower() == "mock"
+    if text.lower() == "auto":
+        return _auto(spec, worker, mapping, env, gpus, mock=mock)
+    if not _WHOLE_NUMBER.fullmatch(text):
+        spec.report(f"{name}: the count {text[:40]!r} is neither a whole number nor auto")
+        return None
+    count = int(text)
+    if count > MOST_SLOTS:
+        spec.report(f"{name}: {count} workers are more than the {MOST_SLOTS} allowed")
+        return None
+    if not worker.is_gpu_bound or worker.type != "direct_worker" or mock or count <= gpus:
+        return count
+    if not gpus:
+        message = f"{name} is GPU-bound and no GPU was found; starting {count} as asked"
+        spec.report(message, "GPU_MODE=mock says that this is meant", severity="warning")
+        return count
+    spec.report(f"{name} is GPU-bound: {gpus} instead of {count}, one per GPU", severity="warning")
+    return gpus
+
+
+def _auto(
+    spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], gpus: int, *, mock: bool
+) -> int | None:
+    by_concurrency = worker.scaling_strategy == "concurrency"
+    if worker.type == "daemon_client" and by_concurrency and not worker.is_gpu_bound:
+        used = {*worker.services, *(route.worker_service for route in worker.job_service_required_map)}
+        if any(s.type == "daemon_service" for n, s in mapping.services.items() if n in used):
+            devices = _number("NUM_GPUS", 1, env, spec.findings) if mock else gpus
+            return devices if devices is None else max(1, devices)
+        return _number(_concurrency_variable(spec.name), 2, env, spec.findings)
+    if worker.type == "service_client":
+        return _number(_concurrency_variable(spec.name), 2, env, spec.findings) if by_concurrency else 1
+    if not worker.is_gpu_bound:
+        return 1
+    if not mock and not gpus:
+        message = f"{spec.name}:auto starts no worker: it means one per GPU, and no GPU was found"
+        spec.report(message, severity="warning")
+    return 1 if mock else gpus
+
+
+def _concurrency_variable(name: str) -> str:
+    return re.sub("[^A-Z0-9]", "_", name.upper()) + "_CONCURRENCY"
+
+
+def _number(variable: str, default: int, env: Mapping[str, str], findings: Findings) -> int | None:
+    text = env.get(variable, "").strip()
+    if not text:
+        return default
+    if not _WHOLE_NUMBER.fullmatch(text) or int(text) > MOST_SLOTS:
+        findings.error(variable, f"must be a whole number up to {MOST_SLOTS}", variable=variable)
+        return None
+    return int(text)
