@@ -1,0 +1,109 @@
+"""What the commands print: results for people or as JSON on stdout, everything else on stderr.
+
+For people: colours and drawn tables on a terminal only (rich honours ``NO_COLOR``); elsewhere a table is lines of
+tab-separated cells, for ``cut`` and ``awk``.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from emp_trio.errors import ConfigError, EmpTrioError
+from emp_trio.secrets import MASK, Redactor, Secret
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The console of stdout, or of stderr; it takes text as it is, without markup."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """``text`` on one line and without control characters: what a service says must not command the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on one line of stdout, so that several make JSON lines.
+
+    Args:
+        value: JSON-like data or structs; a Secret in it shows as ``***``.
+    """
+    import msgspec
+
+    def other(item: object) -> str:
+        if isinstance(item, Secret):
+            return MASK
+        raise NotImplementedError(f"{type(item).__name__} has no form in JSON")
+
+    print(msgspec.json.encode(value, enc_hook=other).decode(), flush=True)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table on stdout.
+
+    Args:
+        columns: their titles.
+        rows: as many cells each as there are columns.
+    """
+    out = console()
+    if not out.is_terminal:
+        for row in (columns, *rows):
+            print("\t".join(map(printable, row)))
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    out.print(table, soft_wrap=False)
+
+
+def print_problem(text: str, *, label: str = "error") -> None:
+    """Print what went wrong on stderr, after a label that is coloured on a terminal; lines after the first stay."""
+    from rich.text import Text
+
+    style = {"warning": "bold yellow"}.get(label, "bold red")
+    shown = "\n".join(map(printable, Redactor().text(text).split("\n")))
+    console(stderr=True).print(Text(f"{label}: ", style=style) + Text(shown))
+
+
+def report(error: BaseException) -> int:
+    """Print what a command raised, and give the exit code for it.
+
+    Our errors are shown by their text; anything else is a defect of ours and is shown with its traceback, from which
+    secrets of known shapes are taken out.
+
+    Returns:
+        2 for wrong configuration, 1 for any other failure, 130 for an interrupt by the user.
+    """
+    leaves = list(_leaves(error))
+    if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
+        return INTERRUPTED
+    ours = [leaf for leaf in leaves if isinstance(leaf, EmpTrioError)]
+    for text in dict.fromkeys(leaf.message if not isinstance(leaf, ConfigError) else str(leaf) for leaf in ours):
+        print_problem(text)
+    if len(ours) < len(leaves):
+        print_problem("this is a defect of emp-trio; please report it with what follows", label="internal error")
+        print(Redactor().text("".join(traceback.format_exception(error))), file=sys.stderr)
+        return FAILED
+    return WRONG_USAGE if any(isinstance(leaf, ConfigError) for leaf in ours) else FAILED
+
+
+def _leaves(error: BaseException) -> Iterable[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
