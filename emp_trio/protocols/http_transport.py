@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -15,6 +14,7 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
+from emp_trio.protocols.faults import network_fault
 from emp_trio.protocols.http_call import Call
 from emp_trio.protocols.http_operation import Trail
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from emp_trio.protocols.http import HttpSettings
 
 MAX_REDIRECTS: Final = 3
+
+# How httpcore and h11 say that the peer closed too early; their other protocol errors mean garbage.
+_CUT: Final = ("Server disconnected", "peer closed connection")
 
 # httpx logs every URL with its query at INFO, and signed URLs are secrets.
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -145,40 +148,22 @@ def _translated(trail: Trail) -> Iterator[None]:
 
 def _fault(error: Exception, trail: Trail) -> ServiceError:
     """The ServiceError for a failed exchange."""
-    causes = list(_causes(error))
-    tls = next((c for c in causes if isinstance(c, ssl.SSLError)), None)
-    os_error = next((c for c in reversed(causes) if isinstance(c, OSError) and c.strerror), None)
-    text = f"{os_error.strerror if os_error else error} while {trail.phase}"
     kind: tuple[FailureType, str, str]
     match error:
         case httpx.ProxyError():
             kind = ("network_error", "proxy_error", f"the proxy refused: {error}")
-        case _ if any(isinstance(c, socket.gaierror) for c in causes):
-            kind = ("network_error", "dns_resolution", "the name of the host can't be resolved")
-        case _ if tls is not None and not trail.sent:
-            kind = ("network_error", "ssl_certificate", f"TLS failed: {getattr(tls, 'verify_message', '') or tls}")
         case httpx.ConnectTimeout():
-            kind = ("network_error", "network_timeout", f"no connection in time, {trail.phase}")
+            kind = ("network_error", "network_timeout", f"no connection in time, ended while {trail.phase}")
         case httpx.TimeoutException():
             kind = ("timeout", "network_timeout", f"no byte moved in time while {trail.phase}")
         case httpx.DecodingError():
             kind = ("response_error", "corrupted_data", f"the body can't be decompressed: {error}")
-        case httpx.RemoteProtocolError() if not str(error).startswith(("Server disconnected", "peer closed")):
+        case httpx.RemoteProtocolError() if not str(error).startswith(_CUT):
             kind = ("response_error", "corrupted_data", f"the answer is not HTTP: {error}")
         case _:
-            kind = ("network_error", "connection_failed", f"the connection was lost or refused: {text}")
-    type_, reason, message = kind
-    return ServiceError(message[:400], type=type_, reason=reason, retry=True, maybe_started=trail.sent)
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, what caused it, and so on, into exception groups."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for inner in error.exceptions:
-                yield from _causes(inner)
-        error = error.__cause__ or error.__context__
+            return network_fault(error, trail.phase, sent=trail.sent)
+    type_, reason, text = kind
+    return ServiceError(text[:400], type=type_, reason=reason, retry=True, maybe_started=trail.sent)
 
 
 def _bad_redirect(status: int, where: str) -> ServiceError:

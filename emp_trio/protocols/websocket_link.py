@@ -1,0 +1,261 @@
+"""The connection under a Socket: trio-websocket with a reader that always drains, a writer, and a watchdog.
+
+trio-websocket's ways that this module is built around (each has a test):
+
+* A handshake that breaks off is only noticed by its timeout, and a closing handshake waits for a minute.
+* Its ping is never answered while messages wait to be read: pongs come in order, behind them.
+* A message above its limit of 1 MiB ends the connection.
+* What went wrong in a handshake is not in the error, and errors of its reader come out of the nursery in a group.
+* A cancelled send may leave half a frame on the wire: sends are made by a task of the socket's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+import trio
+import wsproto.utilities
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from emp_trio.errors import ServiceError
+from emp_trio.failures import FailureType
+from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.websocket_wire import Wire, connect, lost, target
+from emp_trio.retry import parse_retry_after
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.websocket import WebSocketSettings
+
+_RECEIVE_BYTES: Final = 64 * 2**10
+
+# What a peer means by closing, where it is not the normal end (RFC 6455, 7.4.1): type, reason, retry.
+_CLOSES: Final[dict[int, tuple[FailureType, str, bool]]] = {
+    1001: ("service_error", "service_unavailable", True),
+    1002: ("response_error", "corrupted_data", True),
+    1003: ("validation_error", "invalid_format", False),
+    1006: ("network_error", "connection_failed", True),
+    1007: ("response_error", "corrupted_data", True),
+    1008: ("auth_error", "insufficient_permissions", False),
+    1009: ("response_error", "invalid_response_format", False),
+    1012: ("service_error", "service_unavailable", True),
+    1013: ("service_error", "service_unavailable", True),
+}
+_NORMAL: Final = (1000, 1005)
+
+
+class Sending:
+    """A message on its way out: ``done`` is set when it is on the wire, or ``error`` says why it is not."""
+
+    def __init__(self, message: str | bytes) -> None:
+        self.message = message
+        self.done = trio.Event()
+        self.error: Exception | None = lost("the socket was lost")
+
+
+class Link:
+    """One connection, made by :func:`open_link`.
+
+    Attributes:
+        inbox: the messages, in order; at its end ``error()`` says why, or None after a normal close.
+        outbox: takes messages to send.
+        ended: set when nothing more can be sent.
+    """
+
+    def __init__(self, wire: Wire, settings: WebSocketSettings) -> None:
+        self._wire = wire
+        self._settings = settings
+        self._to_inbox, self.inbox = trio.open_memory_channel[str | bytes](settings.message_queue)
+        self.outbox, self._from_outbox = trio.open_memory_channel[Sending](0)
+        self._connection: WebSocketConnection | None = None
+        self._failure: ServiceError | None = None
+        self._stalled = False
+        self._moved_at = trio.current_time()
+        self.opened = trio.Event()
+        self.ended = trio.Event()
+
+    def error(self) -> ServiceError | None:
+        """A new error that says why the connection ended; None where the peer closed it normally, or it is open."""
+        return copy.copy(self._failure)
+
+    async def run(self, host: str, resource: str, headers: Mapping[str, str]) -> None:
+        """Shake hands, then move messages until cancelled. Raises nothing of trio-websocket's."""
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.CancelScope() as handshake:
+                    nursery.start_soon(self._wire.cancel_at_end, handshake)
+                    self._connection = await wrap_client_stream(
+                        nursery,
+                        self._wire,  # type: ignore[arg-type]  # any stream does
+                        host,
+                        resource,
+                        extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+                        max_message_size=self._settings.max_message_bytes,
+                        receive_buffer_size=_RECEIVE_BYTES,
+                    )
+                if self._connection is None:
+                    nursery.cancel_scope.cancel()
+                    return
+                self.opened.set()
+                nursery.start_soon(self._write, self._connection)
+                nursery.start_soon(self._watch, self._connection, nursery)
+                await self._drain(self._connection)
+        except* ConnectionRejected as group:
+            self._end(_rejection(group))
+        except* (ConnectionClosed, HandshakeError, wsproto.utilities.ProtocolError) as group:
+            self._end(lost(f"the connection broke: {group.exceptions[0]!r}"))
+        finally:
+            self._end(self._wire.refusal() if self._connection is None else lost("the socket was closed here"))
+            self.opened.set()
+
+    async def close(self) -> None:
+        """Say goodbye if the peer still listens, within the close timeout, then close the connection anyhow."""
+        with trio.move_on_after(self._settings.close_timeout, shield=True):
+            if self._connection is not None and not self.ended.is_set():
+                await self._connection.aclose()
+        await trio.aclose_forcefully(self._wire)
+
+    async def _drain(self, connection: WebSocketConnection) -> None:
+        """Move every message into the inbox; a full inbox holds up the peer."""
+        try:
+            while True:
+                message = await connection.get_message()
+                try:
+                    self._to_inbox.send_nowait(message)
+                except trio.WouldBlock:
+                    self._stalled = True
+                    await self._to_inbox.send(message)
+                    self._stalled = False
+                self._moved_at = trio.current_time()
+        except ConnectionClosed as closed:
+            self._end(_closing(closed, self._settings.max_message_bytes))
+
+    async def _write(self, connection: WebSocketConnection) -> None:
+        async with self._from_outbox:
+            async for sending in self._from_outbox:
+                try:
+                    await connection.send_message(sending.message)
+                    sending.error = None
+                except ConnectionClosed as closed:
+                    self._end(_closing(closed, self._settings.max_message_bytes))
+                    sending.error = self.error() or lost("the service has closed the socket")
+                except ValueError as error:  # text that can't be encoded: the sender's fault
+                    sending.error = error
+                finally:
+                    sending.done.set()
+
+    async def _watch(self, connection: WebSocketConnection, nursery: trio.Nursery) -> None:
+        """Ping; a peer from which nothing at all comes for the ping timeout is gone.
+
+        While we ourselves hold up the peer (full inbox), its pong can't arrive and silence means nothing.
+        """
+        while not self.ended.is_set():
+            await trio.sleep(self._settings.ping_interval)
+            pinged_at = trio.current_time()
+            answered = trio.Event()
+            nursery.start_soon(_ping, connection, answered)
+            while not answered.is_set():
+                now = trio.current_time()
+                sign = now if self._stalled else max(pinged_at, self._wire.received_at, self._moved_at)
+                if now >= sign + self._settings.ping_timeout:
+                    silence = f"the peer did not answer a ping for {self._settings.ping_timeout:.3g} s"
+                    self._end(ServiceError(silence, type="network_error", reason="network_timeout"))
+                    await trio.aclose_forcefully(self._wire)
+                    return
+                with trio.move_on_at(sign + self._settings.ping_timeout):
+                    await answered.wait()
+
+    def _end(self, failure: ServiceError | None) -> None:
+        """Note why the connection ended; the first reason counts."""
+        if not self.ended.is_set():
+            self._failure = failure
+            self.ended.set()
+            self._to_inbox.close()
+
+
+@asynccontextmanager
+async def open_link(
+    url: str, settings: WebSocketSettings, headers: Mapping[str, str], tls: ssl.SSLContext | None
+) -> AsyncIterator[Link]:
+    """Connect, and keep the connection while the block runs. Raises ServiceError, never in a group."""
+    inner: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                link = None
+                with trio.move_on_after(settings.handshake_timeout) as handshake:
+                    wire = Wire(await connect(url, tls))
+                    link = Link(wire, settings)
+                    nursery.start_soon(link.run, *target(url), headers)
+                    await link.opened.wait()
+                try:
+                    if handshake.cancelled_caught or link is None:
+                        raise ServiceError(
+                            f"no WebSocket within {settings.handshake_timeout:.3g} s",
+                            type="network_error",
+                            reason="network_timeout",
+                        )
+                    if (error := link.error()) is not None:
+                        raise error
+                    yield link
+                finally:
+                    if link is not None:
+                        await link.close()
+                    nursery.cancel_scope.cancel()
+            except BaseException as error:
+                inner = error
+                raise
+    except BaseExceptionGroup as group:
+        # The nursery has wrapped what the block raised: take it out, unless a task of ours has failed too.
+        if inner is None or group.split(lambda e: e is inner or isinstance(e, trio.Cancelled))[1] is not None:
+            raise
+        raise_as_it_was(inner)
+
+
+def raise_as_it_was(error: BaseException) -> None:
+    """Raise ``error`` with the context it has, not with the one of this place."""
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context
+
+
+async def _ping(connection: WebSocketConnection, answered: trio.Event) -> None:
+    try:
+        await connection.ping()
+    except ConnectionClosed:
+        pass
+    finally:
+        answered.set()
+
+
+def _rejection(group: BaseExceptionGroup[ConnectionRejected]) -> ServiceError:
+    """The error for an upgrade that was answered with an error status."""
+    rejected = group.exceptions[0]
+    while isinstance(rejected, BaseExceptionGroup):
+        rejected = rejected.exceptions[0]
+    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in rejected.headers}
+    error = describe_status(rejected.status_code, headers, bytes(rejected.body or b""))
+    error.retry_after = parse_retry_after(headers, now=time.time())
+    return error
+
+
+def _closing(closed: ConnectionClosed, limit: int) -> ServiceError | None:
+    """What a close means: None for the normal end."""
+    code = closed.reason.code if closed.reason is not None else 1006
+    if code in _NORMAL:
+        return None
+    type_, reason, retry = _CLOSES.get(code, ("service_error", "service_down", True))
+    said = (closed.reason.reason if closed.reason is not None else None) or "no reason given"
+    if code == 1006:
+        text = "the connection was lost"
+    elif code == 1009:
+        text = f"a message was too large (max_message_bytes is {limit}): {said}"
+    else:
+        text = f"the service closed the socket with code {code}: {said}"
+    return ServiceError(text[:400], code=str(code), type=type_, reason=reason, retry=retry)

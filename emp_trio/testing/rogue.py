@@ -1,0 +1,283 @@
+"""A raw HTTP server that misbehaves on demand: slow, cut, oversized, silent, garbage. For tests, on loopback.
+
+::
+
+    async with open_rogue(reply(503), reply(200, json={"ok": True})) as rogue:
+        ... call rogue.url twice ...
+        assert rogue.requests[0].method == "POST"
+
+Each request gets the next answer; the last one stays. An answer is a function of the :class:`Exchange`, so a test may
+write its own. Nothing is added to what an answer sends. For WebSockets see :mod:`emp_trio.testing.rogue_socket`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import msgspec
+import trio
+
+from emp_trio.testing.proxy import reset
+
+
+class Received(msgspec.Struct, frozen=True, kw_only=True):
+    """A request as it came; header names in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    head: bytes
+
+
+class Cut(Exception):
+    """The answer has been cut: the connection is to be closed."""
+
+
+class Exchange:
+    """One request and the connection to answer it on.
+
+    Attributes:
+        request: what came.
+        stream: the connection.
+        left: bytes that may still be sent before the connection is cut; None for all.
+        cut_with_reset: whether a cut is a reset (RST) instead of a close (FIN).
+        piece, pause: size of the pieces in which bytes are sent, and seconds between them.
+    """
+
+    def __init__(self, request: Received, stream: trio.abc.Stream) -> None:
+        self.request = request
+        self.stream = stream
+        self.left: int | None = None
+        self.cut_with_reset = False
+        self.piece: int | None = None
+        self.pause = 0.0
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes of an answer, in pieces, up to the cut."""
+        wanted = len(data)
+        if self.left is not None:
+            data = data[: self.left]
+            self.left -= len(data)
+        for start in range(0, len(data), self.piece or max(1, len(data))):
+            await self.stream.send_all(data[start : start + (self.piece or len(data))])
+            await trio.sleep(self.pause)
+        if len(data) < wanted or self.left == 0:
+            if self.cut_with_reset and isinstance(self.stream, trio.SocketStream):
+                reset(self.stream)
+            raise Cut
+
+
+Answer: TypeAlias = Callable[[Exchange], Awaitable[None]]
+
+
+def reply(
+    status: int = 200,
+    body: bytes | str = b"",
+    *,
+    json: Any = msgspec.UNSET,
+    content_type: str = "text/plain",
+    headers: Mapping[str, str] | None = None,
+    length: int | None = None,
+) -> Answer:
+    """A whole answer.
+
+    Args:
+        json: instead of ``body``.
+        headers: added; may repeat what is there.
+        length: told in content-length, instead of the truth.
+    """
+    data = body.encode() if isinstance(body, str) else body
+    if json is not msgspec.UNSET:
+        data, content_type = msgspec.json.encode(json), "application/json"
+    lines = {"content-type": content_type, "content-length": str(len(data) if length is None else length)}
+    lines |= headers or {}
+    head = f"HTTP/1.1 {status} X\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
+
+    async def answer(exchange: Exchange) -> None:
+        await exchange.send(head.encode("latin-1") + data)
+
+    return answer
+
+
+def redirect(location: str, status: int = 302) -> Answer:
+    """A redirect to ``location``."""
+    return reply(status, headers={"location": location})
+
+
+def too_many(**headers: str) -> Answer:
+    """429 with the headers named: ``too_many(retry_after="2")``."""
+    return reply(
+        429,
+        json={"error": {"message": "slow down", "code": "rate_limit_exceeded"}},
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def slow(answer: Answer, seconds: float) -> Answer:
+    """Nothing for so long, then ``answer``."""
+
+    async def slowly(exchange: Exchange) -> None:
+        await trio.sleep(seconds)
+        await answer(exchange)
+
+    return slowly
+
+
+def dribble(answer: Answer, *, piece: int = 1, pause: float = 0.0) -> Answer:
+    """``answer`` in pieces of so many bytes, with pauses between them."""
+
+    async def drop_by_drop(exchange: Exchange) -> None:
+        exchange.piece, exchange.pause = piece, pause
+        await answer(exchange)
+
+    return drop_by_drop
+
+
+def cut(answer: Answer, at: int, *, reset: bool = False) -> Answer:
+    """``answer`` up to byte ``at``; then the connection is closed, or reset."""
+
+    async def broken_off(exchange: Exchange) -> None:
+        exchange.left, exchange.cut_with_reset = at, reset
+        await answer(exchange)
+        await exchange.send(b"")
+
+    return broken_off
+
+
+def hang() -> Answer:
+    """Half-open: the request is taken, and nothing ever comes back."""
+
+    async def silent(exchange: Exchange) -> None:
+        await trio.sleep_forever()
+
+    return silent
+
+
+def raw(data: bytes, *, close: bool = True) -> Answer:
+    """These bytes, and the end of the connection."""
+
+    async def bytes_only(exchange: Exchange) -> None:
+        await exchange.send(data)
+        if close:
+            raise Cut
+
+    return bytes_only
+
+
+def event_stream(*frames: bytes, end: bool = True, content_type: str = "text/event-stream") -> Answer:
+    """A chunked answer, each frame a chunk of its own; without ``end`` it stays open and silent."""
+
+    async def streamed(exchange: Exchange) -> None:
+        head = f"HTTP/1.1 200 X\r\ncontent-type: {content_type}\r\ntransfer-encoding: chunked\r\n\r\n"
+        await exchange.send(head.encode())
+        for frame in frames:
+            await exchange.send(b"%x\r\n%s\r\n" % (len(frame), frame))
+        if not end:
+            await trio.sleep_forever()
+        await exchange.send(b"0\r\n\r\n")
+
+    return streamed
+
+
+class Rogue:
+    """A running server; made by :func:`open_rogue`.
+
+    Attributes:
+        port: on 127.0.0.1.
+        requests: what has come so far.
+        connections: taken so far.
+        open_connections: open now.
+    """
+
+    def __init__(self, answers: tuple[Answer, ...], tls: ssl.SSLContext | None) -> None:
+        self.port = 0
+        self.requests: list[Received] = []
+        self.connections = 0
+        self.open_connections = 0
+        self._answers = answers
+        self._tls = tls
+        self._news = trio.Event()
+
+    @property
+    def url(self) -> str:
+        """Base URL for HTTP."""
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """URL for WebSockets."""
+        return "ws" + self.url.removeprefix("http")
+
+    async def received(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        while len(self.requests) < count:
+            await self._news.wait()
+
+    async def emptied(self) -> None:
+        """Wait until no connection is open."""
+        while self.open_connections:
+            await self._news.wait()
+
+    async def _serve(self, stream: trio.abc.Stream) -> None:
+        self.connections += 1
+        self.open_connections += 1
+        if self._tls is not None:
+            stream = trio.SSLStream(stream, self._tls, server_side=True, https_compatible=True)
+        try:
+            rest = b""
+            while True:
+                request, rest = await _read_request(stream, rest)
+                self.requests.append(request)
+                self._tell()
+                answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
+                await answer(Exchange(request, stream))
+        except (Cut, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            await trio.aclose_forcefully(stream)
+            self.open_connections -= 1
+            self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+
+async def _read_request(stream: trio.abc.Stream, data: bytes) -> tuple[Received, bytes]:
+    """The next request, and what came after it. Raises Cut where the client has gone."""
+    while b"\r\n\r\n" not in data:
+        data += await _more(stream)
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ", 2)
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    size = int(headers.get("content-length", "0"))
+    pieces = [body]
+    while sum(map(len, pieces)) < size:
+        pieces.append(await _more(stream))
+    body = b"".join(pieces)
+    return Received(method=method, target=target, headers=headers, body=body[:size], head=head + b"\r\n\r\n"), body[
+        size:
+    ]
+
+
+async def _more(stream: trio.abc.Stream) -> bytes:
+    data = bytes(await stream.receive_some(64 * 2**10))
+    if not data:
+        raise Cut
+    return data
+
+
+@asynccontextmanager
+async def open_rogue(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Rogue]:
+    """A server on a free port of 127.0.0.1 while the block runs, with TLS where a context is given."""
+    rogue = Rogue(answers, tls)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(functools.partial(trio.serve_tcp, rogue._serve, 0, host="127.0.0.1"))
+        rogue.port = listeners[0].socket.getsockname()[1]
+        yield rogue
+        nursery.cancel_scope.cancel()

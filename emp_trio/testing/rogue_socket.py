@@ -1,0 +1,116 @@
+"""WebSocket answers for the rogue server: a script plays the service's side, byte by byte where it must.
+
+::
+
+    async def script(peer: Peer) -> None:
+        job = await peer.receive()
+        await peer.send('{"type": "progress"}')
+        peer.reset()
+
+    async with open_rogue(websocket(script)) as rogue: ...
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Ping, TextMessage
+from wsproto.utilities import LocalProtocolError
+
+from emp_trio.testing.proxy import reset
+from emp_trio.testing.rogue import Answer, Cut, Exchange, Received
+
+
+class Peer:
+    """The service's side of one WebSocket. It reads, and answers pings, only while it is asked to.
+
+    Attributes:
+        request: the upgrade request.
+        close_code: the client's close code, once it has closed.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.request: Received = exchange.request
+        self.close_code: int | None = None
+        self._stream = exchange.stream
+        self._connection = WSConnection(ConnectionType.SERVER)
+        self._messages: deque[str | bytes] = deque()
+        self._parts: list[str | bytes] = []
+
+    async def accept(self) -> None:
+        """Answer the upgrade."""
+        self._connection.receive_data(self.request.head)
+        list(self._connection.events())
+        await self.raw(self._connection.send(AcceptConnection()))
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message."""
+        event: Message = TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message)
+        await self.raw(self._connection.send(event))
+
+    async def raw(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        await self._stream.send_all(data)
+
+    async def receive(self) -> str | bytes:
+        """The next message; answers pings meanwhile. Raises Cut when the client has closed or is gone."""
+        while not self._messages:
+            data = bytes(await self._stream.receive_some(64 * 2**10))
+            if not data:
+                raise Cut
+            self._connection.receive_data(data)
+            for event in self._connection.events():
+                await self._take(event)
+        return self._messages.popleft()
+
+    async def listen(self) -> None:
+        """Read and answer pings until the client closes or is gone."""
+        while True:
+            await self.receive()
+
+    async def mute(self) -> None:
+        """Read nothing and say nothing any more."""
+        await trio.sleep_forever()
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Send a close frame; the connection stays until the client has answered."""
+        await self.raw(self._connection.send(CloseConnection(code=code, reason=reason)))
+        await self.listen()
+
+    def reset(self) -> None:
+        """Reset the connection (RST)."""
+        assert isinstance(self._stream, trio.SocketStream)
+        reset(self._stream)
+
+    async def _take(self, event: object) -> None:
+        match event:
+            case Ping():
+                await self.raw(self._connection.send(event.response()))
+            case CloseConnection():
+                self.close_code = event.code
+                try:
+                    await self.raw(self._connection.send(event.response()))
+                except LocalProtocolError:
+                    pass  # it was the answer to a close of ours
+                raise Cut
+            case TextMessage() | BytesMessage():
+                self._parts.append(event.data if isinstance(event, TextMessage) else bytes(event.data))
+                if event.message_finished:
+                    whole = "".join(self._parts) if isinstance(event, TextMessage) else b"".join(self._parts)  # type: ignore[arg-type]
+                    self._messages.append(whole)
+                    self._parts = []
+
+
+def websocket(script: Callable[[Peer], Awaitable[None]]) -> Answer:
+    """Accept the upgrade, play ``script``, and end the connection without a close frame."""
+
+    async def answer(exchange: Exchange) -> None:
+        peer = Peer(exchange)
+        await peer.accept()
+        await script(peer)
+        raise Cut
+
+    return answer
