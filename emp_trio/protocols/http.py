@@ -24,6 +24,8 @@ from emp_trio.toolbox import Toolbox
 
 T = TypeVar("T")
 
+__all__ = ["CallOptions", "Http", "HttpAnswer", "HttpSettings", "HttpStream", "describe_status"]
+
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 _ERROR_BYTES: Final = 64 * 2**10  # enough for any error body, and no more is read of one

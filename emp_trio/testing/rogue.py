@@ -12,6 +12,7 @@ write its own. Nothing is added to what an answer sends. For WebSockets see :mod
 
 from __future__ import annotations
 
+import functools
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -256,13 +257,11 @@ async def _read_request(stream: trio.abc.Stream, data: bytes) -> tuple[Received,
     method, target, _ = first.split(" ", 2)
     headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     size = int(headers.get("content-length", "0"))
-    pieces = [body]
-    while sum(map(len, pieces)) < size:
-        pieces.append(await _more(stream))
-    body = b"".join(pieces)
-    return Received(method=method, target=target, headers=headers, body=body[:size], head=head + b"\r\n\r\n"), body[
-        size:
-    ]
+    whole = bytearray(body)
+    while len(whole) < size:
+        whole += await _more(stream)
+    request = Received(method=method, target=target, headers=headers, body=bytes(whole[:size]), head=head + b"\r\n\r\n")
+    return request, bytes(whole[size:])
 
 
 async def _more(stream: trio.abc.Stream) -> bytes:

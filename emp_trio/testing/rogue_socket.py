@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 from wsproto import ConnectionType, WSConnection
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Ping, TextMessage
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
 
 from emp_trio.testing.proxy import reset
@@ -48,7 +49,9 @@ class Peer:
 
     async def send(self, message: str | bytes) -> None:
         """Send a message."""
-        event: Message = TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message)
+        event: TextMessage | BytesMessage = (
+            TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message)
+        )
         await self.raw(self._connection.send(event))
 
     async def raw(self, data: bytes) -> None:
@@ -91,10 +94,8 @@ class Peer:
                 await self.raw(self._connection.send(event.response()))
             case CloseConnection():
                 self.close_code = event.code
-                try:
+                with suppress(LocalProtocolError):  # where it is the answer to a close of ours
                     await self.raw(self._connection.send(event.response()))
-                except LocalProtocolError:
-                    pass  # it was the answer to a close of ours
                 raise Cut
             case TextMessage() | BytesMessage():
                 self._parts.append(event.data if isinstance(event, TextMessage) else bytes(event.data))
