@@ -28,8 +28,8 @@ class Steering(msgspec.Struct, frozen=True):
 class SimulationConnector(Connector):
     """Sleeps through its steps in this process.
 
-    ``payload.simulate`` may set ``seconds``, ``steps``, ``fail`` (a message) and ``retryable``. Jobs fail at random only
-    where ``failure_rate`` (0 to 1, ``WORKER_SIMULATION_FAILURE_RATE``) is set.
+    ``payload.simulate`` may set ``seconds``, ``steps``, ``fail`` (a message) and ``retryable``. Jobs fail at random
+    only where ``failure_rate`` (0 to 1, ``WORKER_SIMULATION_FAILURE_RATE``) is set.
     """
 
     service_type: ClassVar[str] = "simulation"
@@ -38,9 +38,7 @@ class SimulationConnector(Connector):
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the in-process simulation."""
 
-        failure_rate: Annotated[
-            float, msgspec.Meta(ge=0, le=1), Env("${WORKER_SIMULATION_FAILURE_RATE:-0}")
-        ] = 0.0
+        failure_rate: Annotated[float, msgspec.Meta(ge=0, le=1), Env("${WORKER_SIMULATION_FAILURE_RATE:-0}")] = 0.0
         simulation: SimulationSettings = SimulationSettings()
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
@@ -62,7 +60,7 @@ class SimulationConnector(Connector):
             progress.report(100 * step / steps, f"step {step} of {steps}", step=f"step {step}", total_steps=steps)
         if steering.fail is not None:
             raise ServiceError(f"the simulation failed: {steering.fail}", retry=steering.retryable)
-        if random.random() < self.settings.failure_rate:  # noqa: S311 - chance, not secrecy
+        if random.random() < self.settings.failure_rate:
             raise ServiceError("the simulation failed by chance (failure_rate)")
         results: dict[str, Any] = {"iterations": steps, "final_value": round(1 - 0.5**steps, 6), "convergence": True}
         return JobResult(

@@ -1,4 +1,4 @@
-"""What the three simulation connectors share: their settings and the look of their results (connector reference 3). Pure."""
+"""What the three simulation connectors share: settings, and the look of results (connector reference 3). Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
         progress_interval_ms: milliseconds between two progress messages of a service that sends them.
     """
 
-    processing_time: Annotated[
-        float, msgspec.Meta(ge=0, le=86_400), Env("${WORKER_SIMULATION_PROCESSING_TIME:-5}")
-    ] = 5.0
+    processing_time: Annotated[float, msgspec.Meta(ge=0, le=86_400), Env("${WORKER_SIMULATION_PROCESSING_TIME:-5}")] = (
+        5.0
+    )
     steps: Annotated[int, msgspec.Meta(ge=1, le=10_000), Env("${WORKER_SIMULATION_STEPS:-10}")] = 10
     progress_interval_ms: Annotated[
         float, msgspec.Meta(ge=1), Env("${WORKER_SIMULATION_PROGRESS_INTERVAL_MS:-200}")

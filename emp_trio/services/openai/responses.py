@@ -1,0 +1,231 @@
+"""A response object as an answer, or as the reason why there is none (OpenAI reference 4.3, 4.4, 7, 11, 12). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.errors import Refused, ServiceError
+from emp_trio.services.openai.errors import failed_response, refusal
+
+_QUOTED: Final = 500  # characters of a model's words in an error
+_MEDIA_TYPES: Final = {
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "svg": "image/svg+xml",
+}
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture in a response: base64 text, and what the service says about it."""
+
+    data: str
+    media_type: str | None
+    revised_prompt: str | None
+    size: str | None
+    quality: str | None
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a finished response holds.
+
+    Attributes:
+        text: all words of it; those of the final answer only, where the service marks them.
+        pictures: in the order of the output.
+        truncated: the model was stopped before its end.
+        model: the model that answered.
+        usage: in the project's shape (reference 11).
+        skipped: types of output items that are not understood.
+    """
+
+    response_id: str
+    text: str
+    pictures: tuple[Picture, ...]
+    truncated: bool
+    model: str | None
+    usage: dict[str, Any]
+    skipped: tuple[str, ...]
+
+
+def read_response(
+    response: Mapping[str, Any], *, picture_wanted: bool, image_model: str | None = None
+) -> Answer | None:
+    """What a response object says.
+
+    Args:
+        response: the object, whatever its members are.
+        picture_wanted: the request left the model no choice but to make a picture, so that words instead of one are a
+            refusal.
+        image_model: the image model asked for, for the usage.
+
+    Returns:
+        the answer, or None while there is none yet.
+
+    Raises:
+        Refused: the service declined, in one of its many ways.
+        ServiceError: it failed, was cancelled, or ended without what was asked for.
+    """
+    items = [item for item in _list(response.get("output")) if isinstance(item, dict)]
+    match response.get("status"):
+        case "failed":
+            raise failed_response(response.get("error"))
+        case "cancelled":
+            raise ServiceError("the response was cancelled at OpenAI", code="cancelled", retry=False)
+        case "completed":
+            return _answer(response, items, picture_wanted, image_model, stopped=None)
+        case "incomplete":
+            details = response.get("incomplete_details")
+            reason = str(details.get("reason") or "unknown") if isinstance(details, dict) else "unknown"
+            return _answer(response, items, picture_wanted, image_model, stopped=reason)
+        case None if items:  # odd proxies leave the status out
+            return _answer(response, items, picture_wanted, image_model, stopped=None)
+        case _:
+            return None
+
+
+def _answer(
+    response: Mapping[str, Any],
+    items: list[dict[str, Any]],
+    picture_wanted: bool,
+    image_model: str | None,
+    *,
+    stopped: str | None,
+) -> Answer:
+    pictures = tuple(_pictures(items))
+    text = _text(items)
+    if stopped == "content_filter":
+        raise Refused("OpenAI's content filter stopped the answer", reason="safety_filter", code="content_filter")
+    if not pictures:
+        _raise_refusal(items)
+        if picture_wanted:
+            raise _no_picture(text, stopped)
+        if not text:
+            raise _nothing(items, stopped)
+    return Answer(
+        response_id=str(response.get("id") or ""),
+        text=text,
+        pictures=pictures,
+        truncated=stopped is not None,
+        model=_text_or_none(response.get("model")),
+        usage=usage(response, image_model),
+        skipped=tuple(sorted({str(i.get("type")) for i in items} - {"message", "reasoning", "image_generation_call"})),
+    )
+
+
+def _pictures(items: list[dict[str, Any]]) -> Iterator[Picture]:
+    """Pictures by their ``result``: their status often still says ``generating`` when all is done."""
+    for item in items:
+        if item.get("type") == "image_generation_call" and isinstance(item.get("result"), str) and item["result"]:
+            yield Picture(
+                data=item["result"],
+                media_type=_MEDIA_TYPES.get(str(item.get("output_format"))),
+                revised_prompt=_text_or_none(item.get("revised_prompt")),
+                size=_text_or_none(item.get("size")),
+                quality=_text_or_none(item.get("quality")),
+            )
+
+
+def _parts(items: list[dict[str, Any]], type: str, field: str) -> list[str]:
+    """The texts of all content parts of a type, of final answers only where messages say which those are."""
+    messages = [item for item in items if item.get("type") == "message"]
+    final = [message for message in messages if message.get("phase") == "final_answer"]
+    return [
+        part[field]
+        for message in final or messages
+        for part in _list(message.get("content"))
+        if isinstance(part, dict) and part.get("type") == type and isinstance(part.get(field), str)
+    ]
+
+
+def _text(items: list[dict[str, Any]]) -> str:
+    return "\n".join(_parts(items, "output_text", "text")).strip()
+
+
+def _raise_refusal(items: list[dict[str, Any]]) -> None:
+    for item in items:
+        error = item.get("error")
+        if item.get("type") == "image_generation_call" and isinstance(error, dict):
+            raise failed_response(error)
+    refusals = _parts(items, "refusal", "refusal")
+    if refusals:
+        raise refusal({}, f"the model refused: {_quote(' '.join(refusals))}")
+
+
+def _no_picture(text: str, stopped: str | None) -> ServiceError:
+    if stopped is not None:
+        return ServiceError(
+            f"OpenAI stopped ({stopped}) before there was a picture; the same request would stop again",
+            type="response_error",
+            reason="missing_expected_data",
+            retry=False,
+        )
+    if text:
+        return Refused(f"the model answered in words instead of making a picture: {_quote(text)}", code="no_image")
+    return ServiceError(
+        "OpenAI completed the response with neither a picture nor words",
+        type="response_error",
+        reason="missing_expected_data",
+    )
+
+
+def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
+    calls = sorted({str(item.get("name")) for item in items if item.get("type") == "function_call"})
+    if calls:
+        return ServiceError(
+            f"the model wants to call functions ({', '.join(calls)[:_QUOTED]}), which this connector does not run",
+            type="validation_error",
+            reason="unsupported_operation",
+            retry=False,
+        )
+    if stopped is not None:
+        return ServiceError(
+            f"OpenAI stopped ({stopped}) before there was an answer; the same request would stop again",
+            type="response_error",
+            reason="missing_expected_data",
+            retry=False,
+        )
+    kinds = ", ".join(sorted({str(item.get("type")) for item in items})) or "nothing"
+    return ServiceError(
+        f"OpenAI completed the response without words or a picture; its output was: {kinds[:_QUOTED]}",
+        type="response_error",
+        reason="missing_expected_data",
+    )
+
+
+def usage(response: Mapping[str, Any], image_model: str | None = None) -> dict[str, Any]:
+    """Tokens in the project's shape (reference 11): None where the service said nothing, never a guessed 0."""
+    said = _object(response.get("usage"))
+    image = _object(_object(response.get("tool_usage")).get("image_gen"))
+    counts: dict[str, Any] = {name: _count(said, name) for name in ("input_tokens", "output_tokens", "total_tokens")}
+    for name, details in (("cached_tokens", "input_tokens_details"), ("reasoning_tokens", "output_tokens_details")):
+        found = _count(_object(said.get(details)), name)
+        if found is not None:
+            counts[name] = found
+    counts["image"] = {name: _count(image, name) for name in ("input_tokens", "output_tokens")} if image else None
+    return counts | {"model": _text_or_none(response.get("model")), "image_model": image_model}
+
+
+def _count(said: Mapping[str, Any], name: str) -> int | None:
+    value = said.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _quote(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,146 @@
+"""One socket for all jobs of a connector: a reader that hands each message to its job, and reconnects by itself."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+import trio
+
+from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.protocols.websocket import Socket
+from emp_trio.retry import backoff
+
+E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
+
+log = structlog.get_logger(__name__)
+
+
+class Receiver(Protocol[E_contra]):
+    """What a job gives the reader. Neither call may block."""
+
+    def take(self, event: E_contra) -> None:
+        """A message for this job."""
+
+    def lost(self, error: ServiceError) -> None:
+        """The socket is gone, and with it what the job was waiting for."""
+
+
+class SharedSocket(Generic[E]):
+    """A socket that is kept open, and a table of the jobs that wait for its messages.
+
+    Args:
+        open_socket: opens the socket.
+        decode: a message as (id of its job, event); None for an id or an event that is of no interest. Pure.
+        delay: seconds before the first reconnect, doubled for each further one, less a random half.
+        cap: the longest such pause.
+
+    Its owner runs :meth:`keep_open` in a nursery of its own.
+    """
+
+    def __init__(
+        self,
+        open_socket: Callable[[], AbstractAsyncContextManager[Socket]],
+        decode: Callable[[str | bytes], tuple[str | None, E | None]],
+        *,
+        delay: float,
+        cap: float,
+    ) -> None:
+        self._open_socket = open_socket
+        self._decode = decode
+        self._delay = delay
+        self._cap = cap
+        self._socket: Socket | None = None
+        self._opened = trio.Event()
+        self._receivers: dict[str, Receiver[E]] = {}
+        self._error: EmpTrioError | None = None
+
+    async def keep_open(self) -> None:
+        """Hold the socket open until cancelled. Every job is told at once when it is lost."""
+        failed = 0
+        while True:
+            try:
+                async with self._open_socket() as socket:
+                    failed = 0
+                    self._error = None
+                    self._socket = socket
+                    self._opened.set()
+                    async for message in socket.messages():
+                        self._hand_over(message)
+                self._error = ServiceError(
+                    "the service closed the socket", type="network_error", reason="connection_failed"
+                )
+            except EmpTrioError as error:
+                self._error = error
+            finally:
+                self._socket = None
+                self._opened = trio.Event()
+            failed += 1
+            pause = backoff(failed, base=self._delay, cap=self._cap, jitter=0.5, random=random.random())
+            log.warning(
+                "socket lost", error=self._error.message, jobs=len(self._receivers), reconnect_in=round(pause, 2)
+            )
+            self._tell_all(self._error.message)
+            await trio.sleep(pause)
+
+    async def socket(self, wait: float) -> Socket:
+        """The open socket.
+
+        Args:
+            wait: seconds to wait for it.
+
+        Raises:
+            ServiceError: there is none; says why the latest one ended. Nothing was sent.
+        """
+        with trio.move_on_after(wait):
+            while self._socket is None:
+                await self._opened.wait()
+        if self._socket is None:
+            why = self._error.message if self._error is not None else "the handshake did not finish"
+            raise ServiceError(
+                f"no socket after waiting {wait:.3g} s: {why}", type="network_error", reason="connection_failed"
+            )
+        return self._socket
+
+    @property
+    def trouble(self) -> str:
+        """Why the socket is not open; empty while it is."""
+        if self._socket is not None:
+            return ""
+        return self._error.message if self._error is not None else "not connected yet"
+
+    @contextmanager
+    def receiving(self, id: str, receiver: Receiver[E]) -> Iterator[None]:
+        """Hand messages of the job ``id`` to ``receiver`` inside the block."""
+        if id in self._receivers:
+            raise ServiceError(f"the job {id} is already running on this socket", retry=False)
+        self._receivers[id] = receiver
+        try:
+            yield
+        finally:
+            del self._receivers[id]
+
+    def _hand_over(self, message: str | bytes) -> None:
+        job_id, event = self._decode(message)
+        if event is None:
+            return
+        receiver = self._receivers.get(job_id) if job_id is not None else None
+        if receiver is None:
+            log.debug("a message for a job that is not waiting", job=job_id)
+        else:
+            receiver.take(event)
+
+    def _tell_all(self, why: str) -> None:
+        for receiver in list(self._receivers.values()):
+            receiver.lost(
+                ServiceError(
+                    f"the socket was lost while the job was running: {why}",
+                    type="network_error",
+                    reason="connection_failed",
+                    maybe_started=True,
+                )
+            )

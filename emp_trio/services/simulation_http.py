@@ -1,0 +1,179 @@
+"""The connector of the simulated HTTP service: submit, poll, fetch the picture (connector reference 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
+from emp_trio.services.upstream import run_upstream
+from emp_trio.settings import Env
+
+
+class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
+    """Jobs of the simulated HTTP service.
+
+    The picture of a job is saved where ``payload.save_assets`` is true. A simulation found under the id that an earlier
+    attempt remembered is adopted instead of being started again.
+    """
+
+    service_type: ClassVar[str] = "simulation"
+    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of the HTTP simulation; ``cleanup_timeout`` bounds the upstream cancel, in seconds."""
+
+        http: Annotated[HttpSettings, Env(base_url="${SIMULATION_HTTP_URL:-http://localhost:8299}")]
+        polling: PollingSettings = PollingSettings(interval=1.0, attempts=120)
+        simulation: SimulationSettings = SimulationSettings()
+        cleanup_timeout: float = 5.0
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            ServiceError: the service failed the job, cancelled it, or is out of reach.
+            AssetError: the picture could not be saved.
+            trio.Cancelled: after the simulation was cancelled upstream, where ``progress.stop_upstream`` says so.
+        """
+        request = {
+            "job_id": job.id,
+            "job_type": job.type,
+            "payload": job.payload,
+            "simulation_config": self.settings.simulation.config(),
+        }
+
+        async def start() -> str:
+            progress.report(5, "submitting the simulation")
+            return _simulation_id((await self.request("POST", "/process", json=request)).json())
+
+        simulation_id, entry = await run_upstream(
+            job,
+            progress,
+            key="simulation_id",
+            usable=self._usable,
+            start=start,
+            wait=lambda found: self._finished(found, progress),
+            cancel=lambda found: self.request("POST", f"/cancel/{found}", idempotent=True, expect="any"),
+            grace=self.settings.cleanup_timeout,
+        )
+        saved = await self._save_pictures(entry, job, progress) if wants_assets(job) else []
+        progress.report(100, "simulation completed")
+        return _result(job, simulation_id, entry, saved, request)
+
+    async def health(self) -> Health:
+        """Ask the service's health endpoint."""
+        try:
+            await self.request("GET", "/health", expect="any", retries=0)
+        except ServiceError as error:
+            return Health(healthy=False, detail=error.message)
+        return Health(healthy=True)
+
+    async def _usable(self, simulation_id: str) -> bool:
+        try:
+            answer = await self.request("GET", f"/history/{simulation_id}")
+        except ServiceError as error:
+            if error.status == 404:
+                return False
+            raise
+        return _entry(answer.json(), simulation_id).get("status") not in ("error", "cancelled")
+
+    async def _finished(self, simulation_id: str, progress: ProgressReporter) -> tuple[str, Mapping[str, Any]]:
+        async def look() -> tuple[str, Mapping[str, Any]] | None:
+            answer = await self.request("GET", f"/history/{simulation_id}", retries=0)
+            entry = _entry(answer.json(), simulation_id)
+            _raise_failure(entry, simulation_id)
+            if entry.get("status") == "success":
+                return simulation_id, entry
+            if isinstance(done := entry.get("progress"), int | float):
+                progress.report(
+                    5 + 0.9 * min(max(done, 0), 100),
+                    f"simulating, {done:.0f} %",
+                    step=f"step {entry.get('step')}",
+                    total_steps=self.settings.simulation.steps,
+                )
+            return None
+
+        return await self.poll(look, hint=f"simulation {simulation_id}")
+
+    async def _save_pictures(self, entry: Mapping[str, Any], job: Job, progress: ProgressReporter) -> list[SavedAsset]:
+        saved = []
+        for index, picture in enumerate(_pictures(entry)):
+            answer = await self.request("GET", "/view", params=picture, expect="any")
+            media_type = answer.headers.get("content-type")
+            saved.append(await self.save_asset(answer.body, job, progress, media_type=media_type, index=index))
+        return saved
+
+
+def _simulation_id(answer: Any) -> str:
+    found = answer.get("simulation_id") or answer.get("prompt_id") if isinstance(answer, dict) else None
+    if not isinstance(found, str):
+        raise ServiceError(
+            "the simulated service accepted a job without giving it a simulation_id",
+            type="response_error",
+            reason="missing_expected_data",
+            maybe_started=True,
+        )
+    return found
+
+
+def _entry(answer: Any, simulation_id: str) -> Mapping[str, Any]:
+    """The job's entry in a history answer; empty while the service has nothing to say."""
+    entry = answer.get(simulation_id) if isinstance(answer, dict) else None
+    return entry if isinstance(entry, dict) else {}
+
+
+def _raise_failure(entry: Mapping[str, Any], simulation_id: str) -> None:
+    match entry.get("status"):
+        case "error":
+            raise ServiceError(
+                f"simulation {simulation_id} failed: {str(entry.get('error') or 'no reason given')[:500]}",
+                retry=entry.get("retryable") is not False,
+            )
+        case "cancelled":
+            raise ServiceError(f"simulation {simulation_id} was cancelled in the service", retry=False)
+
+
+def _pictures(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where to find each picture, as parameters of ``/view``."""
+    outputs = entry.get("outputs")
+    images = outputs.get("images") if isinstance(outputs, dict) else None
+    found = [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+    return [{k: str(image[k]) for k in ("filename", "subfolder", "type") if k in image} for image in found]
+
+
+def _result(
+    job: Job, simulation_id: str, entry: Mapping[str, Any], saved: list[SavedAsset], request: dict[str, Any]
+) -> JobResult:
+    seconds = entry.get("execution_time")
+    results = entry.get("results")
+    data = result_data(
+        job,
+        simulation_id=simulation_id,
+        steps=request["simulation_config"]["steps"],
+        processing_time_ms=seconds * 1000 if isinstance(seconds, int | float) else 0,
+        results=results if isinstance(results, dict) else {},
+    )
+    data["outputs"] = entry.get("outputs")
+    return JobResult(
+        success=True,
+        data=data | (asset_data(saved[0]) if saved else {}),
+        metadata={"saved_asset": saved_asset(saved[0])} if saved else {},
+        output_files=tuple(asset.output_file() for asset in saved),
+        service_metadata={
+            "service_version": "simulation-http",
+            "service_type": SimulationHttpConnector.service_type,
+            "service_job_id": simulation_id,
+        },
+        raw_request_payload=request | {"payload": data["job_payload"]},
+    )

@@ -1,0 +1,93 @@
+"""Messages of the simulated WebSocket service as values (connector reference 3.3). Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+_MOST: Final = 10**15  # a larger number, infinity and nan are no progress and no time
+
+
+class Progressed(msgspec.Struct, frozen=True):
+    """How far a job is, 0 to 100."""
+
+    percent: float
+    total_steps: int = 0
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """A finished job; ``pictures`` are (base64, media type)."""
+
+    simulation_id: str
+    results: dict[str, Any]
+    output_url: str | None
+    processing_time_ms: float
+    pictures: tuple[tuple[str, str | None], ...] = ()
+
+
+class Failed(msgspec.Struct, frozen=True):
+    """A job that ended without a result."""
+
+    message: str
+    retryable: bool
+
+
+Event: TypeAlias = Progressed | Completed | Failed
+
+
+def decode(message: str | bytes) -> tuple[str | None, Event | None]:
+    """A message as (id of its job, event). The event is None for what says nothing about the end or the progress of a
+    job: greetings, answers to questions, unknown types, and anything that is not a JSON object."""
+    try:
+        fields = msgspec.json.decode(message, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None, None
+    job_id = next((str(fields[key]) for key in ("job_id", "jobId", "id") if fields.get(key)), None)
+    match fields.get("type"):
+        case "simulation_progress":
+            return job_id, _progressed(fields)
+        case "simulation_complete":
+            return job_id, _completed(fields)
+        case "simulation_error" | "error":
+            return job_id, Failed(_reason(fields), fields.get("retryable") is not False)
+        case "simulation_cancelled":
+            return job_id, Failed(f"cancelled in the service: {_reason(fields)}", False)
+        case _:
+            return job_id, None
+
+
+def _reason(fields: dict[str, Any]) -> str:
+    return str(fields.get("error") or fields.get("message") or "no reason given")[:500]
+
+
+def _progressed(fields: dict[str, Any]) -> Progressed | None:
+    percent, step, steps = _number(fields, "progress"), _number(fields, "current_step"), _number(fields, "total_steps")
+    if percent is None and step is not None and steps:
+        percent = 100 * step / steps
+    if percent is None:
+        return None
+    return Progressed(min(max(percent, 0.0), 100.0), int(steps or 0))
+
+
+def _completed(fields: dict[str, Any]) -> Completed:
+    results, outputs, url = fields.get("results"), fields.get("outputs"), fields.get("output_url")
+    images = outputs.get("images") if isinstance(outputs, dict) else None
+    return Completed(
+        simulation_id=str(fields.get("simulation_id") or ""),
+        results=results if isinstance(results, dict) else {},
+        output_url=url if isinstance(url, str) else None,
+        processing_time_ms=_number(fields, "processing_time_ms") or 0.0,
+        pictures=tuple(
+            (image["data"], image["mime_type"] if isinstance(image.get("mime_type"), str) else None)
+            for image in (images if isinstance(images, list) else [])
+            if isinstance(image, dict) and isinstance(image.get("data"), str)
+        ),
+    )
+
+
+def _number(fields: dict[str, Any], name: str) -> float | None:
+    value = fields.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
+        return None
+    return float(value)

@@ -1,0 +1,177 @@
+"""The connector of the simulated WebSocket service: all jobs on one socket (connector reference 3.3)."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import structlog
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
+from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.services.shared_socket import SharedSocket
+from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
+from emp_trio.services.simulation_messages import Completed, Event, Failed, Progressed, decode
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+
+class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
+    """Jobs of the simulated WebSocket service.
+
+    The picture of a job is saved where ``payload.save_assets`` is true. The service ends the jobs of a socket that
+    closes, so there is nothing for a next attempt to adopt: a lost socket fails its jobs at once, as worth a retry.
+    """
+
+    service_type: ClassVar[str] = "simulation-websocket"
+    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of the WebSocket simulation.
+
+        Attributes:
+            reconnect_delay: seconds before the first reconnect, doubled up to ``reconnect_cap``.
+            cleanup_timeout: seconds that the upstream cancel may take.
+        """
+
+        websocket: Annotated[WebSocketSettings, Env(url="${SIMULATION_WEBSOCKET_URL:-ws://localhost:8399}")]
+        simulation: SimulationSettings = SimulationSettings()
+        reconnect_delay: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+        reconnect_cap: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+        cleanup_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+
+    _shared: SharedSocket[Event]
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Keep the socket open while the connector is."""
+        self._shared = SharedSocket(
+            self.open_socket, decode, delay=self.settings.reconnect_delay, cap=self.settings.reconnect_cap
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._shared.keep_open)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            ServiceError: the service failed the job or cancelled it, or the socket was lost.
+            AssetError: the picture could not be saved.
+            trio.Cancelled: after the simulation was cancelled upstream, where ``progress.stop_upstream`` says so.
+        """
+        wire_id = f"{job.id}-{job.attempt}"  # messages of an earlier attempt are none of this one's business
+        request = {
+            "type": "simulation_job",
+            "job_id": wire_id,
+            "job_type": job.type,
+            "payload": job.payload,
+            "config": self.settings.simulation.config(),
+            "timestamp": _now(),
+        }
+        waiting = _Waiting(progress)
+        with self._shared.receiving(wire_id, waiting):
+            progress.report(5, "submitting the simulation")
+            socket = await self._shared.socket(self.settings.websocket.handshake_timeout)
+            try:
+                await socket.send_json(request)
+                completed = await waiting.outcome()
+            except trio.Cancelled:
+                if progress.stop_upstream:
+                    await self._cancel(wire_id)
+                raise
+        saved = await self._save_pictures(completed, job, progress) if wants_assets(job) else []
+        progress.report(100, "simulation completed")
+        return self._result(job, completed, saved, request)
+
+    async def health(self) -> Health:
+        """Whether the socket is open."""
+        await trio.lowlevel.checkpoint()
+        trouble = self._shared.trouble
+        return Health(healthy=not trouble, detail=trouble)
+
+    async def _cancel(self, wire_id: str) -> None:
+        with trio.move_on_after(self.settings.cleanup_timeout, shield=True):
+            try:
+                socket = await self._shared.socket(0)
+                await socket.send_json({"type": "cancel_simulation", "job_id": wire_id, "timestamp": _now()})
+            except ServiceError as error:  # a socket that is gone has ended the job by itself
+                log.warning("upstream cancel failed", job=wire_id, error=error.message)
+
+    async def _save_pictures(self, completed: Completed, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
+        saved = []
+        for index, (data, media_type) in enumerate(completed.pictures):
+            saved.append(await self.save_asset(data, job, progress, media_type=media_type, index=index))
+        return saved
+
+    def _result(self, job: Job, completed: Completed, saved: list[SavedAsset], request: dict[str, Any]) -> JobResult:
+        data = result_data(
+            job,
+            simulation_id=completed.simulation_id,
+            steps=self.settings.simulation.steps,
+            processing_time_ms=completed.processing_time_ms,
+            results=completed.results,
+        )
+        data["output_url"] = completed.output_url
+        return JobResult(
+            success=True,
+            data=data | (asset_data(saved[0]) if saved else {}),
+            metadata={"saved_asset": saved_asset(saved[0])} if saved else {},
+            output_files=tuple(asset.output_file() for asset in saved),
+            service_metadata={
+                "service_version": "simulation-websocket",
+                "service_type": self.service_type,
+                "service_job_id": completed.simulation_id,
+            },
+            raw_request_payload=request | {"payload": data["job_payload"]},
+        )
+
+
+class _Waiting:
+    """A job that waits for its last message."""
+
+    def __init__(self, progress: ProgressReporter) -> None:
+        self._progress = progress
+        self._ended = trio.Event()
+        self._outcome: Completed | ServiceError | None = None
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Progressed():
+                self._progress.report(
+                    5 + 0.9 * event.percent, f"simulating, {event.percent:.0f} %", total_steps=event.total_steps
+                )
+            case Failed():
+                self._end(ServiceError(f"the simulation failed: {event.message}", retry=event.retryable))
+            case Completed():
+                self._end(event)
+
+    def lost(self, error: ServiceError) -> None:
+        self._end(error)
+
+    async def outcome(self) -> Completed:
+        await self._ended.wait()
+        if isinstance(self._outcome, ServiceError):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def _end(self, outcome: Completed | ServiceError) -> None:
+        if self._outcome is None:  # the first word counts: a service may still say that a cancelled job is cancelled
+            self._outcome = outcome
+            self._ended.set()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat()

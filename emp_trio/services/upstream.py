@@ -1,0 +1,104 @@
+"""Work that runs in a service under an id: started once, remembered, adopted by a next attempt, stopped when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+import trio
+
+from emp_trio.errors import EmpTrioError
+from emp_trio.jobs import Job
+from emp_trio.progress import ProgressReporter
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+async def run_upstream(
+    job: Job,
+    progress: ProgressReporter,
+    *,
+    key: str,
+    usable: Callable[[str], Awaitable[bool]],
+    start: Callable[[], Awaitable[str]],
+    wait: Callable[[str], Awaitable[T]],
+    cancel: Callable[[str], Awaitable[object]],
+    grace: float,
+) -> T:
+    """Start work in a service, or adopt it, and wait for its end.
+
+    The id is remembered before anything else happens. A cancel that arrives while ``start`` is under way doesn't tear
+    it in two (the id of work that is already running and paid for would be lost): it only limits the time that is left.
+
+    Args:
+        key: name of the id in the checkpoint.
+        usable: whether work that an earlier attempt remembered is still worth waiting for; if not, new work is
+            started.
+        start: one short call, with a time limit of its own, that starts the work and returns its id.
+        wait: waits for the work's end and returns what the caller wants of it.
+        cancel: stops the work upstream.
+        grace: seconds that ``start`` still has after a cancel, and that ``cancel`` has.
+
+    Raises:
+        trio.Cancelled: after the work was stopped upstream, where ``progress.stop_upstream`` says so, or where its id
+            could not be remembered: nobody could adopt it.
+        Exception: whatever ``start``, ``wait`` or the reporter raise.
+    """
+    found = (job.checkpoint or {}).get(key)
+    work: str | None = found if isinstance(found, str) and found else None
+    remembered = work is not None
+
+    async def begin() -> None:
+        nonlocal work, remembered
+        remembered = False
+        work = await start()
+        await progress.remember({key: work})
+        remembered = True
+
+    try:
+        if work is not None and not await usable(work):
+            work = None
+        if work is None:
+            await _uninterrupted(begin, grace=grace)
+        assert work is not None, "start returned no id"
+        return await wait(work)
+    except BaseException as error:
+        if work is not None and (not remembered or (isinstance(error, trio.Cancelled) and progress.stop_upstream)):
+            await _stop(cancel, work, grace)
+        raise
+
+
+async def _stop(cancel: Callable[[str], Awaitable[object]], work: str, grace: float) -> None:
+    with trio.move_on_after(grace, shield=True) as scope:
+        try:
+            await cancel(work)
+        except EmpTrioError as error:  # the attempt ends for another reason, which matters more
+            log.warning("work could not be stopped upstream", id=work, error=error.message)
+    if scope.cancelled_caught:
+        log.warning("work could not be stopped upstream in time", id=work, seconds=grace)
+
+
+async def _uninterrupted(call: Callable[[], Awaitable[None]], *, grace: float) -> None:
+    """Run ``call`` to its end; a cancel from outside limits its time to ``grace`` and is raised after it."""
+    failed: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope(shield=True) as scope:
+            nursery.start_soon(_shorten, scope, grace)
+            try:
+                await call()
+            except Exception as error:  # noqa: BLE001 - raised again below, outside the nursery, so that it comes alone
+                failed = error
+        nursery.cancel_scope.cancel()
+    if failed is not None:
+        raise failed
+
+
+async def _shorten(scope: trio.CancelScope, grace: float) -> None:
+    """Limit ``scope`` once this task is cancelled."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        scope.deadline = trio.current_time() + grace

@@ -1,0 +1,171 @@
+"""One generation of the fake OpenAI: its script, and the response object it is at any moment. A function of time."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from emp_trio.testing.png import make_png
+
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a generation goes.
+
+    Attributes:
+        queued: seconds in status ``queued``.
+        seconds: seconds in status ``in_progress`` after that.
+        status: how it ends.
+        error: ``error`` of a failed response (``code`` and ``message``).
+        incomplete_reason: ``incomplete_details.reason`` of an incomplete one.
+        text: words of the answer; by default there are some where there is no picture.
+        refusal: a ``refusal`` part in place of text.
+        images: pictures made where the request has the image tool.
+        image_bytes: exact size of a picture.
+        image_error: ``error`` of the picture's item, which then has no picture.
+        extra: further items of ``output``, before the rest.
+    """
+
+    queued: Seconds = 0.0
+    seconds: Seconds = 0.05
+    status: Literal["completed", "failed", "incomplete", "cancelled"] = "completed"
+    error: dict[str, Any] | None = None
+    incomplete_reason: str = "max_output_tokens"
+    text: str | None = None
+    refusal: str | None = None
+    images: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
+    image_bytes: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
+    image_error: dict[str, Any] | None = None
+    extra: list[dict[str, Any]] = []
+
+
+class Generation(msgspec.Struct, kw_only=True):
+    """A response of the service.
+
+    ``began`` and ``cancelled`` are times of the service's clock in seconds, ``created_at`` is seconds since the epoch.
+    """
+
+    id: str
+    body: dict[str, Any]
+    script: Script
+    began: float
+    created_at: float
+    cancelled: float | None = None
+    finished: bool = False
+
+    def status(self, now: float) -> str:
+        """The response's status at ``now``."""
+        if self.cancelled is not None:
+            return "cancelled"
+        if self.finished or now >= self.began + self.script.queued + self.script.seconds:
+            return self.script.status
+        return "queued" if now < self.began + self.script.queued else "in_progress"
+
+    def ran(self, now: float) -> bool:
+        """Whether it got as far as to cost money."""
+        until = now if self.cancelled is None else self.cancelled
+        return self.finished or until >= self.began + self.script.queued
+
+    def cancel(self, now: float) -> None:
+        """Cancel it; a finished one stays what it is."""
+        if self.status(now) in ("queued", "in_progress"):
+            self.cancelled = now
+
+    def response(self, now: float) -> dict[str, Any]:
+        """The response object at ``now`` (reference 4.3)."""
+        status = self.status(now)
+        ended = status in ("completed", "incomplete")
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": self.created_at,
+            "completed_at": self.created_at + (now - self.began) if status == "completed" else None,
+            "status": status,
+            "error": self._error() if status == "failed" else None,
+            "incomplete_details": {"reason": self.script.incomplete_reason} if status == "incomplete" else None,
+            "model": f"{self.body['model']}-2026-09-01",
+            "output": self._output() if ended else [],
+            "usage": self._usage() if ended else None,
+            "tool_usage": {"image_gen": _IMAGE_USAGE} if ended and self._pictures() else None,
+            "background": bool(self.body.get("background")),
+            "store": self.body.get("store", True),
+            "metadata": self.body.get("metadata") or {},
+            "tools": self.body.get("tools", []),
+            "tool_choice": self.body.get("tool_choice", "auto"),
+            "parallel_tool_calls": True,
+            "instructions": self.body.get("instructions"),
+        }
+
+    def _error(self) -> dict[str, Any]:
+        return self.script.error or {"code": "server_error", "message": "The server had an error."}
+
+    def _tool(self) -> dict[str, Any] | None:
+        tools = self.body.get("tools", [])
+        return next((tool for tool in tools if tool["type"] == "image_generation"), None)
+
+    def _pictures(self) -> int:
+        return self.script.images if self._tool() is not None and self.script.image_error is None else 0
+
+    def _output(self) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = [{"id": f"rs_{self.id}", "type": "reasoning", "summary": []}, *self.script.extra]
+        items += [self._image_item(index) for index in range(self._pictures())]
+        if self.script.image_error is not None:
+            error = {"type": "image_generation_user_error"} | self.script.image_error
+            failed = {"id": f"ig_{self.id}", "type": "image_generation_call", "status": "failed", "result": None}
+            items.append(failed | {"error": error})
+        content: list[dict[str, Any]] = []
+        if self.script.refusal is not None:
+            content.append({"type": "refusal", "refusal": self.script.refusal})
+        elif self.script.text is not None:
+            content += (
+                [{"type": "output_text", "text": self.script.text, "annotations": []}] if self.script.text else []
+            )
+        elif len(items) == 1:
+            content.append({"type": "output_text", "text": f"A fake answer to {self.id}.", "annotations": []})
+        if content:
+            items.append(
+                {
+                    "id": f"msg_{self.id}",
+                    "type": "message",
+                    "role": "assistant",
+                    "status": "completed",
+                    "content": content,
+                }
+            )
+        return items
+
+    def _image_item(self, index: int) -> dict[str, Any]:
+        tool = self._tool() or {}
+        picture = make_png(seed=index + len(str(self.body.get("input"))), size=self.script.image_bytes)
+        return {
+            "id": f"ig_{self.id}_{index}",
+            "type": "image_generation_call",
+            "status": "generating",  # a finished response often still says so (reference 7)
+            "result": base64.b64encode(picture).decode(),
+            "revised_prompt": f"A fake picture of: {str(self.body.get('input'))[:80]}",
+            "action": "generate",
+            "background": "opaque",
+            "output_format": "png",  # whatever was asked for: a PNG is what it makes
+            "quality": tool.get("quality", "auto"),
+            "size": tool.get("size", "auto"),
+        }
+
+    def _usage(self) -> dict[str, Any]:
+        return {
+            "input_tokens": 20,
+            "input_tokens_details": {"cached_tokens": 4},
+            "output_tokens": 30,
+            "output_tokens_details": {"reasoning_tokens": 10},
+            "total_tokens": 50,
+        }
+
+
+_IMAGE_USAGE = {
+    "input_tokens": 15,
+    "input_tokens_details": {"text_tokens": 15, "image_tokens": 0},
+    "output_tokens": 1056,
+    "total_tokens": 1071,
+}

@@ -1,0 +1,200 @@
+"""What the API accepts: every request of ``POST /responses`` against the reference (4.1, 4.2, 7, 16). Pure.
+
+Two kinds of findings: an error is what the real service answers with a 400; a violation is what it may well let pass
+today but nobody has documented.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+_BOOL: Final = (bool, type(None))
+_INT: Final = (int, type(None))
+_NUMBER: Final = (int, float, type(None))
+_TEXT: Final = (str, type(None))
+_OBJECT: Final = (dict, type(None))
+
+FIELDS: Final[dict[str, tuple[type, ...]]] = {
+    "model": (str,),
+    "input": (str, list),
+    "instructions": _TEXT,
+    "background": _BOOL,
+    "background_options": _OBJECT,
+    "store": _BOOL,
+    "stream": _BOOL,
+    "stream_options": _OBJECT,
+    "tools": (list,),
+    "tool_choice": (str, dict),
+    "max_output_tokens": _INT,
+    "max_tool_calls": _INT,
+    "parallel_tool_calls": _BOOL,
+    "temperature": _NUMBER,
+    "top_p": _NUMBER,
+    "reasoning": _OBJECT,
+    "text": _OBJECT,
+    "include": (list, type(None)),
+    "metadata": _OBJECT,
+    "previous_response_id": _TEXT,
+    "conversation": (str, dict, type(None)),
+    "prompt_cache_key": _TEXT,
+    "prompt_cache_options": _OBJECT,
+    "safety_identifier": _TEXT,
+    "service_tier": _TEXT,
+    "truncation": _TEXT,
+    "top_logprobs": _INT,
+    "moderation": (str, dict, type(None)),
+    "image": _OBJECT,
+    "context_management": (dict, list, type(None)),
+    "prompt": _OBJECT,
+    "user": _TEXT,
+}
+_IMAGE_TOOL: Final = frozenset(
+    "type model action size quality background output_format output_compression partial_images moderation "
+    "input_fidelity input_image_mask complexity frame_count frame_duration_ms svg".split()
+)
+_CHOICES: Final = {
+    "quality": ("auto", "low", "medium", "high", "xhigh", "max"),
+    "background": ("auto", "opaque", "transparent"),
+    "output_format": ("png", "jpeg", "webp", "gif", "svg"),
+    "moderation": ("auto", "low"),
+    "action": ("auto", "generate", "edit"),
+}
+_PARTS: Final = {
+    "input_text": frozenset(("type", "text")),
+    "input_image": frozenset(("type", "detail", "image_url", "file_id")),
+    "input_file": frozenset(("type", "file_id", "file_url", "file_data", "filename", "detail")),
+}
+RETIRED_IMAGE_MODELS: Final = frozenset(("dall-e-2", "dall-e-3", "gpt-image-1"))
+_GONE_TEXT_MODELS: Final = frozenset("gpt-4.1-nano o1 o3-mini o4-mini gpt-4 gpt-4-turbo gpt-3.5-turbo".split())
+_REASONING: Final = re.compile(r"gpt-[5-9]|o\d")
+_SIZE: Final = re.compile(r"auto|[1-9]\d{1,3}x[1-9]\d{1,3}")
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """A documented error of a request: HTTP 400 with this body."""
+
+    message: str
+    param: str | None = None
+    code: str | None = "invalid_value"
+    type: str = "invalid_request_error"
+
+
+def violations_of(body: dict[str, Any]) -> list[str]:
+    """Everything in a request that no reference documents."""
+    found = [f"undocumented field {name!r}" for name in body if name not in FIELDS]
+    if body.get("user") is not None:
+        found.append("user is deprecated: use safety_identifier")
+    for tool in _image_tools(body):
+        found += [f"undocumented option {name!r} of the image_generation tool" for name in tool.keys() - _IMAGE_TOOL]
+        if "model" not in tool:
+            found.append("the image_generation tool does not say its model")
+        if "input_fidelity" in tool and not str(tool.get("model")).startswith("gpt-image-1.5"):
+            found.append("input_fidelity must be left out")
+    for item in body["input"] if isinstance(body.get("input"), list) else []:
+        if isinstance(item, dict) and "role" in item and item.get("type") != "message":
+            found.append("an input message without type: message")
+    if body.get("background") and body.get("store") is not True:
+        found.append("background without store: true")
+    return found
+
+
+def fault_of(body: dict[str, Any]) -> Fault | None:
+    """The first documented error of a request, or None."""
+    for name, types in FIELDS.items():
+        if name in body and (not isinstance(body[name], types) or (bool not in types and isinstance(body[name], bool))):
+            return Fault(f"Invalid type for '{name}'.", name, "invalid_type")
+    return _model_fault(body) or _tool_fault(body) or _input_fault(body) or _other_fault(body)
+
+
+def _model_fault(body: dict[str, Any]) -> Fault | None:
+    model = body.get("model")
+    if not model:
+        return Fault("Missing required parameter: 'model'.", "model", "missing_required_parameter")
+    if "image" in model or model.startswith("dall-e"):
+        return Fault(f"The model '{model}' is not supported with the Responses API.", "model")
+    if model in _GONE_TEXT_MODELS:
+        return Fault(f"The model '{model}' does not exist or you do not have access to it.", "model", "model_not_found")
+    for name in ("temperature", "top_p"):
+        effort = (body.get("reasoning") or {}).get("effort")
+        if body.get(name) is not None and _REASONING.match(model) and effort != "none":
+            text = f"Unsupported parameter: '{name}' is not supported with this model."
+            return Fault(text, name, "unsupported_parameter")
+    return None
+
+
+def _tool_fault(body: dict[str, Any]) -> Fault | None:
+    tools = body.get("tools", [])
+    for index, tool in enumerate(tools):
+        if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
+            return Fault(f"Missing required parameter: 'tools[{index}].type'.", f"tools[{index}].type", None)
+    for tool in _image_tools(body):
+        if tool.get("model") in RETIRED_IMAGE_MODELS:
+            text = f"The model '{tool['model']}' does not exist."
+            return Fault(text, "model", "invalid_value", "image_generation_user_error")
+        for name, choices in _CHOICES.items():
+            if name in tool and tool[name] not in choices:
+                text = f"Invalid value: {tool[name]!r}. Supported values are: {', '.join(choices)}."
+                return Fault(text, f"tools[0].{name}")
+        if "size" in tool and not (isinstance(tool["size"], str) and _SIZE.fullmatch(tool["size"])):
+            return Fault(f"Invalid size {tool['size']!r}.", "size", "invalid_value", "image_generation_user_error")
+        compression = tool.get("output_compression")
+        if compression is not None:
+            if not isinstance(compression, int) or not 0 <= compression <= 100:
+                return Fault("output_compression must be from 0 to 100.", "tools[0].output_compression")
+            if compression != 100 and tool.get("output_format") not in ("jpeg", "webp"):
+                return Fault("output_compression needs jpeg or webp.", "tools[0].output_compression")
+        if tool.get("background") == "transparent" and tool.get("output_format", "png") not in ("png", "webp"):
+            return Fault("A transparent background needs png or webp.", "tools[0].background")
+        if tool.get("partial_images") and not body.get("stream"):
+            return Fault("partial_images needs stream.", "tools[0].partial_images")
+    choice = body.get("tool_choice", "auto")
+    if isinstance(choice, str) and choice not in ("none", "auto", "required"):
+        return Fault(f"Invalid value: {choice!r}.", "tool_choice")
+    if isinstance(choice, dict) and choice.get("type") not in {tool.get("type") for tool in tools}:
+        return Fault(f"Tool choice {choice.get('type')!r} not found in 'tools'.", "tool_choice")
+    return None
+
+
+def _input_fault(body: dict[str, Any]) -> Fault | None:
+    given = body.get("input")
+    if given is None and not body.get("previous_response_id") and not body.get("prompt"):
+        return Fault("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+    for i, item in enumerate(given if isinstance(given, list) else []):
+        if not isinstance(item, dict):
+            return Fault(f"Invalid type for 'input[{i}]'.", f"input[{i}]", "invalid_type")
+        content = item.get("content")
+        for j, part in enumerate(content if isinstance(content, list) else []):
+            where = f"input[{i}].content[{j}]"
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind not in _PARTS and kind != "output_text":
+                return Fault(f"Invalid value: {kind!r}. Supported values are: {', '.join(_PARTS)}.", f"{where}.type")
+            if kind == "input_image" and not isinstance(part.get("image_url", ""), str):
+                return Fault(f"Invalid type for '{where}.image_url'.", f"{where}.image_url", "invalid_type")
+            if kind in _PARTS and part.keys() - _PARTS[kind]:
+                extra = sorted(part.keys() - _PARTS[kind])[0]
+                return Fault(f"Unknown parameter: '{where}.{extra}'.", f"{where}.{extra}", "unknown_parameter")
+    return None
+
+
+def _other_fault(body: dict[str, Any]) -> Fault | None:
+    metadata = body.get("metadata") or {}
+    if len(metadata) > 16:
+        return Fault("metadata has more than 16 pairs.", "metadata", "object_above_max_properties")
+    for key, value in metadata.items():
+        if len(key) > 64 or not isinstance(value, str) or len(value) > 512:
+            return Fault(f"Invalid metadata '{key}'.", f"metadata.{key}"[:80])
+    if body.get("previous_response_id") and body.get("conversation"):
+        return Fault("Use previous_response_id or conversation, not both.", "conversation")
+    window = (body.get("background_options") or {}).get("completion_window", "soonest")
+    if window != "soonest" and (not body.get("background") or body.get("stream")):
+        return Fault("completion_window needs background and no stream.", "background_options.completion_window")
+    return None
+
+
+def _image_tools(body: dict[str, Any]) -> list[dict[str, Any]]:
+    tools = body.get("tools")
+    found = tools if isinstance(tools, list) else []
+    return [tool for tool in found if isinstance(tool, dict) and tool.get("type") == "image_generation"]
