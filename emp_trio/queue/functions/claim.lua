@@ -44,7 +44,7 @@ end
 local SETTLED = {completed = true, failed = true, cancelled = true}
 
 -- Looks at one pending id: 'match', 'no', 'gone' (with the reason why it was taken out).
-local function inspect(id, worker, now)
+local function inspect(id, worker, served, now)
   local f = redis.pcall('HMGET', 'job:' .. id, 'id', 'service_required', 'requirements', 'workflow_id', 'customer_id',
     'status', 'lease_worker', 'worker_id')
   if f.err then
@@ -67,7 +67,7 @@ local function inspect(id, worker, now)
     end
   end
   local verdict, why = verdict_of({service = f[2], requirements = f[3] or '', workflow = f[4] or '',
-    customer = f[5] or ''}, worker)
+    customer = f[5] or ''}, worker, served)
   if verdict == 'poison' then
     redis.call('ZREM', PENDING, id)
     local job = job_table(id)
@@ -80,10 +80,7 @@ end
 
 redis.register_function('emp_trio_claim', function(_, argv)
   local worker = cjson.decode(argv[1])
-  worker.services = {}
-  if type(worker.job_service_required_map) == 'table' then
-    for _, service in ipairs(worker.job_service_required_map) do worker.services[service] = true end
-  end
+  local served = served_types(worker)
   local machine, lease = argv[2], tonumber(argv[3])
   local rank, budget, repeated = tonumber(argv[4]), tonumber(argv[5]), argv[6] == '1'
   local now, jobs, dropped = clock(), {}, {}
@@ -107,7 +104,7 @@ redis.register_function('emp_trio_claim', function(_, argv)
     for _, id in ipairs(ids) do
       if slot > last then break end
       budget = budget - 1
-      local verdict, why = inspect(id, worker, now)
+      local verdict, why = inspect(id, worker, served, now)
       if verdict == 'match' then
         jobs[#jobs + 1] = take(id, argv[slot], machine, argv[slot + 1], lease, now)
         slot = slot + 2

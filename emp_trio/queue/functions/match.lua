@@ -1,5 +1,14 @@
--- Matching: may this machine's slots run that job? The fleet's rules (queue protocol 3.4), with its runtime errors
--- turned into the verdict 'poison' (3.5).
+-- Matching: may this machine's slots run that job? The fleet's rules (queue protocol 3.4) to the letter, false counting
+-- as absent as it does there, with its runtime errors turned into the verdict 'poison' (3.5).
+
+-- The job types a worker serves, as a set (rule 3).
+local function served_types(worker)
+  local served = {}
+  if type(worker.job_service_required_map) == 'table' then
+    for _, job_type in ipairs(worker.job_service_required_map) do served[job_type] = true end
+  end
+  return served
+end
 
 local function contains(list, value)
   for _, item in ipairs(list) do
@@ -8,39 +17,33 @@ local function contains(list, value)
   return false
 end
 
-local function is_object(value)
-  return type(value) == 'table' and #value == 0 and next(value) ~= nil
+local function is_array(value)
+  return type(value) == 'table' and (next(value) == nil or value[1] ~= nil)
 end
 
 -- Rule 9: required array within worker array, scalar in worker array, number at most, else equality.
 local function satisfies(want, have)
-  if have == nil or have == cjson.null then return false end
-  if type(want) == 'table' then
-    if type(have) ~= 'table' then return false end
+  if have == nil then return false end
+  if is_array(want) then
+    if not is_array(have) then return false end
     for _, item in ipairs(want) do
       if not contains(have, item) then return false end
     end
     return true
   end
-  if type(have) == 'table' then return contains(have, want) end
-  if type(want) == 'number' and type(have) == 'number' then return want <= have end
+  if is_array(have) then return contains(have, want) end
+  if type(want) == 'number' then return type(have) == 'number' and want <= have end
   return want == have
-end
-
-local function walk(worker, path)
-  local value = worker
-  for part in string.gmatch(path, '[^.]+') do
-    if type(value) ~= 'table' then return nil end
-    value = value[part]
-  end
-  return value
 end
 
 -- Rules 8 and 10: any other key is a capability of the worker, dotted keys walk into it.
 local function capable(key, want, worker)
-  local have = worker[key]
-  if have == nil then have = walk(worker, key) end
-  if not is_object(want) then return satisfies(want, have) end
+  local have = worker
+  for part in string.gmatch(key, '[^.]+') do
+    if type(have) ~= 'table' then return false end
+    have = have[part]
+  end
+  if type(want) ~= 'table' or is_array(want) then return satisfies(want, have) end
   if type(have) ~= 'table' then return false end
   for sub_key, sub_want in pairs(want) do
     if not satisfies(sub_want, have[sub_key]) then return false end
@@ -51,62 +54,78 @@ end
 local SPECIAL = {hardware = true, models = true, customer_isolation = true, service_type = true}
 local HARDWARE = {'gpu_memory_gb', 'cpu_cores', 'ram_gb'}
 
-local function check_hardware(hardware, worker)
-  if hardware == nil then return 'match' end
-  if type(hardware) == 'string' then return 'match' end
-  if type(hardware) ~= 'table' then return 'poison', 'requirements.hardware is not an object' end
-  local have = type(worker.hardware) == 'table' and worker.hardware or {}
+-- Why nobody can ever match these requirements without a runtime error, or nil.
+local function poison_in(positive, negative)
+  if type(positive) ~= 'table' then return 'requirements.positive_requirements is not an object' end
+  local hardware = positive.hardware
+  if hardware and type(hardware) ~= 'table' and type(hardware) ~= 'string' then
+    return 'requirements.hardware is not an object'
+  end
   for _, key in ipairs(HARDWARE) do
-    local want = hardware[key]
-    if want ~= nil and want ~= 'all' then
-      if type(want) ~= 'number' then return 'poison', 'requirements.hardware.' .. key .. ' is not a number' end
-      if type(have[key]) ~= 'number' or have[key] < want then return 'no' end
+    local want = type(hardware) == 'table' and hardware[key]
+    if want and want ~= 'all' and type(want) ~= 'number' then
+      return 'requirements.hardware.' .. key .. ' is not a number'
     end
   end
-  return 'match'
+  for _, model in ipairs(type(positive.models) == 'table' and positive.models or {}) do
+    if type(model) ~= 'string' and type(model) ~= 'number' then return 'requirements.models is not a list of names' end
+  end
+  if not negative then return nil end
+  if type(negative) ~= 'table' then return 'requirements.negative_requirements is not an object' end
+  if negative.hardware ~= nil and type(negative.hardware) ~= 'table' then
+    return 'requirements.negative_requirements.hardware is not an object'
+  end
+  return nil
 end
 
-local function check_customer(isolation, customer, worker)
-  if isolation == nil then return true end
-  local access = type(worker.customer_access) == 'table' and worker.customer_access or {}
+local function part(worker, name) return type(worker[name]) == 'table' and worker[name] or {} end
+
+local function has_hardware(wanted, have)
+  for _, key in ipairs(HARDWARE) do
+    local want = type(wanted) == 'table' and wanted[key]
+    if want and want ~= 'all' and not (type(have[key]) == 'number' and have[key] >= want) then return false end
+  end
+  return true
+end
+
+local function takes_customer(isolation, customer, access)
+  if not isolation then return true end
   if isolation == 'strict' and access.isolation ~= 'strict' then return false end
   if type(access.allowed_customers) == 'table' and not contains(access.allowed_customers, customer) then return false end
   return not (type(access.denied_customers) == 'table' and contains(access.denied_customers, customer))
 end
 
-local function check_models(models, service, worker)
-  if models == nil or models == cjson.null or models == 'all' then return true end
-  local have = type(worker.models) == 'table' and worker.models[service] or nil
-  if type(models) ~= 'table' then models = {models} end
+local function has_models(models, have)
+  if type(models) ~= 'table' then return true end
+  if have and type(have) ~= 'table' then return false end
   for _, model in ipairs(models) do
-    if type(have) ~= 'table' or not contains(have, model) then return false end
+    if not contains(have or {}, model) then return false end
   end
   return true
 end
 
-local function check_positive(wanted, job, worker)
-  local verdict, why = check_hardware(wanted.hardware, worker)
-  if verdict ~= 'match' then return verdict, why end
-  if not check_customer(wanted.customer_isolation, job.customer, worker) then return 'no' end
-  if not check_models(wanted.models, job.service, worker) then return 'no' end
+local function has_all(wanted, job, worker)
+  if not has_hardware(wanted.hardware, part(worker, 'hardware')) then return false end
+  if not takes_customer(wanted.customer_isolation, job.customer, part(worker, 'customer_access')) then return false end
+  if not has_models(wanted.models, part(worker, 'models')[job.service]) then return false end
   for key, want in pairs(wanted) do
-    if type(key) == 'string' and not SPECIAL[key] and not capable(key, want, worker) then return 'no' end
+    if not SPECIAL[key] and not capable(key, want, worker) then return false end
   end
-  return 'match'
+  return true
 end
 
-local function check_negative(unwanted, worker)
+local function has_any(unwanted, worker)
   for key, want in pairs(unwanted) do
     if key == 'hardware' then
-      local have = type(worker.hardware) == 'table' and worker.hardware or {}
-      for part, value in pairs(type(want) == 'table' and want or {}) do
-        if satisfies(value, have[part]) then return 'no' end
+      local have = part(worker, 'hardware')
+      for name, value in pairs(want) do
+        if have[name] and satisfies(value, have[name]) then return true end
       end
     elseif capable(key, want, worker) then
-      return 'no'
+      return true
     end
   end
-  return 'match'
+  return false
 end
 
 -- Whether requirements text is JSON that is no object or array: the fleet's function fails for everybody on it.
@@ -116,22 +135,21 @@ local function not_an_object(text)
   return (pcall(cjson.decode, text))
 end
 
--- verdict 'match' | 'no' | 'poison', reason. worker: decoded capabilities with .services, a set of job types.
+-- verdict 'match' | 'no' | 'poison', reason. worker: decoded capabilities; served: what served_types says of it.
 -- job: {service = string or false, requirements = text, workflow, customer}
-local function verdict_of(job, worker)
+local function verdict_of(job, worker, served)
   local text = job.requirements
   if text ~= '' and not_an_object(text) then return 'poison', 'requirements is not a JSON object' end
   local bound = worker.workflow_id
   if type(bound) == 'string' and bound ~= '' and job.workflow ~= bound then return 'no' end
-  if job.service and not worker.services[job.service] then return 'no' end
+  if job.service and not served[job.service] then return 'no' end
   if text == '' then return 'match' end
   local ok, wanted = pcall(cjson.decode, text)
   if not ok then return 'match' end
-  local positive, negative = wanted.positive_requirements, wanted.negative_requirements
-  if positive == nil or (positive == cjson.null and negative == nil) then return check_positive(wanted, job, worker) end
-  if type(positive) ~= 'table' then return 'poison', 'requirements.positive_requirements is not an object' end
-  local verdict, why = check_positive(positive, job, worker)
-  if verdict ~= 'match' or negative == nil then return verdict, why end
-  if type(negative) ~= 'table' then return 'poison', 'requirements.negative_requirements is not an object' end
-  return check_negative(negative, worker)
+  local positive, negative = wanted.positive_requirements or wanted, wanted.negative_requirements
+  local why = poison_in(positive, negative)
+  if why then return 'poison', why end
+  if not has_all(positive, job, worker) then return 'no' end
+  if negative and has_any(negative, worker) then return 'no' end
+  return 'match'
 end
