@@ -96,7 +96,8 @@ class Library:
         stored = json.dumps({"by": token})
         return list(
             self.call(
-                "settle", job, token, "", kind, count, round(delay * 1000), *failure, stored, json.dumps(message), *flat
+                "settle", job, token, "m1", kind, count, round(delay * 1000), *failure, stored, json.dumps(message),
+                "0", *flat,
             )
         )
 

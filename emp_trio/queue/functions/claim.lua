@@ -13,7 +13,7 @@ local function take(id, worker, machine, nonce, lease, now)
   local flat = redis.call('HGETALL', 'job:' .. id)
   local job = {}
   for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
-  local attempt = (tonumber(job.attempt or '') or 0) + 1
+  local attempt = math.floor(number(job.attempt) or 0) + 1
   local token = nonce .. '/' .. attempt
   redis.call('HSET', 'job:' .. id, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
     'lease_token', token, 'lease_worker', worker, 'attempt', attempt)
@@ -72,7 +72,7 @@ local function inspect(id, worker, served, now)
     redis.call('ZREM', PENDING, id)
     local job = job_table(id)
     fail_for_good(id, job, '', '', {type = 'validation_error', reason = 'invalid_payload',
-      error = 'invalid_job: ' .. why}, tonumber(job.retry_count or '') or 0, now)
+      error = 'invalid_job: ' .. why}, number(job.retry_count) or 0, now)
     return 'gone', 'invalid_job: ' .. why
   end
   return verdict

@@ -33,7 +33,7 @@ redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}
   redis.call('HSET', 'jobs:failed', id, cjson.encode({error = argv[2], failed_at = now.iso, cancelled = true}))
   redis.call('EXPIRE', 'jobs:failed', FAILED_TTL)
   publish('job_failed', {job_id = id, worker_id = worker, status = 'failed', error = argv[2], failed_at = now.iso,
-    retry_count = tonumber(f.retry_count or '') or 0, can_retry = false, cancelled = true, timestamp = now.ms,
+    retry_count = number(f.retry_count) or 0, can_retry = false, cancelled = true, timestamp = now.ms,
     workflow_id = given(f.workflow_id)})
   return {'cancelled', f.status}
 end}

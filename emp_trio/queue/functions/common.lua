@@ -77,6 +77,19 @@ local function given(value)
   return nil
 end
 
+-- A number in a hash value, else nil; Lua reads nan, inf and hexadecimal too, which nobody means.
+local function number(value)
+  local n = tonumber(value or '')
+  if n and math.abs(n) <= 2 ^ 53 then return n end
+  return nil
+end
+
+-- Attempts a job has in total (queue protocol 4.7).
+local function attempts_of(job)
+  local n = number(job.max_retries)
+  return n and n >= 1 and n or 3
+end
+
 -- HMGET that treats a key of another type like a missing hash.
 local function fields(key, ...)
   local reply = redis.pcall('HMGET', key, ...)
@@ -87,9 +100,9 @@ end
 -- Score S1 of a job, from its own hash (queue protocol 1.2): the exact place the job had.
 local function score_of(id, now)
   local f = fields('job:' .. id, 'priority', 'workflow_priority', 'workflow_datetime', 'created_at')
-  local priority = tonumber(f[2] or '')
-  if not priority or priority == 0 then priority = tonumber(f[1] or '') or 50 end
-  local ms = tonumber(f[3] or '')
+  local priority = number(f[2])
+  if not priority or priority == 0 then priority = number(f[1]) or 50 end
+  local ms = number(f[3])
   if not ms or ms == 0 then ms = ms_of(f[4]) or now.ms end
   return int(priority * 1e15 - math.floor(ms / 1000))
 end

@@ -9,7 +9,7 @@ local function attest_failure(id, f, worker, machine, failure, count, permanent,
     worker_id = worker, status = permanent and 'failed_permanent' or 'failed_retrying', failed_at = now.iso,
     error_message = failure.error, failure_type = failure.type, failure_reason = failure.reason,
     failure_description = failure.error, raw_service_output = null, raw_service_request = null, retry_count = count,
-    will_retry = not permanent, max_retries = tonumber(f.max_retries or '') or 3, workflow_id = workflow or null,
+    will_retry = not permanent, max_retries = attempts_of(f), workflow_id = workflow or null,
     current_step = given(f.current_step) or null, total_steps = given(f.total_steps) or null,
     workflow_impact = workflow and (permanent and 'workflow_terminated' or 'workflow_interrupted') or null,
     machine_id = machine ~= '' and machine or 'unknown', worker_version = 'emp-trio', attestation_created_at = now.ms}
@@ -46,7 +46,7 @@ local function fail_for_good(id, f, worker, machine, failure, count, now)
   redis.call('EXPIRE', 'jobs:failed', FAILED_TTL)
   local message = {job_id = id, worker_id = worker, status = 'failed', error = failure.error, failed_at = now.iso,
     retry_count = count, can_retry = false, timestamp = now.ms, workflow_id = given(f.workflow_id),
-    current_step = tonumber(f.current_step or ''), total_steps = tonumber(f.total_steps or ''),
-    workflow_priority = tonumber(f.workflow_priority or ''), workflow_datetime = tonumber(f.workflow_datetime or '')}
+    current_step = number(f.current_step), total_steps = number(f.total_steps),
+    workflow_priority = number(f.workflow_priority), workflow_datetime = number(f.workflow_datetime)}
   publish('job_failed', message)
 end

@@ -10,12 +10,12 @@ local function reap_lease(id, max_crashes, now, requeued, failed)
   local running = f.status == 'assigned' or f.status == 'in_progress'
   if running and given(f.lease_token) and f.lease_worker == f.worker_id then
     local worker = f.worker_id
-    local crashes = (tonumber(f.crashes or '') or 0) + 1
-    local count = (tonumber(f.retry_count or '') or 0) + (f.status == 'in_progress' and 1 or 0)
+    local crashes = (number(f.crashes) or 0) + 1
+    local count = (number(f.retry_count) or 0) + (f.status == 'in_progress' and 1 or 0)
     redis.call('HSET', 'job:' .. id, 'crashes', crashes)
     local failure = {type = 'system_error', reason = 'internal_error',
       error = 'worker ' .. worker .. ' stopped renewing its lease on this job (crash ' .. crashes .. ')'}
-    if crashes >= max_crashes or count >= (tonumber(f.max_retries or '') or 3) then
+    if crashes >= max_crashes or count >= attempts_of(f) then
       fail_for_good(id, f, worker, '', failure, count, now)
       failed[#failed + 1] = {id, failure.error}
     else
