@@ -8,7 +8,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from emp_trio.protocols.auth import Auth, auth_headers
-from emp_trio.protocols.urls import join_url
+from emp_trio.protocols.urls import join_url, origin
 
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
@@ -71,9 +71,11 @@ def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str,
     if value is not None:
         content, content_type = msgspec.json.encode(value), content_type or "application/json"
     idempotent = options.get("idempotent")
+    url = join_url(base_url, path, options.get("params"))
+    origin(url)
     return Call(
         method=method,
-        url=join_url(base_url, path, options.get("params")),
+        url=url,
         base_url=base_url,
         accept=headers.pop("accept", accept),
         content_type=content_type,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -26,9 +25,6 @@ MAX_REDIRECTS: Final = 3
 
 # How httpcore and h11 say that the peer closed too early; their other protocol errors mean garbage.
 _CUT: Final = ("Server disconnected", "peer closed connection")
-
-# httpx logs every URL with its query at INFO, and signed URLs are secrets.
-logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 class Reply:
@@ -60,10 +56,27 @@ class Reply:
 
 
 class Client:
-    """An HTTP pool; made by :func:`open_client`."""
+    """An HTTP pool per proxy in use; made by :func:`open_client`.
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
+    It speaks to httpx's transports: the client above them would keep the cookies of one job for the next, log URLs with
+    the secrets in their queries, and follow redirects with an API key.
+    """
+
+    def __init__(self, settings: HttpSettings, user_agent: str, stack: AsyncExitStack) -> None:
+        self._stack = stack
+        self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
+        self._proxies = urllib.request.getproxies()
+        self._tls = tls_context(verify=settings.verify_tls)
+        self._limits = httpx.Limits(
+            max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections
+        )
+        self._headers = {"user-agent": user_agent, "accept-encoding": "gzip, deflate"}
+        self._timeouts = {
+            "connect": settings.connect_timeout,
+            "read": settings.read_timeout,
+            "write": settings.write_timeout,
+            "pool": None,
+        }
 
     async def send(self, call: Call, trail: Trail) -> Reply:
         """Send ``call`` once, following redirects.
@@ -95,33 +108,44 @@ class Client:
     async def _send_once(
         self, call: Call, trail: Trail, *, method: str, url: str, content: bytes | None
     ) -> httpx.Response:
-        headers = {"accept": call.accept}
+        headers = self._headers | {"accept": call.accept}
         if call.content_type is not None and content is not None:
             headers["content-type"] = call.content_type
         if keeps_credentials(call.base_url, url):
             headers |= {**call.credentials, **call.headers}
+        extensions = {"timeout": self._timeouts, "trace": trail.trace}
         with _translated(trail):
-            request = self._client.build_request(method, url, headers=headers, content=content)
-            request.extensions["trace"] = trail.trace
-            return await self._client.send(request, stream=True, follow_redirects=False)
+            request = httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
+            return await self._transport(request.url).handle_async_request(request)
+
+    def _transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+        """The pool for ``url``: one per proxy, and one without."""
+        proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
+        if proxy is not None and urllib.request.proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
+            proxy = None
+        if proxy not in self._transports:
+            try:
+                transport = httpx.AsyncHTTPTransport(verify=self._tls, limits=self._limits, proxy=proxy)
+            except (ImportError, ValueError) as error:  # a kind of proxy that httpx has no support for
+                raise ServiceError(
+                    f"the proxy of the environment can't be used: {error}",
+                    type="network_error",
+                    reason="proxy_error",
+                    retry=False,
+                ) from error
+            self._transports[proxy] = transport
+            self._stack.push_async_callback(transport.aclose)
+        return self._transports[proxy]
 
 
 @asynccontextmanager
 async def open_client(settings: HttpSettings, user_agent: str) -> AsyncIterator[Client]:
-    """An HTTP pool with the limits of ``settings``; proxies and SSL_CERT_FILE of the environment are respected."""
-    async with httpx.AsyncClient(
-        verify=tls_context(verify=settings.verify_tls),
-        headers={"user-agent": user_agent, "accept-encoding": "gzip, deflate"},
-        timeout=httpx.Timeout(
-            connect=settings.connect_timeout, read=settings.read_timeout, write=settings.write_timeout, pool=None
-        ),
-        limits=httpx.Limits(
-            max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections
-        ),
-        # Jobs share the pool: a cookie set for one must not follow the next.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-    ) as client:
-        yield Client(client)
+    """A pool with the limits of ``settings``, closed at the end of the block.
+
+    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment are respected, and SSL_CERT_FILE.
+    """
+    async with AsyncExitStack() as stack:
+        yield Client(settings, user_agent, stack)
 
 
 def tls_context(*, verify: bool) -> ssl.SSLContext:

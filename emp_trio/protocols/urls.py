@@ -60,7 +60,7 @@ def redirected(method: str, url: str, *, status: int, location: str) -> tuple[st
         ValueError: a location that can't be read.
     """
     target = urljoin(url, location)
-    if origin(url)[0] == "https" and origin(target)[0] != "https":
+    if origin(target)[0] not in ("https", origin(url)[0]):
         return None
     if status == 303 and method != "HEAD":
         return "GET", target
