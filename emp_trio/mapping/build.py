@@ -203,6 +203,8 @@ class _Build:
                 variable=variables[0] if variables else None,
             )
             return msgspec.UNSET
+        if isinstance(value, Secret) and found.source == "literal":
+            self.findings.warning(found.path, "is a secret in plain text", "write a reference such as ${NAME} instead")
         self.note(field, _Value(value, found.source, found.path, found.text, found.pieces))
         return value
 

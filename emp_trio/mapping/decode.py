@@ -110,6 +110,9 @@ class _Decoder:
         return tuple(item for item in found if item is not msgspec.UNSET)
 
     def scalar(self, value: Any, type_: Any, path: str) -> Any:
+        if isinstance(value, (dict, list)):
+            self.findings.error(path, f"must be a single value, not {kind_of(value)}")
+            return msgspec.UNSET
         try:
             found = msgspec.convert(value, type_)
         except (msgspec.ValidationError, UnicodeError) as error:

@@ -41,7 +41,7 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
         connector_name: the connector's name in the mapping.
         connector: the class.
         settings: an instance of its ``Settings``.
-        entry: the mapping's entry.
+        entry: the mapping's entry, without its ``api_config``: that is in the settings, where secrets are hidden.
         origins: where each setting came from.
         secrets: the secrets among the settings.
     """
@@ -244,7 +244,7 @@ def _service(
         connector_name=found.entry.connector,
         connector=found.connector,
         settings=found.built.settings,
-        entry=found.entry,
+        entry=msgspec.structs.replace(found.entry, api_config={}),
         origins=found.built.origins,
         secrets=found.built.secrets,
     )

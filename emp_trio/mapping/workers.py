@@ -76,7 +76,7 @@ def parse_workers(
         if worker is None:
             known = list(mapping.workers)
             hint = did_you_mean(name, known) or "known types: " + (", ".join(known[:30]) or "none")
-            spec.report(f"there is no worker type {name!r}", hint)
+            spec.report(f"there is no worker type {name[:60]!r}", hint)
         elif name in found:
             spec.report(f"{name} is named twice", f"write {name} once, with the sum of both counts")
         else:
@@ -107,7 +107,7 @@ def single_worker(
         name = names[0] if names else ""
         if name not in mapping.workers:
             hint = did_you_mean(name, mapping.workers)
-            findings.error("CONNECTORS", f"there is no worker type {name!r}", hint)
+            findings.error("CONNECTORS", f"there is no worker type {name[:60]!r}", hint)
             return ()
         return (WorkerCount(name, 1, worker_id),)
     stem, dash, number = worker_id.rpartition("-")

@@ -1,0 +1,310 @@
+"""From a worker string to connectors with settings: precedence, conversion, provenance, all that can be missing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emp_trio.errors import ConfigError
+from emp_trio.mapping import Plan, load_mapping, plan
+from emp_trio.secrets import Secret
+
+from .support import FLEET_FILE, AddressConnector, PictureConnector, Web, find, load, planned, said, worker
+
+KEY = {"PICTURE_API_KEY": "key-of-mine"}
+
+
+def pictures(**api_config: Any) -> dict[str, Any]:
+    return {
+        "workers": {"art": worker("picture>pictures")},
+        "services": {"pictures": {"connector": "PictureConnector", "api_config": api_config}},
+    }
+
+
+def problems_of(tmp_path: Path, wanted: str, *, env: dict[str, str] | None = None, **parts: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        planned(tmp_path, wanted, env=env, **parts)
+    return said(caught.value.problems)
+
+
+def origin(found: Plan, name: str, service: str = "pictures") -> tuple[Any, str, str]:
+    (one,) = (o for o in found.services[service].origins if o.name == name)
+    return one.value, one.source, one.path
+
+
+def test_the_whole_way(tmp_path: Path) -> None:
+    found = planned(tmp_path, "art:3", env=KEY, **pictures())
+    (art,) = found.workers
+    assert (art.name, art.count, art.is_gpu_bound, art.worker_id) == ("art", 3, False, None)
+    service = art.routes["picture"]
+    assert service is found.services["pictures"]
+    assert (service.worker_service, service.connector_name, service.connector) == (
+        "pictures",
+        "PictureConnector",
+        PictureConnector,
+    )
+    assert service.settings == PictureConnector.Settings(
+        api_key=Secret("key-of-mine"), web=Web(base_url="https://pictures.example/v1"), quality="low", style=None
+    )
+    assert found.secrets == (Secret("key-of-mine"),)
+    assert found.warnings == ()
+
+
+FILE = "$.services.pictures.api_config."
+WEB = "PictureConnector.web."
+DEFAULT_URL = "https://pictures.example/v1"
+
+PRECEDENCE: list[tuple[dict[str, str], dict[str, Any], str, tuple[Any, str, str]]] = [
+    # the variable of the connector, api_config, the expression's default, the struct's default
+    (
+        {"PICTURE_URL": "http://env"},
+        {"base_url": "http://file"},
+        "base_url",
+        ("http://env", "environment", WEB + "base_url"),
+    ),
+    ({}, {"base_url": "http://file"}, "base_url", ("http://file", "literal", FILE + "base_url")),
+    ({"PICTURE_URL": "  "}, {"base_url": "http://file"}, "base_url", ("http://file", "literal", FILE + "base_url")),
+    ({}, {"base_url": "${OTHER}"}, "base_url", ("http://o", "environment", FILE + "base_url")),
+    ({}, {"base_url": "${NONE:-http://d}"}, "base_url", ("http://d", "default", FILE + "base_url")),
+    ({}, {"base_url": "${OTHER}/v${NONE:-2}"}, "base_url", ("http://o/v2", "mixed", FILE + "base_url")),
+    ({}, {}, "base_url", (DEFAULT_URL, "default", WEB + "base_url")),
+    ({}, {"base_url": None}, "base_url", (DEFAULT_URL, "default", WEB + "base_url")),
+    ({}, {"base_url": "${BLANK}"}, "base_url", (DEFAULT_URL, "default", WEB + "base_url")),
+    ({"PICTURE_TIMEOUT": "5"}, {"timeout": 7}, "timeout", (5.0, "environment", WEB + "timeout")),
+    ({}, {"timeout": 7}, "timeout", (7.0, "literal", FILE + "timeout")),
+    ({}, {"timeout": "${NONE:-8}"}, "timeout", (8.0, "default", FILE + "timeout")),
+    ({}, {}, "timeout", (60.0, "default", WEB + "timeout")),
+    ({}, {"max_retries": "${COUNT}"}, "max_retries", (9, "environment", FILE + "max_retries")),
+    ({}, {"verify": "${NONE:-False}"}, "verify", (False, "default", FILE + "verify")),
+    ({"PICTURE_QUALITY": "high"}, {"quality": "low"}, "quality", ("high", "environment", "PictureConnector.quality")),
+    ({"PICTURE_STYLE": "cubist"}, {}, "style", ("cubist", "environment", "PictureConnector.style")),
+    ({}, {}, "style", (None, "default", "PictureConnector.style")),
+]
+
+
+@pytest.mark.parametrize(("env", "api_config", "name", "expected"), PRECEDENCE)
+def test_precedence_and_origin(
+    tmp_path: Path, env: dict[str, str], api_config: dict[str, Any], name: str, expected: tuple[Any, str, str]
+) -> None:
+    env = {**KEY, "OTHER": "http://o", "BLANK": "", "COUNT": "9", **env}
+    assert origin(planned(tmp_path, "art", env=env, **pictures(**api_config)), name) == expected
+
+
+UNFIT: list[tuple[dict[str, str], dict[str, Any], str]] = [
+    ({}, {"timeout": "${SLOW}"}, FILE + 'timeout: "soon" does not fit timeout: a number is wanted'),
+    ({"PICTURE_TIMEOUT": "soon"}, {}, WEB + 'timeout: "soon" does not fit timeout: a number is wanted'),
+    ({}, {"timeout": "60"}, '"60" does not fit timeout: a number is wanted (write a number without'),
+    ({}, {"timeout": "6${NONE:-0}"}, '"60" does not fit timeout: a number is wanted (write a number without'),
+    ({}, {"timeout": 0}, "0 does not fit timeout: Expected `float` > 0.0"),
+    ({}, {"timeout": "${NONE:-nan}"}, '"nan" does not fit timeout: '),
+    ({}, {"timeout": "${NONE:-inf}"}, '"inf" does not fit timeout: a finite number is wanted'),
+    ({}, {"timeout": True}, "true does not fit timeout"),
+    ({}, {"max_retries": 1.5}, "1.5 does not fit max_retries"),
+    ({}, {"max_retries": "${NONE:-many}"}, '"many" does not fit max_retries: a whole number is wanted'),
+    ({}, {"verify": "${NONE:-yes}"}, '"yes" does not fit verify: true, false, 1 or 0 is wanted'),
+    ({}, {"quality": "best"}, '"best" does not fit quality: '),
+    ({}, {"base_url": 5}, "5 does not fit base_url: Expected `str`, got `int`"),
+]
+
+
+@pytest.mark.parametrize(("env", "api_config", "words"), UNFIT)
+def test_value_that_does_not_fit(tmp_path: Path, env: dict[str, str], api_config: dict[str, Any], words: str) -> None:
+    (line,) = problems_of(tmp_path, "art", env={**KEY, "SLOW": "soon", **env}, **pictures(**api_config))
+    assert words in line
+
+
+def test_everything_that_is_wrong_comes_out_at_once(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {
+        "workers": {
+            "art": worker("picture>pictures", "drawing>drawings", required_env=["ART_LICENSE"]),
+            "post": worker("letter>letters", "card>cards"),
+            "off": worker("x>never-looked-at", required_env=["NEVER_ASKED_FOR"]),
+        },
+        "connectors": {"Broken": {"path": "broken:Broken"}, "Unknown": {}},
+        "services": {
+            "pictures": {
+                "connector": "PictureConnector",
+                "required_env": ["ART_LICENSE", "PICTURE_REGION"],
+                "api_config": {"base_url": "http://${PICTURE_HOTS}:${PICTURE_PROT}/", "timeout": "${SLOW}"},
+            },
+            "drawings": {"connector": "PictureConnector"},
+            "letters": {"connector": "Broken"},
+            "cards": {"connector": "AddresConnector"},
+            "never-looked-at": {"connector": "PictureConnector", "api_config": {"base_url": "${NEVER_ASKED_FOR}"}},
+        },
+    }
+    env = {"PICTURE_HOST": "h", "SLOW": "soon", "PICTURE_REGION": ""}
+    assert problems_of(tmp_path, "art,post:2,of:1", env=env, **parts) == [
+        "error: WORKERS column 12: there is no worker type 'of' (did you mean off?)",
+        f"error: {FILE}base_url column 8: PICTURE_HOTS is not set (did you mean PICTURE_HOST?)",
+        f"error: {FILE}base_url column 24: PICTURE_PROT is not set (did you mean PICTURE_HOST?)",
+        f'error: {FILE}timeout: "soon" does not fit timeout: a number is wanted',
+        "error: $.services.letters.connector: broken:Broken cannot be imported: it is broken",
+        "error: $.services.cards.connector: there is no connector 'AddresConnector' "
+        "(is the package that brings it installed?)",
+        "error: $.workers.art.required_env: ART_LICENSE is not set; needed by worker type art, service pictures "
+        "(set it in the environment of the worker)",
+        "error: $.services.pictures.required_env: PICTURE_REGION is set but empty; needed by service pictures "
+        "(set it in the environment of the worker)",
+        "error: $.services.pictures.connector: PICTURE_API_KEY is not set; needed by PictureConnector "
+        "(set it in the environment of the worker)",
+    ]
+
+
+def test_services_that_no_worker_uses_are_not_looked_at(tmp_path: Path) -> None:
+    parts = pictures(base_url="${NOWHERE}")
+    parts["workers"]["echo"] = worker("e>echo")
+    parts["services"]["echo"] = {"connector": "EchoConnector"}
+    assert list(planned(tmp_path, "echo", **parts).services) == ["echo"]
+    assert list(planned(tmp_path, "echo,art:0", **parts).services) == ["echo"]
+
+
+def test_two_types_that_serve_one_job_type_each_use_their_own_service(tmp_path: Path) -> None:
+    found = planned(
+        tmp_path,
+        "far,near",
+        workers={"near": worker("comfyui>here"), "far": worker("comfyui>there")},
+        services={"here": {"connector": "EchoConnector"}, "there": {"connector": "EchoConnector"}},
+    )
+    assert [(w.name, w.routes["comfyui"].worker_service) for w in found.workers] == [("far", "there"), ("near", "here")]
+
+
+def test_a_service_of_two_types_is_one(tmp_path: Path) -> None:
+    found = planned(
+        tmp_path,
+        "a,b",
+        workers={"a": worker("x>echo", "y>echo"), "b": worker("x>echo")},
+        services={"echo": {"connector": "EchoConnector"}},
+    )
+    a, b = found.workers
+    assert a.routes["x"] is a.routes["y"] is b.routes["x"]
+
+
+def test_of_two_routes_for_one_job_type_the_first_is_used(tmp_path: Path) -> None:
+    found = planned(
+        tmp_path,
+        "a",
+        workers={"a": worker("x>one", "x>two")},
+        services={"one": {"connector": "EchoConnector"}, "two": {"connector": "EchoConnector"}},
+    )
+    assert found.workers[0].routes["x"].worker_service == "one"
+
+
+def test_a_fleet_connector_of_another_version_leaves_its_jobs_to_others(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {
+        "workers": {"a": worker("x>echo", "t>text"), "t": worker("t>text")},
+        "services": {
+            "echo": {"connector": "EchoConnector"},
+            "text": {"connector": "OpenAITextConnector", "required_env": ["OPENAI_API_KEY"]},
+        },
+    }
+    found = planned(tmp_path, "a", **parts)
+    assert list(found.workers[0].routes) == ["x"]
+    assert said(found.warnings) == [
+        "warning: $.services.text.connector: this version has no OpenAITextConnector "
+        "(jobs for text are left to other workers)"
+    ]
+    assert problems_of(tmp_path, "t", **parts)[0] == (
+        "error: $.workers.t.job_service_required_map: leaves no job that can be run"
+    )
+
+
+def test_settings_that_only_the_mapping_gives(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {
+        "workers": {"post": worker("letter>letters")},
+        "services": {"letters": {"connector": "AddressConnector", "api_config": {"adress": "here"}}},
+    }
+    assert problems_of(tmp_path, "post", **parts) == [
+        "error: $.services.letters.api_config.address: is missing (AddressConnector has no default for it)",
+        "warning: $.services.letters.api_config.adress: AddressConnector has no setting 'adress' "
+        "(did you mean address?)",
+    ]
+    parts["services"]["letters"]["api_config"] = {"address": "here", "token": "${A_SECRET}", "image_models": "a,b"}
+    found = planned(tmp_path, "post", env={"ADDRESS_PORT": "81", "A_SECRET": "hush-hush"}, **parts)
+    assert found.warnings == ()
+    assert found.services["letters"].settings == AddressConnector.Settings(
+        address="here", url="http://localhost:81", token=Secret("hush-hush")
+    )
+    assert origin(found, "url", "letters")[1] == "mixed"
+
+
+def test_part_of_an_expression_from_the_environment_beats_the_mapping(tmp_path: Path) -> None:
+    service = {"connector": "AddressConnector", "api_config": {"address": "a", "url": "http://file"}}
+    parts: dict[str, Any] = {"workers": {"post": worker("letter>letters")}, "services": {"letters": service}}
+    assert planned(tmp_path, "post", **parts).services["letters"].settings.url == "http://file"
+    found = planned(tmp_path, "post", env={"ADDRESS_HOST": "far"}, **parts)
+    assert found.services["letters"].settings.url == "http://far:80"
+
+
+def test_a_route_to_a_service_that_is_not_there(tmp_path: Path) -> None:
+    parts: dict[str, Any] = {"workers": {"w": worker("x>nothing")}, "services": {"somethin": {"connector": "C"}}}
+    assert problems_of(tmp_path, "w", **parts)[0] == (
+        "error: $.workers.w.job_service_required_map[0].worker_service: there is no service 'nothing'"
+    )
+
+
+def test_secrets_stay_hidden(tmp_path: Path) -> None:
+    env = {"PICTURE_API_KEY": "key-of-mine", "PICTURE_URL": "https://me:pass-word@host/", "STYLE_TOKEN": "hush-hush"}
+    found = planned(tmp_path, "art", env=env, **pictures(style="${STYLE_TOKEN}", api_key="in-the-file-key"))
+    assert found.services["pictures"].settings.api_key.reveal() == "key-of-mine"
+    assert origin(found, "api_key")[0] == "***"
+    assert origin(found, "style")[0] == "***"
+    for secret in ("key-of-mine", "pass-word", "hush-hush", "in-the-file-key"):
+        assert secret not in str(found.services["pictures"].origins)
+    without = planned(tmp_path, "art", env={}, **pictures(api_key="in-the-file-key"))
+    assert without.services["pictures"].settings.api_key.reveal() == "in-the-file-key"
+    assert "in-the-file-key" not in repr(without)
+    assert [p.message for p in without.warnings] == ["is a secret in plain text"]
+
+
+def test_a_secret_that_does_not_fit_is_not_shown(tmp_path: Path) -> None:
+    lines = problems_of(tmp_path, "art", env={**KEY, "PASSWORD": "hush-hush"}, **pictures(timeout="${PASSWORD}"))
+    assert lines == [
+        "error: $.services.pictures.api_config.timeout: the value does not fit timeout: a number is wanted"
+    ]
+
+
+def test_differences_from_the_fleet_that_the_environment_meets(tmp_path: Path) -> None:
+    env = {**KEY, "EMPTY": "", "QUOTE": 'a"b', "LINES": "a\nb"}
+    parts = pictures(base_url="http://${EMPTY:-d}", style="${QUOTE}${LINES}")
+    assert [p.message for p in planned(tmp_path, "art", env=env, **parts).warnings] == [
+        "EMPTY is set but empty, so its default is used",
+        "the value of QUOTE contains a quote or a backslash",
+        "the value of LINES contains a line break or another control character",
+    ]
+
+
+def test_a_process_that_is_one_worker(tmp_path: Path) -> None:
+    mapping = load(
+        tmp_path, workers={"echo": worker("x>echo")}, services={"echo": {"connector": "EchoConnector"}}
+    ).checked()
+    found = plan(mapping, "", env={}, gpus=0, find_connector=find, single=("m7-worker-echo-3", ""))
+    assert [(w.name, w.count, w.worker_id) for w in found.workers] == [("echo", 1, "m7-worker-echo-3")]
+
+
+def test_the_fleets_file_is_resolved_lazily() -> None:
+    mapping = load_mapping(FLEET_FILE).checked()
+
+    def finder(name: str, path: str | None) -> type[Any] | None:
+        assert path == "./redis-direct-worker.js"
+        return PictureConnector if name.startswith("OpenAI") else None
+
+    env = {
+        **KEY,
+        "OPENAI_API_KEY": "k",
+        "OPENAI_IMAGE_MODEL": "m",
+        "CLOUD_STORAGE_PROVIDER": "azure",
+    }
+    # OPENAI_BASE_URL has no default in one service only: the others are not disturbed, that one is.
+    with pytest.raises(ConfigError) as caught:
+        plan(mapping, "openai:auto", env=env, gpus=0, find_connector=finder)
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.column, problem.variable) == (
+        '$.services["openai-responses"].api_config.base_url',
+        1,
+        "OPENAI_BASE_URL",
+    )
+    env["OPENAI_BASE_URL"] = "http://localhost:1/v1"
+    found = plan(mapping, "openai:auto", env=env, gpus=0, find_connector=finder)
+    assert list(found.workers[0].routes) == ["openai_text", "openai_image", "openai_img2img", "openai_responses"]
+    assert found.services["openai-image"].settings.web.timeout == 60.0
