@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
+import hiredis
 import redis
 import redis.asyncio as aioredis
 import trio
@@ -262,7 +263,7 @@ class Bridge:
             self._waiting = []
             if not batch:
                 continue
-            packed = connection.pack_commands([r.args for r in batch])
+            packed = b"".join([hiredis.pack_command(r.args) for r in batch])
             now = trio.current_time()
             for request in batch:
                 request.sent_at = now

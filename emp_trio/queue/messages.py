@@ -46,7 +46,7 @@ def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
     """
     if len(fields.get("payload", b"")) > MAX_PAYLOAD_BYTES:
         raise InvalidJob(f"job {job_id}: the payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
-    text = {name: _text(job_id, name, value) for name, value in fields.items() if name not in _JSON_FIELDS}
+    text = {name: _text(job_id, name, fields[name]) for name in _TEXT_FIELDS if fields.get(name)}
     job_type = text.get("service_required") or text.get("job_type")
     if not job_type:
         raise InvalidJob(f"job {job_id}: service_required is missing", reason="missing_required_field")
@@ -77,7 +77,10 @@ def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
     )
 
 
-_JSON_FIELDS: Final = frozenset({"payload", "ctx", "requirements", "checkpoint"})
+_TEXT_FIELDS: Final = (
+    "service_required job_type priority retry_count max_retries created_at customer_id workflow_id workflow_priority "
+    "workflow_datetime current_step total_steps deadline"
+).split()
 
 
 def _text(job_id: str, name: str, value: bytes) -> str:
@@ -106,8 +109,11 @@ def _object(job_id: str, name: str, fields: Mapping[str, bytes], *, lists: bool 
 
 def _int(text: Mapping[str, str], name: str) -> int | None:
     """A number, or None where there is none that can be read: the fleet's readers do the same."""
+    value = text.get(name)
+    if value is None:
+        return None
     try:
-        return int(float(text.get(name) or "x"))
+        return int(float(value))
     except (ValueError, OverflowError):
         return None
 

@@ -143,18 +143,20 @@ class Verbs:
         )
         return _claims(reply)
 
-    def start(self, lease: LeaseRef, machine_id: str, on_refused: Callable[[], None]) -> None:
-        """Mark the attempt as running, without waiting; ``on_refused`` is called if the lease is not held.
+    def start(self, leases: Sequence[LeaseRef], machine_id: str, on_refused: Callable[[list[str]], None]) -> None:
+        """Mark attempts as running, without waiting for Redis.
 
         Args:
             machine_id: the machine when it reports to an aggregator (unified mode), else the empty text.
+            on_refused: called with the ids of jobs whose lease is not held, if there are any.
         """
 
         def replied(reply: Any) -> None:
-            if reply == 0:
-                on_refused()
+            if isinstance(reply, list) and reply:
+                on_refused([_str(job_id) for job_id in reply])
 
-        self.port.post("FCALL", f"{library.NAME}_start", 0, lease.job_id, lease.token, machine_id, on_reply=replied)
+        args = [part for ref in leases for part in (ref.job_id, ref.token)]
+        self.port.post("FCALL", f"{library.NAME}_start", 0, machine_id, *args, on_reply=replied)
 
     async def progress(self, reports: Iterable[tuple[LeaseRef, float, str, str, int]]) -> list[str]:
         """Publish progress of several jobs, (lease, percent, message, step, total steps) each.
@@ -172,8 +174,15 @@ class Verbs:
         if not await self.function("remember", lease.job_id, lease.token, checkpoint):
             raise LeaseLost(f"job {lease.job_id}: the lease is gone")
 
-    async def settle(self, lease: LeaseRef, machine_id: str, settlement: Settlement) -> bool:
-        """End the attempt. Returns False, with nothing changed or published, where the lease is not held any more."""
+    async def settle(self, lease: LeaseRef, machine_id: str, settlement: Settlement, *, unified: bool = False) -> bool:
+        """End the attempt.
+
+        Args:
+            unified: whether an aggregator reports the machine (queue protocol 2.8).
+
+        Returns:
+            False, with nothing changed or published, where the lease is not held any more.
+        """
         failure = settlement.failure
         records = [part for record in settlement.records for part in record]
         reply = await self.function(
@@ -189,6 +198,7 @@ class Verbs:
             failure.reason if failure else "",
             settlement.stored,
             settlement.message,
+            "1" if unified else "0",
             *records,
         )
         return bool(reply[0] == 1)

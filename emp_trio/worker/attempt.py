@@ -54,7 +54,8 @@ class Attempt:
         self.lease = lease
         self.worker_id = worker_id
         self.stages = Stages(deadline, limits)
-        self.scope = trio.CancelScope(deadline=expires - margin)
+        self._scope: trio.CancelScope | None = None
+        self._stop_at = expires - margin
         self.ending: Ending | None = None
         self._margin = margin
         self._changed = changed
@@ -101,18 +102,28 @@ class Attempt:
         value, message, step, total_steps = unsaid
         return self.lease, value, self._redactor.text(message), self._redactor.text(step), total_steps
 
+    def enter(self, scope: trio.CancelScope) -> None:
+        """The attempt runs in ``scope`` from now on; the scope ends with the lease."""
+        self._scope = scope
+        scope.deadline = self._stop_at
+        if self.ending is not None:
+            scope.cancel(reason=self.ending)
+
     def renewed(self, expires: float) -> None:
         """The lease now ends at ``expires``."""
-        self.scope.deadline = max(self.scope.deadline, expires - self._margin)
+        self._stop_at = max(self._stop_at, expires - self._margin)
+        if self._scope is not None:
+            self._scope.deadline = self._stop_at
 
     def end(self, why: Ending) -> None:
         """Stop the attempt from outside. The first reason counts."""
         if self.ending is None:
             self.ending = why
-            self.scope.cancel(reason=why)
+            if self._scope is not None:
+                self._scope.cancel(reason=why)
 
     def ended_by(self) -> Ending | None:
         """Why the attempt was stopped from outside, also where it was the lease that ran out without a word."""
-        if self.ending is None and self.scope.cancelled_caught:
+        if self.ending is None and self._scope is not None and self._scope.cancelled_caught:
             self.ending = "lease_lost"
         return self.ending

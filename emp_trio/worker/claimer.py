@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError, OutcomeUnknown
-from emp_trio.queue.verbs import Claim, Claims, Verbs
+from emp_trio.queue.verbs import Claim, Claims, LeaseRef, Verbs
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
 
@@ -24,11 +24,15 @@ _PAUSE = 0.25  # seconds before a claim that Redis did not take is made again
 class Claimer:
     """The free slots of one worker type.
 
+    While jobs are plenty two claims are under way at a time, each for a part of the slots, so that Redis and this
+    process work side by side instead of in turn.
+
     Args:
         slots: worker ids of the type's slots.
         capabilities: the type's capabilities JSON as of now, or None while none of its services is usable.
         start: takes a claimed job and the Trio time at which its lease ends.
         give_back: hands a claimed job back that nobody waits for any more.
+        refused: told of jobs whose lease was gone before they were started.
     """
 
     def __init__(
@@ -41,21 +45,29 @@ class Claimer:
         capabilities: Callable[[], bytes | None],
         start: Callable[[Claimer, Claim, float], None],
         give_back: Callable[[Claim], None],
+        refused: Callable[[list[str]], None],
     ) -> None:
         self.name = name
         self.free = deque(slots)
+        self._share = (len(slots) + 1) // 2
         self._verbs = verbs
         self._settings = settings
         self._capabilities = capabilities
         self._start = start
         self._give_back = give_back
+        self._refused = refused
         self._wake = Signal()
         self._dry = False  # the last look went through the whole queue and left slots free
+        self._plenty = False  # the last claim got a job for each of its slots
+        self._changes = 0
+        self._flights = 0
+        self._rank = 0
         self._lost_races = 0
 
     def look(self) -> None:
         """Something changed in the queue, or in what this type can do."""
         self._dry = False
+        self._changes += 1
         if self.free:
             self._wake.set()
 
@@ -67,39 +79,45 @@ class Claimer:
 
     async def run(self) -> None:
         """Claim until cancelled; a claim that is under way then is handed back."""
-        rank = 0
-        while True:
-            if rank == 0:
+        async with trio.open_nursery() as flights:
+            while True:
                 pushed = await self._wake.wait(self._settings.poll_every * random.uniform(0.75, 1.25))
                 if pushed and self._lost_races:
                     await trio.sleep(random.uniform(0, min(_LONGEST_SPREAD, 0.001 * 2**self._lost_races)))
-            capabilities = self._capabilities()
-            if not self.free or capabilities is None:
-                rank = 0
-                continue
-            self._dry = True  # unless somebody says otherwise while the claim is under way
-            asked, began = len(self.free), trio.current_time()
-            claims = await self._claim(capabilities, rank)
-            if claims.next_rank is not None:
-                # A long queue of jobs for others: at most a tenth of Redis' time goes into looking through it.
-                await trio.sleep(9 * (trio.current_time() - began))
-            rank = claims.next_rank or 0
+                while self.free and self._flights < (2 if self._plenty else 1):
+                    capabilities = self._capabilities()
+                    if capabilities is None:
+                        break
+                    most = self._share if self._plenty else len(self.free)
+                    slots = [self.free.popleft() for _ in range(min(most, len(self.free)))]
+                    self._flights += 1
+                    flights.start_soon(self._fly, slots, capabilities)
+
+    async def _fly(self, slots: list[str], capabilities: bytes) -> None:
+        """One claim for some slots; those that got no job are free again."""
+        began, changes = trio.current_time(), self._changes
+        try:
+            claims = await self._claim(slots, capabilities)
             for job_id, why in claims.dropped:
                 log.warning("queue.dropped", job=job_id, why=why)
-            if claims.jobs:
-                self._lost_races = 0
-            else:
-                self._lost_races = min(self._lost_races + 1, 4)
-            if len(claims.jobs) >= asked:  # as many as there were slots: there may be more
-                rank, self._dry = 0, False
-                if self.free:
-                    self._wake.set()
+            self._plenty = bool(claims.jobs) and not slots  # those with a job are gone from the list
+            self._lost_races = 0 if claims.jobs else min(self._lost_races + 1, 4)
+            self._rank = 0 if self._plenty else claims.next_rank or 0
+            if self._rank:
+                # A long queue of jobs for others: at most a tenth of Redis' time goes into looking through it.
+                await trio.sleep(9 * (trio.current_time() - began))
+            # Dry until somebody says otherwise, which may have been while the claim was under way.
+            self._dry = not self._plenty and not self._rank and changes == self._changes
+        finally:
+            self._flights -= 1
+            self.free.extend(slots)
+            if self.free and not self._dry:
+                self._wake.set()
 
-    async def _claim(self, capabilities: bytes, rank: int) -> Claims:
-        """Claim for all free slots. The slots that got a job are no longer free; its start is on its way."""
+    async def _claim(self, slots: list[str], capabilities: bytes) -> Claims:
+        """Claim jobs for slots and have them started; the slots that got one are taken out of the list."""
         nonce = secrets.token_hex(8)
-        taken = list(self.free)
-        slots = [(worker_id, f"{nonce}-{number}") for number, worker_id in enumerate(taken)]
+        asked = [(worker_id, f"{nonce}-{number}") for number, worker_id in enumerate(slots)]
         repeated = False
         while True:
             sent = trio.current_time()
@@ -107,9 +125,9 @@ class Claimer:
                 claims = await self._verbs.claim(
                     capabilities,
                     self._settings.machine_id,
-                    slots,
+                    asked,
                     lease=self._settings.lease,
-                    rank=rank,
+                    rank=self._rank,
                     repeated=repeated,
                     on_orphan=self._orphaned,
                 )
@@ -118,10 +136,18 @@ class Claimer:
                 log.warning("claim.failed", type=self.name, error=error.message)
                 await trio.sleep(_PAUSE * random.uniform(0.5, 1.5))
                 continue
+            if claims.jobs:
+                self._mark_started(claims.jobs)
             for claim in claims.jobs:
-                self.free.remove(claim.worker_id)
+                slots.remove(claim.worker_id)
                 self._start(self, claim, sent + self._settings.lease)
             return claims
+
+    def _mark_started(self, jobs: tuple[Claim, ...]) -> None:
+        """One message for all of them, ahead of anything that they will say themselves."""
+        leases = [LeaseRef(claim.job_id, claim.token) for claim in jobs]
+        unified = self._settings.unified
+        self._verbs.start(leases, self._settings.machine_id if unified else "", self._refused)
 
     def _orphaned(self, claims: Claims) -> None:
         for claim in claims.jobs:

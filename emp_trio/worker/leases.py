@@ -48,6 +48,12 @@ class Leases:
             log.info("job.cancelled", job=job_id, slot=attempt.worker_id)
             attempt.end("cancelled")
 
+    def lose(self, job_ids: list[str]) -> None:
+        """Jobs whose lease was gone before they were started."""
+        for job_id in job_ids:
+            if job_id in self._attempts:
+                self._attempts[job_id].end("lease_lost")
+
     def end_all(self, why: str) -> None:
         """Hand back what still runs: ``drain`` after a signal, ``shutdown`` when the machine itself ends."""
         for attempt in list(self._attempts.values()):

@@ -172,6 +172,7 @@ class Machine:
             capabilities=current,
             start=self._start,
             give_back=self._give_back,
+            refused=self.leases.lose,
         )
 
     def _capabilities(self, worker_type: str) -> Mapping[str, Any]:
@@ -200,7 +201,7 @@ class Machine:
     async def _run_slot(self, claimer: Claimer, claim: Claim, expires: float) -> None:
         slot, lease = self._slots[claim.worker_id], LeaseRef(claim.job_id, claim.token)
         who = Identity(worker_id=claim.worker_id, machine_id=self.settings.machine_id)
-        structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
+        structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id)
         slot.current_job_id = claim.job_id
         attempt: Attempt | None = None
         settlement: Settlement | None = messages.released()  # what a cancelled machine leaves behind
@@ -212,9 +213,7 @@ class Machine:
             else:
                 attempt = self._attempt(job, lease, claim.worker_id, expires)
                 self.leases.add(attempt)
-                self.verbs.start(lease, self._aggregated, lambda: attempt.end("lease_lost"))
                 service = self._types[claimer.name].routes.get(job.type)
-                log.debug("job.started", type=job.type)
                 settlement = await run_attempt(
                     attempt, lambda: self._connector(job.type, claimer.name), who, self._redactor
                 )
@@ -232,10 +231,6 @@ class Machine:
                 self.leases.drop(attempt)
             slot.current_job_id = None
             claimer.put_back(claim.worker_id)
-
-    @property
-    def _aggregated(self) -> str:
-        return self.settings.machine_id if self.settings.unified else ""
 
     def _attempt(self, job: Job, lease: LeaseRef, worker_id: str, expires: float) -> Attempt:
         seconds = self.settings.job_timeout
@@ -271,7 +266,11 @@ class Machine:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope:
             self._settling.add(scope)
             try:
-                held = await self.verbs.surely(lambda: self.verbs.settle(lease, self.settings.machine_id, settlement))
+                held = await self.verbs.surely(
+                    lambda: self.verbs.settle(
+                        lease, self.settings.machine_id, settlement, unified=self.settings.unified
+                    )
+                )
                 _log_outcome(settlement, held)
             except EmpTrioError as error:
                 message = self._redactor.text(failure_of(error).message)

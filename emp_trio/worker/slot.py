@@ -10,7 +10,7 @@ import msgspec
 import structlog
 import trio
 
-from emp_trio.errors import DeadlineExceeded, EmpTrioError, InvalidJob, ServiceError, failure_of
+from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError, failure_of
 from emp_trio.failures import Failure
 from emp_trio.jobs import JobResult
 from emp_trio.queue import messages
@@ -41,21 +41,16 @@ async def run_attempt(
     """
     started = trio.current_time()
     done: list[JobResult | Exception] = []
-
-    async def run() -> None:
+    async with trio.open_nursery() as nursery:
+        attempt.enter(nursery.cancel_scope)
         try:
             with attempt.stages.service():
                 done.append(await connector().run(attempt.job, attempt))
         except Exception as error:  # noqa: BLE001 - whatever a connector raises is this job's failure
             done.append(error)
-
-    with attempt.scope:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run)
-    outcome: JobResult | Exception = done[0] if done else DeadlineExceeded("service", trio.current_time() - started)
-    if isinstance(outcome, JobResult) or not attempt.ended_by():
-        return _settlement(attempt, outcome, who, redactor, trio.current_time() - started)
-    return messages.released() if attempt.ending in ("drain", "shutdown") else None
+    if done and (isinstance(done[0], JobResult) or not attempt.ended_by()):
+        return _settlement(attempt, done[0], who, redactor, trio.current_time() - started)
+    return messages.released() if attempt.ended_by() in ("drain", "shutdown") else None
 
 
 def _settlement(

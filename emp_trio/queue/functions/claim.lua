@@ -8,6 +8,8 @@
 --         dropped  {job id, reason} of what was taken out of jobs:pending because nobody can ever run it
 -- Writes what findMatchingJob writes (queue protocol 3.3), plus a lease. Payloads are read for claimed jobs only.
 
+local TOLD = {'service_required', 'customer_id', 'workflow_id', 'total_steps'}
+
 local function take(id, worker, machine, nonce, lease, now)
   redis.call('ZREM', PENDING, id)
   local flat = redis.call('HGETALL', 'job:' .. id)
@@ -22,10 +24,14 @@ local function take(id, worker, machine, nonce, lease, now)
   redis.pcall('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
   redis.pcall('XADD', 'progress:' .. id, '*', 'job_id', id, 'worker_id', worker, 'status', 'assigned', 'progress', '0',
     'message', 'Job assigned to worker', 'assigned_at', now.lua)
-  publish('job_claimed', {job_id = id, worker_id = worker, status = 'claimed', message = 'Job claimed by worker',
-    claimed_at = now.lua, timestamp = math.floor(now.ms / 1000) * 1000, service_required = job.service_required,
-    customer_id = job.customer_id, workflow_id = job.workflow_id, total_steps = job.total_steps})
-  publish('update_job_progress', {job_id = id, worker_id = worker, progress = 0, timestamp = now.ms})
+  local both = '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker)
+  local claimed = both .. ',"status":"claimed","message":"Job claimed by worker","claimed_at":"' .. now.lua ..
+    '","timestamp":' .. int(math.floor(now.ms / 1000) * 1000)
+  for _, name in ipairs(TOLD) do
+    if job[name] then claimed = claimed .. ',"' .. name .. '":' .. text(job[name]) end
+  end
+  redis.call('PUBLISH', 'job_claimed', claimed .. '}')
+  redis.call('PUBLISH', 'update_job_progress', both .. ',"progress":0,"timestamp":' .. now.text .. '}')
   slot_state(worker, machine, 'busy', id, now)
   return {worker, token, id, flat}
 end

@@ -62,19 +62,39 @@ local function ms_of(iso)
   return (days_of(tonumber(y), tonumber(mo), tonumber(d)) * 86400 + h * 3600 + mi * 60 + s) * 1000
 end
 
--- The time of one call: ms, ISO, LuaTime.
+local function int(n) return string.format('%.0f', n) end
+
+local this_second, this_second_iso = '', ''
+
+-- The time of one call: ms as number and as text, ISO, LuaTime. The date part is made once a second.
 local function clock()
   local t = redis.call('TIME')
-  local ms = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
-  return {ms = ms, iso = iso_of(ms), lua = t[1] .. '.' .. string.format('%06d', tonumber(t[2]))}
+  local micros = tonumber(t[2])
+  local millis = math.floor(micros / 1000)
+  if t[1] ~= this_second then
+    this_second, this_second_iso = t[1], string.sub(iso_of(tonumber(t[1]) * 1000), 1, 20)
+  end
+  return {ms = tonumber(t[1]) * 1000 + millis, text = string.format('%s%03d', t[1], millis),
+    iso = string.format('%s%03dZ', this_second_iso, millis), lua = string.format('%s.%06d', t[1], micros)}
 end
-
-local function int(n) return string.format('%.0f', n) end
 
 -- A set and non-empty hash value, else nil ('' is how the fleet writes an unset field).
 local function given(value)
   if value and value ~= '' then return value end
   return nil
+end
+
+-- A number in a hash value, else nil; Lua reads nan, inf and hexadecimal too, which nobody means.
+local function number(value)
+  local n = tonumber(value or '')
+  if n and math.abs(n) <= 2 ^ 53 then return n end
+  return nil
+end
+
+-- Attempts a job has in total (queue protocol 4.7).
+local function attempts_of(job)
+  local n = number(job.max_retries)
+  return n and n >= 1 and n or 3
 end
 
 -- A number in a hash value, else nil; Lua reads nan, inf and hexadecimal too, which nobody means.
@@ -109,18 +129,22 @@ end
 
 local function publish(channel, message) redis.call('PUBLISH', channel, cjson.encode(message)) end
 
+-- JSON of a text. The messages that every job causes are put together from such pieces: that takes a fifth of the time
+-- of encoding tables.
+local function text(value) return cjson.encode(value) end
+
 -- A slot changes between idle and busy: its hash, the fleet's message, the aggregator's (queue protocol 2, 2.8).
 local function slot_state(worker, machine, status, job, now)
   local before = status == 'busy' and 'idle' or 'busy'
+  local who, what = text(worker), text(job)
   redis.pcall('HSET', 'worker:' .. worker, 'status', status, 'current_job_id', job,
     'last_status_change', status == 'busy' and now.lua or now.iso)
-  publish('worker_status', {worker_id = worker, old_status = before, new_status = status, current_job_id = job,
-    timestamp = now.ms})
-  if machine ~= '' then
-    publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'worker_status_changed',
-      timestamp = now.ms, data = {status = status, is_connected = true, last_activity = now.ms,
-        current_job_id = job ~= '' and job or cjson.null}})
-  end
+  redis.call('PUBLISH', 'worker_status', '{"worker_id":' .. who .. ',"old_status":"' .. before .. '","new_status":"' ..
+    status .. '","current_job_id":' .. what .. ',"timestamp":' .. now.text .. '}')
+  redis.call('PUBLISH', 'machine:' .. machine .. ':worker:' .. worker, '{"worker_id":' .. who ..
+    ',"event_type":"worker_status_changed","timestamp":' .. now.text .. ',"data":{"status":"' .. status ..
+    '","is_connected":true,"last_activity":' .. now.text .. ',"current_job_id":' .. (job ~= '' and what or 'null') ..
+    '}}')
 end
 
 -- Whether worker still holds job under token. API and old workers write status and worker_id without knowing of

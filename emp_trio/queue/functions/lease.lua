@@ -1,19 +1,26 @@
 -- What the holder of a lease does before it settles. Each call names the lease token; a stale token changes nothing.
 
--- emp_trio_start: the attempt begins to run.   ARGV 1 job id  2 lease token  3 machine id, '' unless the machine
---   reports to an aggregator   reply 1, or 0 when the lease is not held
+-- emp_trio_start: attempts begin to run.   ARGV 1 machine id, '' unless the machine reports to an aggregator
+--   2.. job id, lease token, ...   reply ids whose lease is not held
 redis.register_function('emp_trio_start', function(_, argv)
-  local id, now = argv[1], clock()
-  local ours, _, _, worker = held(id, argv[2])
-  if not ours then return 0 end
-  redis.call('HSET', 'job:' .. id, 'status', 'in_progress', 'started_at', now.iso)
-  publish('update_job_progress', {job_id = id, worker_id = worker, progress = 1, status = 'processing', message = '',
-    current_step = '', total_steps = 0, estimated_completion = '', timestamp = now.ms})
-  if argv[3] ~= '' then
-    publish('machine:' .. argv[3] .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_started',
-      timestamp = now.ms, data = {job_id = id, service_type = fields('job:' .. id, 'service_required')[1] or ''}})
+  local machine, now, gone = argv[1], clock(), {}
+  for i = 2, #argv, 2 do
+    local id = argv[i]
+    local ours, _, _, worker = held(id, argv[i + 1])
+    if ours then
+      redis.call('HSET', 'job:' .. id, 'status', 'in_progress', 'started_at', now.iso)
+      redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
+        ',"progress":1,"status":"processing","message":"","current_step":"","total_steps":0,' ..
+        '"estimated_completion":"","timestamp":' .. now.text .. '}')
+      if machine ~= '' then
+        publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_started',
+          timestamp = now.ms, data = {job_id = id, service_type = fields('job:' .. id, 'service_required')[1] or ''}})
+      end
+    else
+      gone[#gone + 1] = id
+    end
   end
-  return 1
+  return gone
 end)
 
 -- emp_trio_progress: progress of several jobs at once (queue protocol 2.3, 4.6).
@@ -26,9 +33,10 @@ redis.register_function('emp_trio_progress', function(_, argv)
     if ours then
       redis.call('HSET', 'job:' .. id .. ':progress', 'progress', argv[i + 2], 'status', 'in_progress',
         'message', argv[i + 3], 'updated_at', now.iso)
-      publish('update_job_progress', {job_id = id, worker_id = worker, progress = tonumber(argv[i + 2]),
-        status = 'in_progress', message = argv[i + 3], current_step = argv[i + 4], total_steps = tonumber(argv[i + 5]),
-        estimated_completion = '', timestamp = now.ms})
+      redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
+        ',"progress":' .. tonumber(argv[i + 2]) .. ',"status":"in_progress","message":' .. text(argv[i + 3]) ..
+        ',"current_step":' .. text(argv[i + 4]) .. ',"total_steps":' .. tonumber(argv[i + 5]) ..
+        ',"estimated_completion":"","timestamp":' .. now.text .. '}')
     else
       gone[#gone + 1] = id
     end

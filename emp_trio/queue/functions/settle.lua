@@ -1,10 +1,10 @@
 -- emp_trio_settle: the one step that ends an attempt.
---   ARGV  1 job id   2 lease token   3 machine id, '' to leave the aggregator out
+--   ARGV  1 job id   2 lease token   3 machine id
 --         4 kind: completed | failed | retry | release
 --         5 retry count to write   6 delay in ms before it may be claimed again (retry, release)
 --         7 error text   8 failure type   9 failure reason   (failed, retry)
 --         10 value for jobs:completed or jobs:failed   11 message for complete_job or job_failed
---         12.. attestation key, record, ...
+--         12 '1' when the machine reports to an aggregator (unified mode)   13.. attestation key, record, ...
 --   reply {1, 'done'}, {1, 'repeated'} when this token settled before, {0, status} when the lease is not held:
 --         then nothing was changed and nothing published
 redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}, callback = function(_, argv)
@@ -13,8 +13,7 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
   if settled == token then return {1, 'repeated'} end
   if not ours then return {0, status} end
   local now, key = clock(), 'job:' .. id
-  for i = 12, #argv, 2 do redis.call('SET', argv[i], argv[i + 1]) end
-  local service = fields(key, 'service_required')[1] or ''
+  for i = 13, #argv, 2 do redis.call('SET', argv[i], argv[i + 1]) end
   if kind == 'completed' then
     redis.call('HSET', key, 'status', 'completed', 'completed_at', now.iso, 'lease_token', '', 'settled_token', token)
     drop_lease(id, worker)
@@ -40,9 +39,9 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
     requeue(id, tonumber(argv[6]), now)
   end
   slot_state(worker, machine, 'idle', '', now)
-  if machine ~= '' and kind == 'completed' then
+  if argv[12] == '1' and kind == 'completed' then
     publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_completed',
-      timestamp = now.ms, data = {job_id = id, service_type = service}})
+      timestamp = now.ms, data = {job_id = id, service_type = fields(key, 'service_required')[1] or ''}})
   end
   return {1, 'done'}
 end}
