@@ -235,11 +235,12 @@ class Queue:
         )
 
     def watch(self, job_id: str) -> AbstractAsyncContextManager[AsyncIterator[JobEvent]]:
-        """Progress of a job as it comes, ending with its outcome; missed messages are made up for from the state.
+        """Progress of a job as it comes, ending with its outcome; missed messages are made up for from the state, and a
+        lost connection is waited for.
 
         The events end after the one whose ``kind`` is ``completed``, ``failed`` or ``missing``.
         """
-        return watch(self.port, job_id, self.job)
+        return watch(self.port, job_id, lambda wanted: self.verbs.surely(lambda: self.job(wanted)))
 
     async def cancel(self, job_id: str, reason: str = "cancelled by the user") -> str:
         """End a job wherever it is.
