@@ -1,0 +1,43 @@
+"""``emp-trio cancel``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emp_trio.cli.connection import RedisOption, with_queue
+from emp_trio.cli.output import FAILED, OK, print_problem
+
+if TYPE_CHECKING:
+    from emp_trio.queue.client import Queue
+
+
+async def cancel(job_ids: list[str], /, *, reason: str = "cancelled by the user", redis: RedisOption = None) -> int:
+    """Cancel jobs, wherever they are.
+
+    A waiting job will not run; a running one is stopped by its worker, and at
+    the service where that is possible. Exit code 1 when one of them has ended
+    already or does not exist.
+
+    Args:
+        job_ids: Ids of the jobs.
+        reason: What the jobs' readers are told.
+    """
+
+    async def use(queue: Queue) -> int:
+        from emp_trio.cli.job_view import state_of
+
+        code = OK
+        for job_id in dict.fromkeys(job_ids):
+            match await queue.cancel(job_id, reason):
+                case "cancelled":
+                    print(f"{job_id} cancelled")
+                    continue
+                case "missing":
+                    print_problem(f"there is no job {job_id}")
+                case _:
+                    job = await queue.job(job_id)
+                    print_problem(f"job {job_id} had settled already" + (f": {state_of(job)}" if job else ""))
+            code = FAILED
+        return code
+
+    return await with_queue(redis, use)

@@ -1,0 +1,78 @@
+"""The queue that a client command talks to: which Redis it is, and what ^C does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from emp_trio.cli.output import INTERRUPTED
+from emp_trio.errors import ConfigError
+from emp_trio.secrets import Secret
+
+if TYPE_CHECKING:
+    import trio
+
+    from emp_trio.queue.client import Queue
+
+_VARIABLES: Final = ("HUB_REDIS_URL", "REDIS_URL")
+
+RedisOption = Annotated[
+    str | None,
+    Parameter(name="--redis", help="URL of the queue's Redis; else HUB_REDIS_URL, then REDIS_URL."),
+]
+
+
+def redis_url(given: str | None) -> Secret:
+    """The URL that an option gave, or the environment.
+
+    Raises:
+        ConfigError: nobody gave one.
+    """
+    url = given or next((value for name in _VARIABLES if (value := os.environ.get(name))), None)
+    if not url:
+        raise ConfigError(
+            "no Redis is named: give --redis redis://HOST:PORT or set HUB_REDIS_URL "
+            "(without any Redis, 'emp-trio demo' shows everything on this machine)"
+        )
+    return Secret(url)
+
+
+async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]]) -> int:
+    """Connect to the queue and use it until done, or until ^C.
+
+    Args:
+        given: what ``--redis`` gave.
+        use: cancelled by ^C.
+
+    Returns:
+        the exit code that ``use`` returned, or 130 after ^C.
+
+    Raises:
+        ConfigError: there is no URL, or it can't be used.
+        QueueError: there is no connection, or Redis refuses a command.
+    """
+    url = redis_url(given)
+    import trio
+
+    from emp_trio.queue.client import open_queue
+
+    code = INTERRUPTED
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_stop_on_interrupt, nursery.cancel_scope)
+        async with open_queue(url) as queue:
+            code = await use(queue)
+        nursery.cancel_scope.cancel(reason="done")
+    return code
+
+
+async def _stop_on_interrupt(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
+    import trio
+
+    with trio.open_signal_receiver(signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel(reason="^C")

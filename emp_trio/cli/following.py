@@ -1,0 +1,155 @@
+"""Following jobs to their ends, with a progress bar for each on a terminal and plain lines anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
+
+from emp_trio.cli.output import console, printable
+from emp_trio.queue.client import Queue
+from emp_trio.queue.events import JobEvent
+
+_TICK: Final = 0.1  # seconds between two drawings of the bars
+_LINE_EVERY: Final = 1.0  # seconds between two lines about the progress of one job
+_WORDS: Final = {"progress": "running", "missing": "no such job"}
+
+
+class Screen(Protocol):
+    """Where the progress of jobs is shown."""
+
+    def show(self, event: JobEvent) -> None:
+        """Something happened to a job."""
+
+    def say(self, text: str) -> None:
+        """Something else happened."""
+
+    def tick(self) -> None:
+        """Time has passed."""
+
+
+async def follow(
+    queue: Queue, job_ids: Sequence[str], screen: Screen, show: Callable[[JobEvent], None] | None = None
+) -> bool:
+    """Follow jobs until all of them have ended; a lost connection is waited for.
+
+    Args:
+        job_ids: of whom; an id given twice counts once.
+        screen: where progress is shown.
+        show: gets the events instead of the screen.
+
+    Returns:
+        whether all were completed.
+
+    Raises:
+        ExceptionGroup: of QueueError, when Redis refuses to tell.
+
+    Cancellation leaves the jobs alone.
+    """
+    ends: dict[str, str] = {}
+
+    async def one(job_id: str) -> None:
+        async with queue.watch(job_id) as events:
+            async for event in events:
+                (show or screen.show)(event)
+                ends[job_id] = event.kind
+
+    async def keep_screen() -> None:
+        connected = True
+        while True:
+            if queue.port.connected is not connected:
+                connected = queue.port.connected
+                screen.say("connected to Redis again" if connected else "no connection to Redis; waiting for it")
+            screen.tick()
+            await trio.sleep(_TICK)
+
+    async with trio.open_nursery() as screen_keeper:
+        screen_keeper.start_soon(keep_screen)
+        async with trio.open_nursery() as nursery:
+            for job_id in dict.fromkeys(job_ids):
+                nursery.start_soon(one, job_id)
+        screen_keeper.cancel_scope.cancel(reason="all jobs have ended")
+    return all(kind == "completed" for kind in ends.values())
+
+
+@contextmanager
+def open_screen(job_ids: Sequence[str]) -> Iterator[Screen]:
+    """The screen that fits stderr: bars where it is a terminal that can redraw them, else lines.
+
+    Args:
+        job_ids: a bar for each.
+    """
+    stderr = console(stderr=True)
+    if not stderr.is_terminal or stderr.is_dumb_terminal:
+        yield _Lines(stderr)
+        return
+    stderr.soft_wrap = False  # a bar that is wider than the terminal could not be drawn over
+    bars = _Bars(stderr, job_ids)
+    with bars.progress:
+        yield bars
+
+
+class _Bars:
+    """One progress bar per job, redrawn by :meth:`tick` alone, so that no thread is needed."""
+
+    def __init__(self, stderr: Console, job_ids: Sequence[str]) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=20),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn(
+                "{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
+            console=stderr,
+            auto_refresh=False,
+            redirect_stdout=False,  # stdout is for results, and may be a pipe
+            redirect_stderr=False,
+        )
+        self._tasks = {
+            job_id: self.progress.add_task(printable(job_id), total=100, note="") for job_id in dict.fromkeys(job_ids)
+        }
+
+    def show(self, event: JobEvent) -> None:
+        task = self._tasks[event.job_id]
+        note = event.message if event.kind == "progress" and event.message else _WORDS.get(event.kind, event.kind)
+        done = 100 if event.kind == "completed" else event.progress
+        self.progress.update(task, completed=done, note=printable(note))
+        if event.last:
+            self.progress.stop_task(task)
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, style="yellow")
+
+    def tick(self) -> None:
+        self.progress.refresh()
+
+
+class _Lines:
+    """A line for each change of state, and for progress in between at most one a second."""
+
+    def __init__(self, stderr: Console) -> None:
+        self._stderr = stderr
+        self._last: dict[str, tuple[str, float]] = {}
+
+    def show(self, event: JobEvent) -> None:
+        kind, when = self._last.get(event.job_id, ("", 0.0))
+        now = trio.current_time()
+        if event.kind == kind and now < when + _LINE_EVERY:
+            return
+        self._last[event.job_id] = (event.kind, now)
+        line = f"{event.job_id} {_WORDS.get(event.kind, event.kind)}"
+        if event.kind == "progress":
+            line += f" {event.progress:.0f} %" + (f" {event.message}" if event.message else "")
+        self.say(printable(line))
+
+    def say(self, text: str) -> None:
+        self._stderr.print(text)
+
+    def tick(self) -> None:
+        """Nothing to redraw."""

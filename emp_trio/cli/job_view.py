@@ -1,0 +1,104 @@
+"""How a job looks to people: the rows of its outcome and of its details, and the printing of such rows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from rich.text import Text
+
+from emp_trio.cli.output import console, printable
+from emp_trio.queue.client import JobInfo
+
+Row = tuple[str, str]
+_STYLES = {"completed": "bold green", "failed": "bold red", "cancelled": "bold yellow", "error": "bold red"}
+
+
+def state_of(job: JobInfo) -> str:
+    """The state in one word; a cancelled job counts as failed to the fleet, but not to the person who cancelled it."""
+    return "cancelled" if job.cancelled else job.state
+
+
+def age(then: str | None, now: float) -> str:
+    """How long ago an ISO time was (``45 s``, ``12 min``, ``3 h``, ``9 d``); empty where it can't be read."""
+    at = _epoch(then)
+    if at is None:
+        return ""
+    seconds = max(0.0, now - at)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def print_rows(rows: list[Row]) -> None:
+    """Print names and values on stdout: side by side on a terminal, elsewhere with a tab between them."""
+    out = console()
+    width = max(len(name) for name, _ in rows) + 2 if out.is_terminal else 0
+    for name, value in rows:
+        if width:
+            out.print(Text(name.ljust(width), style=_STYLES.get(name, "bold")) + Text(printable(value)))
+        else:
+            print(f"{name}\t{printable(value)}")
+
+
+def outcome(job: JobInfo) -> list[Row]:
+    """A job that has ended: how, in how many seconds, and what it made or why it failed."""
+    started, ended = _epoch(job.started_at), _epoch(job.ended_at)
+    took = f" in {max(0.0, ended - started):.1f} s" if started is not None and ended is not None else ""
+    return [(state_of(job), job.id + took), *_result(job)]
+
+
+def details(job: JobInfo) -> list[Row]:
+    """Everything that is known of a job, but for what is not set."""
+    rows = [
+        ("id", job.id),
+        ("type", job.type),
+        ("state", state_of(job) + (f" ({job.status})" if job.status not in (job.state, state_of(job)) else "")),
+        ("progress", "" if job.progress is None else f"{job.progress:g} %" + (job.message and f"  {job.message}")),
+        ("worker", job.worker_id),
+        ("priority", str(job.priority)),
+        ("attempts", f"{job.attempt} begun, {job.retry_count} failed of {job.max_attempts} allowed"),
+        ("workflow", job.workflow_id),
+        ("created", job.created_at),
+        ("started", job.started_at),
+        ("ended", job.ended_at),
+        ("not before", job.not_before),
+        *_result(job),
+        ("payload", _json(job.payload)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _result(job: JobInfo) -> list[Row]:
+    result = job.result or {}
+    rows = [("file", _file(file)) for file in result.get("output_files") or () if isinstance(file, dict)]
+    if data := _json(result.get("data")):
+        rows.append(("data", data))
+    if job.error:
+        rows.append(("error", job.error))
+    if job.failure_type:
+        rows.append(("failure", f"{job.failure_type} / {job.failure_reason}"))
+    return rows
+
+
+def _file(file: dict[str, Any]) -> str:
+    """An entry of ``output_files`` (queue protocol 5.3), which any worker of the fleet may have written."""
+    metadata = file.get("metadata")
+    url = metadata.get("cdn_url") if isinstance(metadata, dict) else None
+    size = file.get("size_bytes")
+    extra = [str(file["mime_type"])] if file.get("mime_type") else []
+    extra += [f"{size:,} bytes"] if isinstance(size, int) else []
+    return f"{url or file.get('path') or file.get('filename') or '?'}" + (f"  ({', '.join(extra)})" if extra else "")
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode() if value else ""
+
+
+def _epoch(time: str | None) -> float | None:
+    try:
+        return datetime.fromisoformat(time).timestamp() if time else None
+    except ValueError:
+        return None

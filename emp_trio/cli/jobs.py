@@ -1,0 +1,102 @@
+"""``emp-trio jobs``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from emp_trio.cli.connection import RedisOption, with_queue
+from emp_trio.cli.output import FAILED, OK, print_json, print_problem, print_table
+from emp_trio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from emp_trio.queue.client import JobInfo, Queue
+
+
+async def jobs(
+    job_id: str | None = None,
+    /,
+    *,
+    state: Literal["pending", "delayed", "active", "completed", "failed"] | None = None,
+    limit: Annotated[int, Parameter(validator=Number(gte=1))] = 50,
+    json: bool = False,
+    redis: RedisOption = None,
+) -> int:
+    """List jobs, or show one.
+
+    The list begins with active jobs; then come delayed, pending, failed and
+    completed ones. One job is shown with all that is known of it.
+
+    For example:
+
+        emp-trio jobs --state failed
+        emp-trio jobs 6f0d3f3e-52f1-4c5b-9d0c-0a51a4a0f7c4 --json
+
+    Args:
+        job_id: The one job to show.
+        state: List jobs in this state only.
+        limit: List at most so many jobs of each state.
+        json: Print JSON: an array of jobs, or the one job as an object.
+    """
+    if job_id is not None and state is not None:
+        raise ConfigError("--state is for the list of jobs; give it or the id of one job")
+
+    async def use(queue: Queue) -> int:
+        return await (_list(queue, state, limit, json) if job_id is None else _show(queue, job_id, json))
+
+    return await with_queue(redis, use)
+
+
+async def _list(
+    queue: Queue, state: Literal["pending", "delayed", "active", "completed", "failed"] | None, limit: int, json: bool
+) -> int:
+    from emp_trio.cli.job_view import age, state_of
+
+    found = await queue.jobs(state, limit=limit)
+    if json:
+        print_json([_listed(job) for job in found])
+        return OK
+    now = time.time()
+    print_table(
+        ("job", "type", "state", "progress", "attempt", "age", "worker", "note"),
+        (
+            (
+                job.id,
+                job.type,
+                state_of(job),
+                "" if job.progress is None else f"{job.progress:.0f} %",
+                str(job.attempt),
+                age(job.created_at, now),
+                job.worker_id or "",
+                job.error or job.message,
+            )
+            for job in found
+        ),
+    )
+    return OK
+
+
+def _listed(job: JobInfo) -> dict[str, Any]:
+    """A job of the list, for which payload and result are not read: null would say that it has none."""
+    import msgspec
+
+    return {k: v for k, v in msgspec.structs.asdict(job).items() if k not in ("payload", "result")}
+
+
+async def _show(queue: Queue, job_id: str, json: bool) -> int:
+    import msgspec
+
+    from emp_trio.cli.job_view import details, print_rows
+
+    job = await queue.job(job_id)
+    if job is None:
+        print_problem(f"there is no job {job_id}")
+        return FAILED
+    if json:
+        print_json(msgspec.structs.asdict(job))
+    else:
+        print_rows(details(job))
+    return OK

@@ -1,0 +1,40 @@
+"""``emp-trio retry``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emp_trio.cli.connection import RedisOption, with_queue
+from emp_trio.cli.output import FAILED, OK, print_problem
+
+if TYPE_CHECKING:
+    from emp_trio.queue.client import Queue
+
+
+async def retry(job_ids: list[str], /, *, redis: RedisOption = None) -> int:
+    """Put failed jobs back into the queue.
+
+    Each gets all its attempts again; a cancelled job counts as failed. Exit
+    code 1 when one of them has not failed or does not exist.
+
+    Args:
+        job_ids: Ids of the jobs.
+    """
+
+    async def use(queue: Queue) -> int:
+        code = OK
+        for job_id in dict.fromkeys(job_ids):
+            match await queue.retry(job_id):
+                case "queued":
+                    print(f"{job_id} queued")
+                    continue
+                case "missing":
+                    print_problem(f"there is no job {job_id}")
+                case _:
+                    job = await queue.job(job_id)
+                    state = f": it is {job.state}" if job else ""
+                    print_problem(f"job {job_id} can't be retried, for it has not failed{state}")
+            code = FAILED
+        return code
+
+    return await with_queue(redis, use)

@@ -1,0 +1,131 @@
+"""``emp-trio submit``."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from emp_trio.cli.connection import RedisOption, with_queue
+from emp_trio.cli.json_argument import json_argument
+from emp_trio.cli.output import FAILED, INTERRUPTED, OK, print_json, print_problem
+from emp_trio.errors import ConfigError, QueueError
+
+if TYPE_CHECKING:
+    from emp_trio.queue.client import JobInfo, Queue
+
+
+async def submit(
+    type: str,
+    /,
+    *,
+    payload: str = "{}",
+    ctx: str = "{}",
+    requirements: str = "{}",
+    priority: int = 50,
+    id: str | None = None,
+    workflow: str = "",
+    customer: str = "",
+    max_attempts: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    wait: bool = False,
+    timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    json: bool = False,
+    redis: RedisOption = None,
+) -> int:
+    """Put a job into the queue.
+
+    Prints the job's id; with --wait, its progress (on stderr) and then what
+    came of it. With --json, prints the job instead, as it is at that moment.
+
+    For example:
+
+        emp-trio submit openai_image --wait --payload '{"prompt": "a lighthouse"}'
+        emp-trio submit comfyui --payload @workflow.json --priority 80
+
+    Args:
+        type: Job type, as workers announce it.
+        payload: What the service is asked to do: a JSON object, or @FILE, or - for standard input.
+        ctx: Where results are to be stored: a JSON object or @FILE.
+        requirements: What is demanded of the worker: a JSON object or @FILE.
+        priority: Higher is sooner; 1 to 100 by convention.
+        id: The job's id; a new UUID unless given.
+        workflow: Id of the workflow that the job belongs to.
+        customer: Id of the customer, for workers that serve certain customers only.
+        max_attempts: How often the job is tried in total.
+        wait: Stay until the job has ended; exit code 1 when it failed or was cancelled.
+        timeout: With --wait: seconds after which to stop waiting, with exit code 1. The job goes on.
+        json: Print one JSON object.
+    """
+    if timeout is not None and not wait:
+        raise ConfigError("--timeout limits the waiting of --wait, and --wait is not given")
+    job_id = id or str(uuid.uuid4())
+    body = json_argument("--payload", payload, stdin=True)
+    context, needs = json_argument("--ctx", ctx), json_argument("--requirements", requirements)
+    queued = False
+
+    async def use(queue: Queue) -> int:
+        nonlocal queued
+        await queue.submit(
+            type,
+            body,
+            ctx=context,
+            requirements=needs,
+            priority=priority,
+            job_id=job_id,
+            customer_id=customer,
+            workflow_id=workflow,
+            max_attempts=max_attempts,
+        )
+        queued = True
+        if wait:
+            return await _wait(queue, job_id, timeout, json)
+        if json:
+            _print_document(await _look(queue, job_id))
+        else:
+            print(job_id)
+        return OK
+
+    code = await with_queue(redis, use)
+    if code == INTERRUPTED:
+        doing = f"job {job_id} goes on" if queued else f"job {job_id} may have been queued or not"
+        print_problem(f"{doing}\n{_ways_on(job_id)}", label="interrupted")
+    return code
+
+
+async def _wait(queue: Queue, job_id: str, timeout: float | None, json: bool) -> int:
+    import trio
+
+    from emp_trio.cli.following import follow, open_screen
+    from emp_trio.cli.job_view import outcome, print_rows
+
+    with trio.move_on_after(math.inf if timeout is None else timeout) as scope, open_screen([job_id]) as screen:
+        await follow(queue, [job_id], screen)
+    job = await _look(queue, job_id)
+    if json:
+        _print_document(job)
+    if scope.cancelled_caught:
+        print_problem(f"job {job_id} has not ended within {timeout:g} s; it goes on\n{_ways_on(job_id)}")
+        return FAILED
+    if not json:
+        print_rows(outcome(job))
+    return OK if job.state == "completed" else FAILED
+
+
+async def _look(queue: Queue, job_id: str) -> JobInfo:
+    job = await queue.verbs.surely(lambda: queue.job(job_id))
+    if job is None:
+        raise QueueError(f"job {job_id} was queued and is not there any more: did somebody empty the Redis?")
+    return job
+
+
+def _print_document(job: JobInfo) -> None:
+    import msgspec
+
+    print_json({name: value for name, value in msgspec.structs.asdict(job).items() if name != "payload"})
+
+
+def _ways_on(job_id: str) -> str:
+    return f"  emp-trio watch {job_id}    follows it\n  emp-trio cancel {job_id}   ends it"

@@ -1,0 +1,49 @@
+"""``emp-trio workers``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from emp_trio.cli.connection import RedisOption, with_queue
+from emp_trio.cli.output import OK, print_json, print_table
+
+if TYPE_CHECKING:
+    from emp_trio.queue.client import Queue
+
+
+async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
+    """List the workers of the fleet and what they do.
+
+    Each slot of a machine is one worker. One that has not been heard of for a
+    minute is shown as gone.
+
+    Args:
+        json: Print a JSON array.
+    """
+
+    async def use(queue: Queue) -> int:
+        from emp_trio.cli.job_view import age
+
+        found = await queue.workers()
+        if json:
+            print_json(found)
+            return OK
+        now = time.time()
+        print_table(
+            ("worker", "machine", "status", "job", "heartbeat", "services"),
+            (
+                (
+                    worker.worker_id,
+                    worker.machine_id,
+                    worker.status if worker.alive else "gone",
+                    worker.current_job_id or "",
+                    age(worker.last_heartbeat, now),
+                    ", ".join(worker.services),
+                )
+                for worker in found
+            ),
+        )
+        return OK
+
+    return await with_queue(redis, use)
