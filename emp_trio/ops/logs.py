@@ -1,0 +1,172 @@
+"""Log set-up: lines for people on a terminal, JSON lines anywhere else, and no secret in either.
+
+The worker binds ``job``, ``slot`` and ``attempt`` as context variables, so they stand on every line that is written on
+a job's behalf, by whichever module. What other libraries log with the standard library joins the same stream from
+WARNING up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import MutableMapping
+from typing import Any, Final, Literal, TextIO
+
+import msgspec
+import structlog
+from structlog.typing import Processor
+
+from emp_trio.errors import ConfigError
+from emp_trio.secrets import MASK, Redactor
+
+Style = Literal["console", "json"]
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+_LONGEST: Final = 4096  # characters of one value; a line of a log is no place for a payload
+_SECRET_KEY: Final = re.compile(r"(?i)(.*_)?(password|secret|token|api_?key|account_?key|authorization|cookie)")
+_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROL_IN_TRACEBACK: Final = {code: text for code, text in _CONTROL.items() if code != ord("\n")}
+
+
+def configure_logs(*, level: str, style: Style | None, redactor: Redactor, stream: TextIO) -> None:
+    """Set up structlog and the standard library's logging for this process.
+
+    Args:
+        level: ``debug``, ``info``, ``warning`` or ``error``; what is below is dropped.
+        style: None chooses ``console`` where ``stream`` is a terminal and ``json`` elsewhere.
+        redactor: takes the secrets out; it may learn more of them later.
+        stream: where the lines go. A stream that is broken loses lines; it does not stop the worker.
+
+    Raises:
+        ConfigError: there is no such level.
+    """
+    if level.lower() not in _LEVELS:
+        raise ConfigError(f"there is no log level {level!r}: choose one of {', '.join(_LEVELS)}")
+    least = _LEVELS[level.lower()]
+    terminal = stream.isatty()
+    chosen = style or ("console" if terminal else "json")
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _add_logger,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if chosen == "console" else "iso", utc=chosen == "json"),
+            structlog.processors.format_exc_info,  # the standard traceback: without the values of local variables
+            _cleaner(redactor),
+            *(_for_people(colors=terminal and not os.environ.get("NO_COLOR")) if chosen == "console" else [_as_json]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
+        logger_factory=lambda *names: _Lines(stream, names[0] if names else "emp_trio"),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_ToStructlog()]
+    root.setLevel(max(least, logging.WARNING))
+    logging.captureWarnings(True)
+
+
+class _Lines(structlog.WriteLogger):
+    """Writes lines to a stream, under a logger's name."""
+
+    def __init__(self, stream: TextIO, name: str) -> None:
+        super().__init__(stream)
+        self.name = name
+
+    def msg(self, message: str) -> None:
+        try:
+            try:
+                super().msg(message)
+            except UnicodeEncodeError:  # a terminal that is not UTF-8
+                super().msg(message.encode("ascii", "backslashreplace").decode())
+        except (OSError, ValueError):  # the reader is gone, or the stream is closed: there is nowhere to say so
+            return
+
+    log = debug = info = warn = warning = error = critical = fatal = failure = err = exception = msg
+
+
+class _ToStructlog(logging.Handler):
+    """Hands records of the standard library's logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            log = structlog.get_logger(record.name)
+            log.log(record.levelno, record.getMessage().strip(), exc_info=record.exc_info or None)
+        except Exception:  # noqa: BLE001  # somebody else's broken log call must not fail their work
+            self.handleError(record)
+
+
+def _add_logger(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["logger"] = getattr(logger, "name", "")
+    if event.get("exc_info") is None:
+        event.pop("exc_info", None)
+    return event
+
+
+def _cleaner(redactor: Redactor) -> Processor:
+    """Make every value plain data without secrets and of bounded length; a traceback is not cut."""
+
+    def clean(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        texts: list[str] = []
+        for key, value in event.items():
+            event[key] = MASK if _SECRET_KEY.fullmatch(key) else _plain(value, texts)
+        # One look at all texts together is much quicker than one at each, and nearly always finds nothing.
+        together = "\n".join(texts)
+        if redactor.text(together) != together:
+            for key, value in event.items():
+                event[key] = redactor.data(value)
+        if len(together) > _LONGEST:
+            for key, value in event.items():
+                text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+                if len(text) > _LONGEST and key != "exception":
+                    event[key] = f"{text[:_LONGEST]}... ({len(text)} characters)"
+        return event
+
+    return clean
+
+
+def _plain(value: Any, texts: list[str]) -> Any:
+    """``value`` as JSON-like data; adds the texts in it to ``texts``."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return f"<{len(value)} bytes>"
+        case dict():
+            return {
+                _plain(str(k), texts): MASK if _SECRET_KEY.fullmatch(str(k)) else _plain(v, texts)
+                for k, v in value.items()
+            }
+        case list() | tuple() | set() | frozenset():
+            return [_plain(v, texts) for v in value]
+    text = str(value)
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()  # a lone surrogate would stop the whole line
+    texts.append(text)
+    return text
+
+
+def _for_people(*, colors: bool) -> list[Processor]:
+    def escape(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """What a service says must not command the terminal, nor look like a line of its own."""
+        for key, value in event.items():
+            if isinstance(value, str):
+                event[key] = value.translate(_CONTROL_IN_TRACEBACK if key == "exception" else _CONTROL)
+        return event
+
+    return [
+        escape,
+        structlog.dev.ConsoleRenderer(
+            colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+        ),
+    ]
+
+
+def _as_json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
+    return msgspec.json.encode({**first, **event}).decode()
