@@ -81,6 +81,7 @@ async def wait_for_cdn(
     """
     tried = wrong = 0
     method = "HEAD"
+    log.last = f"{url} has not answered yet"
     while True:
         tried += 1
         verdict = await _probe(client, method, url, expected, settings, log)
@@ -91,10 +92,11 @@ async def wait_for_cdn(
             return url
         wrong += verdict == "wrong"
         if verdict == "wrong" and wrong >= settings.stale_after:
-            fresh = f"{url}?v={expected.sha256[:12]}"
-            said = log.last
+            fresh, said = f"{url}?v={expected.sha256[:12]}", log.last
             if await _probe(client, method, fresh, expected, settings, log) == "right":
-                return fresh
+                # Once more: it may only have been late, and the plain address is the better one.
+                late = await _probe(client, method, url, expected, settings, log) == "right"
+                return url if late else fresh
             log.last = said
         await trio.sleep(backoff(tried, base=settings.first_pause, cap=settings.longest_pause, jitter=0.0, random=0.0))
 
@@ -106,7 +108,6 @@ async def _probe(
     import httpx
 
     headers = {"accept-encoding": "identity"} | ({"range": "bytes=0-0"} if method == "GET" else {})
-    log.last = f"{url} did not answer within {settings.probe_timeout:g} s"
     with trio.move_on_after(settings.probe_timeout):
         try:
             async with client.stream(method, url, headers=headers) as response:
@@ -115,7 +116,9 @@ async def _probe(
                 log.last = f"{url} answered {response.status_code}{other}"
                 return verdict
         except httpx.TimeoutException:
-            pass  # as said above
+            pass  # the same as the end of this block's own time
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a host name that can't be one
             log.last = f"{url} can't be reached: {type(error).__name__}"
+            return "unknown"
+    log.last = f"{url} did not answer within {settings.probe_timeout:g} s"
     return "unknown"

@@ -38,7 +38,7 @@ class CdnSettings(msgspec.Struct, frozen=True, kw_only=True):
     probe_timeout: float = 5.0
     first_pause: float = 0.2
     longest_pause: float = 4.0
-    stale_after: int = 3
+    stale_after: int = 5
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,10 +13,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from emp_trio.assets.media import HEAD, media_type
 from emp_trio.testing.serve import open_server
@@ -41,6 +45,7 @@ class Cdn:
         down: answers every request with 502, as an edge without its servers does.
         refuses_head: answers HEAD with 405.
         requests: method and address (path and query) of every request so far.
+        app: its ASGI application.
     """
 
     def __init__(self, origin: str | Path, client: httpx.AsyncClient) -> None:
@@ -54,37 +59,33 @@ class Cdn:
         self.down = False
         self.refuses_head = False
         self.requests: list[tuple[str, str]] = []
-        self._origin = origin
+        self._origin = origin.rstrip("/") if isinstance(origin, str) else origin
         self._client = client
         self._asked: Counter[str] = Counter()
         self._not_found: set[str] = set()
         self._changed = trio.Event()
+        self.app = Starlette(routes=[Route("/{path:path}", self._serve, methods=["GET", "HEAD"])])
 
     async def until_requests(self, number: int) -> None:
         """Wait until that many requests have come."""
         while len(self.requests) < number:
             await self._changed.wait()
 
-    async def app(self, scope: Any, receive: Any, send: Any) -> None:
-        """The ASGI application."""
-        if scope["type"] != "http":
-            return
-        path, query = scope["path"].lstrip("/"), scope["query_string"].decode("latin-1")
+    async def _serve(self, request: Request) -> Response:
+        path, query = request.path_params["path"], request.url.query
         address = path + (f"?{query}" if query else "")
-        self.requests.append((scope["method"], address))
+        self.requests.append((request.method, address))
         self._changed.set()
         self._changed = trio.Event()
         await trio.sleep(self.delay)
         if self.hangs:
             await trio.sleep_forever()
-        wanted = dict(scope["headers"]).get(b"range", b"").decode("latin-1")
-        status, headers, body = await self._answer(scope["method"], path, path if self.ignores_query else address)
+        wanted = request.headers.get("range", "")
+        status, headers, body = await self._answer(request.method, path, path if self.ignores_query else address)
         if status == 200 and wanted.startswith("bytes="):
             status, headers, body = _part(wanted, headers, body)
         headers["content-length"] = str(len(body))
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": status, "headers": raw})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        return Response(b"" if request.method == "HEAD" else body, status, headers)
 
     async def _answer(self, method: str, path: str, address: str) -> Answer:
         if self.down:
@@ -146,6 +147,6 @@ async def open_cdn(origin: str | Path, port: int = 0) -> AsyncIterator[Cdn]:
     import httpx
 
     async with httpx.AsyncClient() as client:
-        cdn = Cdn(origin.rstrip("/") if isinstance(origin, str) else origin, client)
+        cdn = Cdn(origin, client)
         async with open_server(cdn.app, port) as cdn.url:
             yield cdn

@@ -1,0 +1,304 @@
+"""The Azure store on a real blob service: what is stored, what is found again, and every way in which it can fail."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from emp_trio.assets.config import StorageSettings, storage_settings
+from emp_trio.assets.naming import safe_id
+from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.errors import AssetError, DeadlineExceeded
+from emp_trio.progress import StageLimits
+from emp_trio.retry import RetryPolicy
+from emp_trio.secrets import Secret
+from emp_trio.testing.azurite import Azurite, running_azurite
+from emp_trio.testing.png import make_png
+from emp_trio.testing.reporter import FakeReporter
+from emp_trio.testing.serve import open_server
+from tests.assets.conftest import CACHE
+from tests.assets.support import Line, a_job, closed_port, open_line, pieces
+
+PNG = make_png()
+BIG = os.urandom(11 * 2**20)  # three blocks
+
+
+def settings(azurite: Azurite, container: str, **changes: Any) -> StorageSettings:
+    made = storage_settings(azurite.environment(container))
+    return msgspec.structs.replace(made, retry=RetryPolicy(retries=5, base=0.05, cap=0.2), **changes)
+
+
+def blob(azurite: Azurite, container: str, key: str) -> Any:
+    return azurite.client().get_blob_client(container, key)
+
+
+async def fetch(url: str) -> httpx.Response:
+    async with httpx.AsyncClient() as client:
+        return await client.get(url)
+
+
+async def test_a_small_asset(azurite: Azurite, container: str) -> None:
+    async with open_asset_saver(settings(azurite, container)) as saver:
+        saved = await saver.save(PNG, a_job("jöb/1", prefix="a b/c"), FakeReporter())
+    assert saved.file_path == f"a b/c/{safe_id('jöb/1')}_0.png"
+    assert saved.file_url == saved.cdn_url == f"{azurite.endpoint}/{container}/a%20b/c/{safe_id('jöb/1')}_0.png"
+    answer = await fetch(saved.file_url)
+    assert answer.content == PNG
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["cache-control"] == "public, max-age=31536000"
+    assert answer.headers["x-ms-meta-job_id"] == "j%C3%B6b%2F1"
+    assert answer.headers["x-ms-meta-sha256"] == saved.sha256 == hashlib.sha256(PNG).hexdigest()
+
+
+async def test_a_large_stream_in_blocks(azurite: Azurite, container: str) -> None:
+    async with open_asset_saver(settings(azurite, container)) as saver:
+        saved = await saver.save(pieces(BIG), a_job(filename="film.mp4"), FakeReporter(), media_type="video/x-odd")
+    answer = await fetch(saved.file_url)
+    assert answer.content == BIG
+    assert answer.headers["content-type"] == "video/x-odd"
+    assert answer.headers["cache-control"] == "public, max-age=300"
+    assert saved.file_path == "film.bin"
+
+
+async def test_a_retry_finds_its_earlier_upload(azurite: Azurite, container: str) -> None:
+    async with open_line(azurite.endpoint) as line:
+        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
+        async with open_asset_saver(through) as saver:
+            first = await saver.save(BIG, a_job(), FakeReporter())
+            assert line.sent > len(BIG)
+            etag, line.sent = blob(azurite, container, first.file_path).get_blob_properties().etag, 0
+            again = await saver.save(BIG, msgspec.structs.replace(a_job(), attempt=2), FakeReporter())
+    assert again == first
+    assert line.sent < 10_000
+    assert blob(azurite, container, first.file_path).get_blob_properties().etag == etag
+
+
+async def test_other_content_of_the_same_job_replaces_the_earlier(azurite: Azurite, container: str) -> None:
+    async with open_asset_saver(settings(azurite, container)) as saver:
+        first = await saver.save(PNG, a_job(), FakeReporter())
+        other = make_png(seed=1)
+        second = await saver.save(other, a_job(), FakeReporter())
+    assert second.file_url == first.file_url
+    assert (await fetch(second.file_url)).content == other
+
+
+async def test_an_asset_of_another_job_is_not_replaced(azurite: Azurite, container: str) -> None:
+    async with open_asset_saver(settings(azurite, container)) as saver:
+        first = await saver.save(PNG, a_job("a/b"), FakeReporter())
+        with pytest.raises(AssetError, match="another job") as caught:
+            await saver.save(make_png(seed=1), a_job(safe_id("a/b")), FakeReporter())
+    assert not caught.value.retry
+    assert (await fetch(first.file_url)).content == PNG
+
+
+async def test_a_chosen_name_is_replaced(azurite: Azurite, container: str) -> None:
+    blob(azurite, container, "latest.png").upload_blob(b"by somebody else")
+    async with open_asset_saver(settings(azurite, container)) as saver:
+        for job, seed in (("one", 1), ("two", 2)):
+            saved = await saver.save(make_png(seed=seed), a_job(job, filename="latest.jpg"), FakeReporter())
+            assert (await fetch(saved.file_url)).content == make_png(seed=seed)
+
+
+async def test_a_hundred_jobs_at_once(azurite: Azurite, container: str) -> None:
+    async with open_asset_saver(settings(azurite, container)) as saver, trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(saver.save, make_png(seed=number), a_job(f"job-{number}"), FakeReporter())
+    with azurite.client() as client:
+        assert len(list(client.get_container_client(container).list_blob_names())) == 100
+
+
+@pytest.mark.parametrize("size", [1000, len(BIG)])
+async def test_a_wrong_key(azurite: Azurite, container: str, size: int) -> None:
+    wrong = Secret("d3JvbmcgYnV0IGJhc2U2NA==")
+    async with open_asset_saver(settings(azurite, container, azure_key=wrong)) as saver:
+        with pytest.raises(AssetError, match="Is the key right") as caught:
+            await saver.save(BIG[:size], a_job(), FakeReporter())
+    error = caught.value
+    assert (error.type, error.retry, error.paid) == ("auth_error", False, True)
+    assert "succeeded" in str(error)
+    assert wrong.reveal() not in str(error) + repr(error.__cause__)
+
+
+async def test_a_missing_container(azurite: Azurite) -> None:
+    async with open_asset_saver(settings(azurite, "missing")) as saver:
+        with pytest.raises(AssetError, match=r"container missing.*ContainerNotFound.*Make the container") as caught:
+            await saver.save(PNG, a_job(), FakeReporter())
+    assert (caught.value.reason, caught.value.retry) == ("config_error", False)
+
+
+async def test_a_full_store() -> None:
+    with running_azurite(CACHE, memory_mb=9) as small:
+        small.create_container("full")
+        async with open_asset_saver(settings(small, "full")) as saver:
+            with pytest.raises(AssetError, match="full") as caught:
+                await saver.save(BIG, a_job(), FakeReporter())
+            assert (caught.value.type, caught.value.reason) == ("resource_limit", "disk_space_full")
+            assert (await saver.save(PNG, a_job(), FakeReporter())).size == len(PNG)
+
+
+async def test_a_store_that_is_not_there(azurite: Azurite, container: str) -> None:
+    nowhere = f"http://127.0.0.1:{closed_port()}/devstoreaccount1"
+    async with open_asset_saver(settings(azurite, container, azure_endpoint=nowhere)) as saver:
+        with pytest.raises(AssetError, match="can't be reached") as caught:
+            await saver.save(PNG, a_job(), FakeReporter())
+    assert (caught.value.type, caught.value.reason) == ("network_error", "connection_failed")
+    assert caught.value.retry
+
+
+async def test_an_unknown_account_is_a_name_that_does_not_resolve(azurite: Azurite, container: str) -> None:
+    nowhere = "http://ours.blob.invalid"
+    async with open_asset_saver(settings(azurite, container, azure_endpoint=nowhere)) as saver:
+        with pytest.raises(AssetError, match="AZURE_STORAGE_ACCOUNT") as caught:
+            await saver.save(PNG, a_job(), FakeReporter())
+    assert caught.value.reason == "dns_resolution"
+
+
+async def test_a_broken_upload_goes_on_where_it_was(azurite: Azurite, container: str) -> None:
+    async with open_line(azurite.endpoint) as line:
+        line.tear_after = 9 * 2**20  # in the third block
+        async with open_asset_saver(
+            settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
+        ) as saver:
+            with pytest.raises(AssetError, match=r"lost|can't be reached"):
+                await saver.save(BIG, a_job(), FakeReporter())
+            line.tear_after, line.sent = None, 0
+            saved = await saver.save(BIG, a_job(), FakeReporter())
+        assert 2**20 < line.sent < 6 * 2**20
+    assert (
+        await fetch(saved.file_url.replace(str(line.port), azurite.endpoint.split(":")[2].split("/")[0]))
+    ).content == BIG
+
+
+async def test_a_store_that_comes_back_within_the_stage(azurite: Azurite, container: str) -> None:
+    async with open_line(azurite.endpoint) as line, trio.open_nursery() as nursery:
+        line.tear_after = 6 * 2**20
+
+        async def mend() -> None:
+            await line.until_sent(6 * 2**20)
+            await line.until_quiet()
+            line.tear_after = None
+
+        nursery.start_soon(mend)
+        async with open_asset_saver(
+            settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
+        ) as saver:
+            saved = await saver.save(BIG, a_job(), FakeReporter())
+    assert blob(azurite, container, saved.file_path).download_blob().readall() == BIG
+
+
+async def stop_in_the_middle(saver: AssetSaver, line: Line, data: bytes) -> None:
+    """Start a save, and cancel it when the line has carried half of it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(saver.save, data, a_job(), FakeReporter())
+        await line.until_sent(len(data) // 2)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("size", [3 * 2**20, 64 * 2**20], ids=["one block", "many blocks"])
+async def test_a_cancelled_upload_stores_and_sends_nothing_more(azurite: Azurite, container: str, size: int) -> None:
+    data = os.urandom(size)
+    async with open_line(azurite.endpoint) as line:
+        line.delay = 0.03
+        line.stop_after = size // 2 if size < 2**22 else None
+        async with open_asset_saver(
+            settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
+        ) as saver:
+            with trio.fail_after(10):
+                await stop_in_the_middle(saver, line, data)
+            ended = trio.current_time()
+            await line.until_quiet()  # the connection is cut with the upload: nothing can follow on it
+            assert trio.current_time() - ended < 0.5
+            assert line.sent < size // 2 + 6 * 2**20
+            assert not blob(azurite, container, "job-1_0.bin").exists()
+            line.delay, line.stop_after = 0.0, None
+            await saver.save(PNG, a_job("after"), FakeReporter())  # and the saver goes on working
+
+
+async def test_a_store_that_hangs_costs_the_upload_stage_and_no_more(azurite: Azurite, container: str) -> None:
+    async with open_line(azurite.endpoint) as line:
+        line.stop_after = 0
+        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint), read_timeout=30.0)
+        async with open_asset_saver(through) as saver:
+            started = trio.current_time()
+            with pytest.raises(DeadlineExceeded, match=r"upload stage .* 0.5 s: try 1 .*job-1_0.png") as caught:
+                await saver.save(PNG, a_job(), FakeReporter(limits=StageLimits(upload=0.5)))
+            assert trio.current_time() - started < 2
+    assert caught.value.stage == "upload"
+
+
+async def test_a_silent_store_is_a_timeout(azurite: Azurite, container: str) -> None:
+    async with open_line(azurite.endpoint) as line:
+        line.stop_after = 0
+        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint), read_timeout=0.1)
+        async with open_asset_saver(through) as saver:
+            with pytest.raises(AssetError, match=r"did not answer within 0.1 s") as caught:
+                await saver.save(PNG, a_job(), FakeReporter())
+    assert (caught.value.type, caught.value.reason, caught.value.retry) == ("timeout", "network_timeout", True)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "failure"),
+    [
+        (503, "ServerBusy", ("service_error", "service_unavailable", True)),
+        (500, "OperationTimedOut", ("service_error", "service_down", True)),
+        (429, "TooManyRequests", ("rate_limit", "requests_per_minute", True)),
+        (409, "BlobAlreadyExists", ("service_error", "degraded_performance", True)),
+        (412, "ConditionNotMet", ("service_error", "degraded_performance", True)),
+        (507, "", ("resource_limit", "disk_space_full", True)),
+        (400, "InvalidResourceName", ("validation_error", "invalid_payload", False)),
+        (403, "AuthenticationFailed", ("auth_error", "invalid_api_key", False)),
+        (403, "AuthorizationFailure", ("auth_error", "insufficient_permissions", False)),
+        (403, "AccountIsDisabled", ("auth_error", "account_suspended", False)),
+        (302, "", ("response_error", "invalid_response_format", True)),
+    ],
+)
+async def test_answers_and_their_failures(status: int, code: str, failure: tuple[str, str, bool]) -> None:
+    """Also: the SDK repeats nothing by itself, the saver does, and as often as its policy says."""
+    asked = 0
+
+    async def answer(request: Request) -> Response:
+        nonlocal asked
+        asked += 1
+        return Response(b"", status, {"x-ms-error-code": code})
+
+    async with open_server(Starlette(routes=[Route("/{path:path}", answer, methods=["HEAD"])])) as url:
+        env = {
+            "CLOUD_STORAGE_PROVIDER": "azure",
+            "CLOUD_STORAGE_CONTAINER": "any",
+            "AZURE_STORAGE_ACCOUNT": "ours",
+            "AZURE_STORAGE_KEY": "a2V5",
+            "AZURE_STORAGE_ENDPOINT": url,
+        }
+        quick = msgspec.structs.replace(storage_settings(env), retry=RetryPolicy(retries=2, base=0.01))
+        async with open_asset_saver(quick) as saver:
+            with pytest.raises(AssetError, match=f"HTTP {status}") as caught:
+                await saver.save(PNG, a_job(), FakeReporter())
+    assert (caught.value.type, caught.value.reason, caught.value.retry) == failure
+    assert asked == (3 if caught.value.retry else 1)
+
+
+async def test_jobs_with_storage_of_their_own(azurite: Azurite, container: str) -> None:
+    """A worker without storage serves a job that brings it, and keeps only a few connections to strangers."""
+    async with open_line(azurite.endpoint) as line:
+        bare = StorageSettings(azure_account=azurite.account, azure_endpoint=line.endpoint(azurite.endpoint))
+        async with open_asset_saver(bare) as saver:
+            for number in range(20):
+                name = f"own{number:04d}"
+                azurite.create_container(name)
+                job = a_job(provider="azure", bucket=name, account_name=azurite.account, account_key=azurite.key)
+                saved = await saver.save(PNG, job, FakeReporter())
+                assert blob(azurite, name, saved.file_path).exists()
+            with trio.fail_after(5):
+                await line.until_quiet(16)
+        with trio.fail_after(5):
+            await line.until_quiet()
