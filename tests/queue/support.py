@@ -79,6 +79,10 @@ class Library:
         jobs = {j: (w, t, dict(zip(f[::2], f[1::2], strict=True))) for w, t, j, f in reply[2]}
         return {"next": reply[0], "jobs": jobs, "dropped": {j: why for j, why in reply[3]}}  # noqa: C416
 
+    def start(self, job: str, token: str, machine: str = "") -> bool:
+        """Whether the attempt may begin."""
+        return job not in self.call("start", machine, job, token)
+
     def settle(
         self,
         job: str,
@@ -96,8 +100,18 @@ class Library:
         stored = json.dumps({"by": token})
         return list(
             self.call(
-                "settle", job, token, "m1", kind, count, round(delay * 1000), *failure, stored, json.dumps(message),
-                "0", *flat,
+                "settle",
+                job,
+                token,
+                "m1",
+                kind,
+                count,
+                round(delay * 1000),
+                *failure,
+                stored,
+                json.dumps(message),
+                "0",
+                *flat,
             )
         )
 

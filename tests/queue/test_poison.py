@@ -166,7 +166,7 @@ def test_numbers_that_are_none_do_not_lose_a_job(lib: Library, score: str) -> No
         lib.submit(job_id, priority=50)
         lib.db.hset(f"job:{job_id}", mapping={"priority": score, "workflow_datetime": score, "max_retries": score})
     tokens = {j: t for j, (_, t, _) in lib.claim("w1", "w2", "w3")["jobs"].items()}
-    lib.call("start", "c", tokens["c"], "")
+    assert lib.start("c", tokens["c"])
     assert lib.settle("a", tokens["a"], "release") == [1, "done"]
     assert lib.settle("b", tokens["b"], "retry", count=1, delay=5) == [1, "done"]
     lib.make_due()

@@ -97,19 +97,6 @@ local function attempts_of(job)
   return n and n >= 1 and n or 3
 end
 
--- A number in a hash value, else nil; Lua reads nan, inf and hexadecimal too, which nobody means.
-local function number(value)
-  local n = tonumber(value or '')
-  if n and math.abs(n) <= 2 ^ 53 then return n end
-  return nil
-end
-
--- Attempts a job has in total (queue protocol 4.7).
-local function attempts_of(job)
-  local n = number(job.max_retries)
-  return n and n >= 1 and n or 3
-end
-
 -- HMGET that treats a key of another type like a missing hash.
 local function fields(key, ...)
   local reply = redis.pcall('HMGET', key, ...)
