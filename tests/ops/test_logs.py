@@ -179,7 +179,7 @@ def test_no_color_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_text_from_outside_can_not_command_the_terminal_or_forge_a_line() -> None:
     out = stream_of("console")
-    structlog.get_logger().warning("service said", text="\x1b]0;owned\x07\n12:00:00 [info] all is well")
+    structlog.get_logger().warning("service\x1b[2J\nsaid", text="\x1b]0;owned\x07", more="a\n12:00:00 [info] all well")
     assert out.getvalue().count("\n") == 1
     assert "\x1b" not in out.getvalue()
 
