@@ -14,6 +14,9 @@ from emp_trio.progress import ProgressReporter
 class AssetSaving(Protocol):
     """What ``SavesAssets`` needs of the worker: :class:`emp_trio.assets.saver.AssetSaver` has it."""
 
+    def check(self, job: Job) -> None:
+        """Raise the error that saving an asset of this job would certainly end in; for before something is paid."""
+
     async def save(
         self,
         data: Any,

@@ -66,26 +66,29 @@ class SharedSocket(Generic[E]):
             try:
                 async with self._open_socket() as socket:
                     failed = 0
-                    self._error = None
-                    self._socket = socket
-                    self._opened.set()
-                    async for message in socket.messages():
-                        self._hand_over(message)
-                self._error = ServiceError(
-                    "the service closed the socket", type="network_error", reason="connection_failed"
-                )
-            except EmpTrioError as error:
-                self._error = error
-            finally:
-                self._socket = None
-                self._opened = trio.Event()
+                    error = await self._read(socket)
+                    self._tell_all(error.message)  # before the socket's own goodbye, which may take a while
+            except EmpTrioError as refused:
+                error = refused
+            self._error = error
             failed += 1
             pause = backoff(failed, base=self._delay, cap=self._cap, jitter=0.5, random=random.random())
-            log.warning(
-                "socket lost", error=self._error.message, jobs=len(self._receivers), reconnect_in=round(pause, 2)
-            )
-            self._tell_all(self._error.message)
+            log.warning("no socket", error=error.message, reconnect_in=round(pause, 2))
             await trio.sleep(pause)
+
+    async def _read(self, socket: Socket) -> EmpTrioError:
+        """Hand over messages for as long as the socket lives, and say why it ended."""
+        self._socket = socket
+        self._opened.set()
+        try:
+            async for message in socket.messages():
+                self._hand_over(message)
+        except EmpTrioError as error:
+            return error
+        finally:
+            self._socket = None
+            self._opened = trio.Event()
+        return ServiceError("the service closed the socket", type="network_error", reason="connection_failed")
 
     async def socket(self, wait: float) -> Socket:
         """The open socket.

@@ -46,6 +46,8 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
             AssetError: the picture could not be saved.
             trio.Cancelled: after the simulation was cancelled upstream, where ``progress.stop_upstream`` says so.
         """
+        if wants_assets(job):
+            self.toolbox.assets.check(job)
         request = {
             "job_id": job.id,
             "job_type": job.type,

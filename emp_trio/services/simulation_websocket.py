@@ -58,10 +58,15 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
         self._shared = SharedSocket(
             self.open_socket, decode, delay=self.settings.reconnect_delay, cap=self.settings.reconnect_cap
         )
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._shared.keep_open)
-            yield
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._shared.keep_open)
+                yield
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:  # the block's own error, which its caller knows
+                raise group.exceptions[0] from None
+            raise
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -71,6 +76,8 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             AssetError: the picture could not be saved.
             trio.Cancelled: after the simulation was cancelled upstream, where ``progress.stop_upstream`` says so.
         """
+        if wants_assets(job):
+            self.toolbox.assets.check(job)
         wire_id = f"{job.id}-{job.attempt}"  # messages of an earlier attempt are none of this one's business
         request = {
             "type": "simulation_job",
@@ -81,9 +88,9 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             "timestamp": _now(),
         }
         waiting = _Waiting(progress)
+        progress.report(5, "submitting the simulation")
+        socket = await self._shared.socket(self.settings.websocket.handshake_timeout)
         with self._shared.receiving(wire_id, waiting):
-            progress.report(5, "submitting the simulation")
-            socket = await self._shared.socket(self.settings.websocket.handshake_timeout)
             try:
                 await socket.send_json(request)
                 completed = await waiting.outcome()

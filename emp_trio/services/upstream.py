@@ -66,7 +66,8 @@ async def run_upstream(
         assert work is not None, "start returned no id"
         return await wait(work)
     except BaseException as error:
-        if work is not None and (not remembered or (isinstance(error, trio.Cancelled) and progress.stop_upstream)):
+        cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
+        if work is not None and (not remembered or (cancelled and progress.stop_upstream)):
             await _stop(cancel, work, grace)
         raise
 

@@ -1,13 +1,14 @@
-"""A response that runs in the background: created once, polled, adopted after a crash, cancelled (OpenAI reference 6)."""
+"""A response in the background: created once, polled, adopted after a crash, cancelled (OpenAI reference 6)."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import structlog
 import trio
 
-from emp_trio.errors import EmpTrioError, Refused, ServiceError
+from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import HttpAnswer
@@ -28,9 +29,11 @@ class Caller(Protocol):
 
     settings: Any
 
-    async def request(self, method: str, path: str, **options: Any) -> HttpAnswer: ...
+    @property
+    def request(self) -> Callable[..., Awaitable[HttpAnswer]]: ...
 
-    async def poll(self, look: Any, *, hint: str = "") -> Any: ...
+    @property
+    def poll(self) -> Callable[..., Awaitable[Any]]: ...
 
 
 async def run_background(caller: Caller, job: Job, progress: ProgressReporter, request: ResponsesRequest) -> Answer:

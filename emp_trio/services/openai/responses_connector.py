@@ -18,6 +18,7 @@ from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.openai.background import check_health, list_models, run_background
 from emp_trio.services.openai.errors import describe_error
+from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.requests import ResponsesRequest, responses_request
 from emp_trio.services.openai.responses import Answer
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
@@ -66,6 +67,8 @@ class OpenAIResponsesConnector(Http, Polling, SavesAssets, Connector):
         request = responses_request(job.payload, job_id=job.id, default_model=self.settings.openai.model)
         for warning in request.warnings:
             log.warning(warning)
+        if job.payload.get("save_assets") is not False or request.image_model is not None:
+            self.toolbox.assets.check(job)  # before anything is paid
         answer = await run_background(self, job, progress, request)
         progress.report(90, "saving the answer")
         saved = await self._save(answer, job, progress)
@@ -77,8 +80,8 @@ class OpenAIResponsesConnector(Http, Polling, SavesAssets, Connector):
         return await check_health(self)
 
     async def models(self) -> list[str]:
-        """Models of the account that are not image models."""
-        return await list_models(self)
+        """Models of the account that can answer: all but image models."""
+        return [model for model in await list_models(self) if not is_image_model(model)]
 
     async def _save(self, answer: Answer, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
         if answer.pictures:

@@ -80,6 +80,7 @@ class OpenAIText2ImgConnector(Http, Polling, SavesAssets, Connector):
         )
         for warning in request.warnings:
             log.warning(warning)
+        self.toolbox.assets.check(job)  # before anything is paid
         answer = await run_background(self, job, progress, request)
         progress.report(90, "saving the picture")
         saved = [

@@ -1,0 +1,30 @@
+"""What the tests of connectors share: jobs, and a toolbox whose assets land in a real folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from emp_trio.assets.config import StorageSettings
+from emp_trio.assets.saver import open_asset_saver
+from emp_trio.jobs import Job
+from emp_trio.toolbox import Toolbox
+
+
+def job(payload: dict[str, Any] | None = None, **fields: Any) -> Job:
+    """An attempt of a job of no particular type."""
+    return Job(id=fields.pop("id", "job-1"), type="any", payload=payload or {}, **fields)
+
+
+@asynccontextmanager
+async def open_toolbox(folder: Path) -> AsyncIterator[Toolbox]:
+    """A worker's toolbox that stores assets in a folder."""
+    async with open_asset_saver(StorageSettings(provider="local", local_path=folder)) as saver:
+        yield Toolbox(assets=saver)
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    """Every asset in the folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"}

@@ -1,0 +1,95 @@
+"""The connectors without a service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from emp_trio.errors import DeadlineExceeded, InvalidJob, ServiceError
+from emp_trio.progress import StageLimits
+from emp_trio.services.connector import open_connector
+from emp_trio.services.mock import MockConnector
+from emp_trio.services.simulation import SimulationConnector
+from emp_trio.services.simulation_job import SimulationSettings
+from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.toolbox import Toolbox
+from tests.services.support import job
+
+
+async def run_mock(payload: dict[str, Any], toolbox: Toolbox, reporter: FakeReporter | None = None) -> Any:
+    async with open_connector(MockConnector, MockConnector.Settings(), toolbox) as connector:
+        return await run_job(connector, job(payload), reporter)
+
+
+async def test_mock_returns_its_test_data_after_its_delay(
+    toolbox: Toolbox, autojump_clock: trio.testing.MockClock
+) -> None:
+    reporter = FakeReporter()
+    began = trio.current_time()
+    result = await run_mock({"delay_ms": 2000, "test_data": {"a": [1]}}, toolbox, reporter)
+    assert trio.current_time() - began == pytest.approx(2)
+    assert result.data["test_data"] == {"a": [1]}
+    assert result.data.keys() == {"test_data", "mock_url", "processing_time_ms"}
+    assert [report.value for report in reporter.reports] == [10, 80]
+
+
+async def test_mock_fails_for_good_when_asked(toolbox: Toolbox, autojump_clock: trio.testing.MockClock) -> None:
+    with pytest.raises(ServiceError) as caught:
+        await run_mock({"should_fail": True}, toolbox)
+    assert not caught.value.retry
+
+
+@pytest.mark.parametrize("payload", [{"delay_ms": "soon"}, {"delay_ms": -1}, {"should_fail": "maybe"}])
+async def test_mock_refuses_a_wrong_payload(payload: dict[str, Any], toolbox: Toolbox) -> None:
+    with pytest.raises(InvalidJob, match=next(iter(payload))):
+        await run_mock(payload, toolbox)
+
+
+async def test_mock_ends_with_its_deadline(toolbox: Toolbox, autojump_clock: trio.testing.MockClock) -> None:
+    reporter = FakeReporter(2.0, limits=StageLimits(upload=0.1, cdn=0.1, settle=0.1))
+    with pytest.raises(DeadlineExceeded) as caught:
+        await run_mock({"delay_ms": 60_000}, toolbox, reporter)
+    assert caught.value.stage == "service"
+
+
+async def simulate(payload: dict[str, Any], toolbox: Toolbox, reporter: FakeReporter, failure_rate: float = 0) -> Any:
+    settings = SimulationConnector.Settings(
+        failure_rate=failure_rate, simulation=SimulationSettings(processing_time=4.0, steps=8)
+    )
+    async with open_connector(SimulationConnector, settings, toolbox) as connector:
+        return await run_job(connector, job(payload), reporter)
+
+
+async def test_a_simulation_goes_through_its_steps(toolbox: Toolbox, autojump_clock: trio.testing.MockClock) -> None:
+    reporter = FakeReporter()
+    result = await simulate({"seed": 1}, toolbox, reporter)
+    assert [report.value for report in reporter.reports] == [100 * step / 8 for step in range(1, 9)]
+    assert result.data["steps_completed"] == 8
+    assert result.data["processing_time_ms"] == 4000
+    assert result.data["job_payload"] == {"seed": 1}
+
+
+async def test_a_simulation_does_as_its_payload_says(toolbox: Toolbox, autojump_clock: trio.testing.MockClock) -> None:
+    began = trio.current_time()
+    payload = {"simulate": {"seconds": 1, "steps": 2, "fail": "no paint", "retryable": False}}
+    with pytest.raises(ServiceError, match="no paint") as caught:
+        await simulate(payload, toolbox, FakeReporter())
+    assert not caught.value.retry
+    assert trio.current_time() - began == pytest.approx(1)
+
+
+async def test_a_simulation_fails_by_chance_only_where_that_is_set(
+    toolbox: Toolbox, autojump_clock: trio.testing.MockClock
+) -> None:
+    for _ in range(50):
+        assert (await simulate({}, toolbox, FakeReporter(), failure_rate=0)).success
+    with pytest.raises(ServiceError, match="by chance"):
+        await simulate({}, toolbox, FakeReporter(), failure_rate=1)
+
+
+async def test_a_simulation_refuses_wrong_steering(toolbox: Toolbox) -> None:
+    with pytest.raises(InvalidJob, match="steps"):
+        await simulate({"simulate": {"steps": 0}}, toolbox, FakeReporter())
