@@ -11,7 +11,7 @@ import trio
 
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver
-from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError, failure_of
+from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError, failure_of, leading_error
 from emp_trio.jobs import Job
 from emp_trio.mapping import Plan, WorkerPlan
 from emp_trio.queue import library, messages
@@ -332,12 +332,15 @@ async def run_machine(
         for machine in machines:
             machine.look_again() if what == "pending" else machine.connected()
 
-    async with (
-        open_asset_saver(storage) as assets,
-        open_bridge(redis, on_pending=lambda: tell("pending"), on_connect=lambda: tell("connected")) as bridge,
-    ):
-        await library.ensure(bridge)
-        toolbox = Toolbox(assets=assets, environment=environment)
-        machine = Machine(plan, settings, Verbs(bridge), toolbox, hardware, redactor)
-        machines.append(machine)
-        await machine.run(bridge, task_status=task_status)
+    try:
+        async with (
+            open_asset_saver(storage) as assets,
+            open_bridge(redis, on_pending=lambda: tell("pending"), on_connect=lambda: tell("connected")) as bridge,
+        ):
+            await library.ensure(bridge)
+            toolbox = Toolbox(assets=assets, environment=environment)
+            machine = Machine(plan, settings, Verbs(bridge), toolbox, hardware, redactor)
+            machines.append(machine)
+            await machine.run(bridge, task_status=task_status)
+    except ExceptionGroup as group:
+        raise leading_error(group) from group

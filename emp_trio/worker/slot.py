@@ -10,7 +10,7 @@ import msgspec
 import structlog
 import trio
 
-from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError, failure_of
+from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError, failure_of, leading_error
 from emp_trio.failures import Failure
 from emp_trio.jobs import JobResult
 from emp_trio.queue import messages
@@ -70,27 +70,6 @@ def _settlement(
             log.warning("connector.error", error=redactor.text(failure.message), exc_info=error)
         failure = _redacted(failure, attempt, redactor)
         return messages.failed(attempt.job, failure, who, now=now, random=random.random())
-
-
-def leading_error(error: BaseException) -> BaseException:
-    """The one error that stands for a group: one of ours that forbids a retry, then any of ours, then the first."""
-    leaves: list[BaseException] = []
-
-    def flatten(item: BaseException) -> None:
-        if isinstance(item, BaseExceptionGroup):
-            for part in item.exceptions:
-                flatten(part)
-        else:
-            leaves.append(item)
-
-    flatten(error)
-
-    def rank(item: BaseException) -> int:
-        if isinstance(item, EmpTrioError):
-            return 1 if item.retry else 0
-        return 3 if isinstance(item, trio.Cancelled) else 2
-
-    return min(leaves, key=rank)
 
 
 def checked_result(result: object) -> JobResult:

@@ -1,0 +1,171 @@
+"""``emp-trio worker``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+
+from emp_trio.cli.connection import RedisOption, redis_url
+from emp_trio.cli.output import OK
+from emp_trio.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from emp_trio.assets.config import StorageSettings
+    from emp_trio.mapping import Plan
+    from emp_trio.secrets import Secret
+    from emp_trio.worker.settings import WorkerSettings
+
+T = TypeVar("T")
+_STATE = Path(".emp-trio")
+
+
+async def worker(
+    *,
+    workers: str | None = None,
+    mapping: Path | None = None,
+    redis: RedisOption = None,
+    machine_id: str | None = None,
+    drain: float | None = None,
+    embedded: bool = False,
+    state: Path = _STATE,
+    log_level: Literal["debug", "info", "warning", "error"] | None = None,
+    log_format: Literal["console", "json"] | None = None,
+) -> int:
+    """Take jobs from the queue and run them until told to stop.
+
+    Every slot is a worker of the fleet with an id of its own, MACHINE-worker-TYPE-N. The first SIGTERM or ^C stops
+    claiming and lets running jobs finish; what is not done in time goes back to the queue without using an attempt. The
+    second one hands everything back at once.
+
+    For example::
+
+        emp-trio worker --workers "simulation-http:2,mock:10" --redis redis://localhost:6379
+        emp-trio worker --embedded --workers mock:2
+
+    Args:
+        workers: Worker types and counts, as "openai:4,comfyui:auto"; else WORKERS. With WORKER_ID set, one slot of
+            exactly that id and of the type CONNECTORS names.
+        mapping: Service mapping file; else SERVICE_MAPPING, else the one that comes with emp-trio.
+        machine_id: Name of this machine in the fleet; else MACHINE_ID, else the host name.
+        drain: Seconds that running jobs get after the first signal; 30 unless said.
+        embedded: Run a Valkey server of our own, for a one-machine installation, with its data in --state.
+        state: Folder of the embedded server; its jobs are there again at the next start.
+        log_level: Least level to log; else LOG_LEVEL, else info.
+        log_format: Log for people or as JSON lines; console on a terminal, json elsewhere, unless said.
+    """
+    from emp_trio.ops.logs import configure_logs
+    from emp_trio.queue.port import RedisSettings
+    from emp_trio.secrets import Redactor
+    from emp_trio.worker.capabilities import detect_hardware
+
+    if embedded and redis:
+        raise ConfigError("--embedded starts a server of its own: leave --redis out")
+    url = None if embedded else redis_url(redis)
+    env = dict(os.environ)
+    hardware = await detect_hardware(env)
+    found = _configuration(env, workers, mapping, machine_id, drain, hardware.gpus)
+    secrets = [*found.plan.secrets, *filter(None, [url, found.storage.azure_key])]
+    redactor = Redactor(secrets)
+    level = log_level or env.get("LOG_LEVEL", "").lower() or "info"
+    configure_logs(level=level, style=log_format, redactor=redactor, stream=sys.stderr)
+    _log_configuration(found)
+
+    async def run(at: Secret) -> None:
+        from emp_trio.worker.machine import run_machine
+
+        await run_machine(
+            found.plan,
+            found.settings,
+            RedisSettings(url=at),
+            found.storage,
+            environment=env,
+            hardware=hardware,
+            redactor=redactor,
+        )
+
+    if url is not None:
+        await run(url)
+    else:
+        await _run_embedded(state, run)
+    return OK
+
+
+class _Configuration(NamedTuple):
+    plan: Plan
+    settings: WorkerSettings
+    storage: StorageSettings
+    warnings: tuple[Problem, ...]
+
+
+def _configuration(
+    env: dict[str, str],
+    workers: str | None,
+    mapping: Path | None,
+    machine_id: str | None,
+    drain: float | None,
+    gpus: int,
+) -> _Configuration:
+    """All that the worker needs to know before it connects anywhere. Raises ConfigError with every problem there is."""
+    from emp_trio.assets.config import storage_settings
+    from emp_trio.mapping import load_mapping, plan, workers_from_env
+    from emp_trio.services.registry import find_connector
+    from emp_trio.worker.settings import worker_settings
+
+    problems: list[Problem] = []
+
+    def collected(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except ConfigError as error:
+            problems.extend(error.problems or [Problem(path="configuration", message=error.message)])
+            return None
+
+    file = mapping or (Path(env["SERVICE_MAPPING"]) if env.get("SERVICE_MAPPING") else None)
+    text, single = (workers, None) if workers else workers_from_env(env)
+    if not text and single is None:
+        raise ConfigError('no workers are named: give --workers, for example "mock:2", or set WORKERS')
+    loaded = load_mapping(file)
+    planned = collected(
+        lambda: plan(loaded.checked(), text, env=env, gpus=gpus, find_connector=find_connector, single=single)
+    )
+    settings = collected(lambda: worker_settings(env, machine_id=machine_id, drain=drain))
+    storage = collected(lambda: storage_settings(env))
+    if planned is None or settings is None or storage is None:
+        raise ConfigError("the worker can't start:", problems=problems)
+    return _Configuration(planned, settings, storage, (*loaded.problems, *planned.warnings))
+
+
+def _log_configuration(found: _Configuration) -> None:
+    import structlog
+
+    log = structlog.get_logger("emp_trio.worker")
+    for problem in found.warnings:
+        log.warning("configuration", problem=str(problem))
+    for service in found.plan.services.values():
+        abilities = service.connector.abilities
+        missing = [name for name in abilities.__struct_fields__ if not getattr(abilities, name)]
+        if missing:
+            log.info("service.limits", service=service.worker_service, lacks=missing)
+
+
+async def _run_embedded(state: Path, run: Callable[[Secret], Awaitable[None]]) -> None:
+    """Run with a server of our own; if that ends by itself, so does the run."""
+    import trio
+
+    from emp_trio.errors import leading_error
+    from emp_trio.queue.embedded import open_embedded_server
+    from emp_trio.secrets import Secret
+
+    async with open_embedded_server(state) as server:
+        print(f"queue at {server.tcp_url} - for the other commands: export HUB_REDIS_URL={server.tcp_url}", flush=True)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(server.watch)
+                await run(Secret(server.url))
+                nursery.cancel_scope.cancel(reason="the worker has stopped")
+        except ExceptionGroup as group:
+            raise leading_error(group) from group
