@@ -257,7 +257,8 @@ class Queue:
         Returns:
             ``queued``; ``refused`` when the job has not failed; ``missing`` when there is no such job.
         """
-        reply = await self.verbs.surely(lambda: self.verbs.function("retry", job_id))
+        nonce = uuid.uuid4().hex
+        reply = await self.verbs.surely(lambda: self.verbs.function("retry", job_id, nonce))
         return str(reply[0].decode())
 
     async def workers(self) -> list[WorkerInfo]:

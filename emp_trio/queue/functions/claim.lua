@@ -4,7 +4,8 @@
 --         7.. worker id, nonce, worker id, nonce, ...
 --   reply {next, ms, jobs, dropped}
 --         next     rank to go on at when the budget ran out before the slots were filled, else -1
---         jobs     {worker id, lease token, job id, {field, value, ...} as they were before the claim} each
+--         jobs     {worker id, lease token, job id, {field, value, ...} as they were before the claim} each; in a
+--                  repeated call as they are now
 --         dropped  {job id, reason} of what was taken out of jobs:pending because nobody can ever run it
 -- Writes what findMatchingJob writes (queue protocol 3.3), plus a lease. Payloads are read for claimed jobs only.
 
@@ -36,11 +37,13 @@ local function take(id, worker, machine, nonce, lease, now)
   return {worker, token, id, flat}
 end
 
--- A claim whose reply was lost: what this nonce was given is in jobs:active of the slot.
-local function taken_before(worker, nonce)
+-- A claim whose reply was lost: what this nonce was given is in jobs:active of the slot. The caller counts the lease
+-- from this call on.
+local function taken_before(worker, nonce, lease, now)
   for _, id in ipairs(redis.call('HKEYS', 'jobs:active:' .. worker)) do
     local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'status')
     if f[1] and string.sub(f[1], 1, #nonce + 1) == nonce .. '/' and f[2] == worker and f[3] == 'assigned' then
+      redis.call('ZADD', LEASES, int(now.ms + lease), id)
       return {worker, f[1], id, redis.call('HGETALL', 'job:' .. id)}
     end
   end
@@ -93,7 +96,7 @@ redis.register_function('emp_trio_claim', function(_, argv)
   local slot, last = 7, #argv
   local function skip_answered()
     while repeated and slot <= last do
-      local before = taken_before(argv[slot], argv[slot + 1])
+      local before = taken_before(argv[slot], argv[slot + 1], lease, now)
       if not before then return end
       jobs[#jobs + 1] = before
       slot = slot + 2

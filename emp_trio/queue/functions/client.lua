@@ -15,12 +15,16 @@ redis.register_function('emp_trio_submit', function(_, argv)
 end)
 
 -- emp_trio_cancel: ends a job wherever it is, as the API's cancel does (queue protocol 4.8), and says so once.
---   ARGV 1 job id  2 reason   reply {'cancelled', status before} | {'settled', status} | {'missing', ''}
+--   ARGV 1 job id  2 reason   reply {'cancelled', status before} | {'settled', status} | {'missing', ''}; a job that
+--   was cancelled before is left as it is
 redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}, callback = function(_, argv)
   local id, now = argv[1], clock()
   local f = job_table(id)
   if not f.status then return {'missing', ''} end
-  if SETTLED[f.status] then return {'settled', f.status} end
+  if SETTLED[f.status] then
+    local cancelled = f.status ~= 'completed' and given(f.cancelled_at)
+    return {cancelled and 'cancelled' or 'settled', f.status}
+  end
   local worker = given(f.worker_id) or ''
   redis.call('ZREM', PENDING, id)
   redis.call('ZREM', DELAYED, id)
@@ -38,15 +42,16 @@ redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}
   return {'cancelled', f.status}
 end}
 
--- emp_trio_retry: a failed job gets a new life, with all its attempts.   ARGV 1 job id
---   reply {'queued', 'failed'} | {'refused', status} | {'missing', ''}
+-- emp_trio_retry: a failed job gets a new life, with all its attempts.   ARGV 1 job id  2 nonce
+--   reply {'queued', status before} | {'refused', status} | {'missing', ''}
 redis.register_function('emp_trio_retry', function(_, argv)
   local id, now = argv[1], clock()
   local f = job_table(id)
   if not f.status then return {'missing', ''} end
+  if f.retry_token == argv[2] then return {'queued', f.status} end
   if f.status ~= 'failed' then return {'refused', f.status} end
   redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'retry_count', '0',
-    'crashes', '0', 'lease_token', '')
+    'crashes', '0', 'lease_token', '', 'retry_token', argv[2])
   redis.call('HDEL', 'job:' .. id, 'error', 'failure_type', 'failure_reason', 'failed_at', 'cancelled_at',
     'started_at', 'checkpoint')
   redis.call('HDEL', 'jobs:failed', id)
