@@ -118,8 +118,8 @@ def _app(arguments: Sequence[str]) -> App:
     return app
 
 
-def _shown_default(value: Any) -> str:
-    return "" if value in (None, False, ()) else str(value)
+def _shown_default(value: Any) -> str | None:
+    return None if value is None or value is False else str(value)
 
 
 def _usage_error(error: Exception, arguments: Sequence[str]) -> str:

@@ -1,0 +1,85 @@
+"""``emp-trio simulate``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated, Final, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from emp_trio.cli.output import OK, print_json
+from emp_trio.errors import ConfigError
+
+Service = Literal["http", "websocket", "openai"]
+
+_PORTS: Final = {"http": 8299, "websocket": 8399, "openai": 8499}  # the first two: where the connectors look by default
+
+
+async def simulate(
+    service: Service,
+    /,
+    *,
+    port: Annotated[int | None, Parameter(validator=Number(gte=0, lte=65535))] = None,
+    host: str = "127.0.0.1",
+    seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 1.0,
+    json: bool = False,
+) -> int:
+    """Run a simulated service, for workers to talk to.
+
+    It makes real (small) images, so everything behind the service is
+    exercised too. Runs until ^C.
+
+    For example:
+
+        emp-trio simulate http --port 8299
+        emp-trio simulate openai --seconds 2
+
+    Args:
+        service: Which one. openai is a fake of the OpenAI API; it costs nothing and knows nothing.
+        port: TCP port; 0 for a free one. Without it 8299 (http), 8399 (websocket) or 8499 (openai).
+        host: Address to listen at.
+        seconds: How long a job takes when it does not say itself.
+        json: Print where the service is as one JSON object.
+    """
+    import trio
+
+    at = _PORTS[service] if port is None else port
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with AsyncExitStack() as stack:
+            try:
+                environment = await stack.enter_async_context(_open(service, at, host, seconds))
+            except OSError as error:
+                why = error.strerror or error
+                raise ConfigError(f"the simulated service can't listen at {host}, port {at}: {why}") from error
+            if json:
+                print_json({"service": service, "environment": environment})
+            else:
+                print("\n".join(f"export {name}={value}" for name, value in environment.items()), flush=True)
+                print(f"the simulated {service} service is ready; ^C stops it", file=sys.stderr)
+            await anext(signals)
+    return OK
+
+
+@asynccontextmanager
+async def _open(service: Service, port: int, host: str, seconds: float) -> AsyncIterator[dict[str, str]]:
+    """Serve it; yields the environment variables that lead a worker to it."""
+    match service:
+        case "http":
+            from emp_trio.testing.sim_http import open_simulated_http
+
+            async with open_simulated_http(port, host=host, default_seconds=seconds) as http:
+                yield {"SIMULATION_HTTP_URL": http.base_url}
+        case "websocket":
+            from emp_trio.testing.sim_websocket import open_simulated_websocket
+
+            async with open_simulated_websocket(port, host=host, default_seconds=seconds) as websocket:
+                yield {"SIMULATION_WEBSOCKET_URL": websocket.url}
+        case "openai":
+            from emp_trio.testing.openai import Script, open_fake_openai
+
+            async with open_fake_openai(port, host=host, script=Script(seconds=seconds)) as openai:
+                yield {"OPENAI_BASE_URL": openai.base_url, "OPENAI_API_KEY": openai.api_key.reveal()}
