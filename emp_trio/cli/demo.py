@@ -1,0 +1,164 @@
+"""``emp-trio demo``."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from emp_trio.cli.output import FAILED, INTERRUPTED, OK, print_json, print_problem, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from emp_trio.queue.client import JobInfo, Queue
+    from emp_trio.testing.showcase import PlannedJob, Showcase
+
+
+async def demo(
+    *,
+    jobs: Annotated[int, Parameter(validator=Number(gte=1, lte=500))] = 12,
+    output: Path | None = None,
+    json: bool = False,
+) -> int:
+    """Show everything at work, on this machine alone.
+
+    Starts an embedded Valkey, simulated services (HTTP, WebSocket, OpenAI), local storage with a small CDN in front of
+    it and a worker; puts a mixed batch into the queue, in which one job is to fail and one is cancelled; waits for the
+    end. Nothing leaves this machine, and no process is left behind. Exit code 0 when every job ended as planned.
+
+    Args:
+        jobs: How many jobs.
+        output: Folder for the files that the jobs make; else a new one that is named at the end.
+        json: Print one JSON object at the end.
+    """
+    from emp_trio.errors import QueueError
+    from emp_trio.ops.logs import configure_logs
+    from emp_trio.queue.client import open_queue
+    from emp_trio.secrets import Redactor
+    from emp_trio.testing.showcase import batch, open_showcase
+
+    began = time.monotonic()
+    configure_logs(level="error", style=None, redactor=Redactor(), stream=sys.stderr)
+    files = output or Path(tempfile.mkdtemp(prefix="emp-trio-demo-"))
+    files.mkdir(parents=True, exist_ok=True)
+    planned = batch(jobs)
+    if not json:
+        print("starting Valkey, the simulated services, storage, a CDN and a worker ...", file=sys.stderr)
+    try:
+        async with open_showcase(files) as showcase, open_queue(showcase.queue_url) as queue:
+            await _run(queue, planned)
+            ended = {job.id: await queue.job(job.id) for job in planned}
+            problems = [*_unlike_plan(planned, ended), *showcase.unplanned()]
+            assets, spoilt = await _assets(files, ended)
+            where = _where(showcase)
+    except QueueError as error:
+        print_problem(error.message)
+        return INTERRUPTED
+    report: dict[str, Any] = _counts(ended) | {"seconds": round(time.monotonic() - began, 2), "assets": assets}
+    if json:
+        print_json(report)
+    else:
+        _show(planned, ended, report, files, where)
+    for problem in (*problems, *spoilt):
+        print_problem(problem)
+    return FAILED if problems or spoilt else OK
+
+
+async def _run(queue: Queue, planned: Sequence[PlannedJob]) -> None:
+    """Submit the batch, follow it to its end, and cancel the jobs that are to be cancelled once they run."""
+    import trio
+
+    from emp_trio.cli.following import follow, open_screen
+
+    async def cancel_when_running(job_id: str) -> None:
+        async with queue.watch(job_id) as events:
+            async for event in events:
+                if event.last or event.progress > 1:
+                    break
+        await queue.cancel(job_id, "cancelled by the demo")
+
+    ids = [job.id for job in planned]
+    with open_screen(ids) as screen:
+        for job in planned:
+            await queue.submit(job.type, job.payload, job_id=job.id)
+        async with trio.open_nursery() as nursery:
+            for job in planned:
+                if job.ends == "cancelled":
+                    nursery.start_soon(cancel_when_running, job.id)
+            await follow(queue, ids, screen)
+
+
+def _state(job: JobInfo | None) -> str:
+    if job is None:
+        return "lost"
+    return "cancelled" if job.cancelled else job.state
+
+
+def _counts(ended: Mapping[str, JobInfo | None]) -> dict[str, int]:
+    states = [_state(job) for job in ended.values()]
+    counts = {name: states.count(name) for name in ("completed", "failed", "cancelled")}
+    return {"submitted": len(states), **counts, "lost": len(states) - sum(counts.values())}
+
+
+def _unlike_plan(planned: Sequence[PlannedJob], ended: Mapping[str, JobInfo | None]) -> list[str]:
+    problems: list[str] = []
+    for plan in planned:
+        job = ended[plan.id]
+        if _state(job) != plan.ends:
+            why = f": {job.error}" if job and job.error else ""
+            problems.append(f"{plan.id} was to be {plan.ends} and is {_state(job)}{why}")
+        elif len(_files(job)) != plan.files:
+            problems.append(f"{plan.id} was to leave {plan.files} file(s) and left {len(_files(job))}")
+    return problems
+
+
+def _files(job: JobInfo | None) -> list[dict[str, Any]]:
+    found = job.result.get("output_files", []) if job and job.result else []
+    return list(found)
+
+
+async def _assets(folder: Path, ended: Mapping[str, JobInfo | None]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The files of all jobs, and those among them that are not what their jobs said."""
+    import trio
+
+    assets: list[dict[str, Any]] = []
+    spoilt: list[str] = []
+    for job_id, job in ended.items():
+        for file in _files(job):
+            path, digest = folder / file["path"], file["metadata"]["sha256"]
+            content = await trio.to_thread.run_sync(path.read_bytes)
+            if hashlib.sha256(content).hexdigest() != digest:
+                spoilt.append(f"{path} is not what {job_id} made")
+            url = file["metadata"]["cdn_url"]
+            assets.append({"job_id": job_id, "path": str(path), "url": url, "size": len(content), "sha256": digest})
+    return assets, spoilt
+
+
+def _where(showcase: Showcase) -> str:
+    return f"OpenAI would have billed {showcase.openai.billed} generation(s)"
+
+
+def _show(
+    planned: Sequence[PlannedJob],
+    ended: Mapping[str, JobInfo | None],
+    report: Mapping[str, Any],
+    files: Path,
+    where: str,
+) -> None:
+    paths = {asset["job_id"]: asset for asset in report["assets"]}
+    rows = []
+    for plan in planned:
+        job, asset = ended[plan.id], paths.get(plan.id)
+        what = f"{Path(asset['path']).name} ({asset['size']:,} bytes)" if asset else (job.error or "") if job else ""
+        rows.append((plan.id, _state(job), what))
+    print_table(("job", "outcome", "file, or why not"), rows)
+    counts = ", ".join(f"{report[name]} {name}" for name in ("completed", "failed", "cancelled", "lost"))
+    print(f"{report['submitted']} jobs in {report['seconds']} s: {counts}; one failure and one cancel were planned")
+    print(f"{where}; the files are in {files}")
