@@ -23,6 +23,7 @@ log = structlog.get_logger("emp_trio.connector")
 
 # Failures that say something about the service and not about the job: worth a health check at once.
 _TELLING = frozenset({"network_error", "auth_error"})
+_FIRST_RETRY = 0.125  # seconds
 
 
 class Supervisor:
@@ -97,14 +98,19 @@ class Supervisor:
             await trio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _watch(self, connector: Connector) -> None:
+        pause = _FIRST_RETRY
         while True:
             health = await self._check(connector)
             if health.healthy and not self.health.healthy:
                 self._tries = 0
                 self.models = await self._models(connector)
             self._is(health)
-            pause = self._settings.health_every if health.healthy else self._settings.health_retry
-            await self._look.wait(pause * random.uniform(0.8, 1.2))
+            # A service that is just starting is asked again soon, one that stays away less and less often.
+            pause = min(self._settings.health_retry, 2 * pause)
+            if health.healthy:
+                pause = _FIRST_RETRY
+            wait = self._settings.health_every if health.healthy else pause
+            await self._look.wait(wait * random.uniform(0.8, 1.2))
 
     async def _check(self, connector: Connector) -> Health:
         if not connector.abilities.health_check:
