@@ -135,7 +135,8 @@ class _Build:
         except SubstitutionError as error:
             path = child(self.path, field.name)
             self.findings.substitution(path, error)
-            self.note(field, _Value(None, "missing", path, text=str(self.api_config[field.name])))
+            text = str(self.api_config[field.name]) if error.missing else None
+            self.note(field, _Value(None, "missing", path, text=text))
             return msgspec.UNSET
         if found is None:
             self.note(field, _Value(None, "missing", self.place(field), text=field.expression))
@@ -157,7 +158,7 @@ class _Build:
         if expressed is not None and not (has_default and str(expressed.value).strip() == ""):
             return expressed
         if has_default:
-            return _Value(field.default, "default", self.place(field))
+            return _Value(field.default, "default", self.place(field), text=field.expression)
         if field.expression is not None:
             self.needed += [r.variable for r in references(field.expression) if r.variable not in self.filled]
         else:

@@ -121,5 +121,5 @@ def _encodable(text: str) -> bool:
 
 
 def _unreadable(source: str, what: str, hint: str) -> ConfigError:
-    problem = Problem(path=ROOT, message=what, hint=hint)
-    return ConfigError(f"the mapping {source} can't be read", problems=[problem])
+    problem = Problem(path=ROOT, message=f"{source} is {what}", hint=hint)
+    return ConfigError("the mapping can't be read", problems=[problem])

@@ -81,8 +81,8 @@ def explain(
     if not chains:
         known = {r.job_service_required: None for w in mapping.workers.values() for r in w.job_service_required_map}
         hint = did_you_mean(job_type, known) or "job types: " + ", ".join(known)
-        message = f"no worker type takes jobs of type {job_type!r}"
-        raise ConfigError(message, problems=[Problem(path="$.workers", message=message, hint=hint)])
+        problem = Problem(path="$.workers", message=f"no worker type takes jobs of type {job_type!r}", hint=hint)
+        raise ConfigError("there is nothing to explain", problems=[problem])
     return Explanation(job_type=job_type, chains=tuple(chains))
 
 

@@ -78,8 +78,8 @@ def _read(source: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(
-            f"the mapping {source} can't be read",
-            problems=[Problem(path=ROOT, message=(reason or type(error).__name__).lower())],
+            "the mapping can't be read",
+            problems=[Problem(path=ROOT, message=f"{source}: {(reason or type(error).__name__).lower()}")],
         ) from error
 
 

@@ -46,7 +46,7 @@ def test_the_whole_chain(tmp_path: Path) -> None:
         "max_retries": (1, "literal", ()),
         "verify": (True, "default", ()),
         "quality": ("low", "default", ("PICTURE_QUALITY",)),
-        "style": (None, "default", ()),
+        "style": (None, "default", ("PICTURE_STYLE",)),
     }
     assert [(r.variable, r.by, r.is_set) for r in art.required] == [("ART_LICENSE", "worker type art", False)]
     assert [p.variable for p in art.problems] == ["ART_LICENSE"]

@@ -1,0 +1,86 @@
+"""``emp-trio check``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from emp_trio.cli.mapping_option import MappingOption
+from emp_trio.cli.output import OK, WRONG_USAGE, console, print_json, printable
+from emp_trio.errors import ConfigError, Problem
+from emp_trio.secrets import Redactor
+
+if TYPE_CHECKING:
+    from emp_trio.mapping import Plan
+
+
+async def check(
+    *, mapping: MappingOption = None, workers: str | None = None, strict: bool = False, json: bool = False
+) -> int:
+    """Check the mapping and the environment; all problems at once.
+
+    Does what a worker does before it connects to anything, for the workers that
+    --workers or the environment asks for. Where nothing asks for workers, only
+    the mapping and the settings of the worker itself are checked.
+
+    Exit code 0 when a worker could start, 2 when it could not. Warnings do not count.
+
+    For example:
+
+        emp-trio check --workers "openai:4,mock"
+        emp-trio check --mapping service-mapping.json --strict
+
+    Args:
+        workers: Worker types and counts, as "openai:4,comfyui:auto"; else WORKERS, or WORKER_ID and CONNECTORS.
+        strict: Unknown fields in the mapping are errors.
+        json: Print one JSON object.
+    """
+    from emp_trio.cli.configuration import configure
+    from emp_trio.worker.capabilities import detect_hardware
+
+    env = dict(os.environ)
+    problems: tuple[Problem, ...]
+    source, planned, asked = "", None, True
+    try:
+        hardware = await detect_hardware(env)
+        found = configure(env, mapping=mapping, workers=workers, gpus=hardware.gpus, strict=strict)
+    except ConfigError as error:
+        problems = error.problems or (Problem(path="$", message=error.message),)
+    else:
+        problems, source, planned, asked = found.problems, found.source, found.plan, found.asked
+    problems = tuple(map(_redacted, problems))
+    wrong = sum(problem.severity == "error" for problem in problems)
+    if json:
+        counts = {worker.name: worker.count for worker in planned.workers} if planned is not None else {}
+        print_json({"ok": not wrong, "mapping": source, "workers": counts, "problems": problems})
+    else:
+        _print(problems)
+        print(_verdict(source, wrong, planned, asked))
+    return WRONG_USAGE if wrong else OK
+
+
+def _redacted(problem: Problem) -> Problem:
+    """A problem may quote a value of the environment: a URL with its password, a key in the wrong place."""
+    import msgspec
+
+    hidden = Redactor()
+    return msgspec.structs.replace(problem, message=hidden.text(problem.message), hint=hidden.text(problem.hint))
+
+
+def _print(problems: tuple[Problem, ...]) -> None:
+    from rich.text import Text
+
+    out = console()
+    for problem in problems:
+        style = "bold red" if problem.severity == "error" else "bold yellow"
+        out.print(Text(f"{problem.severity}: ", style=style) + Text(printable(str(problem))))
+
+
+def _verdict(source: str, wrong: int, planned: Plan | None, asked: bool) -> str:
+    if wrong:
+        return f"{wrong} problem{'s' if wrong > 1 else ''} to solve before a worker can start"
+    if planned is None or not asked:
+        return f"{source} is fine; name workers (--workers or WORKERS) to check their services and variables too"
+    slots = ", ".join(f"{worker.count} {worker.name}" for worker in planned.workers)
+    types = dict.fromkeys(job_type for worker in planned.workers for job_type in worker.routes)
+    return f"ready to start {slots} for jobs of type {', '.join(types)}"

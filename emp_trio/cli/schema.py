@@ -1,0 +1,19 @@
+"""``emp-trio schema``."""
+
+from __future__ import annotations
+
+
+def schema() -> None:
+    """Print the JSON Schema of the mapping file.
+
+    Editors check a mapping against it while it is written: name the file in its "$schema".
+
+    For example:
+
+        emp-trio schema > service-mapping.schema.json
+    """
+    import json
+
+    from emp_trio.mapping import mapping_schema
+
+    print(json.dumps(mapping_schema(), indent=2))
