@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import urllib.request
+import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.faults import network_fault
 from emp_trio.protocols.http_call import Call
+from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.http_operation import Trail
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
 
@@ -23,8 +25,11 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS: Final = 3
 
+_PIECE: Final = 256 * 2**10
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
 # How httpcore and h11 say that the peer closed too early; their other protocol errors mean garbage.
-_CUT: Final = ("Server disconnected", "peer closed connection")
+_CUT: Final = ("Server disconnected", "peer ")
 
 
 class Reply:
@@ -33,8 +38,11 @@ class Reply:
     def __init__(self, response: httpx.Response, trail: Trail) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = dict(response.headers.items())
-        self._response = response
-        self._body = response.aiter_bytes()
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._stream = response.stream
+        self._pieces = response.stream.__aiter__()
+        self._unzip = zlib.decompressobj(_GZIP) if self.headers.get("content-encoding") == "gzip" else None
+        self._zipped = 0
         self._trail = trail
 
     def __aiter__(self) -> Reply:
@@ -42,16 +50,27 @@ class Reply:
 
     async def __anext__(self) -> bytes:
         """The next piece of the body, decompressed. Raises ServiceError where it breaks off."""
-        with _translated(self._trail):
-            return await anext(self._body)
+        try:
+            with _translated(self._trail):
+                piece = await anext(self._pieces)
+            if self._unzip is None:
+                return piece
+            self._zipped += len(piece)
+            return self._unzip.decompress(piece)
+        except zlib.error as error:
+            raise bad_answer(f"the body can't be decompressed: {error}", reason="corrupted_data") from error
+        except StopAsyncIteration:
+            if self._unzip is not None and self._zipped and not self._unzip.eof:
+                raise bad_answer("the compressed body is not complete", reason="corrupted_data") from None
+            raise
 
     async def aclose(self) -> None:
         """Give the connection back; one whose body was not read to its end is closed."""
-        await self._response.aclose()
+        await self._stream.aclose()
         # httpx reads through a chain of async generators, and Trio complains of each that is dropped half-way. Now that
         # the socket is closed, reading on ends them all at once.
         with trio.CancelScope(shield=True), suppress(httpx.HTTPError, httpx.StreamError, OSError):
-            async for _ in self._body:
+            async for _ in self._pieces:
                 pass
 
 
@@ -70,7 +89,7 @@ class Client:
         self._limits = httpx.Limits(
             max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections
         )
-        self._headers = {"user-agent": user_agent, "accept-encoding": "gzip, deflate"}
+        self._headers = {"user-agent": user_agent, "accept-encoding": "gzip"}
         self._timeouts = {
             "connect": settings.connect_timeout,
             "read": settings.read_timeout,
@@ -93,7 +112,7 @@ class Client:
             location = response.headers.get("location")
             if response.status_code not in (301, 302, 303, 307, 308) or location is None:
                 return Reply(response, trail)
-            await response.aclose()
+            await Reply(response, trail).aclose()
             try:
                 following = redirected(method, url, status=response.status_code, location=location)
             except ValueError as error:
@@ -116,6 +135,8 @@ class Client:
         extensions = {"timeout": self._timeouts, "trace": trail.trace}
         with _translated(trail):
             request = httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
+            if content is not None:
+                request.stream = _Body(content)
             return await self._transport(request.url).handle_async_request(request)
 
     def _transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
@@ -136,6 +157,27 @@ class Client:
             self._transports[proxy] = transport
             self._stack.push_async_callback(transport.aclose)
         return self._transports[proxy]
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request body in pieces, so that the write timeout counts from the last one.
+
+    An iterator of its own because Trio complains of httpx's async generator when a send is cancelled.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = memoryview(content)
+        self._position = 0
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._position >= len(self._content):
+            raise StopAsyncIteration
+        piece = self._content[self._position : self._position + _PIECE]
+        self._position += _PIECE
+        return bytes(piece)
 
 
 @asynccontextmanager
@@ -180,8 +222,6 @@ def _fault(error: Exception, trail: Trail) -> ServiceError:
             kind = ("network_error", "network_timeout", f"no connection in time, ended while {trail.phase}")
         case httpx.TimeoutException():
             kind = ("timeout", "network_timeout", f"no byte moved in time while {trail.phase}")
-        case httpx.DecodingError():
-            kind = ("response_error", "corrupted_data", f"the body can't be decompressed: {error}")
         case httpx.RemoteProtocolError() if not str(error).startswith(_CUT):
             kind = ("response_error", "corrupted_data", f"the answer is not HTTP: {error}")
         case _:

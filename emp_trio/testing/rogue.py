@@ -71,6 +71,12 @@ class Exchange:
                 reset(self.stream)
             raise Cut
 
+    async def until_left(self) -> None:
+        """Say nothing until the client goes away."""
+        while await self.stream.receive_some(64 * 2**10):
+            pass
+        raise Cut
+
 
 Answer: TypeAlias = Callable[[Exchange], Awaitable[None]]
 
@@ -144,7 +150,7 @@ def cut(answer: Answer, at: int, *, reset: bool = False) -> Answer:
     async def broken_off(exchange: Exchange) -> None:
         exchange.left, exchange.cut_with_reset = at, reset
         await answer(exchange)
-        await exchange.send(b"")
+        raise Cut
 
     return broken_off
 
@@ -153,7 +159,7 @@ def hang() -> Answer:
     """Half-open: the request is taken, and nothing ever comes back."""
 
     async def silent(exchange: Exchange) -> None:
-        await trio.sleep_forever()
+        await exchange.until_left()
 
     return silent
 
@@ -178,7 +184,7 @@ def event_stream(*frames: bytes, end: bool = True, content_type: str = "text/eve
         for frame in frames:
             await exchange.send(b"%x\r\n%s\r\n" % (len(frame), frame))
         if not end:
-            await trio.sleep_forever()
+            await exchange.until_left()
         await exchange.send(b"0\r\n\r\n")
 
     return streamed

@@ -1,0 +1,383 @@
+"""Services that break: every fault is a ServiceError that names the call, with the fleet's class."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import socket
+
+import pytest
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.auth import Auth, Basic, Bearer
+from emp_trio.secrets import Secret
+from emp_trio.testing.proxy import open_proxy
+from emp_trio.testing.rogue import Answer, cut, dribble, event_stream, hang, open_rogue, raw, reply, slow
+
+from .support import HttpProbe, open_http
+
+OK = reply(200, json={"ok": True})
+GZIP = {"content-encoding": "gzip"}
+ONE_EXCHANGE = b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-length: 11\r\n\r\n{"ok":true}'
+
+
+async def failure(probe: HttpProbe, method: str = "GET", **options: object) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await probe.request(method, "/path?token=hidden", **options)  # type: ignore[arg-type]
+    assert f"{method} http" in str(caught.value)
+    assert "/path" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    return caught.value
+
+
+def kind(error: ServiceError) -> tuple[str, str, bool]:
+    return error.type, error.reason, error.retry
+
+
+@pytest.mark.parametrize("with_reset", [False, True])
+async def test_an_answer_cut_at_any_byte_is_an_error_and_never_half_an_answer(with_reset: bool) -> None:
+    cuts = [cut(OK, at, reset=with_reset) for at in range(len(ONE_EXCHANGE))]
+    async with open_rogue(*cuts, OK) as rogue, open_http(rogue.url, max_retries=0) as probe:
+        for _ in cuts:
+            error = await failure(probe, "POST", json={})
+            assert kind(error) == ("network_error", "connection_failed", True)
+            assert error.maybe_started
+        assert (await probe.request("POST", "/", json={})).json() == {"ok": True}
+        assert len(rogue.requests) == len(cuts) + 1
+
+
+async def test_a_chunked_answer_cut_at_any_byte_is_an_error() -> None:
+    answer = event_stream(b'{"ok"', b":1}", content_type="application/json")
+    size = len(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n") + 10 + 8 + 5
+    cuts = [cut(answer, at) for at in range(size)]
+    async with open_rogue(*cuts, answer) as rogue, open_http(rogue.url, max_retries=0) as probe:
+        for _ in cuts:
+            error = await failure(probe)
+            assert kind(error) == ("network_error", "connection_failed", True), error
+        assert (await probe.request("GET", "/")).json() == {"ok": 1}
+
+
+async def test_an_answer_that_comes_byte_by_byte_is_whole() -> None:
+    async with open_rogue(dribble(OK)) as rogue, open_http(rogue.url) as probe:
+        assert (await probe.request("GET", "/")).json() == {"ok": True}
+
+
+async def test_a_service_that_refuses_connections() -> None:
+    with socket.socket() as unused:  # bound, but nobody listens
+        unused.bind(("127.0.0.1", 0))
+        async with open_http(f"http://127.0.0.1:{unused.getsockname()[1]}", max_retries=2) as probe:
+            error = await failure(probe, "POST", json={})
+    assert kind(error) == ("network_error", "connection_failed", True)
+    assert not error.maybe_started
+    assert "refused" in str(error)
+    assert "after 3 tries" in str(error)
+
+
+async def test_a_name_that_cannot_be_resolved() -> None:
+    class NoNames(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args: object, **kwargs: object) -> list[object]:  # type: ignore[override]
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        async def getnameinfo(self, *args: object) -> tuple[str, str]:  # type: ignore[override]
+            raise AssertionError
+
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    async with open_http("http://no-such-host.invalid", max_retries=0) as probe:
+        error = await failure(probe, "POST", json={})
+    assert kind(error) == ("network_error", "dns_resolution", True)
+    assert not error.maybe_started
+
+
+async def test_a_half_open_service_runs_into_the_read_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_rogue(hang()) as rogue, open_http(rogue.url, read_timeout=7, max_retries=0) as probe:
+        began = trio.current_time()
+        error = await failure(probe, "POST", json={})
+        assert trio.current_time() - began == pytest.approx(7)
+    assert kind(error) == ("timeout", "network_timeout", True)
+    assert "waiting for the answer" in str(error)
+    assert error.maybe_started
+
+
+async def test_a_slow_service_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_rogue(slow(OK, 29), dribble(OK, pause=0.5)) as rogue, open_http(rogue.url) as probe:
+        assert (await probe.request("GET", "/")).json() == {"ok": True}
+        assert (await probe.request("GET", "/")).json() == {"ok": True}
+
+
+async def test_the_whole_operation_has_its_own_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_rogue(dribble(OK, pause=1)) as rogue, open_http(rogue.url, timeout=10) as probe:
+        began = trio.current_time()
+        error = await failure(probe, "POST", json={})
+        assert trio.current_time() - began == pytest.approx(10)
+        assert kind(error) == ("timeout", "network_timeout", True)
+        assert error.maybe_started
+        assert "10 s" in str(error)
+        assert not (await failure(probe, "GET", timeout=5)).maybe_started
+        assert trio.current_time() - began == pytest.approx(15)
+
+
+async def test_a_full_pool_is_named_and_nothing_was_sent(autojump_clock: trio.testing.MockClock) -> None:
+    async with (
+        open_rogue(hang()) as rogue,
+        open_http(rogue.url, max_connections=1, read_timeout=100) as probe,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(failure, probe)
+        await rogue.received(1)
+        error = await failure(probe, "POST", json={}, timeout=5)
+        nursery.cancel_scope.cancel()
+    assert "waiting for a free connection" in str(error)
+    assert not error.maybe_started
+
+
+async def test_a_connection_that_is_never_made(autojump_clock: trio.testing.MockClock) -> None:
+    class Nowhere(trio.abc.SocketFactory):
+        def socket(self, *args: int) -> trio.socket.SocketType:
+            class Stuck(trio.socket.SocketType):
+                def __init__(self) -> None: ...
+
+                async def connect(self, address: object) -> None:
+                    await trio.sleep_forever()
+
+                def close(self) -> None: ...
+
+                def setsockopt(self, *args: object) -> None: ...
+
+            return Stuck()
+
+    trio.socket.set_custom_socket_factory(Nowhere())
+    async with open_http("http://127.0.0.1:1", max_retries=0) as probe:
+        began = trio.current_time()
+        error = await failure(probe, "POST", json={})
+        assert trio.current_time() - began == pytest.approx(5)
+    assert kind(error) == ("network_error", "network_timeout", True)
+    assert not error.maybe_started
+
+
+async def test_a_request_that_is_not_taken_to_its_end_was_not_started() -> None:
+    """The service resets in the middle of a large upload: it can't have begun, so even a POST is repeated."""
+    resets = 0
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal resets
+        await stream.receive_some(1000)
+        resets += 1
+        await stream.aclose()  # with data unread: a reset
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        async with open_http(f"http://127.0.0.1:{port}", max_retries=2) as probe:
+            error = await failure(probe, "POST", content=b"x" * 50_000_000)
+        nursery.cancel_scope.cancel()
+    assert kind(error) == ("network_error", "connection_failed", True)
+    assert not error.maybe_started
+    assert resets == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "words"),
+    [
+        (reply(200, "<p>hi</p>", content_type="text/html"), "unexpected_content_type", "text/html"),
+        (reply(200, b"", content_type="application/json"), "missing_expected_data", "empty"),
+        (reply(200, b'{"a":', content_type="application/json"), "invalid_response_format", "JSON"),
+        (reply(200, b"\xff\xfe", content_type="application/json"), "invalid_response_format", "JSON"),
+        (reply(200, b"[" * 100_000, content_type="application/json"), "invalid_response_format", "JSON"),
+        (reply(200, b"not gzip", headers=GZIP), "corrupted_data", "decompressed"),
+        (reply(200, gzip.compress(b"{}")[:-9], headers=GZIP), "corrupted_data", "not complete"),
+        (raw(b"\x00\x01garbage\r\n\r\n"), "corrupted_data", "not HTTP"),
+        (raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "corrupted_data", "not HTTP"),
+        (raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"), "corrupted_data", "not HTTP"),
+    ],
+)
+async def test_answers_that_are_none(answer: Answer, expected: str, words: str) -> None:
+    async with open_rogue(answer) as rogue, open_http(rogue.url, max_retries=0) as probe:
+        error = await failure(probe, "POST", json={})
+        assert kind(error) == ("response_error", expected, True)
+        assert words in str(error)
+        assert error.maybe_started
+        assert len(str(error)) < 600
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reply(200, b"x" * 5001),
+        reply(200, b"", length=10**12),
+        event_stream(b"x" * 4000, b"x" * 4000),
+        reply(200, gzip.compress(b"\0" * 10**7), headers={"content-encoding": "gzip"}),
+    ],
+    ids=["whole", "declared", "chunked", "compressed"],
+)
+async def test_an_oversized_answer_is_not_read(answer: Answer) -> None:
+    async with open_rogue(answer) as rogue, open_http(rogue.url, max_response_bytes=5000) as probe:
+        error = await failure(probe, expect="any")
+        assert kind(error) == ("response_error", "invalid_response_format", False)
+        assert "larger than 5000 bytes" in str(error)
+        assert len(rogue.requests) == 1
+
+
+async def test_a_call_may_have_its_own_size_limit() -> None:
+    async with open_rogue(reply(200, b"x" * 5000)) as rogue, open_http(rogue.url, max_response_bytes=10) as probe:
+        assert len((await probe.request("GET", "/", expect="any", max_bytes=5000)).body) == 5000
+        assert "larger than 4999 bytes" in str(await failure(probe, expect="any", max_bytes=4999))
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "words"),
+    [
+        (reply(400, json={"error": {"message": "bad size"}}), "invalid_payload", "400 Bad Request: bad size"),
+        (reply(404, json={"detail": "no such model"}), "unsupported_operation", "no such model"),
+        (reply(401, json={"error": "who are you"}), "invalid_api_key", "who are you"),
+        (reply(403, json={"error": {"code": 7}}), "insufficient_permissions", "403"),
+        (reply(502, "<p>" * 999, content_type="text/html"), "service_down", "502 Bad Gateway: an HTML page"),
+        (reply(500, b"\xff\xfe" * 70_000), "service_down", "500 Internal Server Error"),
+        (reply(599, b"[]"), "service_down", "599 unknown status: []"),
+        (reply(413, b""), "invalid_payload", "413"),
+        (cut(reply(500, b"half", length=100), 90), "service_down", "500"),
+        (reply(304, b""), "invalid_response_format", "304"),
+    ],
+)
+async def test_error_statuses(answer: Answer, expected: str, words: str) -> None:
+    async with open_rogue(answer) as rogue, open_http(rogue.url, max_retries=0) as probe:
+        error = await failure(probe)
+        assert error.reason == expected
+        assert words in str(error)
+        assert error.status is not None
+        assert len(str(error)) < 600
+
+
+async def test_a_streamed_body_that_breaks_off() -> None:
+    async with open_rogue(cut(reply(200, b"x" * 100_000), 50_000)) as rogue, open_http(rogue.url) as probe:
+        got = 0
+
+        async def read() -> None:
+            nonlocal got
+            async with probe.stream("POST", "/") as stream:
+                async for chunk in stream.chunks():
+                    got += len(chunk)
+
+        with pytest.raises(ServiceError, match=r"POST http.*: no connection, or it was lost, while reading") as caught:
+            await read()
+        assert 0 < got < 50_000
+        assert caught.value.maybe_started
+        assert len(rogue.requests) == 1
+
+
+async def test_a_streamed_body_that_stops_and_a_block_that_takes_too_long(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    silent = event_stream(b"x", end=False)
+    async with open_rogue(silent) as rogue, open_http(rogue.url, read_timeout=7, timeout=20) as probe:
+
+        async def read() -> list[bytes]:
+            async with probe.stream("GET", "/") as stream:
+                return [chunk async for chunk in stream.chunks()]
+
+        with pytest.raises(ServiceError, match="no byte moved in time while reading"):
+            await read()
+        began = trio.current_time()
+        with pytest.raises(ServiceError, match="not finished within 20 s"):
+            async with probe.stream("GET", "/"):
+                await trio.sleep_forever()
+        assert trio.current_time() - began == pytest.approx(20)
+
+
+async def test_the_callers_own_deadline_is_not_turned_into_an_error(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_rogue(hang()) as rogue, open_http(rogue.url) as probe:
+        with trio.move_on_after(3) as scope:
+            await probe.request("GET", "/")
+        assert scope.cancelled_caught
+        assert trio.current_time() == pytest.approx(scope.deadline)
+
+
+async def test_a_storm_of_cancels_leaves_the_pool_whole() -> None:
+    """Cancelled while connecting, sending, waiting and reading, at random; then every connection is free again."""
+    rnd = random.Random(7)
+    body = reply(200, b"x" * 200_000)
+    async with open_rogue(dribble(body, piece=20_000, pause=0.0005)) as rogue:
+        async with open_http(rogue.url, max_connections=5) as probe:
+
+            async def impatient(delay: float) -> None:
+                with trio.move_on_after(delay):
+                    await probe.request("POST", "/", content=b"y" * 50_000, expect="any")
+
+            for _ in range(6):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(20):
+                        nursery.start_soon(impatient, rnd.uniform(0, 0.03))
+            with trio.fail_after(10):
+                async with trio.open_nursery() as nursery:
+                    for _ in range(5):
+                        nursery.start_soon(impatient, 60)
+        with trio.fail_after(5):
+            await rogue.emptied()
+
+
+async def test_closing_the_connector_with_calls_in_flight_leaves_no_connection() -> None:
+    async with open_rogue(hang()) as rogue:
+        with trio.move_on_after(60) as scope:
+            async with open_http(rogue.url) as probe, trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(failure, probe)
+                await rogue.received(3)
+                scope.cancel()
+        with trio.fail_after(5):
+            await rogue.emptied()
+
+
+async def test_a_pooled_connection_that_was_reset_meanwhile_is_not_used() -> None:
+    async with open_rogue(OK) as rogue, open_proxy(rogue.port) as proxy:
+        async with open_http(f"http://127.0.0.1:{proxy.port}", max_retries=0) as probe:
+            await probe.request("POST", "/", json={})
+            proxy.reset_all()
+            with trio.fail_after(5):
+                while proxy.connections:
+                    await trio.sleep(0.001)
+            assert (await probe.request("POST", "/", json={})).json() == {"ok": True}
+        assert proxy.accepted == 2
+
+
+@pytest.mark.parametrize(
+    ("auth", "secret"),
+    [(Bearer(Secret("tok-4711-4711")), "tok-4711-4711"), (Basic("u", Secret("pass-4711")), "pass-4711")],
+)
+async def test_secrets_that_a_service_echoes_are_taken_out(auth: Auth, secret: str) -> None:
+    async def echo(exchange: object) -> None:
+        from emp_trio.testing.rogue import Exchange
+
+        assert isinstance(exchange, Exchange)
+        text = f"bad credential {exchange.request.headers['authorization']} {secret}"
+        await reply(401, json={"error": {"message": text}})(exchange)
+
+    async with open_rogue(echo) as rogue, open_http(rogue.url, auth=auth) as probe:
+        error = await failure(probe)
+    for text in (str(error), repr(error), error.message, error.failure.message):
+        assert secret not in text
+        assert "bad credential" in text
+        assert "dTpwYXNzLTQ3MTE" not in text
+
+
+async def test_an_unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_rogue(reply(403, "no"), OK) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        async with open_http("https://service.invalid", max_retries=0) as probe:
+            error = await failure(probe, "POST", json={})
+            assert kind(error) == ("network_error", "proxy_error", True)
+            assert not error.maybe_started
+            assert proxy.requests[0].method == "CONNECT"
+        async with open_http("http://service.invalid/v1") as probe:  # plain HTTP: the proxy answers
+            assert (await probe.request("GET", "/x")).json() == {"ok": True}
+            assert proxy.requests[1].target == "http://service.invalid/v1/x"
+        async with open_rogue(OK) as rogue, open_http(rogue.url) as probe:  # NO_PROXY
+            await probe.request("GET", "/x")
+            assert len(proxy.requests) == 2
+        monkeypatch.setenv("ALL_PROXY", "gopher://x")
+        monkeypatch.delenv("HTTP_PROXY")
+        async with open_http("http://service.invalid") as probe:
+            error = await failure(probe)
+            assert kind(error) == ("network_error", "proxy_error", False)
