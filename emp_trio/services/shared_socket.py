@@ -58,15 +58,19 @@ class SharedSocket(Generic[E]):
         self._opened = trio.Event()
         self._receivers: dict[str, Receiver[E]] = {}
         self._error: EmpTrioError | None = None
+        self._reading = trio.CancelScope()
 
     async def keep_open(self) -> None:
-        """Hold the socket open until cancelled. Every job is told at once when it is lost."""
+        """Hold the socket open until :meth:`close` or a cancel. Every job is told at once when it is lost."""
         failed = 0
         while True:
             try:
                 async with self._open_socket() as socket:
                     failed = 0
-                    error = await self._read(socket)
+                    with trio.CancelScope() as self._reading:
+                        error = await self._read(socket)
+                    if self._reading.cancelled_caught:
+                        return
                     self._tell_all(error.message)  # before the socket's own goodbye, which may take a while
             except EmpTrioError as refused:
                 error = refused
@@ -89,6 +93,11 @@ class SharedSocket(Generic[E]):
             self._socket = None
             self._opened = trio.Event()
         return ServiceError("the service closed the socket", type="network_error", reason="connection_failed")
+
+    def close(self) -> bool:
+        """Let :meth:`keep_open` close the socket in good order and return; False where there is no open one."""
+        self._reading.cancel()
+        return self._socket is not None
 
     async def socket(self, wait: float) -> Socket:
         """The open socket.

@@ -62,7 +62,8 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._shared.keep_open)
                 yield
-                nursery.cancel_scope.cancel()
+                if not self._shared.close():
+                    nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             if len(group.exceptions) == 1:  # the block's own error, which its caller knows
                 raise group.exceptions[0] from None
