@@ -119,7 +119,7 @@ def _app(arguments: Sequence[str]) -> App:
 
 
 def _shown_default(value: Any) -> str | None:
-    return None if value is None or value is False else str(value)
+    return None if value is None or value is False or value == "" else str(value)
 
 
 def _usage_error(error: Exception, arguments: Sequence[str]) -> str:

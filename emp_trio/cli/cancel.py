@@ -18,6 +18,11 @@ async def cancel(job_ids: list[str], /, *, reason: str = "cancelled by the user"
     the service where that is possible. Exit code 1 when one of them has ended
     already or does not exist.
 
+    For example:
+
+        emp-trio cancel 6f0d3f3e-52f1-4c5b-9d0c-0a51a4a0f7c4
+        emp-trio cancel job-1 job-2 --reason "wrong prompt"
+
     Args:
         job_ids: Ids of the jobs.
         reason: What the jobs' readers are told.

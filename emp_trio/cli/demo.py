@@ -33,6 +33,11 @@ async def demo(
     it and a worker; puts a mixed batch into the queue, in which one job is to fail and one is cancelled; waits for the
     end. Nothing leaves this machine, and no process is left behind. Exit code 0 when every job ended as planned.
 
+    For example:
+
+        emp-trio demo
+        emp-trio demo --jobs 40 --output ./files
+
     Args:
         jobs: How many jobs.
         output: Folder for the files that the jobs make; else a new one that is named at the end.

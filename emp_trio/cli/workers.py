@@ -18,6 +18,11 @@ async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
     Each slot of a machine is one worker. One that has not been heard of for a
     minute is shown as gone.
 
+    For example:
+
+        emp-trio workers
+        emp-trio workers --json
+
     Args:
         json: Print a JSON array.
     """
