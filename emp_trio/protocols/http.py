@@ -215,6 +215,6 @@ class Http:
             error.retry_after = parse_retry_after(stream.headers, now=time.time())
         error.request_id = error.request_id or stream.request_id
         error.maybe_started = error.maybe_started or may_have_started(stream.status)
-        if stream.status == 429 and error.retry_after is not None and isinstance(self, Limits):
+        if stream.status == 429 and error.retry and error.retry_after is not None and isinstance(self, Limits):
             self.slow_down(error.retry_after)
         return error

@@ -75,7 +75,7 @@ class Reply:
 
 
 class Client:
-    """An HTTP pool per proxy in use; made by :func:`open_client`.
+    """The HTTP pools of a connector; made by :func:`open_client`.
 
     It speaks to httpx's transports: the client above them would keep the cookies of one job for the next, log URLs with
     the secrets in their queries, and follow redirects with an API key.
@@ -83,9 +83,9 @@ class Client:
 
     def __init__(self, settings: HttpSettings, user_agent: str, stack: AsyncExitStack) -> None:
         self._stack = stack
-        self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[str | None, bool], httpx.AsyncHTTPTransport] = {}
         self._proxies = urllib.request.getproxies()
-        self._tls = tls_context(verify=settings.verify_tls)
+        self._verify_tls = settings.verify_tls
         self._limits = httpx.Limits(
             max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections
         )
@@ -140,13 +140,16 @@ class Client:
             return await self._transport(request.url).handle_async_request(request)
 
     def _transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
-        """The pool for ``url``: one per proxy, and one without."""
+        """The pool for ``url``: one per proxy and one without, each with TLS or not."""
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
         if proxy is not None and urllib.request.proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
             proxy = None
-        if proxy not in self._transports:
+        secure = url.scheme == "https" or (proxy or "").startswith("https")
+        if (proxy, secure) not in self._transports:
+            # Reading the authorities costs more than all of a plain connection; a context without any trusts nobody.
+            tls = tls_context(verify=self._verify_tls) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             try:
-                transport = httpx.AsyncHTTPTransport(verify=self._tls, limits=self._limits, proxy=proxy)
+                transport = httpx.AsyncHTTPTransport(verify=tls, limits=self._limits, proxy=proxy)
             except (ImportError, ValueError) as error:  # a kind of proxy that httpx has no support for
                 raise ServiceError(
                     f"the proxy of the environment can't be used: {error}",
@@ -154,9 +157,9 @@ class Client:
                     reason="proxy_error",
                     retry=False,
                 ) from error
-            self._transports[proxy] = transport
+            self._transports[proxy, secure] = transport
             self._stack.push_async_callback(transport.aclose)
-        return self._transports[proxy]
+        return self._transports[proxy, secure]
 
 
 class _Body(httpx.AsyncByteStream):
