@@ -149,7 +149,7 @@ class _Build:
     def find(self, field: SettingField) -> _Value | None:
         """The first of the four places that has a value."""
         expressed = self.expressed(field)
-        if expressed is not None and any(p.source == "environment" and p.text.strip() for p in expressed.pieces):
+        if expressed is not None and any(p.source == "environment" for p in expressed.pieces):
             return expressed
         configured = self.configured(field)
         if configured is not None:

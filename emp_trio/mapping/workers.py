@@ -116,7 +116,7 @@ def single_worker(
         message = f"{worker_id!r} does not end in worker-{{type}}-{{number}} with a type of the mapping"
         findings.error("WORKER_ID", message, "set CONNECTORS to the worker type")
         return ()
-    return (WorkerCount(max(fitting, key=len), 1, worker_id),)
+    return (WorkerCount(fitting[0], 1, worker_id),)
 
 
 class _Spec:

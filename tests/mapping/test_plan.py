@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emp_trio.errors import ConfigError
-from emp_trio.mapping import Plan, load_mapping, plan
+from emp_trio.mapping import Plan, ServiceMapping, explain, load_mapping, plan
+from emp_trio.mapping.schema import Route, Service, WorkerType
 from emp_trio.secrets import Secret
 
 from .support import FLEET_FILE, AddressConnector, PictureConnector, Web, find, load, planned, said, worker
@@ -308,3 +311,32 @@ def test_the_fleets_file_is_resolved_lazily() -> None:
     found = plan(mapping, "openai:auto", env=env, gpus=0, find_connector=finder)
     assert list(found.workers[0].routes) == ["openai_text", "openai_image", "openai_img2img", "openai_responses"]
     assert found.services["openai-image"].settings.web.timeout == 60.0
+
+
+texts = st.lists(
+    st.sampled_from(["${A}", "${A:-", "}", "${B:-5}", "${C?", "{", "5", "true", "-", "x", "$$", " ", "é"]), max_size=5
+).map("".join)
+values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts | st.text(max_size=5)
+config_names = st.sampled_from(["api_key", "base_url", "timeout", "max_retries", "verify", "quality", "style", "other"])
+variables = st.sampled_from("A B C PICTURE_API_KEY PICTURE_URL PICTURE_TIMEOUT PICTURE_QUALITY PICTURE_STYLE".split())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(config_names, values), st.dictionaries(variables, texts | st.text(max_size=5)))
+def test_only_config_errors_come_out(api_config: dict[str, Any], env: dict[str, str]) -> None:
+    mapping = ServiceMapping(
+        workers={"art": WorkerType(job_service_required_map=(Route(job_service_required="p", worker_service="s"),))},
+        services={"s": Service(connector="PictureConnector", api_config=api_config)},
+    )
+    found = errors = None
+    try:
+        found = plan(mapping, "art", env=env, gpus=0, find_connector=find)
+    except ConfigError as error:
+        errors = [p for p in error.problems if p.severity == "error"]
+    assert errors != []
+    if found is not None:
+        made = found.services["s"].settings
+        assert isinstance(made.web.timeout, float)
+        assert made.api_key.reveal().strip()
+    shown = explain(mapping, "p", env=env, find_connector=find).chains[0]
+    assert (found is None) == any(p.severity == "error" for p in shown.problems)
