@@ -61,11 +61,17 @@ async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]]) 
     from emp_trio.queue.client import open_queue
 
     code = INTERRUPTED
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_interrupt, nursery.cancel_scope)
-        async with open_queue(url) as queue:
-            code = await use(queue)
+        try:
+            async with open_queue(url) as queue:
+                code = await use(queue)
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the group that the nursery adds
+            failure = error
         nursery.cancel_scope.cancel(reason="done")
+    if failure is not None:
+        raise failure
     return code
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 import trio
 from rich.console import Console
@@ -17,6 +17,7 @@ from emp_trio.queue.events import JobEvent
 
 _TICK: Final = 0.1  # seconds between two drawings of the bars
 _LINE_EVERY: Final = 1.0  # seconds between two lines about the progress of one job
+_WIDE: Final = 100  # columns of a terminal with room for longer bars
 _WORDS: Final = {"progress": "running", "missing": "no such job"}
 
 
@@ -47,34 +48,45 @@ async def follow(
         whether all were completed.
 
     Raises:
-        ExceptionGroup: of QueueError, when Redis refuses to tell.
+        QueueError: Redis refuses to tell.
 
     Cancellation leaves the jobs alone.
     """
-    ends: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    failure: Exception | None = None
+    running = set(job_ids)
 
     async def one(job_id: str) -> None:
-        async with queue.watch(job_id) as events:
-            async for event in events:
-                (show or screen.show)(event)
-                ends[job_id] = event.kind
+        nonlocal failure
+        try:
+            async with queue.watch(job_id) as events:
+                async for event in events:
+                    (show or screen.show)(event)
+                    kinds[job_id] = event.kind
+        except Exception as error:  # noqa: BLE001 - raised below, outside of the group that the nursery adds
+            failure = error
+        running.remove(job_id)
+        if failure is not None or not running:
+            nursery.cancel_scope.cancel(reason="there is nothing more to follow")
 
-    async def keep_screen() -> None:
-        connected = True
-        while True:
-            if queue.port.connected is not connected:
-                connected = queue.port.connected
-                screen.say("connected to Redis again" if connected else "no connection to Redis; waiting for it")
-            screen.tick()
-            await trio.sleep(_TICK)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_keep, screen, queue)
+        for job_id in dict.fromkeys(job_ids):
+            nursery.start_soon(one, job_id)
+    if failure is not None:
+        raise failure
+    return all(kind == "completed" for kind in kinds.values())
 
-    async with trio.open_nursery() as screen_keeper:
-        screen_keeper.start_soon(keep_screen)
-        async with trio.open_nursery() as nursery:
-            for job_id in dict.fromkeys(job_ids):
-                nursery.start_soon(one, job_id)
-        screen_keeper.cancel_scope.cancel(reason="all jobs have ended")
-    return all(kind == "completed" for kind in ends.values())
+
+async def _keep(screen: Screen, queue: Queue) -> NoReturn:
+    """Draw the screen again and again; on it, say when the connection goes and comes."""
+    connected = True
+    while True:
+        if queue.port.connected is not connected:
+            connected = queue.port.connected
+            screen.say("connected to Redis again" if connected else "no connection to Redis; waiting for it")
+        screen.tick()
+        await trio.sleep(_TICK)
 
 
 @contextmanager
@@ -100,13 +112,14 @@ class _Bars:
     def __init__(self, stderr: Console, job_ids: Sequence[str]) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=24 if stderr.width >= _WIDE else 12),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn(
                 "{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
             ),
             console=stderr,
+            expand=True,  # so that the last column, and no other, takes what is left of the width
             auto_refresh=False,
             redirect_stdout=False,  # stdout is for results, and may be a pipe
             redirect_stderr=False,

@@ -22,7 +22,7 @@ async def submit(
     type: str,
     /,
     *,
-    payload: str = "{}",
+    payload: Annotated[str, Parameter(allow_leading_hyphen=True)] = "{}",
     ctx: str = "{}",
     requirements: str = "{}",
     priority: int = 50,
@@ -64,10 +64,11 @@ async def submit(
     job_id = id or str(uuid.uuid4())
     body = json_argument("--payload", payload, stdin=True)
     context, needs = json_argument("--ctx", ctx), json_argument("--requirements", requirements)
-    queued = False
+    fate = "was not queued"
 
     async def use(queue: Queue) -> int:
-        nonlocal queued
+        nonlocal fate
+        fate = "may have been queued or not"
         await queue.submit(
             type,
             body,
@@ -79,7 +80,7 @@ async def submit(
             workflow_id=workflow,
             max_attempts=max_attempts,
         )
-        queued = True
+        fate = "goes on"
         if wait:
             return await _wait(queue, job_id, timeout, json)
         if json:
@@ -90,8 +91,7 @@ async def submit(
 
     code = await with_queue(redis, use)
     if code == INTERRUPTED:
-        doing = f"job {job_id} goes on" if queued else f"job {job_id} may have been queued or not"
-        print_problem(f"{doing}\n{_ways_on(job_id)}", label="interrupted")
+        print_problem(f"job {job_id} {fate}\n{_ways_on(job_id)}", label="interrupted")
     return code
 
 
