@@ -1,0 +1,38 @@
+"""Connectors of the OpenAI family, opened against the fake with intervals that suit a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from emp_trio.protocols.http import HttpSettings
+from emp_trio.protocols.polling import PollingSettings
+from emp_trio.services.connector import Connector, open_connector
+from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.settings import OpenAISettings
+from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
+from emp_trio.testing.openai import FakeOpenAI
+from emp_trio.toolbox import Toolbox
+
+BOTH = [OpenAIResponsesConnector, OpenAIText2ImgConnector]
+
+
+def payload_for(cls: type[Connector], **more: Any) -> dict[str, Any]:
+    """The simplest payload for a connector."""
+    return ({"prompt": "a cat"} if cls is OpenAIText2ImgConnector else {"input": "a cat"}) | more
+
+
+@asynccontextmanager
+async def open_openai(
+    cls: type[Any], openai: FakeOpenAI, toolbox: Toolbox, *, http: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[Any]:
+    """Open ``cls`` against the fake. Keywords go to ``OpenAISettings``, ``http`` to ``HttpSettings``."""
+    account = OpenAISettings(**({"api_key": openai.api_key} | settings))
+    made = cls.Settings(
+        openai=account,
+        http=HttpSettings(**({"base_url": openai.base_url, "retry_delay": 0.01} | (http or {}))),
+        polling=PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4),
+    )
+    async with open_connector(cls, made, toolbox) as connector:
+        yield connector
