@@ -1,0 +1,200 @@
+"""The decoders of event streams: the standard's rules, and the same events however the bytes are split."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder, SseEvent
+
+
+def decode(data: bytes, cuts: list[int] | None = None, make: Callable[[], Any] = SseDecoder) -> list[Any]:
+    """All events of ``data`` fed in pieces that end at ``cuts``."""
+    decoder = make()
+    events: list[Any] = []
+    edges = [0, *sorted(cut for cut in cuts or [] if cut < len(data)), len(data)]
+    for start, end in itertools.pairwise(edges):
+        events += decoder.feed(data[start:end])
+    return events + decoder.finish()
+
+
+def e(data: str, event: str = "message", id: str = "") -> SseEvent:
+    return SseEvent(event=event, data=data, id=id)
+
+
+CASES = [
+    (b"", []),
+    (b"\n\n\n", []),
+    (b"data: a\n\n", [e("a")]),
+    (b"data:a\n\n", [e("a")]),
+    (b"data:  a \n\n", [e(" a ")]),
+    (b"data\n\n", [e("")]),
+    (b"data:\ndata\n\n", [e("\n")]),
+    (b"data: a\r\n\r\n", [e("a")]),
+    (b"data: a\r\r", [e("a")]),
+    (b"data: a\r\n\ndata: b\n\r\n", [e("a"), e("b")]),
+    (b"data: a\rdata: b\ndata: c\r\n\n", [e("a\nb\nc")]),
+    (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbfdata: b\n\n", [e("a")]),
+    (b": comment\n\ndata: a\n: comment\ndata: b\n\n:\n\n", [e("a\nb")]),
+    (b"event: done\ndata: {}\n\n", [e("{}", "done")]),
+    (b"event: done\n\ndata: x\n\n", [e("x")]),
+    (b"event: a\nevent: b\ndata: x\n\n", [e("x", "b")]),
+    (b"id: 1\ndata: a\n\ndata: b\n\nid\ndata: c\n\n", [e("a", id="1"), e("b", id="1"), e("c")]),
+    (b"id: 1\x00\ndata: a\n\n", [e("a")]),
+    (b"id: 7\n\ndata: a\n\n", [e("a", id="7")]),
+    (b"retry: 100\nfoo: bar\ndatax: no\n data: no\ndata: a\n\n", [e("a")]),
+    (b"data: a:b: c\n\n", [e("a:b: c")]),
+    ("data: \u00e9\u4e16\U0001f600\n\n".encode(), [e("\u00e9\u4e16\U0001f600")]),
+    (b"data: \xff\xfe\n\n", [e("\ufffd\ufffd")]),
+    (b"data: a\x0bb\x0cc\x85\n\n", [e("a\x0bb\x0cc\ufffd")]),
+    (b"data: [DONE]\n\n: bye", [e("[DONE]")]),
+]
+
+
+@pytest.mark.parametrize(("data", "events"), CASES)
+def test_the_rules_of_the_standard_at_every_split(data: bytes, events: list[SseEvent]) -> None:
+    assert decode(data) == events
+    assert decode(data, list(range(len(data)))) == events
+    for cut in range(len(data)):
+        assert decode(data, [cut]) == events
+
+
+@pytest.mark.parametrize("data", [b"data: a", b"data: a\n", b"event: x\n", b"event", b"data: a\n\ndata: b\r\n"])
+def test_an_end_inside_an_event_is_an_error(data: bytes) -> None:
+    with pytest.raises(ServiceError, match="ended in the middle of an event") as caught:
+        decode(data)
+    assert (caught.value.reason, caught.value.retry) == ("connection_failed", True)
+
+
+LINES = st.lists(
+    st.one_of(
+        st.sampled_from([b"", b":", b"data", b"data: ", b"event: x", b"id: 1", b"id", b"\xef\xbb\xbfdata: y", b"\xc3"]),
+        st.binary(max_size=12).filter(lambda b: b"\r" not in b and b"\n" not in b),
+        st.text(max_size=8).map(lambda t: b"data: " + t.replace("\r", "").replace("\n", "").encode("utf-8", "replace")),
+    ),
+    max_size=30,
+)
+ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
+
+
+def whole_events(lines: list[bytes]) -> list[SseEvent]:
+    """What the lines mean, read in the simplest way."""
+    events, data, event, last_id = [], [], "", ""
+    for number, raw in enumerate(lines):
+        line = raw[3:] if number == 0 and raw.startswith(b"\xef\xbb\xbf") else raw
+        if not line:
+            if data:
+                events.append(e("\n".join(data), event or "message", last_id))
+            data, event = [], ""
+            continue
+        name, colon, value = line.partition(b":")
+        text = (value[1:] if colon and value.startswith(b" ") else value).decode("utf-8", "replace")
+        if name == b"data":
+            data.append(text)
+        elif name == b"event":
+            event = text
+        elif name == b"id" and "\0" not in text:
+            last_id = text
+    return events
+
+
+@given(LINES, st.data())
+def test_any_lines_any_line_ends_any_split(lines: list[bytes], draw: st.DataObject) -> None:
+    lines = [*lines, b"", b""]
+    data, previous = b"", b""
+    for line in lines:
+        # a lone CR before an empty line that ends with LF would be one CRLF
+        ends = [b"\n", b"\r", b"\r\n"] if not (previous == b"\r" and not line) else [b"\r", b"\r\n"]
+        previous = draw.draw(st.sampled_from(ends))
+        data += line + previous
+    cuts = draw.draw(st.lists(st.integers(0, len(data)), max_size=20))
+    assert decode(data, cuts) == whole_events(lines)
+
+
+@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=10))
+def test_any_bytes_give_events_or_our_own_error_the_same_way_at_any_split(data: bytes, cuts: list[int]) -> None:
+    def outcome(cuts: list[int], make: Callable[[], Any]) -> object:
+        try:
+            return decode(data, cuts, make)
+        except ServiceError as error:
+            return error.reason
+
+    for make in (SseDecoder, NdjsonDecoder):
+        assert outcome(cuts, make) == outcome([], make)
+
+
+def test_an_event_that_is_too_large_is_refused_while_it_comes() -> None:
+    for piece in (b"data: " + b"x" * 100, b": " + b"x" * 100, b"data: " + b"x" * 49 + b"\n"):
+        decoder = SseDecoder(max_event_bytes=100)
+        with pytest.raises(ServiceError, match="larger than 100 bytes") as caught:
+            [decoder.feed(part) for part in [piece] * 3]
+        assert not caught.value.retry
+    assert len(decode(b"data: " + b"x" * 99 + b"\n\n" + b"data: y\n\n" * 100, make=lambda: SseDecoder(100))) == 101
+
+
+def test_comments_for_hours_are_no_large_event() -> None:
+    decoder = SseDecoder(max_event_bytes=100)
+    for _ in range(1000):
+        assert decoder.feed(b": keep-alive\n") == []
+    assert decoder.feed(b"data: a\n\n") == [e("a")]
+
+
+@pytest.mark.parametrize("make", [SseDecoder, NdjsonDecoder])
+def test_a_large_event_in_small_pieces_takes_linear_time(make: Callable[[], Any]) -> None:
+    """8 times the bytes must not take anything like 64 times as long."""
+
+    def seconds(size: int) -> float:
+        piece = b"x" * 1000
+        began = time.perf_counter()
+        decoder = make()
+        decoder.feed(b'data: "' if make is SseDecoder else b'"')
+        for _ in range(size // 1000):
+            decoder.feed(piece)
+        assert len(decoder.feed(b'"\n\n')) == 1
+        return time.perf_counter() - began
+
+    small = min(seconds(1_000_000) for _ in range(3))
+    assert seconds(8_000_000) < 30 * max(small, 0.001)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(JSON, max_size=8), st.data())
+def test_any_lines_of_json_at_any_split(values: list[Any], draw: st.DataObject) -> None:
+    end = draw.draw(st.sampled_from([b"\n", b"\r\n", b"\n\n", b" \n"]))
+    data = b"".join(msgspec.json.encode(value) + end for value in values)
+    if draw.draw(st.booleans()):
+        data = data.rstrip(b"\r\n ")
+    cuts = draw.draw(st.lists(st.integers(0, len(data)), max_size=20))
+    assert decode(data, cuts, NdjsonDecoder) == values
+
+
+def test_lines_that_are_not_json() -> None:
+    with pytest.raises(ServiceError, match="not JSON") as caught:
+        decode(b'{"a":1}\nnot json\n', make=NdjsonDecoder)
+    assert caught.value.reason == "invalid_response_format"
+    with pytest.raises(ServiceError, match="ended in the middle of a line") as caught:
+        decode(b'{"a":1}\n{"b":', make=NdjsonDecoder)
+    assert caught.value.reason == "connection_failed"
+    for data in (b"[" * 100_001 + b"\n", b'"' + b"x" * 100_000):
+        with pytest.raises(ServiceError):
+            decode(data, make=lambda: NdjsonDecoder(100_000))
+
+
+def test_the_data_of_an_event_as_json() -> None:
+    assert e('{"a": 1}').json() == {"a": 1}
+    with pytest.raises(ServiceError, match="not JSON"):
+        e("[DONE]").json()
