@@ -162,7 +162,7 @@ def _for_people(*, colors: bool) -> list[Processor]:
     return [
         escape,
         structlog.dev.ConsoleRenderer(
-            colors=colors, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+            colors=colors, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
         ),
     ]
 

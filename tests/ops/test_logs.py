@@ -186,7 +186,9 @@ def test_a_text_from_outside_can_not_command_the_terminal_or_forge_a_line() -> N
 
 @pytest.mark.parametrize("style", ["json", "console"])
 @pytest.mark.parametrize(
-    "value", [b"\x00" * 5000, "x" * 50_000, "\ud800", {1: {2}}, object(), float("nan"), 2**80, ["y" * 20_000]]
+    "value",
+    [b"\x00" * 5000, "x" * 50_000, "\ud800", {1: {2}}, object(), float("nan"), 2**80, ["y" * 20_000]],
+    ids=["bytes", "long", "surrogate", "set", "object", "nan", "big", "long in a list"],
 )
 def test_any_value_makes_one_line_of_bounded_length(style: Style, value: object) -> None:
     out = stream_of(style)
