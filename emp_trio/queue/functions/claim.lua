@@ -18,6 +18,7 @@ local function take(id, worker, machine, nonce, lease, now)
   for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
   local attempt = math.floor(number(job.attempt) or 0) + 1
   local token = nonce .. '/' .. attempt
+  if given(job.lease_token) then drop_lease(id, job.lease_worker) end  -- somebody put a leased job back
   redis.call('HSET', 'job:' .. id, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
     'lease_token', token, 'lease_worker', worker, 'attempt', attempt)
   redis.call('ZADD', LEASES, int(now.ms + lease), id)

@@ -28,6 +28,7 @@ redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}
   local worker = given(f.worker_id) or ''
   redis.call('ZREM', PENDING, id)
   redis.call('ZREM', DELAYED, id)
+  if given(f.lease_token) then drop_lease(id, f.lease_worker) end
   redis.call('HSET', 'job:' .. id, 'status', 'failed', 'failed_at', now.iso, 'cancelled_at', now.iso, 'error', argv[2],
     'lease_token', '')
   if worker ~= '' then
@@ -55,6 +56,8 @@ redis.register_function('emp_trio_retry', function(_, argv)
   redis.call('HDEL', 'job:' .. id, 'error', 'failure_type', 'failure_reason', 'failed_at', 'cancelled_at',
     'started_at', 'checkpoint')
   redis.call('HDEL', 'jobs:failed', id)
+  if given(f.lease_token) then drop_lease(id, f.lease_worker) end  -- the API's cancel leaves both
+  redis.call('ZREM', DELAYED, id)
   requeue(id, 0, now)
   return {'queued', f.status}
 end)

@@ -28,6 +28,9 @@ local function reap_lease(id, max_crashes, now, requeued, failed)
       requeued[#requeued + 1] = id
     end
     redis.pcall('HDEL', 'jobs:active:' .. worker, id)
+  elseif given(f.lease_token) then
+    -- somebody who knows of no leases put the job back, ended it or took it
+    redis.pcall('HDEL', 'jobs:active:' .. f.lease_worker, id)
   end
   redis.call('ZREM', LEASES, id)
 end
