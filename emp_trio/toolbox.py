@@ -25,7 +25,8 @@ class AssetSaving(Protocol):
         *,
         media_type: str | None = None,
         index: int = 0,
-    ) -> SavedAsset: ...
+    ) -> SavedAsset:
+        """:meth:`emp_trio.assets.saver.AssetSaver.save`."""
 
 
 class Toolbox(msgspec.Struct, frozen=True, kw_only=True):

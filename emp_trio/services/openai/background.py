@@ -30,10 +30,12 @@ class Caller(Protocol):
     settings: Any
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]: ...
+    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+        """:meth:`emp_trio.protocols.http.Http.request`."""
 
     @property
-    def poll(self) -> Callable[..., Awaitable[Any]]: ...
+    def poll(self) -> Callable[..., Awaitable[Any]]:
+        """:meth:`emp_trio.protocols.polling.Polling.poll`."""
 
 
 async def run_background(caller: Caller, job: Job, progress: ProgressReporter, request: ResponsesRequest) -> Answer:
