@@ -25,6 +25,11 @@ OLD = "old-1"
 RUNNING = ("assigned", "in_progress")
 KINDS = st.sampled_from(("completed", "failed", "retry", "release"))
 PICK = st.integers(0, 10**6)
+# Shrinking takes minutes here; add its phase when it is needed.
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
+SETTINGS = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, phases=PHASES, suppress_health_check=HealthCheck
+)
 
 
 class Life:
@@ -289,14 +294,5 @@ def test_invariants_hold_whatever_happens_in_whatever_order(valkey: str) -> None
     lib = Library(valkey)
     with listening(valkey) as ear:
         machine = type("Machine", (Fleet,), {"lib": lib, "ear": ear})
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=40,
-                stateful_step_count=40,
-                deadline=None,
-                phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes; add it when needed
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        run_state_machine_as_test(machine, settings=SETTINGS)
     lib.db.close()

@@ -41,7 +41,7 @@ end
 -- A claim whose reply was lost: what this nonce was given is in jobs:active of the slot. The caller counts the lease
 -- from this call on.
 local function taken_before(worker, nonce, lease, now)
-  for _, id in ipairs(redis.call('HKEYS', 'jobs:active:' .. worker)) do
+  for _, id in ipairs(active_of(worker)) do
     local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'status')
     if f[1] and string.sub(f[1], 1, #nonce + 1) == nonce .. '/' and f[2] == worker and f[3] == 'assigned' then
       redis.call('ZADD', LEASES, int(now.ms + lease), id)

@@ -104,6 +104,12 @@ local function fields(key, ...)
   return reply
 end
 
+-- Ids in a slot's list of active jobs.
+local function active_of(worker)
+  local ids = redis.pcall('HKEYS', 'jobs:active:' .. worker)
+  return ids.err and {} or ids
+end
+
 -- Score S1 of a job, from its own hash (queue protocol 1.2): the exact place the job had.
 local function score_of(id, now)
   local f = fields('job:' .. id, 'priority', 'workflow_priority', 'workflow_datetime', 'created_at')

@@ -1,15 +1,19 @@
 -- The machine's slots as the fleet sees them (queue protocol 1.5, 2.7, 2.8, 4.4).
 
 -- A job that this slot is said to run without a lease was left by another worker of the same id (an old worker that
--- was replaced by ours). It is watched for as long as that worker's heartbeat still counts, then reaped.
-local function watch_left_job(worker, id, now)
+-- was replaced by ours). It is watched for as long as that worker's heartbeat still counts, then reaped. One that is
+-- elsewhere by now is taken off the slot. Returns whether the job is the slot's, and whether it was left just now.
+local function look_at_active_job(worker, id, now)
   local f = fields('job:' .. id, 'status', 'worker_id')
-  local running = (f[1] == 'assigned' or f[1] == 'in_progress') and f[2] == worker
-  if not running or redis.call('ZSCORE', LEASES, id) then return false end
+  if not ((f[1] == 'assigned' or f[1] == 'in_progress') and f[2] == worker) then
+    redis.call('HDEL', 'jobs:active:' .. worker, id)
+    return false, false
+  end
+  if redis.call('ZSCORE', LEASES, id) then return true, false end
   redis.call('HSET', 'job:' .. id, 'lease_token', 'left/' .. worker, 'lease_worker', worker)
   local wait = math.max(0, redis.call('PTTL', 'worker:' .. worker .. ':heartbeat'))
   redis.call('ZADD', LEASES, int(now.ms + wait), id)
-  return true
+  return true, true
 end
 
 -- emp_trio_beat: registers slots, or keeps them alive; every registration field is written each time.
@@ -23,12 +27,15 @@ redis.register_function{function_name = 'emp_trio_beat', flags = {'allow-oom'}, 
   for _, slot in ipairs(cjson.decode(argv[6])) do
     local worker = slot[1]
     local key, busy = 'worker:' .. worker, nil
-    for _, id in ipairs(redis.call('HKEYS', 'jobs:active:' .. worker)) do
-      if fresh and watch_left_job(worker, id, now) then left[#left + 1] = id end
-      busy = id
+    for _, id in ipairs(active_of(worker)) do
+      local here, just_left = true, false
+      if fresh then here, just_left = look_at_active_job(worker, id, now) end
+      if just_left then left[#left + 1] = id end
+      if here then busy = id end
     end
-    redis.call('HSET', key, 'worker_id', worker, 'machine_id', argv[1],
-      'capabilities', (string.gsub(types[slot[2]], '@WORKER_ID@', worker)), 'status', busy and 'busy' or 'idle',
+    local capabilities = string.gsub(types[slot[2]], '@WORKER_ID@', function() return worker end)
+    redis.pcall('HSET', key, 'worker_id', worker, 'machine_id', argv[1],
+      'capabilities', capabilities, 'status', busy and 'busy' or 'idle',
       'current_job_id', busy or '', 'last_heartbeat', now.iso, 'connected_at', argv[2],
       'total_jobs_completed', slot[3], 'total_jobs_failed', slot[4], 'connector_statuses', argv[4])
     redis.call('EXPIRE', key, WORKER_TTL)

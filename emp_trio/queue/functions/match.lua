@@ -91,8 +91,9 @@ end
 local function takes_customer(isolation, customer, access)
   if not isolation then return true end
   if isolation == 'strict' and access.isolation ~= 'strict' then return false end
-  if type(access.allowed_customers) == 'table' and not contains(access.allowed_customers, customer) then return false end
-  return not (type(access.denied_customers) == 'table' and contains(access.denied_customers, customer))
+  local allowed, denied = access.allowed_customers, access.denied_customers
+  if type(allowed) == 'table' and not contains(allowed, customer) then return false end
+  return not (type(denied) == 'table' and contains(denied, customer))
 end
 
 local function has_models(models, have)
