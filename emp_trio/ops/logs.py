@@ -63,7 +63,7 @@ def configure_logs(*, level: str, style: Style | None, redactor: Redactor, strea
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=lambda *names: _Lines(stream, names[0] if names else "emp_trio"),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers[:] = [_ToStructlog()]

@@ -20,6 +20,7 @@ import redis
 import redis.asyncio as aioredis
 import trio
 import trio_asyncio
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -220,13 +221,6 @@ class Bridge:
     # -- commands, asyncio side
 
     async def _serve_commands(self, connection: Any) -> None:
-        async def pushed(_: Any) -> object:
-            if self._on_pending is not None:
-                self._on_pending()
-            return _PUSH
-
-        connection._parser.set_invalidation_push_handler(pushed)
-        connection._parser.set_pubsub_push_handler(pushed)
         if self._on_pending is not None:
             self.tracking = await self._track(connection)
         self._kick = asyncio.Event()
@@ -271,13 +265,19 @@ class Bridge:
             await connection.send_packed_command(packed, check_health=False)
 
     async def _read(self, connection: Any) -> None:
+        """Handle all replies that one read brings at once; redis-py's own way is one await and more per reply."""
+        parser = connection._parser
         while True:
-            try:
-                reply = await connection.read_response(timeout=math.inf, push_request=True)
-            except redis.ResponseError as error:
-                reply = _refusal(error)
-            if reply is not _PUSH:
-                self._sent.popleft().settle(reply)
+            while (reply := parser._reader.gets()) is not NOT_ENOUGH_DATA:
+                if isinstance(reply, hiredis.PushNotification):
+                    if self._on_pending is not None:
+                        self._on_pending()
+                elif isinstance(reply, redis.ConnectionError):  # the server said so, LOADING for example
+                    raise reply
+                else:
+                    value = _refusal(reply) if isinstance(reply, redis.ResponseError) else reply
+                    self._sent.popleft().settle(value)
+            await parser.read_from_socket()
 
     async def _watch(self) -> None:
         """A peer that takes commands but never answers (half-open connection) is given up after reply_timeout."""
