@@ -5,21 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 from emp_trio.cli.connection import RedisOption, redis_url
 from emp_trio.cli.output import OK
 from emp_trio.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from emp_trio.assets.config import StorageSettings
     from emp_trio.mapping import Plan
     from emp_trio.secrets import Secret
-    from emp_trio.worker.settings import WorkerSettings
 
-T = TypeVar("T")
 _STATE = Path(".emp-trio")
 
 
@@ -57,6 +54,7 @@ async def worker(
         log_level: Least level to log; else LOG_LEVEL, else info.
         log_format: Log for people or as JSON lines; console on a terminal, json elsewhere, unless said.
     """
+    from emp_trio.cli.configuration import configure
     from emp_trio.ops.logs import configure_logs
     from emp_trio.queue.port import RedisSettings
     from emp_trio.secrets import Redactor
@@ -67,21 +65,27 @@ async def worker(
     url = None if embedded else redis_url(redis)
     env = dict(os.environ)
     hardware = await detect_hardware(env)
-    found = _configuration(env, workers, mapping, machine_id, drain, hardware.gpus)
-    secrets = [*found.plan.secrets, *filter(None, [url, found.storage.azure_key])]
+    found = configure(env, mapping=mapping, workers=workers, gpus=hardware.gpus, machine_id=machine_id, drain=drain)
+    if not found.asked:
+        raise ConfigError('no workers are named: give --workers, for example "mock:2", or set WORKERS')
+    if found.plan is None or found.worker is None or found.storage is None:
+        raise ConfigError("the worker can't start:", problems=found.errors)
+    planned, settings, storage = found.plan, found.worker, found.storage
+    secrets = [*planned.secrets, *filter(None, [url, storage.azure_key])]
     redactor = Redactor(secrets)
     level = log_level or env.get("LOG_LEVEL", "").lower() or "info"
     configure_logs(level=level, style=log_format, redactor=redactor, stream=sys.stderr)
-    _log_configuration(found)
+    _log_configuration(found.problems, planned)
 
     async def run(at: Secret) -> None:
         from emp_trio.worker.machine import run_machine
 
+        _settle_down()
         await run_machine(
-            found.plan,
-            found.settings,
+            planned,
+            settings,
             RedisSettings(url=at),
-            found.storage,
+            storage,
             environment=env,
             hardware=hardware,
             redactor=redactor,
@@ -94,58 +98,23 @@ async def worker(
     return OK
 
 
-class _Configuration(NamedTuple):
-    plan: Plan
-    settings: WorkerSettings
-    storage: StorageSettings
-    warnings: tuple[Problem, ...]
+def _settle_down() -> None:
+    """What was imported stays for the life of the process: collecting garbage among it again and again is work for
+    nothing, and short-lived objects of many jobs need no look at every seven hundred."""
+    import gc
+
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
-def _configuration(
-    env: dict[str, str],
-    workers: str | None,
-    mapping: Path | None,
-    machine_id: str | None,
-    drain: float | None,
-    gpus: int,
-) -> _Configuration:
-    """All that the worker needs to know before it connects anywhere. Raises ConfigError with every problem there is."""
-    from emp_trio.assets.config import storage_settings
-    from emp_trio.mapping import load_mapping, plan, workers_from_env
-    from emp_trio.services.registry import find_connector
-    from emp_trio.worker.settings import worker_settings
-
-    problems: list[Problem] = []
-
-    def collected(read: Callable[[], T]) -> T | None:
-        try:
-            return read()
-        except ConfigError as error:
-            problems.extend(error.problems or [Problem(path="configuration", message=error.message)])
-            return None
-
-    file = mapping or (Path(env["SERVICE_MAPPING"]) if env.get("SERVICE_MAPPING") else None)
-    text, single = (workers, None) if workers else workers_from_env(env)
-    if not text and single is None:
-        raise ConfigError('no workers are named: give --workers, for example "mock:2", or set WORKERS')
-    loaded = load_mapping(file)
-    planned = collected(
-        lambda: plan(loaded.checked(), text, env=env, gpus=gpus, find_connector=find_connector, single=single)
-    )
-    settings = collected(lambda: worker_settings(env, machine_id=machine_id, drain=drain))
-    storage = collected(lambda: storage_settings(env))
-    if planned is None or settings is None or storage is None:
-        raise ConfigError("the worker can't start:", problems=problems)
-    return _Configuration(planned, settings, storage, (*loaded.problems, *planned.warnings))
-
-
-def _log_configuration(found: _Configuration) -> None:
+def _log_configuration(problems: Sequence[Problem], planned: Plan) -> None:
     import structlog
 
     log = structlog.get_logger("emp_trio.worker")
-    for problem in found.warnings:
+    for problem in problems:
         log.warning("configuration", problem=str(problem))
-    for service in found.plan.services.values():
+    for service in planned.services.values():
         abilities = service.connector.abilities
         missing = [name for name in abilities.__struct_fields__ if not getattr(abilities, name)]
         if missing:
