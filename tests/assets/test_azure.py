@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import itertools
 import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import requests
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,9 +21,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from emp_trio.assets.config import StorageSettings, storage_settings
+from emp_trio.assets.destination import destination
 from emp_trio.assets.naming import safe_id
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store
+from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
+from emp_trio.assets.stores.session import CuttableSession
 from emp_trio.errors import AssetError, DeadlineExceeded
+from emp_trio.jobs import JobContext
 from emp_trio.progress import StageLimits
 from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Secret
@@ -40,6 +50,18 @@ def settings(azurite: Azurite, container: str, **changes: Any) -> StorageSetting
 
 def blob(azurite: Azurite, container: str, key: str) -> Any:
     return azurite.client().get_blob_client(container, key)
+
+
+async def write(store: AssetStore, key: str, data: bytes, *, over: Stored | None) -> Stored | None:
+    """Write as the saver does; what lies there then."""
+    digest = hashlib.sha256(data).hexdigest()
+    about = Blob(key=key, media_type="a/b", cache_control="", size=len(data), sha256=digest, owner="job-1")
+
+    def call(wire: Wire) -> Stored | None:
+        store.put(about, Reader(io.BytesIO(data), wire), over, wire)
+        return store.head(key, wire)
+
+    return await in_thread(call, trio.CapacityLimiter(1))
 
 
 async def fetch(url: str) -> httpx.Response:
@@ -99,6 +121,22 @@ async def test_an_asset_of_another_job_is_not_replaced(azurite: Azurite, contain
             await saver.save(make_png(seed=1), a_job(safe_id("a/b")), FakeReporter())
     assert not caught.value.retry
     assert (await fetch(first.file_url)).content == PNG
+
+
+async def test_what_came_between_the_look_and_the_write_is_not_replaced(azurite: Azurite, container: str) -> None:
+    place = destination(JobContext(), settings(azurite, container)).place
+    store = open_store(place, connect_timeout=5, read_timeout=5)
+    for size in (1000, len(BIG)):
+        key = f"k{size}"
+
+        seen = await write(store, key, BIG[:size], over=None)
+        await write(store, key, BIG[-size:], over=seen)
+        for stale in (None, seen):
+            with pytest.raises(AssetError, match="Somebody else is writing it") as caught:
+                await write(store, key, os.urandom(size), over=stale)
+            assert caught.value.retry
+        assert blob(azurite, container, key).download_blob().readall() == BIG[-size:]
+    store.close()
 
 
 async def test_a_chosen_name_is_replaced(azurite: Azurite, container: str) -> None:
@@ -224,6 +262,16 @@ async def test_a_cancelled_upload_stores_and_sends_nothing_more(azurite: Azurite
             await saver.save(PNG, a_job("after"), FakeReporter())  # and the saver goes on working
 
 
+async def test_a_call_that_is_cut_before_it_connects_sends_nothing(azurite: Azurite) -> None:
+    async with open_line(azurite.endpoint) as line:
+        with CuttableSession() as session:
+            session.cut()
+            with pytest.raises(requests.ConnectionError):
+                await trio.to_thread.run_sync(lambda: session.get(line.endpoint(azurite.endpoint), timeout=5))
+        await line.until_quiet()
+    assert line.sent == 0
+
+
 async def test_a_store_that_hangs_costs_the_upload_stage_and_no_more(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
         line.stop_after = 0
@@ -264,14 +312,53 @@ async def test_a_silent_store_is_a_timeout(azurite: Azurite, container: str) -> 
 )
 async def test_answers_and_their_failures(status: int, code: str, failure: tuple[str, str, bool]) -> None:
     """Also: the SDK repeats nothing by itself, the saver does, and as often as its policy says."""
-    asked = 0
+    asked = []
 
     async def answer(request: Request) -> Response:
-        nonlocal asked
-        asked += 1
+        asked.append(request.method)
         return Response(b"", status, {"x-ms-error-code": code})
 
-    async with open_server(Starlette(routes=[Route("/{path:path}", answer, methods=["HEAD"])])) as url:
+    async with open_scripted_store(answer) as saver:
+        with pytest.raises(AssetError, match=f"HTTP {status}") as caught:
+            await saver.save(PNG, a_job(), FakeReporter())
+    assert (caught.value.type, caught.value.reason, caught.value.retry) == failure
+    assert asked == ["HEAD"] * (3 if caught.value.retry else 1)
+
+
+async def test_a_store_that_forgets_is_found_out() -> None:
+    asked = []
+
+    async def answer(request: Request) -> Response:
+        asked.append(request.method)
+        if request.method == "PUT":
+            return Response(b"", 201, {"etag": '"1"', "last-modified": "Mon, 01 Jan 2024 00:00:00 GMT"})
+        return Response(b"", 404, {"x-ms-error-code": "BlobNotFound"})
+
+    async with open_scripted_store(answer) as saver:
+        with pytest.raises(AssetError, match="was uploaded and the store has something else there") as caught:
+            await saver.save(PNG, a_job(), FakeReporter())
+    assert caught.value.reason == "corrupted_data"
+    assert asked == ["HEAD", "PUT", "HEAD"] * 3
+
+
+async def test_a_stated_wait_is_kept() -> None:
+    times: list[float] = []
+
+    async def answer(request: Request) -> Response:
+        times.append(trio.current_time())
+        return Response(b"", 503, {"x-ms-error-code": "ServerBusy", "retry-after": "0.3"})
+
+    async with open_scripted_store(answer) as saver:
+        with pytest.raises(AssetError, match="ServerBusy") as caught:
+            await saver.save(PNG, a_job(), FakeReporter())
+    assert caught.value.retry_after == 0.3
+    assert min(b - a for a, b in itertools.pairwise(times)) >= 0.3
+
+
+@asynccontextmanager
+async def open_scripted_store(answer: Callable[[Request], Awaitable[Response]]) -> AsyncIterator[AssetSaver]:
+    """A saver in front of a store that answers as told; it tries three times."""
+    async with open_server(Starlette(routes=[Route("/{path:path}", answer, methods=["HEAD", "PUT"])])) as url:
         env = {
             "CLOUD_STORAGE_PROVIDER": "azure",
             "CLOUD_STORAGE_CONTAINER": "any",
@@ -281,10 +368,7 @@ async def test_answers_and_their_failures(status: int, code: str, failure: tuple
         }
         quick = msgspec.structs.replace(storage_settings(env), retry=RetryPolicy(retries=2, base=0.01))
         async with open_asset_saver(quick) as saver:
-            with pytest.raises(AssetError, match=f"HTTP {status}") as caught:
-                await saver.save(PNG, a_job(), FakeReporter())
-    assert (caught.value.type, caught.value.reason, caught.value.retry) == failure
-    assert asked == (3 if caught.value.retry else 1)
+            yield saver
 
 
 async def test_jobs_with_storage_of_their_own(azurite: Azurite, container: str) -> None:
@@ -298,7 +382,7 @@ async def test_jobs_with_storage_of_their_own(azurite: Azurite, container: str) 
                 job = a_job(provider="azure", bucket=name, account_name=azurite.account, account_key=azurite.key)
                 saved = await saver.save(PNG, job, FakeReporter())
                 assert blob(azurite, name, saved.file_path).exists()
-            with trio.fail_after(5):
+            with trio.fail_after(3):  # less than the five seconds after which the service itself would hang up
                 await line.until_quiet(16)
-        with trio.fail_after(5):
+        with trio.fail_after(3):
             await line.until_quiet()

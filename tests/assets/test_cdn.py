@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import itertools
 from collections.abc import AsyncIterator
@@ -61,9 +63,10 @@ async def test_a_late_cdn(tmp_path: Path) -> None:
         assert cdn.requests == [("HEAD", KEY)] * 4
 
 
-async def test_a_very_late_cdn_still_gets_its_plain_address(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", [11, 12])  # found first by the address with a query, and by the plain one
+async def test_a_very_late_cdn_still_gets_its_plain_address(tmp_path: Path, missing: int) -> None:
     async with cdn_and_saver(tmp_path) as (cdn, saver):
-        cdn.missing = 12
+        cdn.missing = missing
         assert (await saver.save(PNG, a_job(), in_stage())).cdn_url == f"{cdn.url}/{KEY}"
 
 
@@ -121,6 +124,30 @@ async def test_a_cdn_that_hangs_then_recovers(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(recover)
             assert (await saver.save(PNG, a_job(), in_stage())).cdn_url == f"{cdn.url}/{KEY}"
+
+
+async def test_an_answer_that_trickles_does_not_eat_the_stage(tmp_path: Path) -> None:
+    connections = 0
+
+    async def trickle(stream: trio.SocketStream) -> None:
+        nonlocal connections
+        connections += 1
+        with contextlib.suppress(trio.BrokenResourceError):
+            await stream.send_all(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                await stream.send_all(b"x: y\r\n")
+                await trio.sleep(0.02)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(functools.partial(trio.serve_tcp, trickle, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        probing = CdnSettings(probe_timeout=0.1, first_pause=0.01)
+        settings = StorageSettings(provider="local", local_path=tmp_path, cdn_url=url, cdn=probing)
+        async with open_asset_saver(settings) as saver:
+            with pytest.raises(DeadlineExceeded, match=r"did not answer within 0.1 s"):
+                await saver.save(PNG, a_job(), in_stage(0.7))
+        nursery.cancel_scope.cancel()
+    assert connections > 2
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,6 @@ class AzureStore:
                 if staged.get(block) != len(data):
                     client.stage_block(block, data)
                 blocks.append(BlobBlock(block))
-            wire.check()  # the last moment at which nothing has appeared yet
             client.commit_block_list(blocks, **about)
 
     def url(self, key: str) -> str:
