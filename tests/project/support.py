@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -12,9 +13,23 @@ ROOT = Path(__file__).parents[2]
 
 @functools.cache
 def tracked() -> tuple[Path, ...]:
-    """Every file of the project that is under version control, and exists."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return tuple(path for name in listed.split("\0") if name and (path := ROOT / name).is_file())
+    """Every file of the project: what is under version control, or, without git, what .gitignore does not leave out."""
+    try:
+        git = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"]
+        names = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    except (OSError, subprocess.CalledProcessError):
+        left_out = {line.rstrip("/") for line in (ROOT / ".gitignore").read_text().split()} | {".git"}
+        names = [str(path.relative_to(ROOT)) for path in _walk(ROOT, left_out)]
+    return tuple(path for name in names if name and (path := ROOT / name).is_file())
+
+
+def _walk(folder: Path, left_out: set[str]) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name not in left_out and not path.name.endswith(".egg-info"):
+            if path.is_dir():
+                yield from _walk(path, left_out)
+            else:
+                yield path
 
 
 def sources(*suffixes: str, under: str = "") -> list[Path]:
