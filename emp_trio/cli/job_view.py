@@ -38,7 +38,7 @@ def print_rows(rows: list[Row]) -> None:
     width = max(len(name) for name, _ in rows) + 2 if out.is_terminal else 0
     for name, value in rows:
         if width:
-            out.print(Text(name.ljust(width), style=_STYLES.get(name, "bold")) + Text(printable(value)))
+            out.print(Text.assemble((name.ljust(width), _STYLES.get(name, "bold")), printable(value)))
         else:
             print(f"{name}\t{printable(value)}")
 

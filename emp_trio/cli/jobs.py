@@ -61,20 +61,19 @@ async def _list(
         return OK
     now = time.time()
     print_table(
-        ("job", "type", "state", "progress", "attempt", "age", "worker", "note"),
+        ("job", "type", "state", "done", "age", "note"),
         (
             (
                 job.id,
                 job.type,
                 state_of(job),
                 "" if job.progress is None else f"{job.progress:.0f} %",
-                str(job.attempt),
                 age(job.created_at, now),
-                job.worker_id or "",
-                job.error or job.message,
+                job.error or " · ".join(filter(None, (job.message, job.worker_id))),
             )
             for job in found
         ),
+        cut=True,
     )
     return OK
 

@@ -48,12 +48,14 @@ def print_json(value: Any) -> None:
     print(msgspec.json.encode(value, enc_hook=other).decode(), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: bool = False) -> None:
     """Print a table on stdout.
 
     Args:
-        columns: their titles.
+        columns: their titles; the first is what a row is found by, and is never shortened or folded.
         rows: as many cells each as there are columns.
+        cut: whether other cells that are too wide for the terminal are cut, so that each row is one line, instead of
+            folded.
     """
     out = console()
     if not out.is_terminal:
@@ -61,12 +63,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             print("\t".join(map(printable, row)))
         return
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+    from rich.cells import cell_len
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+    cells = [[printable(cell) for cell in row] for row in rows]
+    first = Column(columns[0], width=max(cell_len(row[0]) for row in (columns, *cells)))
+    table = Table(first, *(Column(title, overflow="fold") for title in columns[1:]), box=SIMPLE_HEAD, pad_edge=False)
+    for row in cells:
+        table.add_row(*(Text(cell, no_wrap=cut, overflow="ellipsis" if cut else "fold") for cell in row))
     out.print(table, soft_wrap=False)
 
 
@@ -76,7 +81,7 @@ def print_problem(text: str, *, label: str = "error") -> None:
 
     style = {"warning": "bold yellow"}.get(label, "bold red")
     shown = "\n".join(map(printable, Redactor().text(text).split("\n")))
-    console(stderr=True).print(Text(f"{label}: ", style=style) + Text(shown))
+    console(stderr=True).print(Text.assemble((f"{label}: ", style), shown))
 
 
 def report(error: BaseException) -> int:

@@ -36,7 +36,7 @@ async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
             return OK
         now = time.time()
         print_table(
-            ("worker", "machine", "status", "job", "heartbeat", "services"),
+            ("worker", "machine", "status", "job", "seen", "services"),
             (
                 (
                     worker.worker_id,
@@ -48,6 +48,7 @@ async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
                 )
                 for worker in found
             ),
+            cut=True,
         )
         return OK
 

@@ -51,6 +51,18 @@ def test_a_table_is_drawn_on_a_terminal() -> None:
     assert "boo boo" in shown
 
 
+def test_a_table_that_is_too_wide_keeps_its_first_column() -> None:
+    table = f"['ID', 'TEXT'], [['{'i' * 36}', '{'words of an error ' * 10}end']]"
+    folded, cut = on_terminal(f"print_table({table})"), on_terminal(f"print_table({table}, cut=True)")
+    assert "i" * 36 in folded
+    assert "end" in folded
+    assert "…" not in folded
+    assert "i" * 36 in cut
+    assert "…" in cut
+    assert "end" not in cut
+    assert cut.count("words") < folded.count("words")
+
+
 def test_a_table_is_cells_between_tabs_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(["NAME", "STATE"], [["a[b]c", "x" * 200], ["tab\there", "line\nbreak"]])
     assert capsys.readouterr().out == f"NAME\tSTATE\na[b]c\t{'x' * 200}\ntab here\tline break\n"
