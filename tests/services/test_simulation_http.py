@@ -35,7 +35,7 @@ SHORT = {"simulate": {"seconds": 0.05}}
 @asynccontextmanager
 async def open_simulation(base_url: str, toolbox: Toolbox, **http: Any) -> AsyncIterator[SimulationHttpConnector]:
     settings = SimulationHttpConnector.Settings(
-        http=HttpSettings(base_url=base_url, retry_delay=0.01, **http),
+        http=HttpSettings(base_url=base_url, retry_delay=0.01, verify_tls=False, **http),
         polling=PollingSettings(interval=0.01, attempts=10_000),
     )
     async with open_connector(SimulationHttpConnector, settings, toolbox) as connector:

@@ -31,7 +31,7 @@ async def open_openai(
     account = OpenAISettings(**({"api_key": openai.api_key} | settings))
     made = cls.Settings(
         openai=account,
-        http=HttpSettings(**({"base_url": openai.base_url, "retry_delay": 0.01} | (http or {}))),
+        http=HttpSettings(**({"base_url": openai.base_url, "retry_delay": 0.01, "verify_tls": False} | (http or {}))),
         polling=PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4),
     )
     async with open_connector(cls, made, toolbox) as connector:

@@ -10,8 +10,8 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from emp_trio.errors import DeadlineExceeded, LeaseLost, Refused, ServiceError
-from emp_trio.jobs import JobResult
+from emp_trio.errors import ConfigError, DeadlineExceeded, LeaseLost, Refused, ServiceError
+from emp_trio.jobs import JobContext, JobResult
 from emp_trio.progress import StageLimits
 from emp_trio.secrets import Secret
 from emp_trio.services.openai.background import pause, percent
@@ -145,6 +145,16 @@ async def test_a_create_without_an_id_may_have_run(
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(payload_for(cls)))
     assert (caught.value.type, caught.value.maybe_started) == ("response_error", True)
+
+
+@connectors
+async def test_storage_that_cannot_work_is_found_out_before_anything_is_paid(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any
+) -> None:
+    async with open_openai(cls, openai, toolbox) as connector:
+        with pytest.raises(ConfigError):
+            await run_job(connector, job(payload_for(cls), ctx=JobContext(provider="azure")))
+    assert openai.requests == []
 
 
 # What a crash, a drain or a lost lease leaves behind.
