@@ -317,7 +317,7 @@ def _wire(value: Any) -> str | bytes:
 def _object(encoded: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(encoded)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -106,7 +106,7 @@ def _from_message(job_id: str, data: bytes) -> JobEvent | None:
     """The event in a published message, or None where it is about another job or can't be read."""
     try:
         body = msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     if not isinstance(body, dict) or body.get("job_id") != job_id:
         return None

@@ -1,11 +1,10 @@
 """Hashes and messages of the fleet as values: reading a job, writing a submission, an outcome, its records. Pure.
 
-Sources: queue protocol 1.3 (job hash), 1.4, 1.8 (attestations), 2.1 (job_submitted), 2.4, 2.5, 5.5 (sanitiser).
+Sources: queue protocol 1.3 (job hash), 1.4, 1.8 (attestations), 2.1 (job_submitted), 2.4, 2.5.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
@@ -16,13 +15,14 @@ from emp_trio import __version__
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobContext, JobResult
+from emp_trio.queue.sanitiser import sanitised, sanitised_text
 from emp_trio.retry import requeue_delay
 from emp_trio.secrets import Redactor
 
 MAX_PAYLOAD_BYTES: Final = 64 * 2**20
 MAX_RESULT_BYTES: Final = 4 * 2**20
-_RECORD_RUN: Final = 100
-_FILE_RUN: Final = 4096
+MAX_ERROR_CHARACTERS: Final = 4000
+_FILE_RUN: Final = 4096  # a hash or a token may be long, a file is longer
 _encode: Final = msgspec.json.Encoder().encode
 
 Kind = Literal["completed", "failed", "retry", "release"]
@@ -146,18 +146,17 @@ def completed(
 
     Args:
         now: seconds since the epoch.
-        redactor: takes the machine's own secrets out of the result.
+        redactor: takes the machine's own secrets out of the result; those of the job's ``ctx`` are taken out anyway.
 
     Raises:
         ServiceError: the result can't be written as JSON, or is too large for Redis.
     """
     try:
-        published = sanitised(_encode(result), shortest=_FILE_RUN)
+        encoded = _redacted(sanitised(_encode(result), shortest=_FILE_RUN), job, redactor).encode()
+        request = _redacted(sanitised(_encode(result.raw_request_payload)), job, redactor)
+        clean = sanitised(encoded)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _unusable(f"the connector's result can't be written as JSON: {error}") from None
-    if redactor is not None:
-        published = redactor.known(published)
-    encoded = published.encode()
     if len(encoded) > MAX_RESULT_BYTES:
         raise _unusable(f"the connector's result is {len(encoded)} bytes of JSON; at most {MAX_RESULT_BYTES} are kept")
     clean = sanitised(encoded)
@@ -169,9 +168,7 @@ def completed(
         "completed_at": at,
         "result": clean,
         "raw_service_output": clean,
-        "raw_service_request": None
-        if result.raw_request_payload is None
-        else sanitised(_encode(result.raw_request_payload)),
+        "raw_service_request": None if result.raw_request_payload is None else request,
         "retry_count": _rerun(job),
         "workflow_id": job.workflow_id,
         "current_step": _as_text(job.current_step),
@@ -204,6 +201,7 @@ def failed(job: Job, failure: Failure, who: Identity, *, now: float, random: flo
     Args:
         random: a number from 0 to 1, for the retry's delay.
     """
+    failure = msgspec.structs.replace(failure, message=_writable(failure.message))
     count = job.retry_count + 1
     again = failure.retry and count < job.max_attempts
     ms, at = int(now * 1000), iso(now)
@@ -274,7 +272,7 @@ def cancelled_job(message: bytes) -> str | None:
     """The id in a ``cancel_job`` message (queue protocol 2), or None where it can't be read."""
     try:
         body = msgspec.json.decode(message)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     job_id = body.get("job_id") if isinstance(body, dict) else None
     return job_id if isinstance(job_id, str) else None
@@ -312,34 +310,17 @@ def _workflow(job: Job) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
+def _redacted(encoded: str, job: Job, redactor: Redactor | None) -> str:
+    if job.ctx.account_key is not None:
+        encoded = Redactor([job.ctx.account_key]).known(encoded)
+    return encoded if redactor is None else redactor.known(encoded)
+
+
+def _writable(message: str) -> str:
+    """An error text that Redis and its readers can take: Unicode, of bounded length, without file bytes."""
+    text = sanitised_text(message).encode("utf-8", "replace").decode()
+    return text if len(text) <= MAX_ERROR_CHARACTERS else f"{text[:MAX_ERROR_CHARACTERS]}... ({len(text)} characters)"
+
+
 def _unusable(message: str) -> ServiceError:
     return ServiceError(message, type="response_error", reason="invalid_response_format", retry=False)
-
-
-def sanitised(encoded: bytes, *, shortest: int = _RECORD_RUN) -> str:
-    """JSON text without file bytes: long runs of base64 characters and ``image_base64`` values are replaced.
-
-    Unlike the fleet's sanitiser (queue protocol 5.5) it also looks into arrays, and leaves URLs alone.
-
-    Args:
-        shortest: characters from which on a run counts; the fleet's records have 100.
-    """
-    if b"image_base64" not in encoded and not re.search(f"[A-Za-z0-9+/]{{{shortest}}}".encode(), encoded):
-        return encoded.decode()
-    run = re.compile(f"[A-Za-z0-9+/]{{{shortest},}}={{0,2}}")
-    return _encode(_without_bytes(msgspec.json.decode(encoded), run)).decode()
-
-
-def _without_bytes(value: Any, run: re.Pattern[str]) -> Any:
-    match value:
-        case dict():
-            return {
-                k: "[BASE64_IMAGE_REMOVED]" if k == "image_base64" and isinstance(v, str) else _without_bytes(v, run)
-                for k, v in value.items()
-            }
-        case list():
-            return [_without_bytes(v, run) for v in value]
-        case str() if not value.startswith(("http://", "https://", "file://")):
-            return run.sub("[BASE64_DATA_REMOVED]", value)
-        case _:
-            return value
