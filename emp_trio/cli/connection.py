@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from emp_trio.cli.output import INTERRUPTED
+from emp_trio.cli.output import INTERRUPTED, print_problem
 from emp_trio.errors import ConfigError
 from emp_trio.secrets import Secret
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from emp_trio.queue.client import Queue
 
 _VARIABLES: Final = ("HUB_REDIS_URL", "REDIS_URL")
+_SILENCE: Final = 3.0  # seconds of connecting after which the user is told what is waited for
 
 RedisOption = Annotated[
     str | None,
@@ -64,8 +65,10 @@ async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]]) 
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_interrupt, nursery.cancel_scope)
+        nursery.start_soon(_explain_silence, patience := trio.CancelScope())
         try:
             async with open_queue(url) as queue:
+                patience.cancel(reason="connected")
                 code = await use(queue)
         except Exception as error:  # noqa: BLE001 - raised below, outside of the group that the nursery adds
             failure = error
@@ -73,6 +76,14 @@ async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]]) 
     if failure is not None:
         raise failure
     return code
+
+
+async def _explain_silence(patience: trio.CancelScope) -> None:
+    import trio
+
+    with patience:
+        await trio.sleep(_SILENCE)
+        print_problem("no connection to Redis yet; does it run, and is --redis or HUB_REDIS_URL right?", label="warning")
 
 
 async def _stop_on_interrupt(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:

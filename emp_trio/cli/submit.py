@@ -64,11 +64,11 @@ async def submit(
     job_id = id or str(uuid.uuid4())
     body = json_argument("--payload", payload, stdin=True)
     context, needs = json_argument("--ctx", ctx), json_argument("--requirements", requirements)
-    fate = "was not queued"
+    fate = f"job {job_id} was not queued"
 
     async def use(queue: Queue) -> int:
         nonlocal fate
-        fate = "may have been queued or not"
+        fate = f"job {job_id} may have been queued or not\n{_ways_on(job_id)}"
         await queue.submit(
             type,
             body,
@@ -80,7 +80,7 @@ async def submit(
             workflow_id=workflow,
             max_attempts=max_attempts,
         )
-        fate = "goes on"
+        fate = f"job {job_id} goes on\n{_ways_on(job_id)}"
         if wait:
             return await _wait(queue, job_id, timeout, json)
         if json:
@@ -91,7 +91,7 @@ async def submit(
 
     code = await with_queue(redis, use)
     if code == INTERRUPTED:
-        print_problem(f"job {job_id} {fate}\n{_ways_on(job_id)}", label="interrupted")
+        print_problem(fate, label="interrupted")
     return code
 
 

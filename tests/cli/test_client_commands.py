@@ -11,8 +11,9 @@ import pytest
 from emp_trio.cli import run
 from emp_trio.cli.connection import redis_url
 from emp_trio.queue.client import open_queue
+from emp_trio.queue.embedded import free_port
 from emp_trio.testing.valkey import valkey_server
-from tests.cli.client_support import gather, open_player, run_command, run_json
+from tests.cli.client_support import gather, open_command, open_player, run_command, run_json
 
 ESCAPE = "\x1b"
 
@@ -87,6 +88,14 @@ def test_redis_is_that_of_the_option_then_of_hub_redis_url_then_of_redis_url(mon
     monkeypatch.setenv("HUB_REDIS_URL", "redis://hub")
     assert redis_url(None).reveal() == "redis://hub"
     assert redis_url("redis://given").reveal() == "redis://given"
+
+
+async def test_while_redis_is_not_there_the_user_learns_what_is_waited_for() -> None:
+    async with open_command("submit", "mock", "--id", "j1", url=f"redis://127.0.0.1:{free_port()}") as command:
+        await command.until("err", "no connection to Redis yet")
+        command.interrupt()
+        assert await command.code() == 130
+    assert command.err.splitlines()[1:] == ["interrupted: job j1 was not queued"]
 
 
 async def test_the_password_of_redis_is_never_shown() -> None:
