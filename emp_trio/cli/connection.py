@@ -83,7 +83,9 @@ async def _explain_silence(patience: trio.CancelScope) -> None:
 
     with patience:
         await trio.sleep(_SILENCE)
-        print_problem("no connection to Redis yet; does it run, and is --redis or HUB_REDIS_URL right?", label="warning")
+        print_problem(
+            "no connection to Redis yet; does it run, and is --redis or HUB_REDIS_URL right?", label="warning"
+        )
 
 
 async def _stop_on_interrupt(scope: trio.CancelScope, *, task_status: trio.TaskStatus[None]) -> None:
