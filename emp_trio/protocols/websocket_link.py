@@ -14,10 +14,11 @@ from __future__ import annotations
 import copy
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+import h11
 import trio
 import wsproto.utilities
 from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection, wrap_client_stream
@@ -75,6 +76,7 @@ class Link:
         self._failure: ServiceError | None = None
         self._stalled = False
         self._moved_at = trio.current_time()
+        self._running = trio.CancelScope(shield=True)
         self.opened = trio.Event()
         self.ended = trio.Event()
 
@@ -83,41 +85,54 @@ class Link:
         return copy.copy(self._failure)
 
     async def run(self, host: str, resource: str, headers: Mapping[str, str]) -> None:
-        """Shake hands, then move messages until cancelled. Raises nothing of trio-websocket's."""
+        """Shake hands, then move messages until :meth:`close`. Raises nothing of trio-websocket's.
+
+        A cancel from outside does not reach in here: the block that uses the socket may still have something to send in
+        its cleanup. It ends that block, and the end of the block ends this within the close timeout.
+        """
         try:
-            async with trio.open_nursery() as nursery:
-                with trio.CancelScope() as handshake:
-                    nursery.start_soon(self._wire.cancel_at_end, handshake)
-                    self._connection = await wrap_client_stream(
-                        nursery,
-                        self._wire,  # type: ignore[arg-type]  # any stream does
-                        host,
-                        resource,
-                        extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
-                        max_message_size=self._settings.max_message_bytes,
-                        receive_buffer_size=_RECEIVE_BYTES,
-                    )
-                if self._connection is None:
-                    nursery.cancel_scope.cancel()
-                    return
-                self.opened.set()
-                nursery.start_soon(self._write, self._connection)
-                nursery.start_soon(self._watch, self._connection, nursery)
-                await self._drain(self._connection)
+            with self._running:
+                await self._move_messages(host, resource, headers)
         except* ConnectionRejected as group:
             self._end(_rejection(group))
-        except* (ConnectionClosed, HandshakeError, wsproto.utilities.ProtocolError) as group:
-            self._end(lost(f"the connection broke: {group.exceptions[0]!r}"))
+        except* (ConnectionClosed, HandshakeError, wsproto.utilities.ProtocolError, h11.ProtocolError):
+            where = "to the upgrade" if self._connection is None else "of the service"
+            text = f"the answer {where} is not a WebSocket's"
+            self._end(ServiceError(text, type="response_error", reason="invalid_response_format"))
         finally:
             self._end(self._wire.refusal() if self._connection is None else lost("the socket was closed here"))
             self.opened.set()
 
+    async def _move_messages(self, host: str, resource: str, headers: Mapping[str, str]) -> None:
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as handshake:
+                nursery.start_soon(self._wire.cancel_at_end, handshake)
+                self._connection = await wrap_client_stream(
+                    nursery,
+                    self._wire,  # type: ignore[arg-type]  # any stream does
+                    host,
+                    resource,
+                    extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+                    max_message_size=self._settings.max_message_bytes,
+                    receive_buffer_size=_RECEIVE_BYTES,
+                )
+            if self._connection is None:
+                nursery.cancel_scope.cancel()
+                return
+            self.opened.set()
+            nursery.start_soon(self._write, self._connection)
+            nursery.start_soon(self._watch, self._connection, nursery)
+            await self._drain(self._connection)
+
     async def close(self) -> None:
         """Say goodbye if the peer still listens, within the close timeout, then close the connection anyhow."""
-        with trio.move_on_after(self._settings.close_timeout, shield=True):
-            if self._connection is not None and not self.ended.is_set():
-                await self._connection.aclose()
-        await trio.aclose_forcefully(self._wire)
+        try:
+            with trio.move_on_after(self._settings.close_timeout, shield=True):
+                if self._connection is not None and not self.ended.is_set():
+                    await self._connection.aclose()
+            await trio.aclose_forcefully(self._wire)
+        finally:
+            self._running.cancel()
 
     async def _drain(self, connection: WebSocketConnection) -> None:
         """Move every message into the inbox; a full inbox holds up the peer."""
@@ -183,40 +198,45 @@ async def open_link(
 ) -> AsyncIterator[Link]:
     """Connect, and keep the connection while the block runs. Raises ServiceError, never in a group."""
     inner: BaseException | None = None
+    link: Link | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
-                link = None
                 with trio.move_on_after(settings.handshake_timeout) as handshake:
-                    wire = Wire(await connect(url, tls))
-                    link = Link(wire, settings)
+                    link = Link(Wire(await connect(url, tls)), settings)
                     nursery.start_soon(link.run, *target(url), headers)
                     await link.opened.wait()
-                try:
-                    if handshake.cancelled_caught or link is None:
-                        raise ServiceError(
-                            f"no WebSocket within {settings.handshake_timeout:.3g} s",
-                            type="network_error",
-                            reason="network_timeout",
-                        )
-                    if (error := link.error()) is not None:
-                        raise error
-                    yield link
-                finally:
-                    if link is not None:
-                        await link.close()
-                    nursery.cancel_scope.cancel()
+                if handshake.cancelled_caught or link is None:
+                    late = f"no WebSocket within {settings.handshake_timeout:.3g} s"
+                    raise ServiceError(late, type="network_error", reason="network_timeout")
+                if (error := link.error()) is not None:
+                    raise error
+                yield link
             except BaseException as error:
                 inner = error
                 raise
+            finally:
+                if link is not None:
+                    await link.close()
+                nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery has wrapped what the block raised: take it out, unless a task of ours has failed too.
-        if inner is None or group.split(lambda e: e is inner or isinstance(e, trio.Cancelled))[1] is not None:
+        own = [] if inner is None else list(_leaves(inner))
+        if inner is None or any(e not in own and not isinstance(e, trio.Cancelled) for e in _leaves(group)):
             raise
-        raise_as_it_was(inner)
+        _raise_as_it_was(inner)
 
 
-def raise_as_it_was(error: BaseException) -> None:
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """The single errors in an error. (Trio rebuilds the groups in which it looks for its cancels.)"""
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _leaves(one)
+    else:
+        yield error
+
+
+def _raise_as_it_was(error: BaseException) -> None:
     """Raise ``error`` with the context it has, not with the one of this place."""
     context = error.__context__
     try:

@@ -242,7 +242,7 @@ class Rogue:
                 self._tell()
                 answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
                 await answer(Exchange(request, stream))
-        except (Cut, trio.BrokenResourceError, trio.ClosedResourceError):
+        except* (Cut, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
             await trio.aclose_forcefully(stream)

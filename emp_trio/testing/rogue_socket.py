@@ -40,6 +40,7 @@ class Peer:
         self._connection = WSConnection(ConnectionType.SERVER)
         self._messages: deque[str | bytes] = deque()
         self._parts: list[str | bytes] = []
+        self._sending = trio.StrictFIFOLock()
 
     async def accept(self) -> None:
         """Answer the upgrade."""
@@ -56,11 +57,14 @@ class Peer:
 
     async def raw(self, data: bytes) -> None:
         """Send bytes as they are."""
-        await self._stream.send_all(data)
+        async with self._sending:
+            await self._stream.send_all(data)
 
     async def receive(self) -> str | bytes:
         """The next message; answers pings meanwhile. Raises Cut when the client has closed or is gone."""
         while not self._messages:
+            if self.close_code is not None:
+                raise Cut
             data = bytes(await self._stream.receive_some(64 * 2**10))
             if not data:
                 raise Cut
@@ -96,7 +100,6 @@ class Peer:
                 self.close_code = event.code
                 with suppress(LocalProtocolError):  # where it is the answer to a close of ours
                     await self.raw(self._connection.send(event.response()))
-                raise Cut
             case TextMessage() | BytesMessage():
                 self._parts.append(event.data if isinstance(event, TextMessage) else bytes(event.data))
                 if event.message_finished:

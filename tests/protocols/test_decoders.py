@@ -162,7 +162,7 @@ def test_a_large_event_in_small_pieces_takes_linear_time(make: Callable[[], Any]
         return time.perf_counter() - began
 
     small = min(seconds(1_000_000) for _ in range(3))
-    assert seconds(8_000_000) < 30 * max(small, 0.001)
+    assert min(seconds(8_000_000) for _ in range(3)) < 32 * max(small, 0.001)
 
 
 JSON = st.recursive(
