@@ -1,0 +1,275 @@
+"""How an attempt ends in Redis: what each way of settling, reaping and cancelling writes and says."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from emp_trio.failures import Failure
+from emp_trio.jobs import JobResult
+from emp_trio.queue.messages import Identity, completed, failed, read_job, released
+from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
+from tests.queue.support import CAPABILITIES, Ear, Library, iso
+
+WHO = Identity(worker_id="w1", machine_id="m1")
+FAILURE = Failure(type="rate_limit", reason="requests_per_minute", message="slow down", retry=True)
+
+
+async def run(verbs: Verbs, lib: Library, *, unified: str = "", **fields: Any) -> tuple[Claim, LeaseRef]:
+    """Submit, claim and start the job ``j``."""
+    lib.submit("j", **fields)
+    claims = await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", verbs_nonce())], lease=15)
+    [claim] = claims.jobs
+    assert (claim.worker_id, claim.job_id) == ("w1", "j")
+    lease = LeaseRef(claim.job_id, claim.token)
+    verbs.start([lease], unified, lambda ids: pytest.fail(f"refused: {ids}"))
+    assert await verbs.renew([lease], lease=15) == {}
+    assert lib.job("j")["status"] == "in_progress"
+    return claim, lease
+
+
+def verbs_nonce() -> str:
+    return f"n{time.monotonic_ns()}"
+
+
+def left_the_slot(lib: Library) -> bool:
+    worker = lib.db.hgetall("worker:w1")
+    assert (worker["status"], worker["current_job_id"]) == ("idle", "")
+    assert worker["last_status_change"].endswith("Z")
+    return lib.db.exists("jobs:active:w1", "emp:leases") == 0
+
+
+async def test_start_says_processing_and_progress_follows(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    _, lease = await run(verbs, lib, unified="m1")
+    heard = ear.heard("update_job_progress", "machine:m1:worker:w1")
+    started = heard[2][1]
+    stamp = started.pop("timestamp")
+    assert abs(stamp / 1000 - time.time()) < 5
+    assert started == {
+        "job_id": "j",
+        "worker_id": "w1",
+        "progress": 1,
+        "status": "processing",
+        "message": "",
+        "current_step": "",
+        "total_steps": 0,
+        "estimated_completion": "",
+    }
+    assert heard[3][1]["event_type"] == "job_started"
+    assert heard[3][1]["data"] == {"job_id": "j", "service_type": "comfyui"}
+    assert await verbs.progress([(lease, 42.5, "half", "sampling", 20)]) == []
+    [(_, message)] = ear.heard()
+    assert message.pop("timestamp") >= stamp
+    assert message == started | {
+        "progress": 42.5,
+        "status": "in_progress",
+        "message": "half",
+        "current_step": "sampling",
+        "total_steps": 20,
+    }
+
+
+async def test_completed(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    claim, lease = await run(verbs, lib, workflow_id="wf", current_step=2, total_steps=2)
+    ear.heard()
+    job = read_job("j", claim.attempt, claim.fields)
+    settlement = completed(job, JobResult(success=True, data={"n": 1}), WHO, now=time.time())
+    assert await verbs.settle(lease, "m1", settlement)
+
+    hash_ = lib.job("j")
+    assert hash_["status"] == "completed"
+    assert hash_["completed_at"][:16] == iso()[:16]
+    assert left_the_slot(lib)
+    assert lib.db.hget("jobs:completed", "j").encode() == settlement.stored
+    assert 86_000 < lib.db.ttl("jobs:completed") <= 86_400
+    assert lib.db.get("worker:completion:job-id:wf:step-id:j:attempt:1").encode() == settlement.records[0][1]
+    assert lib.db.ttl("worker:completion:job-id:wf:step-id:j:attempt:1") == -1
+    heard = ear.heard()
+    assert [c for c, _ in heard] == ["complete_job", "worker_status", "machine:m1:worker:w1"]
+    assert heard[0][1] == json.loads(settlement.message)
+    assert (heard[1][1]["old_status"], heard[1][1]["new_status"], heard[1][1]["current_job_id"]) == ("busy", "idle", "")
+    assert heard[2][1]["data"]["current_job_id"] is None
+
+
+async def test_completed_under_an_aggregator(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    claim, lease = await run(verbs, lib)
+    ear.heard()
+    settlement = completed(read_job("j", 1, claim.fields), JobResult(success=True), WHO, now=time.time())
+    assert await verbs.settle(lease, "m1", settlement, unified=True)
+    events = [m for c, m in ear.heard() if c == "machine:m1:worker:w1"]
+    assert [e["event_type"] for e in events] == ["worker_status_changed", "job_completed"]
+    assert events[1]["data"] == {"job_id": "j", "service_type": "comfyui"}
+
+
+async def test_failed_for_good(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    claim, lease = await run(verbs, lib, retry_count=2)
+    ear.heard()
+    settlement = failed(read_job("j", 1, claim.fields), FAILURE, WHO, now=time.time(), random=0)
+    assert await verbs.settle(lease, "m1", settlement)
+
+    hash_ = lib.job("j")
+    assert (hash_["status"], hash_["retry_count"], hash_["last_failed_worker"]) == ("failed", "3", "w1")
+    assert (hash_["error"], hash_["failure_type"], hash_["failure_reason"]) == (
+        "slow down",
+        "rate_limit",
+        "requests_per_minute",
+    )
+    assert hash_["failed_at"][:16] == iso()[:16]
+    assert left_the_slot(lib)
+    assert lib.db.hget("jobs:failed", "j").encode() == settlement.stored
+    assert 604_000 < lib.db.ttl("jobs:failed") <= 604_800
+    assert {k: lib.db.get(k).encode() for k, _ in settlement.records} == dict(settlement.records)
+    assert [m for c, m in ear.heard("job_failed", "complete_job")] == [json.loads(settlement.message)]
+    assert lib.db.exists("jobs:pending", "emp:delayed") == 0
+
+
+async def test_retried_after_a_delay(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    claim, lease = await run(verbs, lib)
+    ear.heard()
+    settlement = failed(read_job("j", 1, claim.fields), FAILURE, WHO, now=time.time(), random=0)
+    assert settlement.delay == 1
+    assert await verbs.settle(lease, "m1", settlement)
+
+    hash_ = lib.job("j")
+    assert (hash_["status"], hash_["worker_id"], hash_["assigned_at"]) == ("pending", "", "")
+    assert (hash_["retry_count"], hash_["last_failed_worker"], hash_["error"]) == ("1", "w1", "slow down")
+    assert left_the_slot(lib)
+    assert lib.db.exists("jobs:pending", "jobs:failed") == 0
+    assert [k for k, _ in settlement.records] == ["worker:failure:step-id:j:attempt:1"]
+    assert lib.db.exists("worker:failure:step-id:j:attempt:1") == 1
+    assert ear.heard("job_failed", "complete_job") == []
+
+    early = await verbs.reap()
+    assert (early.due, lib.db.zcard("emp:delayed")) == ((), 1)
+    assert early.next_due is not None
+    assert 0 < early.next_due <= 1
+    lib.make_due()
+    assert (await verbs.reap()).due == ("j",)
+    again = await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", verbs_nonce())], lease=15)
+    assert again.jobs[0].attempt == 2
+    assert read_job("j", 2, again.jobs[0].fields).retry_count == 1
+
+
+async def test_released_without_using_an_attempt(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    _, lease = await run(verbs, lib)
+    await verbs.remember(lease, b'{"response":"resp_1"}')
+    ear.heard()
+    assert await verbs.settle(lease, "m1", released())
+    hash_ = lib.job("j")
+    assert (hash_["status"], hash_["retry_count"], hash_["worker_id"]) == ("pending", "0", "")
+    assert "error" not in hash_
+    assert left_the_slot(lib)
+    assert ear.heard("job_failed", "complete_job") == []
+    assert lib.db.keys("worker:failure:*") == []
+    again = await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", verbs_nonce())], lease=15)
+    assert read_job("j", 2, again.jobs[0].fields).checkpoint == {"response": "resp_1"}
+
+
+async def test_a_crash_uses_an_attempt_and_the_third_ends_the_job(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    lib.submit("j", max_retries=9)
+    for crash in (1, 2, 3):
+        await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", verbs_nonce())], lease=15)
+        lib.start("j", lib.job("j")["lease_token"])
+        ear.heard()
+        lib.expire_leases()
+        reaped = await verbs.reap(max_crashes=3)
+        hash_ = lib.job("j")
+        assert (hash_["crashes"], hash_["retry_count"]) == (str(crash), str(crash))
+        assert f"(crash {crash})" in hash_["error"]
+        failures = [m for _, m in ear.heard("job_failed")]
+        if crash < 3:
+            assert (reaped.requeued, reaped.failed, failures) == (("j",), (), [])
+            assert json.loads(lib.db.get(f"worker:failure:step-id:j:attempt:{crash}"))["will_retry"] is True
+        else:
+            assert (reaped.requeued, reaped.failed) == ((), (("j", hash_["error"]),))
+            assert [(m["job_id"], m["worker_id"], m["can_retry"]) for m in failures] == [("j", "w1", False)]
+            assert hash_["status"] == "failed"
+            assert lib.db.hexists("jobs:failed", "j")
+
+
+async def test_a_lease_that_ran_out_before_the_start_uses_no_attempt(verbs: Verbs, lib: Library) -> None:
+    lib.submit("j", max_retries=1)
+    await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", verbs_nonce())], lease=15)
+    lib.expire_leases()
+    assert (await verbs.reap()).requeued == ("j",)
+    assert lib.job("j")["retry_count"] == "0"
+    assert lib.db.keys("worker:failure:*") == []
+
+
+async def test_a_crash_in_the_last_attempt_ends_the_job(verbs: Verbs, lib: Library) -> None:
+    await run(verbs, lib, max_retries=1)
+    lib.expire_leases()
+    assert [job_id for job_id, _ in (await verbs.reap()).failed] == ["j"]
+
+
+async def test_reaping_takes_no_more_than_asked_and_says_when_to_come_again(verbs: Verbs, lib: Library) -> None:
+    for number in range(7):
+        lib.submit(f"j{number}")
+    await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [(f"w{n}", f"n{n}") for n in range(7)], lease=15)
+    waiting = await verbs.reap()
+    assert waiting.next_due is not None
+    assert 10 < waiting.next_due <= 15
+    lib.expire_leases()
+    first = await verbs.reap(most=5)
+    assert (len(first.requeued), first.next_due) == (5, 0.0)
+    second = await verbs.reap(most=5)
+    assert (len(second.requeued), second.next_due) == (2, None)
+
+
+@pytest.mark.parametrize("started", [True, False])
+async def test_cancel_of_a_running_job(verbs: Verbs, lib: Library, ear: Ear, started: bool) -> None:
+    claim, lease = await run(verbs, lib)
+    if not started:
+        lib.db.hset("job:j", "status", "assigned")
+    ear.heard()
+    assert (
+        await verbs.function("cancel", "j", "changed my mind") == [b"cancelled", lib.job("j") and b"in_progress"][:2]
+        or not started
+    )
+    hash_ = lib.job("j")
+    assert (hash_["status"], hash_["error"]) == ("failed", "changed my mind")
+    assert hash_["cancelled_at"] == hash_["failed_at"]
+    assert json.loads(lib.db.hget("jobs:failed", "j")) == {
+        "error": "changed my mind",
+        "failed_at": hash_["failed_at"],
+        "cancelled": True,
+    }
+    said = dict(ear.heard())
+    stamp = said["cancel_job"].pop("timestamp")
+    assert abs(stamp / 1000 - time.time()) < 5
+    assert said["cancel_job"] == {"job_id": "j", "worker_id": "w1", "reason": "changed my mind"}
+    assert (said["job_failed"]["can_retry"], said["job_failed"]["error"]) == (False, "changed my mind")
+    assert await verbs.renew([lease], lease=15) == {"j": "cancelled"}
+    late = completed(read_job("j", 1, claim.fields), JobResult(success=True), WHO, now=time.time())
+    assert not await verbs.settle(lease, "m1", late)
+    assert lib.job("j") == hash_
+    assert ear.heard() == []
+    assert lib.db.exists("jobs:active:w1", "emp:leases", "jobs:completed") == 0
+
+
+@pytest.mark.parametrize("where", ["pending", "delayed"])
+async def test_cancel_of_a_waiting_job(verbs: Verbs, lib: Library, ear: Ear, where: str) -> None:
+    _, lease = await run(verbs, lib)
+    await verbs.settle(lease, "m1", released(delay=30 if where == "delayed" else 0))
+    ear.heard()
+    assert await verbs.function("cancel", "j", "why not") == [b"cancelled", b"pending"]
+    assert [c for c, _ in ear.heard()] == ["job_failed"]  # there is no worker to tell
+    assert lib.db.exists("jobs:pending", "emp:delayed") == 0
+
+
+async def test_the_api_cancels_a_running_job(verbs: Verbs, lib: Library, ear: Ear) -> None:
+    claim, lease = await run(verbs, lib)
+    lib.db.hset("job:j", mapping={"status": "failed", "failed_at": iso(), "error": "Cancelled"})
+    lib.db.hdel("jobs:active:w1", "j")
+    ear.heard()
+    assert await verbs.renew([lease], lease=15) == {"j": "cancelled"}
+    late = completed(read_job("j", 1, claim.fields), JobResult(success=True), WHO, now=time.time())
+    assert not await verbs.settle(lease, "m1", late)
+    assert ear.heard() == []
+    lib.expire_leases()
+    reaped = await verbs.reap()
+    assert (reaped.requeued, reaped.failed, reaped.next_due) == ((), (), None)
+    assert lib.job("j")["status"] == "failed"
