@@ -101,6 +101,7 @@ class Link:
             self._end(ServiceError(text, type="response_error", reason="invalid_response_format"))
         finally:
             self._end(self._wire.refusal() if self._connection is None else lost("the socket was closed here"))
+            self._to_inbox.close()
             self.opened.set()
 
     async def _move_messages(self, host: str, resource: str, headers: Mapping[str, str]) -> None:
@@ -126,13 +127,13 @@ class Link:
 
     async def close(self) -> None:
         """Say goodbye if the peer still listens, within the close timeout, then close the connection anyhow."""
-        try:
-            with trio.move_on_after(self._settings.close_timeout, shield=True):
+        with trio.move_on_after(self._settings.close_timeout, shield=True):
+            try:
                 if self._connection is not None and not self.ended.is_set():
                     await self._connection.aclose()
-            await trio.aclose_forcefully(self._wire)
-        finally:
-            self._running.cancel()
+            finally:
+                await trio.aclose_forcefully(self._wire)
+        self._running.cancel()
 
     async def _drain(self, connection: WebSocketConnection) -> None:
         """Move every message into the inbox; a full inbox holds up the peer."""
@@ -148,6 +149,8 @@ class Link:
                 self._moved_at = trio.current_time()
         except ConnectionClosed as closed:
             self._end(_closing(closed, self._settings.max_message_bytes))
+        finally:
+            self._to_inbox.close()  # not before: what came before the end is still to be read
 
     async def _write(self, connection: WebSocketConnection) -> None:
         async with self._from_outbox:
@@ -189,7 +192,6 @@ class Link:
         if not self.ended.is_set():
             self._failure = failure
             self.ended.set()
-            self._to_inbox.close()
 
 
 @asynccontextmanager

@@ -83,8 +83,8 @@ class FaultProxy:
         try:
             while data := await client.receive_some(_CHUNK):
                 if not self.blackhole:
-                    await server.send_all(data)
                     self.bytes_up += len(data)
+                    await server.send_all(data)
             if self.blackhole:
                 over.cancel()  # nobody is left to be kept waiting
             await server.send_eof()
@@ -104,8 +104,8 @@ class FaultProxy:
                 if self.cut_after is not None:
                     data = data[: max(0, self.cut_after - passed)]
                 for piece in self._pieces(data):
-                    await client.send_all(piece)
                     self.bytes_down += len(piece)
+                    await client.send_all(piece)
                     passed += len(piece)
                     if self.bandwidth is not None:
                         await trio.sleep(len(piece) / self.bandwidth)

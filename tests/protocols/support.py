@@ -33,6 +33,9 @@ class MemoryAssets:
     def __init__(self) -> None:
         self.saved: list[dict[str, Any]] = []
 
+    def check(self, job: Job) -> None:
+        """Any job will do."""
+
     async def save(
         self, data: Any, job: Job, progress: ProgressReporter, *, media_type: str | None = None, index: int = 0
     ) -> SavedAsset:

@@ -23,7 +23,8 @@ def decode(data: bytes, cuts: list[int] | None = None, make: Callable[[], Any] =
     edges = [0, *sorted(cut for cut in cuts or [] if cut < len(data)), len(data)]
     for start, end in itertools.pairwise(edges):
         events += decoder.feed(data[start:end])
-    return events + decoder.finish()
+    events += decoder.finish()
+    return events
 
 
 def e(data: str, event: str = "message", id: str = "") -> SseEvent:
@@ -87,7 +88,9 @@ ENDS = st.sampled_from([b"\n", b"\r", b"\r\n"])
 
 def whole_events(lines: list[bytes]) -> list[SseEvent]:
     """What the lines mean, read in the simplest way."""
-    events, data, event, last_id = [], [], "", ""
+    events: list[SseEvent] = []
+    data: list[str] = []
+    event = last_id = ""
     for number, raw in enumerate(lines):
         line = raw[3:] if number == 0 and raw.startswith(b"\xef\xbb\xbf") else raw
         if not line:

@@ -10,11 +10,12 @@ import pytest
 import trio
 
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.protocols.http import HttpSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.testing.proxy import open_proxy
 from emp_trio.testing.rogue import Answer, cut, open_rogue, raw, reply, slow, too_many
 
-from .support import HttpProbe, HttpSettings, open_http, toolbox
+from .support import HttpProbe, open_http, toolbox
 
 OK = reply(200, json={"ok": True})
 NOT_JSON = reply(200, b"{", content_type="application/json")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket as sockets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -32,7 +33,7 @@ async def listen(peer: Peer) -> None:
     await peer.listen()
 
 
-async def failure(url: str, **settings: float) -> ServiceError:
+async def failure(url: str, **settings: Any) -> ServiceError:
     """The error of opening a socket."""
     async with open_websocket(f"{url}/path?token=hidden", **settings) as probe:
         with pytest.raises(ServiceError) as caught:
@@ -45,7 +46,7 @@ async def failure(url: str, **settings: float) -> ServiceError:
 
 
 @asynccontextmanager
-async def open_socket(url: str, **settings: float) -> AsyncIterator[Socket]:
+async def open_socket(url: str, **settings: Any) -> AsyncIterator[Socket]:
     async with open_websocket(url, **settings) as probe, probe.open_socket() as socket:
         yield socket
 
@@ -107,6 +108,19 @@ async def test_a_normal_close_ends_the_messages() -> None:
             await socket.receive()
         with pytest.raises(ServiceError, match=r"^ws://127.0.0.1:\d+: the service"):
             await socket.send("too late")
+
+
+async def test_messages_before_a_close_are_read_although_a_send_has_met_the_close() -> None:
+    async def script(peer: Peer) -> None:
+        for word in ("1", "2", "3"):  # one in our queue, one on its way there, one in the library's
+            await peer.send(word)
+        await peer.close(1000)
+
+    async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url, message_queue=1) as socket:
+        with trio.fail_after(5), suppress(ServiceError):
+            while True:
+                await socket.send("x")
+        assert await drain(socket) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -207,10 +221,10 @@ async def test_nobody_listens_and_no_such_host() -> None:
     assert "refused" in str(error)
 
     class NoNames(trio.abc.HostnameResolver):
-        async def getaddrinfo(self, *args: object, **kwargs: object) -> list[object]:  # type: ignore[override]
+        async def getaddrinfo(self, *args: object, **kwargs: object) -> list[Any]:
             raise sockets.gaierror(sockets.EAI_NONAME, "Name or service not known")
 
-        async def getnameinfo(self, *args: object) -> tuple[str, str]:  # type: ignore[override]
+        async def getnameinfo(self, *args: object) -> tuple[str, str]:
             raise AssertionError
 
     trio.socket.set_custom_hostname_resolver(NoNames())
@@ -318,7 +332,7 @@ async def test_trap_3_a_slow_reader_is_not_taken_for_a_dead_peer(autojump_clock:
                 await peer.send(f"{number}:" + "x" * 100_000)
             await peer.send("end")
 
-    settings = {"message_queue": 2, "ping_interval": 5, "ping_timeout": 5}
+    settings: dict[str, Any] = {"message_queue": 2, "ping_interval": 5, "ping_timeout": 5}
     async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url, **settings) as socket:
         await trio.sleep(60)
         assert not socket.closed
@@ -332,7 +346,7 @@ async def test_trap_3_a_slow_reader_is_not_taken_for_a_dead_peer(autojump_clock:
 
 
 async def test_a_live_but_quiet_peer_is_kept(autojump_clock: trio.testing.MockClock) -> None:
-    quick = {"ping_interval": 5, "ping_timeout": 5}
+    quick: dict[str, Any] = {"ping_interval": 5, "ping_timeout": 5}
     async with open_rogue(websocket(listen)) as rogue, open_socket(rogue.ws_url, **quick) as socket:
         with trio.move_on_after(600):
             await socket.receive()
@@ -343,7 +357,7 @@ async def test_a_live_but_quiet_peer_is_kept(autojump_clock: trio.testing.MockCl
 async def test_a_dead_peer_is_noticed_whether_we_read_or_not(
     reading: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
-    quick = {"ping_interval": 10, "ping_timeout": 5}
+    quick: dict[str, Any] = {"ping_interval": 10, "ping_timeout": 5}
     async with open_rogue(websocket(listen)) as rogue, open_proxy(rogue.port) as proxy:
         async with open_socket(f"ws://127.0.0.1:{proxy.port}", **quick) as socket:
             proxy.blackhole = True
@@ -367,7 +381,7 @@ async def test_a_large_message_on_a_slow_line_is_not_taken_for_silence(autojump_
         await peer.send(b"x" * 1_000_000)
         await peer.listen()
 
-    settings = {"ping_interval": 1, "ping_timeout": 2}
+    settings: dict[str, Any] = {"ping_interval": 1, "ping_timeout": 2}
     async with open_rogue(websocket(script)) as rogue, open_proxy(rogue.port) as proxy:
         proxy.bandwidth = 20_000
         async with open_socket(f"ws://127.0.0.1:{proxy.port}", **settings) as socket:
