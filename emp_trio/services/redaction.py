@@ -1,26 +1,36 @@
-"""Copies of requests and payloads that may be kept: file bytes taken out (OpenAI reference 14, invariant 7). Pure."""
+"""Copies of requests and payloads that may be kept: no file bytes, no secrets (OpenAI reference 14, invariants 6, 7).
+Pure."""
 
 from __future__ import annotations
 
 import re
 from typing import Any, Final
 
+from emp_trio.secrets import MASK, Redactor
+
+_SHAPES: Final = Redactor()
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[\w;=.+-]*;base64,([A-Za-z0-9+/=_\s-]*)")
+_SECRET_NAMES: Final = frozenset(
+    "authorization api-key apikey x-api-key x-goog-api-key cookie set-cookie password accountkey storagekey".split()
+)
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
 
 
-def without_file_bytes(value: Any) -> Any:
-    """A copy of JSON-like ``value`` in which data URLs and long base64 texts are replaced by their kind and size.
+def redacted(value: Any) -> Any:
+    """A copy of JSON-like ``value`` in which data URLs and long base64 texts are replaced by their kind and size, and
+    secrets by ``***``.
 
-    A base64 text is one of at least 256 characters that is base64 from end to end; prose, paths and URLs stay.
+    A base64 text is one of at least 256 characters that is base64 from end to end; prose, paths and URLs stay. A secret
+    is what has the shape of one (see :class:`emp_trio.secrets.Redactor`) or stands under a name such as
+    ``authorization``.
     """
     match value:
         case str():
             return _text(value)
         case dict():
-            return {key: without_file_bytes(item) for key, item in value.items()}
+            return {key: MASK if _is_secret(key) and item else redacted(item) for key, item in value.items()}
         case list() | tuple():
-            return [without_file_bytes(item) for item in value]
+            return [redacted(item) for item in value]
         case bytes() | bytearray() | memoryview():
             return f"<{len(value)} bytes>"
         case _:
@@ -32,7 +42,11 @@ def _text(text: str) -> str:
         text = _DATA_URL.sub(lambda m: _note(m[1] or "data", m[2]), text)
     if len(text) >= 256 and _BASE64.fullmatch(stripped := "".join(text.split())) and " " not in text.strip():
         return _note("data", stripped)
-    return text
+    return _SHAPES.text(text)
+
+
+def _is_secret(name: Any) -> bool:
+    return isinstance(name, str) and name.lower().replace("_", "-") in _SECRET_NAMES
 
 
 def _note(kind: str, base64: str) -> str:

@@ -15,7 +15,7 @@ from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.results import asset_data, saved_asset
-from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
+from emp_trio.services.simulation_job import SimulationSettings, result_data, sent_payload, wants_assets
 from emp_trio.services.upstream import run_upstream
 from emp_trio.settings import Env
 
@@ -51,7 +51,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         request = {
             "job_id": job.id,
             "job_type": job.type,
-            "payload": job.payload,
+            "payload": sent_payload(job),
             "simulation_config": self.settings.simulation.config(),
         }
 

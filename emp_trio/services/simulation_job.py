@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from emp_trio.jobs import Job
-from emp_trio.services.redaction import without_file_bytes
+from emp_trio.services.redaction import redacted
 from emp_trio.settings import Env
 
 
@@ -40,15 +40,20 @@ class SimulationSettings(msgspec.Struct, frozen=True, kw_only=True):
 def result_data(
     job: Job, *, simulation_id: str, steps: int, processing_time_ms: float, results: dict[str, Any]
 ) -> dict[str, Any]:
-    """``data`` of a simulated job's result (connector reference 3.2); file bytes of the payload are not repeated."""
+    """``data`` of a simulated job's result (connector reference 3.2), without file bytes and secrets of the payload."""
     return {
         "message": "simulation completed",
         "steps_completed": steps,
         "processing_time_ms": processing_time_ms,
-        "job_payload": without_file_bytes(job.payload),
+        "job_payload": redacted(sent_payload(job)),
         "simulation_id": simulation_id,
         "results": results,
     }
+
+
+def sent_payload(job: Job) -> dict[str, Any]:
+    """The payload as a service may see it: without ``ctx``, credentials and all, that some submitters repeat in it."""
+    return {name: value for name, value in job.payload.items() if name != "ctx"}
 
 
 def wants_assets(job: Job) -> bool:

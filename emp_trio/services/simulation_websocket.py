@@ -19,7 +19,7 @@ from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.shared_socket import SharedSocket
-from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
+from emp_trio.services.simulation_job import SimulationSettings, result_data, sent_payload, wants_assets
 from emp_trio.services.simulation_messages import Completed, Event, Failed, Progressed, decode
 from emp_trio.settings import Env
 
@@ -84,7 +84,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             "type": "simulation_job",
             "job_id": wire_id,
             "job_type": job.type,
-            "payload": job.payload,
+            "payload": sent_payload(job),
             "config": self.settings.simulation.config(),
             "timestamp": _now(),
         }

@@ -13,7 +13,7 @@ import trio
 
 @asynccontextmanager
 async def open_server(app: Any, port: int = 0, *, host: str = "127.0.0.1") -> AsyncIterator[str]:
-    """Serve ``app`` (HTTP and WebSocket) with hypercorn.
+    """Serve ``app`` over HTTP, with hypercorn.
 
     Args:
         app: an ASGI 3 application; its lifespan is run.
@@ -25,6 +25,8 @@ async def open_server(app: Any, port: int = 0, *, host: str = "127.0.0.1") -> As
 
     Raises:
         OSError: the address can't be bound.
+
+    Not meant for WebSockets: two tasks that send on one of them at a time bring hypercorn down.
 
     When the block ends the server stops at once: open connections are closed, running handlers are cancelled.
     """
@@ -46,11 +48,6 @@ async def open_server(app: Any, port: int = 0, *, host: str = "127.0.0.1") -> As
         if len(group.exceptions) == 1:  # the block's own error, which the caller knows better than a group of one
             raise group.exceptions[0] from None
         raise
-
-
-def websocket_url(base_url: str) -> str:
-    """The ``ws://`` form of a base URL given by :func:`open_server`."""
-    return "ws" + base_url.removeprefix("http")
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ All messages are JSON objects with a ``type``. One socket carries many jobs; whe
 from __future__ import annotations
 
 import base64
+import functools
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator
@@ -14,18 +15,18 @@ from typing import Any, Final
 
 import msgspec
 import trio
-from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+import wsproto.utilities
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_server_stream
 
-from emp_trio.testing.serve import open_server, websocket_url
 from emp_trio.testing.sim_core import Simulation, begin
 
 _KEPT: Final = 10_000  # jobs remembered
+_LARGEST_MESSAGE: Final = 64 * 1024 * 1024
+_HANDSHAKE_SECONDS: Final = 10.0
 
 
 class SimulatedWebsocketService:
-    """A service that makes a small PNG per job. ``app`` is its ASGI application.
+    """A service that makes a small PNG per job.
 
     Args:
         default_seconds: how long a job takes when neither its payload nor the connector says.
@@ -43,17 +44,26 @@ class SimulatedWebsocketService:
         self.sockets = 0
         self._numbers = itertools.count(1)
         self._changed = trio.Event()
-        self._open: set[trio.CancelScope] = set()
-        self.app = Starlette(routes=[WebSocketRoute("/", self._socket)])
+        self._streams: set[trio.SocketStream] = set()
+
+    async def serve(
+        self, port: int, *, host: str, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Accept connections until cancelled; reports the port it got."""
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(
+                functools.partial(trio.serve_tcp, self._connection, port, host=host, handler_nursery=nursery)
+            )
+            task_status.started(listeners[0].socket.getsockname()[1])
 
     def states(self) -> list[str]:
         """The state of every job, oldest first."""
         return [job.state(trio.current_time()) for job in self.jobs]
 
-    def drop_sockets(self) -> None:
+    async def drop_sockets(self) -> None:
         """Lose every open socket, without a closing handshake, as a crashed service does."""
-        for scope in self._open:
-            scope.cancel()
+        for stream in list(self._streams):
+            await trio.aclose_forcefully(stream)
 
     async def until_started(self, jobs: int) -> None:
         """Wait until that many jobs have been started."""
@@ -65,31 +75,36 @@ class SimulatedWebsocketService:
         while self.states().count("cancelled") < jobs:
             await self._changed.wait()
 
-    async def _socket(self, socket: WebSocket) -> None:
-        await socket.accept()
-        self.sockets += 1
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end; whatever is wrong with it ends nothing else."""
+        self._streams.add(stream)
         mine: dict[str, Simulation] = {}
-        with trio.CancelScope() as scope:
-            self._open.add(scope)
-            try:
-                async with trio.open_nursery() as nursery:
-                    await socket.send_json({"type": "simulation_ready"})
-                    while True:
-                        try:
-                            text = await socket.receive_text()
-                        except (WebSocketDisconnect, KeyError):  # KeyError: a binary message
-                            break
-                        for answer in self._answer(text, mine, nursery, socket):
-                            await socket.send_json(answer)
-                    nursery.cancel_scope.cancel()
-            finally:
-                self._open.discard(scope)
-                for job in mine.values():
-                    job.cancel(trio.current_time())
-                self._wake()
+        try:
+            async with trio.open_nursery() as nursery:
+                with trio.move_on_after(_HANDSHAKE_SECONDS) as handshake:
+                    request = await wrap_server_stream(nursery, stream, max_message_size=_LARGEST_MESSAGE)
+                    socket = await request.accept()
+                if not handshake.cancelled_caught:
+                    self.sockets += 1
+                    await self._converse(socket, mine, nursery)
+                nursery.cancel_scope.cancel()
+        except* (ConnectionClosed, HandshakeError, wsproto.utilities.ProtocolError):
+            pass  # the peer's doing, and the end of the conversation
+        finally:
+            self._streams.discard(stream)
+            for job in mine.values():
+                job.cancel(trio.current_time())
+            self._wake()
+            await trio.aclose_forcefully(stream)
+
+    async def _converse(self, socket: WebSocketConnection, mine: dict[str, Simulation], nursery: trio.Nursery) -> None:
+        await _send(socket, {"type": "simulation_ready"})
+        while True:
+            for answer in self._answer(await socket.get_message(), mine, nursery, socket):
+                await _send(socket, answer)
 
     def _answer(
-        self, text: str, mine: dict[str, Simulation], nursery: trio.Nursery, socket: WebSocket
+        self, text: str | bytes, mine: dict[str, Simulation], nursery: trio.Nursery, socket: WebSocketConnection
     ) -> list[dict[str, Any]]:
         try:
             message = msgspec.json.decode(text, type=dict[str, Any])
@@ -137,26 +152,27 @@ class SimulatedWebsocketService:
         self._changed = trio.Event()
 
 
-async def _play(job: Simulation, payload: dict[str, Any], socket: WebSocket) -> None:
+async def _play(job: Simulation, payload: dict[str, Any], socket: WebSocketConnection) -> None:
     """Send what a job has to say until it ends; says nothing more once it was cancelled."""
-    await socket.send_json({"type": "simulation_started", "job_id": job.job_id, "simulation_id": job.id})
+    await _send(socket, {"type": "simulation_started", "job_id": job.job_id, "simulation_id": job.id})
     while True:
         await trio.sleep_until(min(trio.current_time() + job.progress_interval, job.started + job.seconds))
         now = trio.current_time()
         if job.state(now) != "running":
             break
-        await socket.send_json(
+        await _send(
+            socket,
             {
                 "type": "simulation_progress",
                 "job_id": job.job_id,
                 "current_step": job.step(now),
                 "total_steps": job.steps,
                 "progress": 100 * job.step(now) / job.steps,
-            }
+            },
         )
     if job.state(now) == "error":
         error = {"error": job.steering.fail, "retryable": job.steering.retryable}
-        await socket.send_json({"type": "simulation_error", "job_id": job.job_id, **error})
+        await _send(socket, {"type": "simulation_error", "job_id": job.job_id, **error})
     elif job.state(now) == "success":
         complete: dict[str, Any] = {
             "type": "simulation_complete",
@@ -169,7 +185,7 @@ async def _play(job: Simulation, payload: dict[str, Any], socket: WebSocket) -> 
         if payload.get("save_assets"):
             data = base64.b64encode(job.picture()).decode()
             complete["outputs"] = {"images": [{"mime_type": "image/png", "data": data}]}
-        await socket.send_json(complete)
+        await _send(socket, complete)
 
 
 @asynccontextmanager
@@ -186,6 +202,17 @@ async def open_simulated_websocket(
         the service; its ``url`` (``ws://``) is where to find it.
     """
     service = SimulatedWebsocketService(default_seconds=default_seconds)
-    async with open_server(service.app, port, host=host) as base_url:
-        service.url = websocket_url(base_url)
-        yield service
+    try:
+        async with trio.open_nursery() as nursery:
+            bound: int = await nursery.start(functools.partial(service.serve, port, host=host))
+            service.url = f"ws://{host}:{bound}"
+            yield service
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:  # the block's own error, which the caller knows better than a group of one
+            raise group.exceptions[0] from None
+        raise
+
+
+async def _send(socket: WebSocketConnection, message: dict[str, Any]) -> None:
+    await socket.send_message(msgspec.json.encode(message).decode())

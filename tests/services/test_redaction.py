@@ -1,4 +1,4 @@
-"""File bytes leave copies that are kept; everything else stays as it is."""
+"""File bytes and secrets leave copies that are kept; everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.services.redaction import without_file_bytes
+from emp_trio.services.redaction import redacted
 
 BYTES = bytes(range(256)) * 4
 TEXT = base64.b64encode(BYTES).decode()
@@ -32,16 +32,23 @@ TEXT = base64.b64encode(BYTES).decode()
         ("https://cdn.example.com/" + "folder/" * 60 + "a.png", "https://cdn.example.com/" + "folder/" * 60 + "a.png"),
         (None, None),
         (1.5, 1.5),
+        ({"headers": {"Authorization": "Bearer abc"}}, {"headers": {"Authorization": "***"}}),
+        (
+            {"x_api_key": "abc", "accountKey": "abc", "api_key": ""},
+            {"x_api_key": "***", "accountKey": "***", "api_key": ""},
+        ),
+        ("use sk-proj-12345678 please", "use sk-*** please"),
+        ({"url": "https://u:pass@host/a?sig=abc"}, {"url": "https://u:***@host/a?sig=***"}),
     ],
 )
 def test_table(value: Any, expected: Any) -> None:
-    assert without_file_bytes(value) == expected
+    assert redacted(value) == expected
 
 
 @given(st.binary(min_size=192, max_size=4000))
 def test_no_file_survives(data: bytes) -> None:
     text = base64.b64encode(data).decode()
-    assert text not in str(without_file_bytes({"a": [text, f"data:a/b;base64,{text}"]}))
+    assert text not in str(redacted({"a": [text, f"data:a/b;base64,{text}"]}))
 
 
 @given(
@@ -52,4 +59,4 @@ def test_no_file_survives(data: bytes) -> None:
 )
 def test_what_has_no_files_is_not_changed(value: Any) -> None:
     if "base64," not in str(value):
-        assert without_file_bytes(value) == value
+        assert redacted(value) == value

@@ -71,6 +71,14 @@ async def test_a_job_runs_and_reports(connector: SimulationHttpConnector, servic
     assert reporter.checkpoint == {"simulation_id": "sim-1"}
 
 
+async def test_credentials_in_a_payload_go_nowhere(
+    connector: SimulationHttpConnector, service: SimulatedHttpService
+) -> None:
+    result = await run_job(connector, job(SHORT | {"ctx": {"storage": {"accountKey": "c2VjcmV0"}}}))
+    assert "c2VjcmV0" not in repr(result)
+    assert result.raw_request_payload["payload"] == SHORT
+
+
 async def test_the_picture_is_saved_where_it_is_asked_for(connector: SimulationHttpConnector, tmp_path: Path) -> None:
     result = await run_job(connector, job(SHORT | {"save_assets": True}))
     ((name, content),) = stored(tmp_path / "assets").items()

@@ -127,7 +127,7 @@ async def test_a_lost_socket_fails_its_jobs_at_once_and_the_next_one_finds_a_new
             for number in range(5):
                 nursery.start_soon(run, number)
             await service.until_started(5)
-            service.drop_sockets()
+            await service.drop_sockets()
         assert [(error.type, error.retry, error.maybe_started) for error in errors] == [
             ("network_error", True, True)
         ] * 5

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from emp_trio.testing.serve import open_server, websocket_url
+from emp_trio.testing.serve import open_server
 
 
 async def hello(request: Request) -> Response:
@@ -62,7 +62,3 @@ async def test_a_port_in_use_is_an_os_error() -> None:
         with pytest.raises(OSError, match="in use"):
             async with open_server(application(), int(url.rsplit(":", 1)[1])):
                 raise AssertionError
-
-
-def test_websocket_url() -> None:
-    assert websocket_url("http://127.0.0.1:80") == "ws://127.0.0.1:80"

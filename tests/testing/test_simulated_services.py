@@ -95,11 +95,29 @@ async def test_websocket_cancels_the_jobs_of_a_socket_that_closes() -> None:
             await service.until_cancelled(1)
 
 
-async def test_websocket_refuses_a_binary_message_with_the_socket() -> None:
+async def test_websocket_survives_whatever_connects() -> None:
     async with open_simulated_websocket() as service:
-        async with open_websocket_url(service.url) as socket:
-            await socket.send_message(b"\x00")
-        assert len(await ask(service.url)) == 2
+        port = int(service.url.rsplit(":", 1)[1])
+        for nonsense in (b"", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x00" * 100, b"GET / HTTP/9\r\n\r\n"):
+            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+                await stream.send_all(nonsense)
+        answers = await ask(service.url, b"\xff", '{"type": "simulation_job"}', "[]")
+        assert [answer["type"] for answer in answers[1:]] == ["error", "simulation_error", "error", "pong"]
+
+
+async def test_websocket_sends_large_pictures_beside_much_else() -> None:
+    """Many tasks send on one socket, and it takes many writes to send a picture."""
+    payload = {"simulate": {"seconds": 0.1, "bytes": 1_000_000}, "save_assets": True}
+    async with open_simulated_websocket() as service, open_websocket_url(service.url, max_message_size=2**24) as socket:
+        for number in range(10):
+            job = {"type": "simulation_job", "job_id": str(number), "payload": payload}
+            await socket.send_message(json.dumps(job | {"config": {"progress_interval_ms": 1}}))
+        done: set[str] = set()
+        with trio.fail_after(20):
+            while len(done) < 10:
+                message = json.loads(await socket.get_message())
+                if message["type"] == "simulation_complete":
+                    done.add(message["job_id"])
 
 
 @pytest.mark.parametrize(

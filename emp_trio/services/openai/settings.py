@@ -12,7 +12,7 @@ from emp_trio.services.openai.models import DEFAULT_TEXT_MODEL
 from emp_trio.settings import Env
 
 BASE_URL: Final = "${OPENAI_BASE_URL:-https://api.openai.com/v1}"
-MAX_RETRIES: Final = "${OPENAI_MAX_RETRIES:-3}"
+MAX_RETRIES: Final = "${OPENAI_MAX_RETRIES:-${OPENAI_RETRY_ATTEMPTS:-3}}"  # the second is the fleet's older name
 
 # The first interval between two looks; it grows with the age of a response (see background.pause). The end is set by
 # ``poll_timeout``, so attempts are as many as nobody needs. Five failed looks in a row end the wait.

@@ -23,7 +23,7 @@ from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model
 from emp_trio.services.openai.requests import ResponsesRequest, image_request
 from emp_trio.services.openai.responses import Answer
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
-from emp_trio.services.redaction import without_file_bytes
+from emp_trio.services.redaction import redacted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
 
@@ -126,5 +126,5 @@ def _result(request: ResponsesRequest, answer: Answer, saved: list[SavedAsset]) 
             "model_used": answer.model,
             "usage": answer.usage,
         },
-        raw_request_payload=without_file_bytes(request.body),
+        raw_request_payload=redacted(request.body),
     )

@@ -6,16 +6,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+import trio
+
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import Connector, open_connector
 from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
-from emp_trio.testing.openai import FakeOpenAI
+from emp_trio.testing.openai import FakeOpenAI, Script
+from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
+from tests.services.support import job
 
-BOTH = [OpenAIResponsesConnector, OpenAIText2ImgConnector]
+LONG = Script(seconds=3600)
+
+connectors = pytest.mark.parametrize("cls", [OpenAIResponsesConnector, OpenAIText2ImgConnector])
 
 
 def payload_for(cls: type[Connector], **more: Any) -> dict[str, Any]:
@@ -36,3 +43,17 @@ async def open_openai(
     )
     async with open_connector(cls, made, toolbox) as connector:
         yield connector
+
+
+async def cut_short(connector: Any, payload: dict[str, Any], reporter: FakeReporter) -> None:
+    """Run an attempt until its response is remembered, then end it as its reporter says."""
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job(payload), reporter)
+            await reporter.until_remembered()
+            nursery.cancel_scope.cancel()
+
+
+def statuses(openai: FakeOpenAI) -> list[str]:
+    """The status of every response, oldest first."""
+    return [generation.status(trio.current_time()) for generation in openai.generations.values()]
