@@ -28,9 +28,7 @@ class FakeReporter:
         checkpoint: what a next attempt would find in ``job.checkpoint``.
     """
 
-    def __init__(
-        self, seconds: float = 30.0, *, limits: StageLimits | None = None, stop_upstream: bool = True
-    ) -> None:
+    def __init__(self, seconds: float = 30.0, *, limits: StageLimits | None = None, stop_upstream: bool = True) -> None:
         self.reports: list[Progress] = []
         self.checkpoint: dict[str, Any] | None = None
         self.stop_upstream = stop_upstream
