@@ -284,6 +284,26 @@ async def test_a_store_that_hangs_costs_the_upload_stage_and_no_more(azurite: Az
     assert caught.value.stage == "upload"
 
 
+async def test_a_slow_store_is_waited_for_while_others_go_on(azurite: Azurite, container: str) -> None:
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await trio.sleep(0.01)
+            ticks += 1
+
+    async with open_line(azurite.endpoint) as line, trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        line.delay = 0.1
+        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
+        async with open_asset_saver(through) as saver:
+            saved = await saver.save(BIG, a_job(), FakeReporter())
+        nursery.cancel_scope.cancel()
+    assert saved.size == len(BIG)
+    assert ticks > 20  # at least six answers of 0.1 s each: the loop was never held up by them
+
+
 async def test_a_silent_store_is_a_timeout(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
         line.stop_after = 0

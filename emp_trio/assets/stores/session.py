@@ -37,6 +37,12 @@ class CuttableSession(requests.Session):
                 with suppress(OSError):  # not connected any more: nothing waits on it
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    def close(self) -> None:
+        """Close the connection now; the library alone leaves that to the garbage collector. Not while it is in use."""
+        super().close()
+        if self._connection is not None:
+            self._connection.close()
+
     def connected(self, connection: Any) -> None:
         """Called by the connection when it has been made."""
         with self._lock:
