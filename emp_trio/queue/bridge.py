@@ -14,6 +14,7 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 import hiredis
 import redis
@@ -26,14 +27,15 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from emp_trio.errors import ConfigError, EmpTrioError, NotSent, OutcomeUnknown, ServerRefused
+from emp_trio.errors import ConfigError, EmpTrioError, NotSent, OutcomeUnknown, QueueError, ServerRefused
 from emp_trio.queue.port import Gap, Message, RedisSettings, Reply
 from emp_trio.queue.waiting import Listener, Request
 from emp_trio.secrets import Redactor
 
 R = TypeVar("R")
 _PUSH = object()  # what the reader gets for a message that is no reply
-_KEEPALIVE = "keepalive"
+_KEEPALIVE = "0"  # a ping that confirms nothing
+_LOOKS = 10  # in one reply_timeout
 
 
 async def _from_aio(function: Callable[[], Awaitable[R]]) -> R:
@@ -68,11 +70,14 @@ class _Unix(_SafeSend, UnixDomainSocketConnection): ...
 
 
 def _connection(settings: RedisSettings) -> Any:
-    options: dict[str, Any] = dict(parse_url(settings.url.reveal()))
+    url = settings.url.reveal()
+    options: dict[str, Any] = dict(parse_url(url))
     kind = options.pop("connection_class", None)
     cls = _Tls if kind is SSLConnection else _Unix if kind is UnixDomainSocketConnection else _Tcp
     if cls is not _Unix:
         options.setdefault("socket_keepalive", True)
+        if "db" not in options and urlsplit(url).path.strip("/"):
+            raise ValueError("the database is not a number")
     return cls(
         **options,
         protocol=3,
@@ -84,12 +89,20 @@ def _connection(settings: RedisSettings) -> Any:
     )
 
 
-def _refusal(error: redis.ResponseError) -> ServerRefused:
-    codes = {"OutOfMemoryError": "OOM", "ReadOnlyError": "READONLY", "NoPermissionError": "NOPERM"}
+def _packed(args: tuple[Any, ...]) -> bytes:
+    """The command as bytes. Made by its caller: what can't be written must not hurt the others of a batch."""
+    try:
+        return cast(bytes, hiredis.pack_command(args))
+    except (TypeError, ValueError) as error:
+        raise QueueError(f"the command {args[0]} can't be written: {error}") from None
+
+
+def _refusal(error: redis.RedisError) -> ServerRefused:
     text = str(error)
+    if error.status_code not in (None, "ERR"):  # redis-py takes the codes that it knows out of the text
+        text = f"{error.status_code} {text}"
     first = text.split(" ", 1)[0]
-    code = codes.get(type(error).__name__) or (first if first.isupper() else "ERR")
-    return ServerRefused(f"Redis refused the command: {text}", code=code)
+    return ServerRefused(f"Redis refused the command: {text}", code=first if first.isupper() else "ERR")
 
 
 class _Link:
@@ -104,16 +117,17 @@ class _Link:
         """Connect, serve, reconnect with growing pauses; ends only by cancellation."""
         pause = 0.01
         while True:
-            reached = await _from_aio(lambda: self._once(serve))
-            pause = 0.01 if reached else min(pause * 2, self.settings.longest_pause)
+            began = trio.current_time()
+            await _from_aio(lambda: self._once(serve))
+            stood = trio.current_time() - began > self.settings.longest_pause + self.settings.connect_timeout
+            pause = 0.01 if stood else min(pause * 2, self.settings.longest_pause)
             await trio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _once(self, serve: Callable[[Any], Awaitable[None]]) -> bool:
+    async def _once(self, serve: Callable[[Any], Awaitable[None]]) -> None:
         connection = _connection(self.settings)
-        reached = False
         try:
-            await connection.connect()
-            reached = True
+            async with asyncio.timeout(self.settings.connect_timeout):  # redis-py's own leaves out the login
+                await connection.connect()
             self.problem = None
             await serve(connection)
         except redis.AuthenticationError as error:
@@ -125,7 +139,6 @@ class _Link:
             self.problem = NotSent(f"no connection to Redis: {text}")
         finally:
             await connection.disconnect(nowait=True)
-        return reached
 
 
 async def _run_while(connection: Any, *jobs: Awaitable[None]) -> None:
@@ -156,6 +169,7 @@ class Bridge:
         self._waiting: list[Request] = []
         self._sent: collections.deque[Request] = collections.deque()
         self._kick: asyncio.Event | None = None
+        self._heard = False
         self._ready = trio.Event()
         self._listeners: list[Listener] = []
         self._listening: asyncio.Event | None = None
@@ -173,8 +187,9 @@ class Bridge:
 
     async def call(self, *args: str | bytes | int, on_orphan: Callable[[Reply], None] | None = None) -> Reply:
         """See :meth:`emp_trio.queue.port.RedisPort.call`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         done = trio.Event()
-        request = Request(args, on_orphan, done)
+        request = Request(_packed(args), on_orphan, done)
         if self._kick is None:
             await trio.lowlevel.checkpoint()
             raise self._not_sent()
@@ -196,7 +211,11 @@ class Bridge:
         if self._kick is None:
             on_reply(self._not_sent())
             return
-        self._waiting.append(Request(args, on_reply, None))
+        try:
+            self._waiting.append(Request(_packed(args), on_reply, None))
+        except QueueError as error:
+            on_reply(error)
+            return
         self._kick.set()
 
     def _not_sent(self) -> EmpTrioError:
@@ -228,7 +247,7 @@ class Bridge:
         if self._on_connect is not None:
             self._on_connect()
         try:
-            await _run_while(connection, self._write(connection), self._read(connection), self._watch())
+            await _run_while(connection, self._write(connection), self._read(connection), self._watch(connection))
         finally:
             self._kick = None
             sent, waiting = list(self._sent), self._waiting
@@ -242,7 +261,8 @@ class Bridge:
     async def _track(self, connection: Any) -> bool:
         await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "jobs:pending", "NOLOOP")
         try:
-            await connection.read_response()
+            async with asyncio.timeout(self._settings.connect_timeout):
+                await connection.read_response()
         except redis.ResponseError:  # a proxy or an old server: the machine subscribes to job_submitted instead
             return False
         return True
@@ -257,12 +277,8 @@ class Bridge:
             self._waiting = []
             if not batch:
                 continue
-            packed = b"".join([hiredis.pack_command(r.args) for r in batch])
-            now = trio.current_time()
-            for request in batch:
-                request.sent_at = now
             self._sent.extend(batch)
-            await connection.send_packed_command(packed, check_health=False)
+            await connection.send_packed_command(b"".join([r.packed for r in batch]), check_health=False)
 
     async def _read(self, connection: Any) -> None:
         """Handle all replies that one read brings at once; redis-py's own way is one await and more per reply."""
@@ -272,19 +288,27 @@ class Bridge:
                 if isinstance(reply, hiredis.PushNotification):
                     if self._on_pending is not None:
                         self._on_pending()
-                elif isinstance(reply, redis.ConnectionError):  # the server said so, LOADING for example
+                elif not self._sent:
+                    raise redis.InvalidResponse("the server answers what nobody asked")
+                elif isinstance(reply, redis.ResponseError | redis.BusyLoadingError):
+                    self._sent.popleft().settle(_refusal(reply))
+                elif isinstance(reply, redis.ConnectionError):  # the server is about to close: no login any more
                     raise reply
                 else:
-                    value = _refusal(reply) if isinstance(reply, redis.ResponseError) else reply
-                    self._sent.popleft().settle(value)
+                    self._sent.popleft().settle(reply)
             await parser.read_from_socket()
+            self._heard = True
 
-    async def _watch(self) -> None:
-        """A peer that takes commands but never answers (half-open connection) is given up after reply_timeout."""
-        while True:
-            await asyncio.sleep(self._settings.reply_timeout / 10)
-            if self._sent and trio.current_time() - self._sent[0].sent_at > self._settings.reply_timeout:
-                raise redis.ConnectionError("no reply in time")
+    async def _watch(self, connection: Any) -> None:
+        """A peer that takes no bytes and sends none although a reply is due (half-open connection) is given up after
+        reply_timeout. Counted in looks, not by the clock: while this process itself stands still, it hears nothing."""
+        transport, unsent, silent = connection._writer.transport, 0, 0
+        while silent < _LOOKS:
+            await asyncio.sleep(self._settings.reply_timeout / _LOOKS)
+            before, unsent = unsent, transport.get_write_buffer_size()
+            silent = 0 if self._heard or unsent != before or not self._sent else silent + 1
+            self._heard = False
+        raise redis.ConnectionError("no reply in time")
 
     # -- subscriptions
 
@@ -315,7 +339,7 @@ class Bridge:
         self._listening.set()
         heard = asyncio.Event()
         for listener in self._listeners:
-            listener.confirmed = False
+            listener.reset()
         try:
             await _run_while(
                 connection, self._follow(connection), self._hear(connection, heard), self._ping(connection, heard)
@@ -325,18 +349,21 @@ class Bridge:
 
     async def _follow(self, connection: Any) -> None:
         """Keep the server's subscriptions equal to what the listeners want."""
-        listening, now = self._listening, frozenset[str]()
+        listening, now, number = self._listening, frozenset[str](), 0
         assert listening is not None
         while True:
             await listening.wait()
             listening.clear()
+            number += 1
+            for listener in self._listeners:
+                listener.asked = listener.asked or number
             want = frozenset().union(*(x.channels for x in self._listeners))
             for verb, names in (("SUBSCRIBE", want - now), ("UNSUBSCRIBE", now - want)):
                 if names:
                     await connection.send_command(verb, *sorted(names))
             now = want
-            # The keepalive's reply comes after the subscriptions' confirmations: from then on nothing is missed.
-            await connection.send_command("PING", _KEEPALIVE)
+            # The reply comes after the subscriptions' confirmations: from then on nothing is missed.
+            await connection.send_command("PING", number)
 
     async def _hear(self, connection: Any, heard: asyncio.Event) -> None:
         while True:
@@ -344,7 +371,7 @@ class Bridge:
             heard.set()
             if reply is not _PUSH:
                 for listener in self._listeners:
-                    listener.confirm()
+                    listener.confirm(int(reply))
 
     async def _ping(self, connection: Any, heard: asyncio.Event) -> None:
         while True:
@@ -388,9 +415,14 @@ async def open_bridge(
     """
     try:
         _connection(settings)
-    except (ValueError, redis.RedisError, TypeError) as error:
+    except ValueError:  # its text may hold a part of the password
+        raise ConfigError(
+            "the Redis URL can't be read: it must be redis://user:password@host:port/database, rediss:// for TLS, or "
+            "unix://path; in user and password, write / : @ # ? % and spaces as %2F and so on"
+        ) from None
+    except (redis.RedisError, TypeError) as error:
         text = Redactor([settings.url]).text(str(error))
-        raise ConfigError(f"the Redis URL can't be used: {text}; use redis://, rediss:// or unix://") from None
+        raise ConfigError(f"the Redis URL has an option that can't be used: {text}") from None
     failure: Exception | None = None
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
         bridge = Bridge(settings, on_pending, on_connect)
