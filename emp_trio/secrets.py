@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -66,12 +67,16 @@ class Redactor:
     """
 
     def __init__(self, known: Iterable[Secret] = ()) -> None:
-        self._known: set[str] = set()
+        self._known: Counter[str] = Counter()
         self.add(*known)
 
     def add(self, *secrets: Secret) -> None:
         """Learn more secrets, for example the credentials of one job's ``ctx``."""
         self._known.update(s.reveal() for s in secrets if len(s.reveal()) >= _SHORTEST)
+
+    def forget(self, *secrets: Secret) -> None:
+        """Take back one :meth:`add` of each."""
+        self._known -= Counter(s.reveal() for s in secrets)
 
     def text(self, text: str) -> str:
         """``text`` with every secret replaced by ``***``."""

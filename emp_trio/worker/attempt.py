@@ -31,9 +31,15 @@ class Attempt:
         margin: seconds before that at which the local work must stop.
         deadline: Trio time at which the attempt must be over.
         limits: limits of the stages.
+        cleanup: seconds the connector has for its cleanup after it was told to stop.
         changed: called when there is progress to publish.
         store: stores a checkpoint with the lease.
         redactor: takes secrets out of what is published.
+
+    Attributes:
+        scope: the connector runs in it; it ends with the lease.
+        running: whether the connector is in it now.
+        ending: why the attempt was stopped from outside, or None.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class Attempt:
         margin: float,
         deadline: float,
         limits: StageLimits,
+        cleanup: float,
         changed: Callable[[], None],
         store: Callable[[LeaseRef, bytes], Awaitable[None]],
         redactor: Redactor,
@@ -54,10 +61,12 @@ class Attempt:
         self.lease = lease
         self.worker_id = worker_id
         self.stages = Stages(deadline, limits)
-        self._scope: trio.CancelScope | None = None
-        self._stop_at = expires - margin
+        self.scope = trio.CancelScope(deadline=expires - margin)
+        self.running = False
         self.ending: Ending | None = None
         self._margin = margin
+        self._cleanup = cleanup
+        self._over_by = deadline + cleanup
         self._changed = changed
         self._store = store
         self._redactor = redactor
@@ -70,7 +79,7 @@ class Attempt:
         """See :meth:`emp_trio.progress.ProgressReporter.report`. 100 is kept for the outcome."""
         if value == value:  # not NaN
             self._value = max(self._value, min(99.0, float(value)))
-        self._unsaid = (self._value, str(message)[:_LONGEST_TEXT], str(step)[:_LONGEST_TEXT], int(total_steps))
+        self._unsaid = (self._value, _shown(message), _shown(step), int(total_steps))
         self._changed()
 
     async def remember(self, checkpoint: Mapping[str, Any]) -> None:
@@ -102,28 +111,30 @@ class Attempt:
         value, message, step, total_steps = unsaid
         return self.lease, value, self._redactor.text(message), self._redactor.text(step), total_steps
 
-    def enter(self, scope: trio.CancelScope) -> None:
-        """The attempt runs in ``scope`` from now on; the scope ends with the lease."""
-        self._scope = scope
-        scope.deadline = self._stop_at
-        if self.ending is not None:
-            scope.cancel(reason=self.ending)
-
     def renewed(self, expires: float) -> None:
         """The lease now ends at ``expires``."""
-        self._stop_at = max(self._stop_at, expires - self._margin)
-        if self._scope is not None:
-            self._scope.deadline = self._stop_at
+        self.scope.deadline = max(self.scope.deadline, expires - self._margin)
 
     def end(self, why: Ending) -> None:
         """Stop the attempt from outside. The first reason counts."""
         if self.ending is None:
             self.ending = why
-            if self._scope is not None:
-                self._scope.cancel(reason=why)
+            self._over_by = min(self._over_by, trio.current_time() + self._cleanup)
+            self.scope.cancel(reason=why)
 
     def ended_by(self) -> Ending | None:
-        """Why the attempt was stopped from outside, also where it was the lease that ran out without a word."""
-        if self.ending is None and self._scope is not None and self._scope.cancelled_caught:
+        """Why the attempt was stopped from outside, also where its lease ran out without a word."""
+        if self.ending is None and self.scope.cancel_called:
             self.ending = "lease_lost"
         return self.ending
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the connector goes on although it was told to stop, and has had its time for cleanup."""
+        return self.running and trio.current_time() > self._over_by
+
+
+def _shown(text: str) -> str:
+    """Text of a bounded length that can be written as UTF-8."""
+    text = str(text)[:_LONGEST_TEXT]
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

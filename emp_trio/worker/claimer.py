@@ -31,8 +31,7 @@ class Claimer:
         slots: worker ids of the type's slots.
         capabilities: the type's capabilities JSON as of now, or None while none of its services is usable.
         start: takes a claimed job and the Trio time at which its lease ends.
-        give_back: hands a claimed job back that nobody waits for any more.
-        refused: told of jobs whose lease was gone before they were started.
+        doubt: called when the lease of a claimed job was gone before it was started.
     """
 
     def __init__(
@@ -44,8 +43,7 @@ class Claimer:
         *,
         capabilities: Callable[[], bytes | None],
         start: Callable[[Claimer, Claim, float], None],
-        give_back: Callable[[Claim], None],
-        refused: Callable[[list[str]], None],
+        doubt: Callable[[], None],
     ) -> None:
         self.name = name
         self.free = deque(slots)
@@ -54,8 +52,9 @@ class Claimer:
         self._settings = settings
         self._capabilities = capabilities
         self._start = start
-        self._give_back = give_back
-        self._refused = refused
+        self._doubt = doubt
+        self._looking = trio.CancelScope()
+        self._problem = ""
         self._wake = Signal()
         self._dry = False  # the last look went through the whole queue and left slots free
         self._plenty = False  # the last claim got a job for each of its slots
@@ -77,21 +76,29 @@ class Claimer:
         if not self._dry:
             self._wake.set()
 
+    def stop(self) -> None:
+        """Look no more; :meth:`run` ends when the claims under way have been answered."""
+        self._looking.cancel(reason="no more claims")
+
     async def run(self) -> None:
-        """Claim until cancelled; a claim that is under way then is handed back."""
+        """Claim until told to stop. The reply to a claim that is cancelled is lost: its leases run out."""
         async with trio.open_nursery() as flights:
-            while True:
-                pushed = await self._wake.wait(self._settings.poll_every * random.uniform(0.75, 1.25))
-                if pushed and self._lost_races:
-                    await trio.sleep(random.uniform(0, min(_LONGEST_SPREAD, 0.001 * 2**self._lost_races)))
-                while self.free and self._flights < (2 if self._plenty else 1):
-                    capabilities = self._capabilities()
-                    if capabilities is None:
-                        break
-                    most = self._share if self._plenty else len(self.free)
-                    slots = [self.free.popleft() for _ in range(min(most, len(self.free)))]
-                    self._flights += 1
-                    flights.start_soon(self._fly, slots, capabilities)
+            with self._looking:
+                await self._look_for_ever(flights)
+
+    async def _look_for_ever(self, flights: trio.Nursery) -> None:
+        while True:
+            pushed = await self._wake.wait(self._settings.poll_every * random.uniform(0.75, 1.25))
+            if pushed and self._lost_races:
+                await trio.sleep(random.uniform(0, min(_LONGEST_SPREAD, 0.001 * 2**self._lost_races)))
+            while self.free and self._flights < (2 if self._plenty else 1):
+                capabilities = self._capabilities()
+                if capabilities is None:
+                    break
+                most = self._share if self._plenty else len(self.free)
+                slots = [self.free.popleft() for _ in range(min(most, len(self.free)))]
+                self._flights += 1
+                flights.start_soon(self._fly, slots, capabilities)
 
     async def _fly(self, slots: list[str], capabilities: bytes) -> None:
         """One claim for some slots; those that got no job are free again."""
@@ -129,14 +136,18 @@ class Claimer:
                     lease=self._settings.lease,
                     rank=self._rank,
                     repeated=repeated,
-                    on_orphan=self._orphaned,
                 )
             except EmpTrioError as error:
                 repeated = repeated or isinstance(error, OutcomeUnknown)
-                log.warning("claim.failed", type=self.name, error=error.message)
+                if self._looking.cancel_called and not repeated:
+                    return Claims(jobs=())
+                if error.message != self._problem:
+                    log.warning("claim.failed", type=self.name, error=error.message)
+                self._problem = error.message
                 await trio.sleep(_PAUSE * random.uniform(0.5, 1.5))
                 continue
-            if claims.jobs:
+            self._problem = ""
+            if claims.jobs and not self._looking.cancel_called:
                 self._mark_started(claims.jobs)
             for claim in claims.jobs:
                 slots.remove(claim.worker_id)
@@ -147,8 +158,4 @@ class Claimer:
         """One message for all of them, ahead of anything that they will say themselves."""
         leases = [LeaseRef(claim.job_id, claim.token) for claim in jobs]
         unified = self._settings.unified
-        self._verbs.start(leases, self._settings.machine_id if unified else "", self._refused)
-
-    def _orphaned(self, claims: Claims) -> None:
-        for claim in claims.jobs:
-            self._give_back(claim)
+        self._verbs.start(leases, self._settings.machine_id if unified else "", lambda refused: self._doubt())

@@ -7,15 +7,17 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
-from emp_trio.errors import EmpTrioError, ServiceError, failure_of
+from emp_trio.errors import EmpTrioError, leading_error
 from emp_trio.failures import Failure
 from emp_trio.mapping import ServicePlan
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector, Health, open_connector
 from emp_trio.toolbox import Toolbox
+from emp_trio.worker.outcome import described
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
 
@@ -35,6 +37,12 @@ class Supervisor:
         settings: pauses and limits of health checks.
         redactor: takes secrets out of what is logged.
         changed: called when the service becomes usable or stops being so.
+
+    Attributes:
+        connector: the open connector, or None.
+        health: what is known of the service.
+        models: what it offers.
+        looked_at: set once there is a first verdict on its health.
     """
 
     def __init__(
@@ -46,26 +54,21 @@ class Supervisor:
         changed: Callable[[], None],
     ) -> None:
         self.plan = plan
+        self.connector: Connector | None = None
         self.health = Health(healthy=False, detail="starting")
         self.models: list[str] = []
+        self.looked_at = trio.Event()
         self._toolbox = toolbox
         self._settings = settings
         self._redactor = redactor
         self._changed = changed
-        self._open: Connector | None = None
         self._look = Signal()
         self._tries = 0
 
     @property
     def usable(self) -> bool:
         """Whether jobs may be claimed for this service now."""
-        return self._open is not None and self.health.healthy
-
-    def connector(self) -> Connector:
-        """The open connector. Raises ServiceError while there is none."""
-        if self._open is None:
-            raise ServiceError(f"the service {self.plan.worker_service} is not available: {self.health.detail}")
-        return self._open
+        return self.connector is not None and self.health.healthy
 
     def failed(self, failure: Failure) -> None:
         """Learn of a job's failure: one that tells of the service itself leads to a health check now."""
@@ -77,7 +80,7 @@ class Supervisor:
         name = self.plan.connector_name
         if self.usable:
             return {"connector_id": name, "status": "active"}
-        word = "inactive" if self._open is not None else "error"
+        word = "inactive" if self.connector is not None else "error"
         return {"connector_id": name, "status": word, "error_message": self.health.detail}
 
     async def run(self) -> None:
@@ -85,56 +88,60 @@ class Supervisor:
         while True:
             try:
                 async with open_connector(self.plan.connector, self.plan.settings, self._toolbox) as connector:
-                    self._open = connector
+                    self.connector = connector
                     await self._watch(connector)
-            except Exception as error:
-                message = self._redactor.text(failure_of(error).message)
-                log.error("connector.crashed", service=self.plan.worker_service, error=message, exc_info=error)
-                self._is(Health(healthy=False, detail=message))
+            except BaseException as error:  # noqa: BLE001 - whatever a connector raises: it is opened anew
+                await trio.lowlevel.checkpoint_if_cancelled()  # but for our own cancellation, which goes on
+                self.connector = None
+                self._is(Health(healthy=False, detail=self._told(error, "connector.crashed")))
             finally:
-                self._open = None
+                self.connector = None
             self._tries += 1
             pause = min(self._settings.health_every, self._settings.health_retry * 2 ** min(self._tries - 1, 10))
             await trio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _watch(self, connector: Connector) -> None:
-        pause = _FIRST_RETRY
         while True:
             health = await self._check(connector)
             if health.healthy and not self.health.healthy:
                 self._tries = 0
                 self.models = await self._models(connector)
             self._is(health)
-            # A service that is just starting is asked again soon, one that stays away less and less often.
-            pause = min(self._settings.health_retry, 2 * pause)
-            if health.healthy:
-                pause = _FIRST_RETRY
-            wait = self._settings.health_every if health.healthy else pause
-            await self._look.wait(wait * random.uniform(0.8, 1.2))
+            pause = self._settings.health_every if health.healthy else self._settings.health_retry
+            await self._look.wait(pause * random.uniform(0.8, 1.2))
 
     async def _check(self, connector: Connector) -> Health:
+        """What the connector says of its service. An error in there is no reason to close it under its jobs."""
         if not connector.abilities.health_check:
             return Health(healthy=True)
         limit = self._settings.health_timeout
         with trio.move_on_after(limit):
             try:
-                return await connector.health()
+                return msgspec.convert(await connector.health(), Health)
             except EmpTrioError as error:
                 return Health(healthy=False, detail=self._redactor.text(error.message))
+            except Exception as error:  # noqa: BLE001 - a connector's health check may raise anything
+                return Health(healthy=False, detail=self._told(error, "connector.health"))
         return Health(healthy=False, detail=f"no answer to the health check within {limit:g} s")
 
     async def _models(self, connector: Connector) -> list[str]:
         with trio.move_on_after(self._settings.health_timeout):
             try:
-                return await connector.models()
-            except EmpTrioError as error:
-                log.warning(
-                    "connector.models", service=self.plan.worker_service, error=self._redactor.text(error.message)
-                )
+                return msgspec.convert(await connector.models(), list[str])
+            except Exception as error:  # noqa: BLE001 - nor may the list of its models do more harm than being empty
+                self._told(error, "connector.models")
         return []
+
+    def _told(self, error: BaseException, event: str) -> str:
+        """Log an error, with its traceback unless it is one of ours; its text."""
+        text = described(error, self._redactor).message
+        ours = isinstance(leading_error(error), EmpTrioError)
+        log.error(event, service=self.plan.worker_service, error=text, exc_info=None if ours else error)
+        return text
 
     def _is(self, health: Health) -> None:
         before, self.health = self.health, health
+        self.looked_at.set()
         if before == health:
             return
         if health.healthy:

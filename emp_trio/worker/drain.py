@@ -27,10 +27,13 @@ class Drain:
             self.now.set()
 
     async def watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Turn signals into :meth:`stop` until cancelled."""
+        """Turn signals into :meth:`stop`, until cancelled; a third one does what it does to any other program, so that
+        a connector which never ends can't keep the process alive."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             task_status.started()
             async for number in signals:
                 name = signal.Signals(number).name
                 log.info("signal", signal=name, meaning="stop now" if self.begun.is_set() else "drain")
                 self.stop(name)
+                if self.now.is_set():
+                    return

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.verbs import LeaseRef, Verbs
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
 
 log = structlog.get_logger("emp_trio.leases")
+
+_STUCK: Final = "its connector goes on although it was told to stop; its lease is left to run out"
 
 
 class Leases:
@@ -22,6 +26,8 @@ class Leases:
         self._settings = settings
         self._attempts: dict[str, Attempt] = {}
         self._talk = Signal()
+        self._doubt = Signal()
+        self._problem = ""
         self._idle = trio.Event()
         self._idle.set()
 
@@ -32,12 +38,16 @@ class Leases:
         """Hold the lease of an attempt from now on."""
         if not self._attempts:
             self._idle = trio.Event()
+        before = self._attempts.get(attempt.lease.job_id)
+        if before is not None:  # the job was cancelled, put back and claimed anew before we heard of it
+            before.end("lease_lost")
         self._attempts[attempt.lease.job_id] = attempt
 
-    def drop(self, attempt: Attempt) -> None:
-        """The attempt is settled, or its lease is gone."""
-        if self._attempts.get(attempt.lease.job_id) is attempt:
-            del self._attempts[attempt.lease.job_id]
+    def drop(self, lease: LeaseRef) -> None:
+        """The attempt of this lease is settled, or its lease is gone."""
+        found = self._attempts.get(lease.job_id)
+        if found is not None and found.lease == lease:
+            del self._attempts[lease.job_id]
             if not self._attempts:
                 self._idle.set()
 
@@ -48,16 +58,14 @@ class Leases:
             log.info("job.cancelled", job=job_id, slot=attempt.worker_id)
             attempt.end("cancelled")
 
-    def lose(self, job_ids: list[str]) -> None:
-        """Jobs whose lease was gone before they were started."""
-        for job_id in job_ids:
-            if job_id in self._attempts:
-                self._attempts[job_id].end("lease_lost")
+    def doubt(self) -> None:
+        """Somebody's lease may be gone: find out now which, and why."""
+        self._doubt.set()
 
-    def end_all(self, why: str) -> None:
-        """Hand back what still runs: ``drain`` after a signal, ``shutdown`` when the machine itself ends."""
+    def end_all(self) -> None:
+        """Hand back what still runs."""
         for attempt in list(self._attempts.values()):
-            attempt.end("drain" if why == "drain" else "shutdown")
+            attempt.end("drain")
 
     async def wait_idle(self) -> None:
         """Wait until no attempt is left."""
@@ -76,13 +84,17 @@ class Leases:
         """
         pause = self._settings.renew_every
         while True:
-            await trio.sleep(pause)
+            await self._doubt.wait(pause)
             pause = self._settings.renew_every
-            if not await self.renew_once():
+            if not await self._renew():
                 pause = min(pause, 0.25)
 
-    async def renew_once(self) -> bool:
+    async def _renew(self) -> bool:
         """Renew all leases now. Returns whether Redis answered."""
+        for attempt in [a for a in self._attempts.values() if a.stuck]:
+            log.error("job.stuck", job=attempt.lease.job_id, slot=attempt.worker_id, hint=_STUCK)
+            attempt.end("lease_lost")
+            self.drop(attempt.lease)
         attempts = list(self._attempts.values())
         if not attempts:
             return True
@@ -90,13 +102,16 @@ class Leases:
         try:
             gone = await self._verbs.renew([a.lease for a in attempts], lease=self._settings.lease)
         except EmpTrioError as error:
-            log.warning("leases.not_renewed", jobs=len(attempts), error=error.message)
+            if error.message != self._problem:
+                log.warning("leases.not_renewed", jobs=len(attempts), error=error.message)
+            self._problem = error.message
             return False
+        self._problem = ""
         for attempt in attempts:
             why = gone.get(attempt.lease.job_id)
             if why is None:
                 attempt.renewed(sent + self._settings.lease)
-            elif self._attempts.get(attempt.lease.job_id) is attempt:
+            elif attempt.ending is None and self._attempts.get(attempt.lease.job_id) is attempt:
                 log.warning("lease.gone", job=attempt.lease.job_id, slot=attempt.worker_id, why=why)
                 attempt.end("cancelled" if why == "cancelled" else "lease_lost")
         return True
@@ -108,10 +123,8 @@ class Leases:
             reports = [r for a in self._attempts.values() if (r := a.take_progress()) is not None]
             if reports:
                 try:
-                    for job_id in await self._verbs.progress(reports):
-                        if job_id in self._attempts:
-                            await self.renew_once()  # finds out whether it was cancelled or lost
-                            break
+                    if any(job_id in self._attempts for job_id in await self._verbs.progress(reports)):
+                        self.doubt()
                 except EmpTrioError as error:  # progress may be lost; the outcome may not
                     log.debug("progress.lost", reports=len(reports), error=error.message)
             await trio.sleep(self._settings.progress_every)

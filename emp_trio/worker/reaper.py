@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -30,6 +31,11 @@ class Reaper:
         self._settings = settings
         self._requeued = requeued
         self._look = Signal()
+        self._not_before = -math.inf
+
+    def hold_off(self) -> None:
+        """Redis was away: whoever held a lease has ``renew_every`` seconds to renew it or to store an outcome."""
+        self._not_before = trio.current_time() + self._settings.renew_every
 
     def look_sooner(self) -> None:
         """Something new may be due soon."""
@@ -38,6 +44,9 @@ class Reaper:
     async def run(self) -> None:
         """Reap until cancelled."""
         while True:
+            if trio.current_time() < self._not_before:
+                await trio.sleep_until(self._not_before)
+                continue
             wait = self._settings.reap_every
             try:
                 reaped = await self._verbs.reap(max_crashes=self._settings.max_crashes)

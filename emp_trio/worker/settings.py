@@ -22,6 +22,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         unified: whether an aggregator reports this machine's status (``UNIFIED_MACHINE_STATUS``).
         job_timeout: time one attempt may take.
         stages: limits of the upload, cdn and settle stages.
+        cleanup: time a connector has for its cleanup after a cancel; its lease is not renewed any longer than that.
         lease: life of a lease; renewed every ``renew_every``; the local work stops ``lease_margin`` before its end.
         beat_every: how often the slots' registration and heartbeat are written.
         poll_every: how often to look for jobs although nothing announced one.
@@ -38,6 +39,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     unified: bool = False
     job_timeout: float = 1800.0
     stages: StageLimits = StageLimits()
+    cleanup: float = 10.0
     lease: float = 15.0
     renew_every: float = 5.0
     lease_margin: float = 2.0

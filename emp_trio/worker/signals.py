@@ -1,6 +1,8 @@
-"""Something to look at again: a flag that wakes one waiter, and loses nothing while nobody waits."""
+"""Waiting: a flag that wakes one waiter and loses nothing while nobody waits, and the first of several events."""
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -25,3 +27,15 @@ class Signal:
         if was_set:
             self._event = trio.Event()
         return was_set
+
+
+async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Wait until one of them returns; the others are cancelled."""
+    async with trio.open_nursery() as nursery:
+
+        async def one(wait: Callable[[], Awaitable[object]]) -> None:
+            await wait()
+            nursery.cancel_scope.cancel(reason="another one was first")
+
+        for wait in waits:
+            nursery.start_soon(one, wait)

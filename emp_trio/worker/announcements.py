@@ -1,0 +1,187 @@
+"""What a machine says of its slots: (channel, message) pairs of the fleet. Pure.
+
+Shapes: queue protocol 2 (worker_status), 2.7 (registration), 2.8 (aggregator), 2.9 (machine status).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from emp_trio import __version__
+from emp_trio.queue.messages import iso
+
+_encode: Final = msgspec.json.Encoder().encode
+
+Messages = list[tuple[str, bytes]]
+
+
+class SlotState(msgspec.Struct, kw_only=True):
+    """One slot, what it does and what it has done."""
+
+    worker_id: str
+    worker_type: str
+    completed: int = 0
+    failed: int = 0
+    current_job_id: str | None = None
+    current_service: str | None = None
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """A worker service of a worker type, its connector, and whether it can be used now."""
+
+    service: str
+    connector: str
+    usable: bool
+
+
+def arriving(
+    worker: str, machine: str, capabilities: Mapping[str, Any], *, connected_at: str, now: float, unified: bool
+) -> Messages:
+    """A slot joins the fleet.
+
+    Args:
+        capabilities: of its worker type; the id in them is not looked at.
+        connected_at: ISO time.
+        now: seconds since the epoch.
+        unified: an aggregator reports the machine, so it alone is told.
+    """
+    ms = int(now * 1000)
+    told = _to_aggregator(worker, machine, "idle", ms, version=__version__, capabilities=capabilities["services"])
+    if unified:
+        return [told]
+    hardware = capabilities["hardware"]
+    data = {
+        "id": worker,
+        "status": "idle",
+        "capabilities": {
+            "gpu_count": 1,
+            "gpu_memory_gb": hardware["gpu_memory_gb"],
+            "gpu_model": hardware["gpu_model"],
+            "cpu_cores": 1,
+            "ram_gb": hardware["ram_gb"],
+            "services": capabilities["services"],
+            "models": list(capabilities["models"]),
+            "customer_access": capabilities["customer_access"]["isolation"],
+            "max_concurrent_jobs": 1,
+        },
+        "connected_at": connected_at,
+        "jobs_completed": 0,
+        "jobs_failed": 0,
+    }
+    both = {"worker_id": worker, "machine_id": machine}
+    public = ("services", "hardware", "performance", "customer_access", "models")
+    status = both | {
+        "status": "idle",
+        "capabilities": {name: capabilities[name] for name in public},
+        "timestamp": iso(now),
+        "last_heartbeat": ms,
+        "connected_at": connected_at,
+    }
+    connected = both | {"type": "worker_connected", "worker_data": data, "timestamp": ms}
+    return [("worker:events", _encode(connected)), (f"worker_status:{worker}", _encode(status)), told]
+
+
+def freed(worker: str, machine: str, *, now: float) -> Messages:
+    """A slot is idle although nothing was settled: its job was cancelled, or belongs to another slot now."""
+    ms = int(now * 1000)
+    status = {"worker_id": worker, "old_status": "busy", "new_status": "idle", "current_job_id": "", "timestamp": ms}
+    return [("worker_status", _encode(status)), _to_aggregator(worker, machine, "idle", ms)]
+
+
+def service_changed(worker: str, machine: str, offer: Offer, *, now: float) -> tuple[str, bytes]:
+    """A service of a slot became usable or stopped being so, for the aggregator."""
+    status, health = ("active", "healthy") if offer.usable else ("error", "unhealthy")
+    data = {"service_type": offer.service, "status": status, "health": health}
+    return _event(worker, machine, "connector_status_changed", int(now * 1000), data)
+
+
+def leaving(worker: str, machine: str, reason: str, *, now: float, unified: bool) -> Messages:
+    """A slot goes (queue protocol 4.9)."""
+    ms = int(now * 1000)
+    both = {"worker_id": worker, "machine_id": machine, "timestamp": ms}
+    messages = [
+        ("machine:startup:events", _encode(both | {"event_type": "shutdown", "reason": reason})),
+        _to_aggregator(worker, machine, "offline", ms, is_connected=False),
+    ]
+    if unified:
+        return messages
+    offline = both | {"status": "offline", "timestamp": iso(now), "last_heartbeat": ms}
+    disconnected = both | {"type": "worker_disconnected"}
+    return [*messages, ("worker:events", _encode(disconnected)), (f"worker_status:{worker}", _encode(offline))]
+
+
+def machine_status(
+    machine: str,
+    slots: Iterable[SlotState],
+    offers: Mapping[str, Sequence[Offer]],
+    *,
+    update: Literal["initial", "periodic", "shutdown"],
+    gpus: int,
+    uptime: float,
+    now: float,
+) -> tuple[str, bytes]:
+    """The status that an aggregator would send: the way workers appear in the monitor.
+
+    Args:
+        offers: worker type -> its services.
+        uptime: seconds.
+    """
+    ms, here = int(now * 1000), update != "shutdown"
+    workers: dict[str, Any] = {}
+    services: dict[str, Any] = {}
+    states: dict[str, Any] = {}
+    for slot in slots:
+        offered = offers[slot.worker_type]
+        workers[slot.worker_id] = {
+            "worker_id": slot.worker_id,
+            "pm2_name": slot.worker_id,
+            "gpu_id": 0,
+            "worker_type": slot.worker_type,
+            "resource_binding": "shared",
+            "services": [offer.service for offer in offered],
+            "connectors": sorted({offer.connector for offer in offered}),
+        }
+        states[slot.worker_id] = {
+            "is_connected": here,
+            "status": "offline" if not here else "busy" if slot.current_job_id is not None else "idle",
+            "current_job_id": slot.current_job_id,
+            "last_activity": ms,
+            "version": __version__,
+        }
+        for offer in offered:
+            services[f"{slot.worker_id}.{offer.service}"] = {
+                "worker_id": slot.worker_id,
+                "service_type": offer.service,
+                "pm2_name": slot.worker_id,
+                "status": "active" if slot.current_service == offer.service else "inactive",
+                "health": "healthy" if offer.usable else "unhealthy",
+                "pm2_status": "online" if here else "stopped",
+            }
+    message = {
+        "machine_id": machine,
+        "timestamp": ms,
+        "update_type": update,
+        "structure": {"gpu_count": gpus, "capabilities": sorted(offers), "workers": workers, "services": services},
+        "status": {
+            "machine": {"phase": "ready" if here else "shutdown", "uptime_ms": int(uptime * 1000)},
+            "workers": states,
+            "services": services,
+        },
+        "health_url": "",
+    }
+    return f"machine:status:{machine}", _encode(message)
+
+
+def _to_aggregator(
+    worker: str, machine: str, status: str, ms: int, *, is_connected: bool = True, **more: Any
+) -> tuple[str, bytes]:
+    data = {"status": status, "is_connected": is_connected, "current_job_id": None, "last_activity": ms, **more}
+    return _event(worker, machine, "worker_status_changed", ms, data)
+
+
+def _event(worker: str, machine: str, kind: str, ms: int, data: Mapping[str, Any]) -> tuple[str, bytes]:
+    body = {"worker_id": worker, "event_type": kind, "timestamp": ms, "data": data}
+    return f"machine:{machine}:worker:{worker}", _encode(body)

@@ -1,0 +1,86 @@
+"""What becomes of an attempt: a connector's result, or whatever it raised, as the settlement that is stored. Pure."""
+
+from __future__ import annotations
+
+import math
+import traceback
+from typing import Final
+
+import msgspec
+
+from emp_trio.errors import InvalidJob, ServiceError, failure_of, leading_error
+from emp_trio.failures import Failure
+from emp_trio.jobs import Job, JobResult
+from emp_trio.queue import messages
+from emp_trio.queue.messages import Identity, Settlement
+from emp_trio.secrets import Redactor
+
+_LONGEST_TEXT: Final = 64 * 2**10  # characters of an error that are looked at at all; what is stored is shorter
+_LONGEST_WAIT: Final = 24 * 3600.0  # seconds; who asks for more gets another try after a day
+
+
+def succeeded(job: Job, result: object, who: Identity, *, redactor: Redactor, took: float, now: float) -> Settlement:
+    """The settlement of an attempt whose connector returned.
+
+    Args:
+        result: what it returned.
+        redactor: takes the machine's secrets out of what is published.
+        took: seconds the attempt ran.
+        now: seconds since the epoch.
+
+    Raises:
+        ServiceError: the result is no JobResult, does not say success, or can't be stored.
+    """
+    if not isinstance(result, JobResult):
+        raise ServiceError(
+            f"the connector returned {type(result).__name__} instead of a JobResult",
+            type="system_error",
+            reason="internal_error",
+            retry=False,
+        )
+    if not result.success:
+        raise ServiceError(result.error or "the connector reported a failure without saying why")
+    result = msgspec.structs.replace(result, processing_time_ms=round(took * 1000))
+    return messages.completed(job, result, who, now=now, redactor=redactor)
+
+
+def failed(
+    job: Job, error: BaseException, who: Identity, *, redactor: Redactor, now: float, random: float
+) -> Settlement:
+    """The settlement of an attempt that ended in an error: a retry, or the end.
+
+    Args:
+        random: a number from 0 to 1, for the retry's delay.
+    """
+    failure = described(error, redactor)
+    if job.deadline is not None and now >= job.deadline:
+        failure = msgspec.structs.replace(failure, retry=False)
+    return messages.failed(job, failure, who, now=now, random=random)
+
+
+def unreadable(
+    job_id: str, attempt: int, fields: dict[str, bytes], error: InvalidJob, who: Identity, *, now: float
+) -> Settlement:
+    """The settlement of a job that can't even be read: it fails for good, with what of it can be read."""
+    readable = {k: v for k, v in fields.items() if k in ("retry_count", "max_retries", "workflow_id")}
+    try:
+        job = messages.read_job(job_id, attempt, {**readable, "service_required": b"unknown"})
+    except InvalidJob:
+        job = messages.read_job(job_id, attempt, {"service_required": b"unknown"})
+    return messages.failed(job, error.failure, who, now=now, random=0.0)
+
+
+def described(error: BaseException, redactor: Redactor) -> Failure:
+    """The failure that stands for anything that was raised, fit to be stored: its fields are what they should be, its
+    text holds no secret, its wait is a number of seconds that can be waited."""
+    error = leading_error(error)
+    try:
+        failure = msgspec.convert(msgspec.structs.asdict(failure_of(error)), Failure)
+    except Exception:  # noqa: BLE001 - an error of a connector may fail even at being shown
+        text = traceback.format_exception_only(error)[-1].strip()  # which never fails
+        failure = Failure(type="system_error", reason="internal_error", message=text, retry=True)
+    wait = failure.retry_after
+    if wait is not None:
+        wait = min(wait, _LONGEST_WAIT) if 0 < wait < math.inf else None
+    message = redactor.text(failure.message[:_LONGEST_TEXT])
+    return msgspec.structs.replace(failure, message=message, retry_after=wait)

@@ -1,0 +1,198 @@
+"""The machine's slots: each takes a claimed job, runs it in a task of its own, and settles what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import structlog
+import trio
+
+from emp_trio.errors import EmpTrioError, InvalidJob
+from emp_trio.jobs import Job
+from emp_trio.mapping import WorkerPlan
+from emp_trio.queue import messages
+from emp_trio.queue.messages import Identity, Settlement
+from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
+from emp_trio.secrets import Redactor
+from emp_trio.worker import outcome
+from emp_trio.worker.announcements import SlotState
+from emp_trio.worker.attempt import Attempt
+from emp_trio.worker.claimer import Claimer
+from emp_trio.worker.connectors import Supervisor
+from emp_trio.worker.leases import Leases
+from emp_trio.worker.registration import Registration
+from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.slot import run_attempt
+
+log = structlog.get_logger("emp_trio.slot")
+
+
+class Slots:
+    """Where jobs run.
+
+    Args:
+        states: every slot by worker id.
+        workers: the worker types, for their routes.
+        supervisors: connectors by worker service.
+        registration: told of slots that became free without a settlement.
+        requeued: called when a job went back to the queue.
+        redactor: the machine's; it learns the credentials of a job's ``ctx`` for as long as the job runs.
+    """
+
+    def __init__(
+        self,
+        states: Mapping[str, SlotState],
+        workers: Sequence[WorkerPlan],
+        supervisors: Mapping[str, Supervisor],
+        verbs: Verbs,
+        leases: Leases,
+        registration: Registration,
+        settings: WorkerSettings,
+        redactor: Redactor,
+        requeued: Callable[[], None],
+    ) -> None:
+        self._states = states
+        self._routes = {worker.name: worker.routes for worker in workers}
+        self._supervisors = supervisors
+        self._verbs = verbs
+        self._leases = leases
+        self._registration = registration
+        self._settings = settings
+        self._redactor = redactor
+        self._requeued = requeued
+        self._settling: set[trio.CancelScope] = set()
+        self._closing = False
+
+    def close(self) -> None:
+        """Hand back at once what is claimed from now on."""
+        self._closing = True
+
+    def hurry(self) -> None:
+        """The machine is about to end: outcomes get no more than their own stage's time to be stored."""
+        self.close()
+        for scope in self._settling:
+            scope.deadline = min(scope.deadline, trio.current_time() + self._settings.stages.settle)
+
+    async def run(self, claimer: Claimer, claim: Claim, expires: float) -> None:
+        """Run a claimed job and settle it; the slot is free again at the end.
+
+        Args:
+            expires: Trio time at which the lease ends unless it is renewed.
+
+        A cancelled job is handed back.
+        """
+        slot, lease = self._states[claim.worker_id], LeaseRef(claim.job_id, claim.token)
+        structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
+        slot.current_job_id = claim.job_id
+        settlement: Settlement | None = messages.released()
+        try:
+            if not self._closing:
+                settlement = await self._attempted(claimer, claim, lease, expires)
+        finally:
+            if settlement is not None and await self._settle(lease, settlement):
+                slot.completed += settlement.kind == "completed"
+                slot.failed += settlement.kind == "failed"
+            else:
+                await self._registration.freed(slot)
+            self._leases.drop(lease)
+            slot.current_job_id = slot.current_service = None
+            claimer.put_back(claim.worker_id)
+
+    async def _attempted(self, claimer: Claimer, claim: Claim, lease: LeaseRef, expires: float) -> Settlement | None:
+        """What comes of one attempt; None where there is nothing to settle."""
+        who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
+        try:
+            job = messages.read_job(claim.job_id, claim.attempt, claim.fields)
+        except InvalidJob as error:
+            return outcome.unreadable(claim.job_id, claim.attempt, claim.fields, error, who, now=time.time())
+        service = self._routes[claimer.name].get(job.type)
+        if service is None or (job.deadline is not None and time.time() >= job.deadline):
+            why = _unserved(job, claimer.name) if service is None else _too_late()
+            return outcome.failed(job, why, who, redactor=self._redactor, now=time.time(), random=0.0)
+        supervisor = self._supervisors[service.worker_service]
+        if supervisor.connector is None:  # it closed while the claim was under way
+            return messages.released(delay=self._settings.health_retry)
+        self._states[claim.worker_id].current_service = service.worker_service
+        attempt = self._attempt(job, lease, claim.worker_id, expires)
+        self._leases.add(attempt)
+        secrets = () if job.ctx.account_key is None else (job.ctx.account_key,)
+        self._redactor.add(*secrets)
+        try:
+            settlement = await run_attempt(attempt, supervisor.connector, who, self._redactor)
+        finally:
+            self._redactor.forget(*secrets)
+        if settlement is None:
+            log.info("job.stopped", why=attempt.ending)
+        elif settlement.failure is not None:
+            supervisor.failed(settlement.failure)
+        return settlement
+
+    def _attempt(self, job: Job, lease: LeaseRef, worker_id: str, expires: float) -> Attempt:
+        seconds = self._settings.job_timeout
+        if job.deadline is not None:
+            seconds = min(seconds, job.deadline - time.time())
+        return Attempt(
+            job,
+            lease,
+            worker_id,
+            expires=expires,
+            margin=self._settings.lease_margin,
+            deadline=trio.current_time() + seconds,
+            limits=self._settings.stages,
+            cleanup=self._settings.cleanup,
+            changed=self._leases.has_progress,
+            store=lambda ref, checkpoint: self._verbs.surely(lambda: self._verbs.remember(ref, checkpoint)),
+            redactor=self._redactor,
+        )
+
+    async def _settle(self, lease: LeaseRef, settlement: Settlement) -> bool:
+        """Store an outcome, also while the machine is being cancelled; Redis may be away for a while.
+
+        Returns:
+            whether it is stored.
+        """
+        patient = settlement.kind != "release" and not self._closing
+        limit = self._settings.stages.settle + (self._settings.settle_patience if patient else 0.0)
+        held = False
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope:
+            self._settling.add(scope)
+            try:
+                held = await self._verbs.surely(
+                    lambda: self._verbs.settle(
+                        lease, self._settings.machine_id, settlement, unified=self._settings.unified
+                    )
+                )
+                _log_outcome(settlement, held)
+            except EmpTrioError as error:
+                log.error("job.not_settled", error=error.message, kind=settlement.kind, hint=_NOT_SETTLED)
+            finally:
+                self._settling.discard(scope)
+        if scope.cancelled_caught:
+            log.error("job.not_settled", error="Redis is away", kind=settlement.kind, hint=_NOT_SETTLED)
+        if settlement.kind in ("retry", "release"):
+            self._requeued()
+        return held
+
+
+_NOT_SETTLED = "its lease runs out and it is tried again"
+
+
+def _unserved(job: Job, worker_type: str) -> EmpTrioError:
+    text = f"the worker type {worker_type!r} has no connector for the job type {job.type!r}"
+    return InvalidJob(text, reason="unsupported_operation")
+
+
+def _too_late() -> EmpTrioError:
+    return EmpTrioError("the job's deadline passed before it could begin", type="timeout", reason="queue_timeout")
+
+
+def _log_outcome(settlement: Settlement, held: bool) -> None:
+    failure = settlement.failure
+    if not held:
+        log.warning("job.lost", kind=settlement.kind, why="the lease was gone when the attempt ended")
+    elif failure is None:
+        log.info("job.completed" if settlement.kind == "completed" else "job.released")
+    else:
+        event = "job.failed" if settlement.kind == "failed" else "job.retry"
+        log.warning(event, type=failure.type, reason=failure.reason, error=failure.message, delay=settlement.delay)
