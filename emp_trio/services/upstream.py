@@ -84,6 +84,7 @@ async def _stop(cancel: Callable[[str], Awaitable[object]], work: str, grace: fl
 
 async def _uninterrupted(call: Callable[[], Awaitable[None]], *, grace: float) -> None:
     """Run ``call`` to its end; a cancel from outside limits its time to ``grace`` and is raised after it."""
+    await trio.lowlevel.checkpoint_if_cancelled()  # work that nobody wants any more is not started
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
         with trio.CancelScope(shield=True) as scope:

@@ -103,6 +103,14 @@ async def test_a_cancel_stops_the_work_upstream_only_where_nobody_will_adopt_it(
     assert service.cancelled == cancelled
 
 
+async def test_work_is_not_started_after_a_cancel(autojump_clock: MockClock) -> None:
+    service = Service()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await service.run(FakeReporter())
+    assert service.started == []
+
+
 async def test_a_start_that_hangs_is_given_up_after_the_grace(autojump_clock: MockClock) -> None:
     service, reporter = Service(start=3600), FakeReporter()
     async with running(service, reporter) as nursery:
