@@ -172,7 +172,10 @@ class Http:
             call = make_call(method, path, base_url=settings.base_url, auth=auth, accept=accept, options=options)
         except ValueError as error:
             raise ServiceError(
-                f"the URL of a call can't be read: {shown_url(path)}", type="validation_error", reason="invalid_format"
+                f"the URL of a call can't be read: {shown_url(path)}",
+                type="validation_error",
+                reason="invalid_format",
+                retry=False,
             ) from error
         return Operation(
             call,

@@ -75,7 +75,6 @@ class Link:
         self._connection: WebSocketConnection | None = None
         self._failure: ServiceError | None = None
         self._stalled = False
-        self._moved_at = trio.current_time()
         self._running = trio.CancelScope(shield=True)
         self.opened = trio.Event()
         self.ended = trio.Event()
@@ -146,7 +145,6 @@ class Link:
                     self._stalled = True
                     await self._to_inbox.send(message)
                     self._stalled = False
-                self._moved_at = trio.current_time()
         except ConnectionClosed as closed:
             self._end(_closing(closed, self._settings.max_message_bytes))
         finally:
@@ -178,7 +176,7 @@ class Link:
             nursery.start_soon(_ping, connection, answered)
             while not answered.is_set():
                 now = trio.current_time()
-                sign = now if self._stalled else max(pinged_at, self._wire.received_at, self._moved_at)
+                sign = now if self._stalled else max(pinged_at, self._wire.received_at)
                 if now >= sign + self._settings.ping_timeout:
                     silence = f"the peer did not answer a ping for {self._settings.ping_timeout:.3g} s"
                     self._end(ServiceError(silence, type="network_error", reason="network_timeout"))

@@ -75,6 +75,10 @@ def test_an_end_inside_an_event_is_an_error(data: bytes) -> None:
     assert (caught.value.reason, caught.value.retry) == ("connection_failed", True)
 
 
+def test_an_empty_piece_between_cr_and_lf_changes_nothing() -> None:
+    assert decode(b"data: a\r\ndata: b\r\n\r\n", [8, 8, 8]) == [e("a\nb")]
+
+
 LINES = st.lists(
     st.one_of(
         st.sampled_from([b"", b":", b"data", b"data: ", b"event: x", b"id: 1", b"id", b"\xef\xbb\xbfdata: y", b"\xc3"]),

@@ -88,6 +88,15 @@ async def test_a_base_url_that_is_none_is_refused_at_the_start(base_url: str) ->
             pass
 
 
+@pytest.mark.parametrize("path", ["http://h:port/x?k=hidden", "http://[h/x?k=hidden", "http:///x?k=hidden"])
+async def test_a_url_that_cannot_be_read_is_an_error_of_the_call(path: str) -> None:
+    async with open_http("http://127.0.0.1:1") as probe:
+        with pytest.raises(ServiceError, match="the URL of a call can't be read") as caught:
+            await probe.request("GET", path)
+        assert (caught.value.type, caught.value.retry) == ("validation_error", False)
+        assert "hidden" not in str(caught.value)
+
+
 async def test_one_connection_serves_call_after_call_and_keeps_no_cookies() -> None:
     async with open_rogue(reply(200, json=1, headers={"set-cookie": "job=1; Path=/"})) as rogue:
         async with open_http(rogue.url) as probe:

@@ -14,7 +14,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, Basic, Bearer
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import open_proxy
-from emp_trio.testing.rogue import Answer, cut, dribble, event_stream, hang, open_rogue, raw, reply, slow
+from emp_trio.testing.rogue import Answer, Exchange, cut, dribble, event_stream, hang, open_rogue, raw, reply, slow
 
 from .support import HttpProbe, open_http
 
@@ -218,6 +218,18 @@ async def test_an_oversized_answer_is_not_read(answer: Answer) -> None:
         assert kind(error) == ("response_error", "invalid_response_format", False)
         assert "larger than 5000 bytes" in str(error)
         assert len(rogue.requests) == 1
+
+
+async def test_an_endless_answer_is_left_when_it_is_too_large() -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 X\r\n\r\n")
+        while True:
+            await exchange.send(b"x" * 100_000)
+
+    async with open_rogue(endless) as rogue, open_http(rogue.url, max_response_bytes=1_000_000) as probe:
+        with trio.fail_after(5):
+            assert "larger than 1000000 bytes" in str(await failure(probe, expect="any"))
+            await rogue.emptied()
 
 
 async def test_a_call_may_have_its_own_size_limit() -> None:

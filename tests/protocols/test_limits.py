@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emp_trio.errors import ServiceError
@@ -129,27 +129,32 @@ async def test_a_pause_longer_than_a_service_is_waited_for_is_refused(autojump_c
             assert trio.current_time() >= 3600
 
 
+PAUSES = st.sampled_from([0.0, 0.0, 1.0, 20.0, 60.0]) | st.floats(0, 100)
+
+
 @given(
-    st.floats(0.1, 500),
-    st.lists(st.tuples(st.floats(0, 100), st.booleans()), min_size=1, max_size=60),
+    st.sampled_from([0.5, 1, 2, 3, 5]) | st.floats(0.1, 500),
+    st.lists(st.tuples(PAUSES, st.lists(st.integers(0, 9), max_size=4)), min_size=3, max_size=40),
 )
-def test_a_window_never_lets_too_many_start(per_minute: float, calls: list[tuple[float, bool]]) -> None:
-    """Whatever is booked and given back when: in any window of the length there are at most ``count`` starts."""
+@example(2, [*[(pause, []) for pause in (60, 20, 60, 1, 20, 0, 1, 1)], (0, [2, 1, 0, 1]), (20, [])])
+def test_a_window_never_lets_too_many_start(per_minute: float, calls: list[tuple[float, list[int]]]) -> None:
+    """Whatever is booked, and given back before its time: first come, first served, and never too many at once."""
     window = Window(per_minute)
     count = max(1, int(per_minute))
     length = 60 * count / per_minute
-    now, kept, last = 0.0, [], 0.0
-    for pause, used in calls:
+    now, starts = 0.0, list[float]()
+    for pause, given_back in calls:
         now += pause
         start = window.book(now)
-        assert start >= now
-        if used:
-            kept.append(start)
-            last = max(last, start)
-        else:
-            window.give_back(start)
-    kept.sort()
-    for first, beyond in zip(kept, kept[count:], strict=False):
+        assert start >= max([now, *starts])
+        starts.append(start)
+        for index in given_back:
+            waiting = [start for start in starts if start > now]
+            if waiting:
+                start = waiting[index % len(waiting)]
+                window.give_back(start)
+                starts.remove(start)
+    for first, beyond in zip(starts, starts[count:], strict=False):
         assert beyond - first >= length * (1 - 1e-9)
 
 

@@ -437,6 +437,25 @@ async def test_senders_to_a_peer_that_goes_away_are_all_released() -> None:
         assert failed == 5
 
 
+async def test_a_sender_outside_the_block_is_released_when_the_block_ends() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.mute()
+
+    released = trio.Event()
+
+    async def send(socket: Socket) -> None:
+        with pytest.raises(ServiceError, match=r"lost|closed"):
+            await socket.send(b"x" * 50_000_000)
+        released.set()
+
+    async with open_rogue(websocket(script)) as rogue, trio.open_nursery() as nursery:
+        async with open_socket(rogue.ws_url, close_timeout=0.1) as socket:
+            nursery.start_soon(send, socket)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        with trio.fail_after(5):
+            await released.wait()
+
+
 async def test_what_the_block_raises_passes_through_as_it_is() -> None:
     async with open_rogue(websocket(listen)) as rogue, open_websocket(rogue.ws_url) as probe:
         for error in (ValueError("mine"), ServiceError("mine"), ExceptionGroup("mine", [KeyError()])):
