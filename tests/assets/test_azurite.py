@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def test_it_ends_with_a_killed_owner() -> None:
         with socket.create_connection(("127.0.0.1", urlsplit(endpoint).port or 0)) as connection:
             owner.kill()
             connection.settimeout(10)
-            assert connection.recv(1) == b""  # the service's end is what closes this
+            with contextlib.suppress(ConnectionResetError):  # one way for a connection to end with its process
+                assert connection.recv(1) == b""
 
 
 def test_its_environment_configures_a_worker(azurite: Azurite) -> None:
