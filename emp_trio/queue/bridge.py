@@ -124,10 +124,11 @@ class _Link:
             await trio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _once(self, serve: Callable[[Any], Awaitable[None]]) -> None:
-        connection = _connection(self.settings)
+        connection, writer = _connection(self.settings), None
         try:
             async with asyncio.timeout(self.settings.connect_timeout):  # redis-py's own leaves out the login
                 await connection.connect()
+            writer = connection._writer
             self.problem = None
             await serve(connection)
         except redis.AuthenticationError as error:
@@ -139,6 +140,8 @@ class _Link:
             self.problem = NotSent(f"no connection to Redis: {text}")
         finally:
             await connection.disconnect(nowait=True)
+            if writer is not None and isinstance(connection, _Tls):
+                writer.transport.abort()  # a TLS goodbye would outlive the loop
 
 
 async def _run_while(connection: Any, *jobs: Awaitable[None]) -> None:
