@@ -24,12 +24,15 @@ class Wire(trio.abc.Stream):
         self.received_at = trio.current_time()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """As the stream does."""
         await self._stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
+        """As the stream does."""
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """As the stream does, taking note of what came when."""
         try:
             data = await self._stream.receive_some(max_bytes)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -43,10 +46,12 @@ class Wire(trio.abc.Stream):
         return data
 
     async def aclose(self) -> None:
+        """As the stream does."""
         self._over.set()
         await self._stream.aclose()
 
     async def cancel_at_end(self, scope: trio.CancelScope) -> None:
+        """Wait for the end of the stream, then cancel ``scope``."""
         await self._over.wait()
         scope.cancel()
 

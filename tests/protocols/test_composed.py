@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -27,7 +28,7 @@ from emp_trio.testing.reporter import FakeReporter
 from emp_trio.testing.rogue import event_stream, open_rogue, reply
 from emp_trio.testing.rogue_socket import Peer, websocket
 
-from .support import MemoryAssets, toolbox
+from .support import MemoryAssets, self_signed, toolbox
 
 
 class Everything(Http, WebSocket, Polling, Streaming, Limits, SavesAssets, Connector):
@@ -110,6 +111,22 @@ async def test_an_error_inside_a_job_leaves_the_connector_usable() -> None:
             with trio.fail_after(1):
                 async with connector.limit():  # the place of the failed job is free
                     pass
+
+
+async def test_a_connector_that_accepts_any_certificate_does_so_on_its_sockets_too(tmp_path: Path) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.send("hello")
+        await peer.listen()
+
+    context, _ = self_signed(tmp_path)
+    async with open_rogue(websocket(script), tls=context) as rogue:
+        settings = Everything.Settings(
+            api_key=Secret(""),
+            http=HttpSettings(base_url=rogue.url, verify_tls=False),
+            websocket=WebSocketSettings(url=rogue.ws_url),
+        )
+        async with open_connector(Everything, settings, toolbox()) as connector, connector.open_socket() as socket:
+            assert await socket.receive() == "hello"
 
 
 def test_no_flat_setting_of_one_mixin_is_that_of_another() -> None:
