@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Auth, NoAuth
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.streaming import Streaming
-from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
+from emp_trio.protocols.websocket import Socket, WebSocket, WebSocketSettings
 from emp_trio.services.connector import Connector, open_connector
 from emp_trio.toolbox import Toolbox
 
@@ -80,6 +82,21 @@ async def open_http(
         yield probe
 
 
+async def failure(probe: HttpProbe, method: str = "GET", **options: object) -> ServiceError:
+    """The error of a call, which names it without its query."""
+    with pytest.raises(ServiceError) as caught:
+        await probe.request(method, "/path?token=hidden", **options)  # type: ignore[arg-type]
+    assert f"{method} http" in str(caught.value)
+    assert "/path" in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    return caught.value
+
+
+def kind(error: ServiceError) -> tuple[str, str, bool]:
+    """Type, reason and whether another attempt makes sense."""
+    return error.type, error.reason, error.retry
+
+
 class SocketProbe(WebSocket, Connector):
     """A connector that only has sockets."""
 
@@ -99,6 +116,18 @@ async def open_websocket(url: str, *, auth: Auth | None = None, **settings: Any)
     async with open_connector(SocketProbe, SocketProbe.Settings(websocket=websocket), toolbox()) as probe:
         probe.credentials = auth or NoAuth()
         yield probe
+
+
+@asynccontextmanager
+async def open_socket(url: str, **settings: Any) -> AsyncIterator[Socket]:
+    """An open socket to ``url``."""
+    async with open_websocket(url, **settings) as probe, probe.open_socket() as socket:
+        yield socket
+
+
+async def drain(socket: Socket) -> list[str | bytes]:
+    """All messages up to the normal end."""
+    return [message async for message in socket.messages()]
 
 
 def self_signed(folder: Path) -> tuple[ssl.SSLContext, Path]:
