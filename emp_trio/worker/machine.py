@@ -230,20 +230,37 @@ async def run_machine(
         NotSent: Redis can't be reached.
     """
     machines: list[Machine] = []
+    running = trio.CancelScope()
 
     def tell(what: str) -> None:
         for machine in machines:
             machine.look_again() if what == "pending" else machine.connected()
 
     try:
-        async with (
-            open_asset_saver(storage) as assets,
-            open_bridge(redis, on_pending=lambda: tell("pending"), on_connect=lambda: tell("connected")) as bridge,
-        ):
-            await library.ensure(bridge)
-            toolbox = Toolbox(assets=assets, environment=environment)
-            machine = Machine(plan, settings, Verbs(bridge), toolbox, hardware, redactor)
-            machines.append(machine)
-            await machine.run(bridge, task_status=task_status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_pass_on, running)
+            with trio.CancelScope() as shelter:
+                async with (
+                    open_asset_saver(storage) as assets,
+                    open_bridge(
+                        redis, on_pending=lambda: tell("pending"), on_connect=lambda: tell("connected")
+                    ) as bridge,
+                ):
+                    shelter.shield = True  # the connection outlives the jobs that are handed back by it
+                    with running:
+                        await library.ensure(bridge)
+                        toolbox = Toolbox(assets=assets, environment=environment)
+                        machine = Machine(plan, settings, Verbs(bridge), toolbox, hardware, redactor)
+                        machines.append(machine)
+                        await machine.run(bridge, task_status=task_status)
+            nursery.cancel_scope.cancel(reason="the machine has stopped")
     except ExceptionGroup as group:
         raise leading_error(group) from group
+
+
+async def _pass_on(scope: trio.CancelScope) -> None:
+    """Cancel ``scope`` once this task is cancelled."""
+    try:
+        await trio.sleep_forever()
+    finally:
+        scope.cancel(reason="run_machine was cancelled")

@@ -87,7 +87,7 @@ class Registration:
         said = announcements.freed(slot.worker_id, self._settings.machine_id, now=time.time())
         with trio.move_on_after(self._settings.stages.settle, shield=True):
             try:
-                await self._write([slot], said, fresh=False)
+                await self._write([slot], said, fresh=True)  # also takes the job off the slot's list
             except EmpTrioError as error:  # the next beat writes it, though it does not publish it
                 log.debug("beat.failed", error=error.message)
 
