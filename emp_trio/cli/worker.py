@@ -12,12 +12,13 @@ from emp_trio.cli.output import OK
 from emp_trio.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from emp_trio.mapping import Plan
     from emp_trio.secrets import Secret
 
 _STATE = Path(".emp-trio")
+_FLEET_LEVELS = {"warn": "warning", "http": "debug", "verbose": "debug", "silly": "debug", "trace": "debug"}
 
 
 async def worker(
@@ -52,7 +53,7 @@ async def worker(
         embedded: Run a Valkey server of our own, for a one-machine installation, with its data in --state.
         state: Folder of the embedded server; its jobs are there again at the next start.
         log_level: Least level to log; else LOG_LEVEL, else info.
-        log_format: Log for people or as JSON lines; console on a terminal, json elsewhere, unless said.
+        log_format: Log for people or as JSON lines; else LOG_FORMAT, else console on a terminal and json elsewhere.
     """
     from emp_trio.cli.configuration import configure
     from emp_trio.ops.logs import configure_logs
@@ -71,10 +72,10 @@ async def worker(
     if found.plan is None or found.worker is None or found.storage is None:
         raise ConfigError("the worker can't start:", problems=found.errors)
     planned, settings, storage = found.plan, found.worker, found.storage
-    secrets = [*planned.secrets, *filter(None, [url, storage.azure_key])]
-    redactor = Redactor(secrets)
-    level = log_level or env.get("LOG_LEVEL", "").lower() or "info"
-    configure_logs(level=level, style=log_format, redactor=redactor, stream=sys.stderr)
+    redactor = Redactor([*planned.secrets, *_secrets_of(url), *filter(None, [storage.azure_key])])
+    said = env.get("LOG_LEVEL", "").strip().lower()
+    level = log_level or _FLEET_LEVELS.get(said, said) or "info"
+    configure_logs(level=level, style=log_format or _style(env), redactor=redactor, stream=sys.stderr)
     _log_configuration(found.problems, planned)
 
     async def run(at: Secret) -> None:
@@ -96,6 +97,24 @@ async def worker(
     else:
         await _run_embedded(state, run)
     return OK
+
+
+def _secrets_of(url: Secret | None) -> list[Secret]:
+    """The URL and the password in it, which may turn up alone."""
+    from urllib.parse import unquote, urlsplit
+
+    from emp_trio.secrets import Secret
+
+    try:
+        password = (urlsplit(url.reveal()).password or "") if url is not None else ""
+    except ValueError:  # no URL at all, as the bridge will say
+        password = ""
+    return [url, Secret(password), Secret(unquote(password))] if url is not None else []
+
+
+def _style(env: Mapping[str, str]) -> Literal["console", "json"] | None:
+    said = env.get("LOG_FORMAT", "").strip().lower()
+    return "json" if said == "json" else "console" if said == "console" else None
 
 
 def _settle_down() -> None:

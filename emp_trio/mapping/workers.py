@@ -20,6 +20,9 @@ from emp_trio.mapping.schema import ServiceMapping, WorkerType
 MOST_SLOTS: Final = 10_000
 """Workers of one type on one machine; more is a slip of the pen."""
 
+FORBIDDEN_IN_IDS: Final = ":./"
+"""Readers of the fleet split the ids of workers and machines at these (queue protocol 0.3)."""
+
 WORKERS: Final = "WORKERS"
 """Path of problems with a worker string."""
 
@@ -99,6 +102,10 @@ def single_worker(
         mapping: knows the types; those with a dash in their name are recognised in an id too.
         findings: where problems are added.
     """
+    if bad := sorted({c for c in worker_id if c in FORBIDDEN_IN_IDS or c.isspace() or not c.isprintable()}):
+        shown = " ".join(map(repr, bad))
+        findings.error("WORKER_ID", f"{worker_id[:60]!r} contains {shown}", "use letters, digits, - and _")
+        return ()
     if connectors:
         names = [part.split(":")[0].strip() for part in connectors.split(",") if part.strip()]
         if len(names) > 1:

@@ -9,9 +9,8 @@ from typing import Final
 import msgspec
 
 from emp_trio.errors import ConfigError, Problem
+from emp_trio.mapping.workers import FORBIDDEN_IN_IDS
 from emp_trio.progress import StageLimits
-
-_FORBIDDEN: Final = ":./"  # readers of the fleet split ids at these (queue protocol 0.3)
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +99,9 @@ def worker_settings(
     for name, variable in _STAGES.items():
         read(name, variable, 1.0)
     stages = StageLimits(**{name: values.pop(name) for name in _STAGES if name in values})
-    if drain is not None:
+    if drain is not None and not 0 <= drain < 1e9:
+        problems.append(Problem(path="--drain", message=f"{drain:g} is not a number of seconds"))
+    elif drain is not None:
         values["drain"] = drain
     if "beat_every" in values:
         values["beat_every"] = min(values["beat_every"], _LONGEST_BEAT)
@@ -109,7 +110,7 @@ def worker_settings(
         values["lease_margin"] = min(2.0, values["lease"] / 6)
     given = machine_id or env.get("MACHINE_ID", "").strip()
     name = given or _default_machine_id()
-    bad = sorted({c for c in name if c in _FORBIDDEN or c.isspace() or not c.isprintable()})
+    bad = sorted({c for c in name if c in FORBIDDEN_IN_IDS or c.isspace() or not c.isprintable()})
     if bad:
         shown = " ".join(map(repr, bad))
         problems.append(
@@ -127,4 +128,4 @@ def worker_settings(
 
 
 def _default_machine_id() -> str:
-    return "".join("-" if c in _FORBIDDEN or c.isspace() else c for c in socket.gethostname()) or "machine"
+    return "".join("-" if c in FORBIDDEN_IN_IDS or c.isspace() else c for c in socket.gethostname()) or "machine"
