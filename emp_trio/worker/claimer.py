@@ -18,6 +18,7 @@ from emp_trio.worker.signals import Signal
 log = structlog.get_logger("emp_trio.claimer")
 
 _LONGEST_SPREAD = 0.01  # seconds; how far machines that race for the same jobs draw apart
+_FIRST_REACH = 8  # slots that a first look claims for: most of the time it is about one job
 _PAUSE = 0.25  # seconds before a claim that Redis did not take is made again
 
 
@@ -59,6 +60,7 @@ class Claimer:
         self._dry = False  # the last look went through the whole queue and left slots free
         self._plenty = False  # the last claim got a job for each of its slots
         self._changes = 0
+        self._told = False  # somebody has said that the queue changed
         self._flights = 0
         self._rank = 0
         self._lost_races = 0
@@ -67,6 +69,7 @@ class Claimer:
         """Something changed in the queue, or in what this type can do."""
         self._dry = False
         self._changes += 1
+        self._told = True
         if self.free:
             self._wake.set()
 
@@ -88,27 +91,31 @@ class Claimer:
 
     async def _look_for_ever(self, flights: trio.Nursery) -> None:
         while True:
-            pushed = await self._wake.wait(self._settings.poll_every * random.uniform(0.75, 1.25))
-            if pushed and self._lost_races:
-                await trio.sleep(random.uniform(0, min(_LONGEST_SPREAD, 0.001 * 2**self._lost_races)))
+            await self._wake.wait(self._settings.poll_every * random.uniform(0.75, 1.25))
+            told, self._told = self._told, False
+            if told and self._lost_races > 1:
+                await trio.sleep(random.uniform(0, min(_LONGEST_SPREAD, 0.0005 * 2**self._lost_races)))
             while self.free and self._flights < (2 if self._plenty else 1):
                 capabilities = self._capabilities()
                 if capabilities is None:
                     break
-                most = self._share if self._plenty else len(self.free)
+                most = self._share if self._plenty else _FIRST_REACH
                 slots = [self.free.popleft() for _ in range(min(most, len(self.free)))]
                 self._flights += 1
-                flights.start_soon(self._fly, slots, capabilities)
+                flights.start_soon(self._fly, slots, capabilities, told)
 
-    async def _fly(self, slots: list[str], capabilities: bytes) -> None:
-        """One claim for some slots; those that got no job are free again."""
+    async def _fly(self, slots: list[str], capabilities: bytes, told: bool) -> None:
+        """One claim for some slots; those that got no job are free again. ``told``: somebody else changed the queue."""
         began, changes = trio.current_time(), self._changes
         try:
             claims = await self._claim(slots, capabilities)
             for job_id, why in claims.dropped:
                 log.warning("queue.dropped", job=job_id, why=why)
             self._plenty = bool(claims.jobs) and not slots  # those with a job are gone from the list
-            self._lost_races = 0 if claims.jobs else min(self._lost_races + 1, 4)
+            if claims.jobs:
+                self._lost_races = 0
+            elif told:
+                self._lost_races = min(self._lost_races + 1, 4)
             self._rank = 0 if self._plenty else claims.next_rank or 0
             if self._rank:
                 # A long queue of jobs for others: at most a tenth of Redis' time goes into looking through it.
