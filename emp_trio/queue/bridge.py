@@ -134,7 +134,9 @@ class _Link:
         except redis.AuthenticationError as error:
             self.problem = ConfigError(f"Redis refuses the login: {self.redactor.text(str(error))}; check the URL")
         except redis.ResponseError as error:
-            self.problem = ConfigError(f"Redis refuses the connection: {self.redactor.text(str(error))}")
+            text = self.redactor.text(str(error))
+            hint = "; emp-trio needs Valkey, or Redis 7.0 or later" if "unknown command" in text else ""
+            self.problem = ConfigError(f"Redis refuses the connection: {text}{hint}")
         except (TimeoutError, redis.RedisError, OSError, EOFError) as error:
             text = self.redactor.text(str(error)) or type(error).__name__
             self.problem = NotSent(f"no connection to Redis: {text}")
@@ -166,7 +168,7 @@ class Bridge:
         redactor = Redactor([settings.url])
         self._commands = _Link(settings, redactor)
         self._subscriptions = _Link(settings, redactor)
-        self._settings = settings
+        self.settings = settings
         self._on_pending = on_pending
         self._on_connect = on_connect
         self._waiting: list[Request] = []
@@ -231,7 +233,7 @@ class Bridge:
             ConfigError: Redis refuses the login.
             NotSent: no connection within ``settings.patience`` seconds.
         """
-        with trio.move_on_after(self._settings.patience):
+        with trio.move_on_after(self.settings.patience):
             while not self._ready.is_set():
                 if isinstance(self.problem, ConfigError):
                     raise self.problem
@@ -264,7 +266,7 @@ class Bridge:
     async def _track(self, connection: Any) -> bool:
         await connection.send_command("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "jobs:pending", "NOLOOP")
         try:
-            async with asyncio.timeout(self._settings.connect_timeout):
+            async with asyncio.timeout(self.settings.connect_timeout):
                 await connection.read_response()
         except redis.ResponseError:  # a proxy or an old server: the machine subscribes to job_submitted instead
             return False
@@ -307,7 +309,7 @@ class Bridge:
         reply_timeout. Counted in looks, not by the clock: while this process itself stands still, it hears nothing."""
         transport, unsent, silent = connection._writer.transport, 0, 0
         while silent < _LOOKS:
-            await asyncio.sleep(self._settings.reply_timeout / _LOOKS)
+            await asyncio.sleep(self.settings.reply_timeout / _LOOKS)
             before, unsent = unsent, transport.get_write_buffer_size()
             silent = 0 if self._heard or unsent != before or not self._sent else silent + 1
             self._heard = False
@@ -379,10 +381,10 @@ class Bridge:
     async def _ping(self, connection: Any, heard: asyncio.Event) -> None:
         while True:
             heard.clear()
-            await asyncio.sleep(self._settings.reply_timeout)
+            await asyncio.sleep(self.settings.reply_timeout)
             if not heard.is_set():
                 await connection.send_command("PING", _KEEPALIVE)
-                async with asyncio.timeout(self._settings.reply_timeout):
+                async with asyncio.timeout(self.settings.reply_timeout):
                     await heard.wait()
 
     def _dispatch(self, message: Any) -> None:

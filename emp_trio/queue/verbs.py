@@ -6,6 +6,7 @@ does repeat, until the caller's cancel scope ends.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
@@ -89,19 +90,25 @@ class Verbs:
         await library.load(self.port, self._text)
         return await self.port.call("FCALL", f"{library.NAME}_{name}", 0, *args, on_orphan=on_orphan)
 
-    async def surely(self, verb: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a verb that is safe to repeat until Redis takes it; only the caller's cancel scope ends that.
+    async def surely(self, verb: Callable[[], Awaitable[T]], *, patience: float = math.inf) -> T:
+        """Repeat a verb that is safe to repeat until Redis takes it.
+
+        Args:
+            patience: seconds after which the last error is raised; by default only the caller's cancel scope ends it.
 
         Raises:
             ServerRefused: for a reason that will not pass by itself.
+            NotSent, OutcomeUnknown, ServerRefused: after the patience.
         """
+        end = trio.current_time() + patience
         while True:
             try:
                 return await verb()
             except (NotSent, OutcomeUnknown):
-                pass
+                if trio.current_time() >= end:
+                    raise
             except ServerRefused as refusal:
-                if refusal.code not in _PASSING:
+                if refusal.code not in _PASSING or trio.current_time() >= end:
                     raise
             await trio.sleep(self._pause * random.uniform(0.5, 1.5))
 
@@ -166,7 +173,7 @@ class Verbs:
         """
         args: list[str] = []
         for lease, value, message, step, total in reports:
-            args += [lease.job_id, lease.token, f"{value:g}", message, step, str(total)]
+            args += [lease.job_id, lease.token, f"{value:g}", _unicode(message), _unicode(step), str(total)]
         return [_str(job_id) for job_id in await self.function("progress", *args)]
 
     async def remember(self, lease: LeaseRef, checkpoint: bytes) -> None:
@@ -263,6 +270,11 @@ def _claims(reply: Any) -> Claims:
         dropped=tuple((_str(job_id), _str(why)) for job_id, why in dropped),
         next_rank=next_rank if next_rank >= 0 else None,
     )
+
+
+def _unicode(text: str) -> str:
+    """The text with ? in place of lone surrogates, which JSON of a service may bring and which Redis can't be sent."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _str(value: bytes) -> str:

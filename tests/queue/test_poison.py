@@ -141,7 +141,7 @@ def test_job_running_under_a_lease_is_not_given_out_again(lib: Library) -> None:
     assert lib.settle("j", token, "completed") == [1, "done"]
 
 
-@pytest.mark.parametrize("key", ["job:bad", "progress:bad", "jobs:active:w1", "worker:w1"])
+@pytest.mark.parametrize("key", ["job:bad", "progress:bad", "job:bad:progress", "jobs:active:w1", "worker:w1"])
 def test_key_of_a_wrong_type_stops_nobody(lib: Library, key: str) -> None:
     if key != "job:bad":
         lib.submit("bad", priority=90)
@@ -156,6 +156,8 @@ def test_key_of_a_wrong_type_stops_nobody(lib: Library, key: str) -> None:
     else:
         assert "bad" in claims["jobs"]
     for job_id, (_, token, _) in claims["jobs"].items():
+        assert lib.start(job_id, token)
+        assert lib.call("progress", job_id, token, "5", "", "", "0") == []
         assert lib.settle(job_id, token, "completed") == [1, "done"]
         assert lib.job(job_id)["status"] == "completed"
 

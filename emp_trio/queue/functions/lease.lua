@@ -2,7 +2,7 @@
 
 -- emp_trio_start: attempts begin to run.   ARGV 1 machine id, '' unless the machine reports to an aggregator
 --   2.. job id, lease token, ...   reply ids whose lease is not held
-redis.register_function('emp_trio_start', function(_, argv)
+redis.register_function{function_name = 'emp_trio_start', flags = {'allow-oom'}, callback = function(_, argv)
   local machine, now, gone = argv[1], clock(), {}
   for i = 2, #argv, 2 do
     local id = argv[i]
@@ -21,7 +21,7 @@ redis.register_function('emp_trio_start', function(_, argv)
     end
   end
   return gone
-end)
+end}
 
 -- emp_trio_progress: progress of several jobs at once (queue protocol 2.3, 4.6).
 --   ARGV job id, lease token, progress, message, current_step, total_steps, and again   reply ids whose lease is gone
@@ -31,7 +31,7 @@ redis.register_function('emp_trio_progress', function(_, argv)
     local id = argv[i]
     local ours, _, _, worker = held(id, argv[i + 1])
     if ours then
-      redis.call('HSET', 'job:' .. id .. ':progress', 'progress', argv[i + 2], 'status', 'in_progress',
+      redis.pcall('HSET', 'job:' .. id .. ':progress', 'progress', argv[i + 2], 'status', 'in_progress',
         'message', argv[i + 3], 'updated_at', now.iso)
       redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
         ',"progress":' .. tonumber(argv[i + 2]) .. ',"status":"in_progress","message":' .. text(argv[i + 3]) ..
@@ -45,11 +45,11 @@ redis.register_function('emp_trio_progress', function(_, argv)
 end)
 
 -- emp_trio_remember: what a next attempt needs to adopt the upstream work.   ARGV 1 job id  2 lease token  3 JSON
-redis.register_function('emp_trio_remember', function(_, argv)
+redis.register_function{function_name = 'emp_trio_remember', flags = {'allow-oom'}, callback = function(_, argv)
   if not held(argv[1], argv[2]) then return 0 end
   redis.call('HSET', 'job:' .. argv[1], 'checkpoint', argv[3])
   return 1
-end)
+end}
 
 -- emp_trio_renew: all leases of a machine.   ARGV 1 lease in ms  2.. job id, lease token, ...
 --   reply {job id, 'lost' | 'cancelled'} for each lease that is not held any more
