@@ -37,7 +37,6 @@ class Attempt:
         redactor: takes secrets out of what is published.
 
     Attributes:
-        scope: the connector runs in it; it ends with the lease.
         running: whether the connector is in it now.
         ending: why the attempt was stopped from outside, or None.
     """
@@ -61,7 +60,8 @@ class Attempt:
         self.lease = lease
         self.worker_id = worker_id
         self.stages = Stages(deadline, limits)
-        self.scope = trio.CancelScope(deadline=expires - margin)
+        self._scope: trio.CancelScope | None = None
+        self._stop_at = expires - margin
         self.running = False
         self.ending: Ending | None = None
         self._margin = margin
@@ -111,20 +111,30 @@ class Attempt:
         value, message, step, total_steps = unsaid
         return self.lease, value, self._redactor.text(message), self._redactor.text(step), total_steps
 
+    def enter(self, scope: trio.CancelScope) -> None:
+        """The connector runs in ``scope`` from now on, which ends with the lease."""
+        self._scope = scope
+        scope.deadline = self._stop_at
+        if self.ending is not None:
+            scope.cancel(reason=self.ending)
+
     def renewed(self, expires: float) -> None:
         """The lease now ends at ``expires``."""
-        self.scope.deadline = max(self.scope.deadline, expires - self._margin)
+        self._stop_at = max(self._stop_at, expires - self._margin)
+        if self._scope is not None:
+            self._scope.deadline = self._stop_at
 
     def end(self, why: Ending) -> None:
         """Stop the attempt from outside. The first reason counts."""
         if self.ending is None:
             self.ending = why
             self._over_by = min(self._over_by, trio.current_time() + self._cleanup)
-            self.scope.cancel(reason=why)
+            if self._scope is not None:
+                self._scope.cancel(reason=why)
 
     def ended_by(self) -> Ending | None:
         """Why the attempt was stopped from outside, also where its lease ran out without a word."""
-        if self.ending is None and self.scope.cancel_called:
+        if self.ending is None and self._scope is not None and self._scope.cancel_called:
             self.ending = "lease_lost"
         return self.ending
 

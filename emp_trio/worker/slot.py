@@ -1,4 +1,4 @@
-"""One slot running one job: its connector in a scope of its own, and an outcome made of whatever happens there."""
+"""One slot running one job: its connector in a nursery of its own, and an outcome made of whatever happens there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     """Run one attempt to its end.
 
     Args:
-        attempt: the attempt; its scope is entered here.
+        attempt: the attempt; it runs in a nursery of its own, whose cancel scope ends with the lease.
         who: slot and machine.
         redactor: takes secrets out of what is published.
 
@@ -39,11 +39,14 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     raised: BaseException | None = None
     attempt.running = True
     try:
-        with attempt.scope, attempt.stages.service():
-            returned.append(await connector.run(attempt.job, attempt))
-    except BaseException as error:  # noqa: BLE001 - whatever a connector raises, SystemExit too, is its job's failure
-        await trio.lowlevel.checkpoint_if_cancelled()  # but for the cancellation of the machine itself, which goes on
-        raised = error
+        async with trio.open_nursery() as nursery:
+            attempt.enter(nursery.cancel_scope)
+            try:
+                with attempt.stages.service():
+                    returned.append(await connector.run(attempt.job, attempt))
+            except BaseException as error:  # noqa: BLE001 - what a connector raises, SystemExit too, is its job's failure
+                raised = _without_cancelled(error)
+                await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation, ours or the machine's, goes on
     finally:
         attempt.running = False
     ending, now = attempt.ended_by(), time.time()
@@ -61,3 +64,10 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     if not isinstance(raised, EmpTrioError) and settlement.failure is not None:
         log.warning("connector.error", error=settlement.failure.message, exc_info=raised)
     return settlement
+
+
+def _without_cancelled(error: BaseException) -> BaseException | None:
+    """What is left of an error without the cancellations in it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1]
+    return None if isinstance(error, trio.Cancelled) else error
