@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any, Final, Literal, TypeVar, Unpack
+from typing import Any, Final, Literal, TypeVar, Unpack
 
-import msgspec
 import trio
 
 from emp_trio.errors import ConfigError, ServiceError
@@ -16,6 +15,7 @@ from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
 from emp_trio.protocols.http_call import CallOptions, make_call
 from emp_trio.protocols.http_errors import describe_status, may_have_started
 from emp_trio.protocols.http_operation import Operation
+from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.limits import Limits
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.retry import RetryPolicy, parse_retry_after
@@ -26,37 +26,7 @@ T = TypeVar("T")
 
 __all__ = ["CallOptions", "Http", "HttpAnswer", "HttpSettings", "HttpStream", "describe_status"]
 
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
-
 _ERROR_BYTES: Final = 64 * 2**10  # enough for any error body, and no more is read of one
-
-
-class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a connector reaches its service. All times in seconds.
-
-    Attributes:
-        base_url: what paths are appended to, as it is.
-        timeout: for a whole operation: every try, the waits between them, and the body.
-        connect_timeout: for TCP and again for TLS.
-        read_timeout: without a byte of the answer.
-        write_timeout: without a byte of the request moving.
-        max_retries: repeats after the first try.
-        retry_delay: before the first repeat, doubled for each further one up to 8 s; a stated wait beats it.
-        max_response_bytes: a larger body is an error.
-        max_connections: at once; further calls wait within their timeout.
-        verify_tls: False accepts any certificate.
-    """
-
-    base_url: str
-    timeout: Seconds = 60.0
-    connect_timeout: Seconds = 5.0
-    read_timeout: Seconds = 30.0
-    write_timeout: Seconds = 60.0
-    max_retries: Annotated[int, msgspec.Meta(ge=0)] = 3
-    retry_delay: Annotated[float, msgspec.Meta(ge=0)] = 0.5
-    max_response_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 * 2**20
-    max_connections: Annotated[int, msgspec.Meta(gt=0)] = 100
-    verify_tls: bool = True
 
 
 class Http:

@@ -7,7 +7,7 @@ import urllib.request
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import httpx
 import trio
@@ -18,10 +18,8 @@ from emp_trio.protocols.faults import network_fault
 from emp_trio.protocols.http_call import Call
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.http import HttpSettings
 
 MAX_REDIRECTS: Final = 3
 

@@ -16,7 +16,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import h11
 import trio
@@ -26,11 +26,9 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError,
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.websocket_settings import WebSocketSettings
 from emp_trio.protocols.websocket_wire import Wire, connect, lost, target
 from emp_trio.retry import parse_retry_after
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.websocket import WebSocketSettings
 
 _RECEIVE_BYTES: Final = 64 * 2**10
 
