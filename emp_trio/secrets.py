@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 MASK: Final = "***"
@@ -72,11 +73,11 @@ class Redactor:
 
     def add(self, *secrets: Secret) -> None:
         """Learn more secrets, for example the credentials of one job's ``ctx``."""
-        self._known.update(s.reveal() for s in secrets if len(s.reveal()) >= _SHORTEST)
+        self._known.update(_forms(secrets))
 
     def forget(self, *secrets: Secret) -> None:
         """Take back one :meth:`add` of each."""
-        self._known -= Counter(s.reveal() for s in secrets)
+        self._known -= Counter(_forms(secrets))
 
     def text(self, text: str) -> str:
         """``text`` with every secret replaced by ``***``."""
@@ -106,3 +107,11 @@ class Redactor:
                 return [self.data(v) for v in value]
             case _:
                 return value
+
+
+def _forms(secrets: Iterable[Secret]) -> Iterator[str]:
+    """What to look for: each secret as it is, and as it stands in JSON where that is different."""
+    for secret in secrets:
+        value = secret.reveal()
+        if len(value) >= _SHORTEST:
+            yield from {value, json.dumps(value, ensure_ascii=False)[1:-1]}
