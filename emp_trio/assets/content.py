@@ -7,7 +7,6 @@ worker with hundreds of slots.
 from __future__ import annotations
 
 import base64
-import binascii
 import errno
 import hashlib
 import io
@@ -98,11 +97,11 @@ def decode_text(text: str) -> tuple[str | None, bytes]:
     header = _DATA_URL.match(text)
     body = text[header.end() :] if header else text
     declared = header[1].split(";", 1)[0].strip() or None if header else None
-    if header and not header[1].replace(" ", "").lower().endswith(";base64"):
-        return declared, unquote_to_bytes(body)
     try:
+        if header and not header[1].replace(" ", "").lower().endswith(";base64"):
+            return declared, unquote_to_bytes(body)
         return declared, base64.b64decode("".join(body.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:  # binascii.Error, and UnicodeEncodeError of half a character, are ValueErrors
         raise ServiceError(
             f"the service's file can't be decoded: {len(body)} characters that are not valid base64",
             type="response_error",

@@ -75,7 +75,9 @@ def test_any_text_is_decoded_or_refused(text: str) -> None:
         decode_text(text)
 
 
-@pytest.mark.parametrize("text", ["aGVsbG8", "aGVs*G8=", "ölf", "data:image/png;base64,%%%", "aGVsbG8==="])
+@pytest.mark.parametrize(
+    "text", ["aGVsbG8", "aGVs*G8=", "ölf", "data:image/png;base64,%%%", "aGVsbG8===", "data:a,\ud800"]
+)
 async def test_bad_base64(text: str) -> None:
     with pytest.raises(ServiceError, match="base64") as caught:
         async with gathered(text, max_bytes=LIMIT):
