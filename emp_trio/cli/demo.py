@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from emp_trio.queue.client import JobInfo, Queue
-    from emp_trio.testing.showcase import PlannedJob, Showcase
+    from emp_trio.testing.showcase import PlannedJob
 
 
 async def demo(
@@ -43,16 +43,19 @@ async def demo(
         output: Folder for the files that the jobs make; else a new one that is named at the end.
         json: Print one JSON object at the end.
     """
-    from emp_trio.errors import QueueError
+    from emp_trio.errors import ConfigError
     from emp_trio.ops.logs import configure_logs
     from emp_trio.queue.client import open_queue
     from emp_trio.secrets import Redactor
-    from emp_trio.testing.showcase import batch, open_showcase
+    from emp_trio.testing.showcase import Stopped, batch, open_showcase
 
     began = time.monotonic()
     configure_logs(level="error", style=None, redactor=Redactor(), stream=sys.stderr)
     files = output or Path(tempfile.mkdtemp(prefix="emp-trio-demo-"))
-    files.mkdir(parents=True, exist_ok=True)
+    try:
+        files.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder {files} can't be made: {error.strerror}") from error
     planned = batch(jobs)
     if not json:
         print("starting Valkey, the simulated services, storage, a CDN and a worker ...", file=sys.stderr)
@@ -62,15 +65,15 @@ async def demo(
             ended = {job.id: await queue.job(job.id) for job in planned}
             problems = [*_unlike_plan(planned, ended), *showcase.unplanned()]
             assets, spoilt = await _assets(files, ended)
-            where = _where(showcase)
-    except QueueError as error:
-        print_problem(error.message)
+            billed = showcase.openai.billed
+    except Stopped as stopped:
+        print_problem(stopped.message)
         return INTERRUPTED
     report: dict[str, Any] = _counts(ended) | {"seconds": round(time.monotonic() - began, 2), "assets": assets}
     if json:
         print_json(report)
     else:
-        _show(planned, ended, report, files, where)
+        _show(planned, ended, report, files, billed)
     for problem in (*problems, *spoilt):
         print_problem(problem)
     return FAILED if problems or spoilt else OK
@@ -146,16 +149,12 @@ async def _assets(folder: Path, ended: Mapping[str, JobInfo | None]) -> tuple[li
     return assets, spoilt
 
 
-def _where(showcase: Showcase) -> str:
-    return f"OpenAI would have billed {showcase.openai.billed} generation(s)"
-
-
 def _show(
     planned: Sequence[PlannedJob],
     ended: Mapping[str, JobInfo | None],
     report: Mapping[str, Any],
     files: Path,
-    where: str,
+    billed: int,
 ) -> None:
     paths = {asset["job_id"]: asset for asset in report["assets"]}
     rows = []
@@ -166,4 +165,4 @@ def _show(
     print_table(("job", "outcome", "file, or why not"), rows)
     counts = ", ".join(f"{report[name]} {name}" for name in ("completed", "failed", "cancelled", "lost"))
     print(f"{report['submitted']} jobs in {report['seconds']} s: {counts}; one failure and one cancel were planned")
-    print(f"{where}; the files are in {files}")
+    print(f"OpenAI would have billed {billed} generation(s); the files are in {files}")

@@ -50,11 +50,6 @@ class FakeReporter:
         """A stage inside the attempt, with its own limit."""
         return self.stages.stage(name)
 
-    async def until_value(self, value: float) -> None:
-        """Wait until progress of at least ``value`` was reported."""
-        while not any(report.value >= value for report in self.reports):
-            await self._changed.wait()
-
     async def until_remembered(self) -> None:
         """Wait until the connector has stored a checkpoint."""
         while self.checkpoint is None:

@@ -4,6 +4,7 @@ and the batch of jobs that is put on it."""
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,10 @@ WORKERS: Final = "http:3,websocket:3,openai:4"
 _LARGE: Final = 8 * 2**20
 _CDN_DELAY: Final = 0.02  # seconds per answer of the CDN
 _CDN_MISSES: Final = 2  # times it does not know a new file yet
+
+
+class Stopped(QueueError):
+    """Somebody told the worker to stop (^C, SIGTERM) while it was needed."""
 
 
 class PlannedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +130,8 @@ async def open_showcase(files: Path) -> AsyncIterator[Showcase]:
         files: folder of the local store.
 
     Raises:
-        QueueError: the worker ended while it should be running.
+        Stopped: the worker was told to stop before the block ended.
+        QueueError: the worker ended by itself.
         ConfigError: the embedded server does not start.
     """
     async with AsyncExitStack() as stack:
@@ -144,16 +150,17 @@ async def open_showcase(files: Path) -> AsyncIterator[Showcase]:
             "LOCAL_STORAGE_PATH": str(files),
             "CLOUD_CDN_URL": cdn.url,
         }
-        machine = await stack.enter_async_context(_open_machine(server.url, environment, files))
+        machine = await stack.enter_async_context(_open_machine(server.url, environment))
         yield Showcase(queue_url=server.url, files=files, openai=openai, machine=machine)
 
 
 @asynccontextmanager
-async def _open_machine(url: str, environment: dict[str, str], files: Path) -> AsyncIterator[Machine]:
-    mapping = files / ".demo-mapping.json"
-    mapping.write_text(json.dumps(_mapping()))
-    planned = plan(load_mapping(mapping).checked(), WORKERS, env=environment, gpus=0, find_connector=find_connector)
-    mapping.unlink()
+async def _open_machine(url: str, environment: dict[str, str]) -> AsyncIterator[Machine]:
+    with tempfile.TemporaryDirectory(prefix="emp-trio-") as folder:
+        mapping = Path(folder) / "mapping.json"
+        mapping.write_text(json.dumps(_mapping()))
+        loaded = load_mapping(mapping)
+    planned = plan(loaded.checked(), WORKERS, env=environment, gpus=0, find_connector=find_connector)
     settings = worker_settings({}, machine_id="demo", drain=0.1)
     storage = storage_settings(environment)
 
@@ -169,7 +176,7 @@ async def _open_machine(url: str, environment: dict[str, str], files: Path) -> A
             task_status=task_status,
         )
         if not closing:
-            raise QueueError("the worker was stopped")
+            raise Stopped("the worker was stopped")
 
     closing = False
     try:
