@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Literal, Protocol
@@ -9,9 +10,10 @@ from typing import Any, Literal, Protocol
 import msgspec
 import trio
 
-from emp_trio.queue.port import GAP, Gap, Message, RedisPort
+from emp_trio.queue.port import Gap, Message, RedisPort
 
 _CHANNELS = ("update_job_progress", "complete_job", "job_failed")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
 _LOOK_EVERY = 5.0  # seconds after which the state is read although nothing was published
 
 
@@ -59,27 +61,52 @@ async def watch(
     Args:
         look: reads the state of the job.
     """
-    needle = job_id.encode()
-
-    async def events() -> AsyncIterator[JobEvent]:
-        said: JobEvent | None = None
-        while said is None or not said.last:
-            item: Message | Gap = GAP
-            with trio.move_on_after(_LOOK_EVERY):
-                item = await messages.receive()
-            published = None if isinstance(item, Gap) else _from_message(job_id, item[1])
-            if published is None and item is not GAP:
-                continue
-            event = published
-            if event is None or event.last:
-                known = await look(job_id)
-                event = JobEvent(kind="missing", job_id=job_id) if known is None else _from_state(job_id, known)
-            if event != said:
-                said = event
-                yield event
-
+    # JSON may write other characters in several ways: then each message is read
+    needle = job_id.encode() if _PLAIN.fullmatch(job_id) else b""
     async with port.subscribe(*_CHANNELS, wanted=lambda _, data: needle in data) as messages:
-        yield events()
+        yield _Events(job_id, messages, look)
+
+
+class _Events:
+    """The events of one job. No generator: that would be over after a cancelled wait for the next event."""
+
+    def __init__(
+        self,
+        job_id: str,
+        messages: trio.MemoryReceiveChannel[Message | Gap],
+        look: Callable[[str], Awaitable[_Known | None]],
+    ) -> None:
+        self._job_id = job_id
+        self._messages = messages
+        self._look = look
+        self._said: JobEvent | None = None
+        self._must_look = False
+
+    def __aiter__(self) -> _Events:
+        return self
+
+    async def __anext__(self) -> JobEvent:
+        while self._said is None or not self._said.last:
+            event = None if self._must_look else await self._published()
+            if event is None or event.last:
+                self._must_look = True  # until it has been done: a cancel may come first
+                known = await self._look(self._job_id)
+                event = (
+                    JobEvent(kind="missing", job_id=self._job_id) if known is None else _from_state(self._job_id, known)
+                )
+                self._must_look = False
+            if event != self._said:
+                self._said = event
+                return event
+        raise StopAsyncIteration
+
+    async def _published(self) -> JobEvent | None:
+        """The next message about the job, or None where the state must be looked at."""
+        with trio.move_on_after(_LOOK_EVERY):
+            while not isinstance(item := await self._messages.receive(), Gap):
+                if (event := _from_message(self._job_id, item[1])) is not None:
+                    return event
+        return None
 
 
 def _from_state(job_id: str, known: _Known) -> JobEvent:

@@ -157,7 +157,7 @@ def decoded(encoded: bytes) -> dict[str, Any]:
 def _result(outcome: dict[str, Any]) -> dict[str, Any] | None:
     """The JobResult in a stored outcome; the API stores that of a delegated job without the wrapper."""
     result = outcome.get("data") if "completed_at" in outcome else outcome
-    return result if isinstance(result, dict) else None
+    return result if isinstance(result, dict) and result else None
 
 
 def _said(error: Any, ended_badly: bool) -> str | None:
