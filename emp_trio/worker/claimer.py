@@ -55,7 +55,7 @@ class Claimer:
         self._start = start
         self._doubt = doubt
         self._looking = trio.CancelScope()
-        self._problem = ""
+        self._failing = False
         self._wake = Signal()
         self._dry = False  # the last look went through the whole queue and left slots free
         self._plenty = False  # the last claim got a job for each of its slots
@@ -148,12 +148,12 @@ class Claimer:
                 repeated = repeated or isinstance(error, OutcomeUnknown)
                 if self._looking.cancel_called and not repeated:
                     return Claims(jobs=())
-                if error.message != self._problem:
+                if not self._failing:  # once per trouble, however long it takes
                     log.warning("claim.failed", type=self.name, error=error.message)
-                self._problem = error.message
+                self._failing = True
                 await trio.sleep(_PAUSE * random.uniform(0.5, 1.5))
                 continue
-            self._problem = ""
+            self._failing = False
             if claims.jobs and not self._looking.cancel_called:
                 self._mark_started(claims.jobs)
             for claim in claims.jobs:

@@ -27,7 +27,7 @@ class Leases:
         self._attempts: dict[str, Attempt] = {}
         self._talk = Signal()
         self._doubt = Signal()
-        self._problem = ""
+        self._failing = False
         self._idle = trio.Event()
         self._idle.set()
 
@@ -102,11 +102,11 @@ class Leases:
         try:
             gone = await self._verbs.renew([a.lease for a in attempts], lease=self._settings.lease)
         except EmpTrioError as error:
-            if error.message != self._problem:
+            if not self._failing:  # once per trouble, however long it takes
                 log.warning("leases.not_renewed", jobs=len(attempts), error=error.message)
-            self._problem = error.message
+            self._failing = True
             return False
-        self._problem = ""
+        self._failing = False
         for attempt in attempts:
             why = gone.get(attempt.lease.job_id)
             if why is None:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import redis
@@ -31,6 +32,11 @@ from emp_trio.worker.machine import Machine, run_machine
 from emp_trio.worker.settings import WorkerSettings
 from tests.queue.support import OLD_FIELDS, iso
 
+ROOT = Path(__file__).parents[2]
+ACTORS = str(Path(__file__).with_name("actors.json"))
+"""A mapping of the connectors in ``actors.py``."""
+HEAVY = os.environ.get("EMP_TRIO_HEAVY") == "1"
+"""Whether the long forms of the tests are wanted."""
 LIMIT = 15.0  # seconds after which a wait of a test has failed
 SHORT: dict[str, Any] = {
     "lease": 1.5,
@@ -248,6 +254,7 @@ async def open_worker(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env=env | environment,
+        cwd=ROOT,
     )
     worker = WorkerProcess(process)
     try:

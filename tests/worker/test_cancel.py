@@ -10,6 +10,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.queue.client import open_queue
+from emp_trio.testing.proxy import open_proxy
 from tests.queue.support import Ear
 from tests.worker.support import DONE, Play, cancel_as_api, eventually, open_machine, submit, until_status
 
@@ -74,8 +75,6 @@ async def test_a_cancel_that_was_not_published_is_noticed_at_progress(valkey: st
 
 async def test_a_cancel_between_claim_and_start_is_known_as_one(valkey: str, db: Any) -> None:
     """The attempt has begun here before Redis says that there is nothing left to begin."""
-    from emp_trio.testing.proxy import open_proxy
-
     play = Play()
     async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
         proxy.latency = 0.2

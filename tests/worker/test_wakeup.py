@@ -11,6 +11,7 @@ import trio.testing
 
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
+from emp_trio.services.connector import Connector, Health
 from tests.worker.support import DONE, Play, client, open_machine, submit, until_status
 
 
@@ -71,8 +72,6 @@ async def test_a_job_that_came_while_all_slots_were_busy_starts_when_one_is_free
 
 
 async def test_a_service_that_comes_up_claims_what_waits(valkey: str, db: Any) -> None:
-    from emp_trio.services.connector import Connector, Health
-
     up = trio.Event()
 
     async def health(self: Connector) -> Health:

@@ -153,13 +153,17 @@ local function drop_lease(id, worker)
   redis.pcall('HDEL', 'jobs:active:' .. worker, id)
 end
 
--- Back into the queue: at once, or at now + delay ms.
+-- Back into the queue: at once, or at now + delay ms. The caller has let go of the job, so this must not fail: where
+-- jobs:pending is not a zset the job is kept among the delayed ones and tried again later.
+local BROKEN_PAUSE = 60000
+
 local function requeue(id, delay, now)
-  if delay > 0 then
-    redis.call('ZADD', DELAYED, int(now.ms + delay), id)
-  else
-    redis.call('ZADD', PENDING, score_of(id, now), id)
+  if delay <= 0 then
+    local added = redis.pcall('ZADD', PENDING, score_of(id, now), id)
+    if type(added) ~= 'table' then return end
+    delay = BROKEN_PAUSE
   end
+  redis.call('ZADD', DELAYED, int(now.ms + delay), id)
 end
 
 redis.register_function{function_name = 'emp_trio_version', callback = function() return '@VERSION@' end,

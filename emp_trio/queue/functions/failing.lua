@@ -42,8 +42,8 @@ local function fail_for_good(id, f, worker, machine, failure, count, now)
   redis.call('HSET', 'job:' .. id, 'status', 'failed', 'failed_at', now.iso, 'error', failure.error,
     'failure_type', failure.type, 'failure_reason', failure.reason, 'retry_count', count, 'lease_token', '',
     'last_failed_worker', worker)
-  redis.call('HSET', 'jobs:failed', id, cjson.encode({error = failure.error, failed_at = now.iso, retry_count = count}))
-  redis.call('EXPIRE', 'jobs:failed', FAILED_TTL)
+  redis.pcall('HSET', 'jobs:failed', id, cjson.encode({error = failure.error, failed_at = now.iso, retry_count = count}))
+  redis.pcall('EXPIRE', 'jobs:failed', FAILED_TTL)
   local message = {job_id = id, worker_id = worker, status = 'failed', error = failure.error, failed_at = now.iso,
     retry_count = count, can_retry = false, timestamp = now.ms, workflow_id = given(f.workflow_id),
     current_step = number(f.current_step), total_steps = number(f.total_steps),

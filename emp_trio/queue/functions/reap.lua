@@ -3,8 +3,6 @@
 --   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids,
 --         {id, error} of each that could not be handled}
 -- A lease that ran out before the attempt began to run (its claim's reply was lost) does not use up an attempt.
-local BROKEN_PAUSE = 60000
-
 local function reap_lease(id, max_crashes, now, requeued, failed)
   local f = job_table(id)
   local running = f.status == 'assigned' or f.status == 'in_progress'

@@ -17,16 +17,16 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
   if kind == 'completed' then
     redis.call('HSET', key, 'status', 'completed', 'completed_at', now.iso, 'lease_token', '', 'settled_token', token)
     drop_lease(id, worker)
-    redis.call('HSET', 'jobs:completed', id, argv[10])
-    redis.call('EXPIRE', 'jobs:completed', COMPLETED_TTL)
+    redis.pcall('HSET', 'jobs:completed', id, argv[10])
+    redis.pcall('EXPIRE', 'jobs:completed', COMPLETED_TTL)
     redis.call('PUBLISH', 'complete_job', argv[11])
   elseif kind == 'failed' then
     redis.call('HSET', key, 'status', 'failed', 'failed_at', now.iso, 'retry_count', argv[5], 'error', argv[7],
       'failure_type', argv[8], 'failure_reason', argv[9], 'last_failed_worker', worker, 'lease_token', '',
       'settled_token', token)
     drop_lease(id, worker)
-    redis.call('HSET', 'jobs:failed', id, argv[10])
-    redis.call('EXPIRE', 'jobs:failed', FAILED_TTL)
+    redis.pcall('HSET', 'jobs:failed', id, argv[10])
+    redis.pcall('EXPIRE', 'jobs:failed', FAILED_TTL)
     redis.call('PUBLISH', 'job_failed', argv[11])
   else
     redis.call('HSET', key, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
