@@ -117,7 +117,8 @@ class Supervisor:
         limit = self._settings.health_timeout
         with trio.move_on_after(limit):
             try:
-                return msgspec.convert(await connector.health(), Health)
+                found = msgspec.convert(msgspec.structs.asdict(await connector.health()), Health)
+                return msgspec.structs.replace(found, detail=self._redactor.text(found.detail))
             except EmpTrioError as error:
                 return Health(healthy=False, detail=self._redactor.text(error.message))
             except Exception as error:  # noqa: BLE001 - a connector's health check may raise anything

@@ -20,8 +20,8 @@ from emp_trio.testing.proxy import open_proxy
 from emp_trio.testing.valkey import valkey_server
 from tests.queue.support import Ear
 from tests.worker.support import (
-    HEAVY,
     DONE,
+    HEAVY,
     Play,
     client,
     eventually,
