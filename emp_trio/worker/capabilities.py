@@ -185,7 +185,9 @@ def _int(env: Mapping[str, str], variable: str, default: int) -> int:
 
 
 def _float(env: Mapping[str, str], variable: str) -> float | None:
+    """A number that JSON and every reader can hold; None where there is none."""
     try:
-        return float(env.get(variable) or "x")
+        value = float(env.get(variable) or "x")
     except ValueError:
         return None
+    return value if abs(value) <= 2**53 else None

@@ -132,6 +132,7 @@ class Machine:
             house.start_soon(self.leases.publish_progress)
             house.start_soon(self._listen, bridge)
             house.start_soon(self.reaper.run)
+            house.start_soon(self.slots.finish_late)
             with trio.move_on_after(_FIRST_LOOK):  # so that slots are registered with the services they have
                 for supervisor in self.supervisors.values():
                     await supervisor.looked_at.wait()

@@ -23,6 +23,7 @@ from emp_trio.worker.connectors import Supervisor
 from emp_trio.worker.leases import Leases
 from emp_trio.worker.registration import Registration
 from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.signals import Signal
 from emp_trio.worker.slot import run_attempt
 
 log = structlog.get_logger("emp_trio.slot")
@@ -62,6 +63,8 @@ class Slots:
         self._redactor = redactor
         self._requeued = requeued
         self._settling: set[trio.CancelScope] = set()
+        self._late: list[tuple[Claimer, Claim, Settlement]] = []
+        self._late_ones = Signal()
         self._closing = False
 
     def close(self) -> None:
@@ -82,24 +85,58 @@ class Slots:
 
         A cancelled job is handed back.
         """
-        slot, lease = self._states[claim.worker_id], LeaseRef(claim.job_id, claim.token)
         structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
-        slot.current_job_id = claim.job_id
+        self._states[claim.worker_id].current_job_id = claim.job_id
         settlement: Settlement | None = messages.released()
         try:
             if not self._closing:
-                settlement = await self._attempted(claimer, claim, lease, expires)
+                settlement = await self._attempted(claimer, claim, expires)
         finally:
-            if settlement is not None and await self._settle(lease, settlement):
-                slot.completed += settlement.kind == "completed"
-                slot.failed += settlement.kind == "failed"
+            if settlement is not None and settlement.kind == "completed" and not self._closing:
+                self._settle_soon(claimer, claim, settlement)
             else:
-                await self._registration.freed(slot)
-            self._leases.drop(lease)
-            slot.current_job_id = slot.current_service = None
-            claimer.put_back(claim.worker_id)
+                await self._finish(claimer, claim, settlement)
 
-    async def _attempted(self, claimer: Claimer, claim: Claim, lease: LeaseRef, expires: float) -> Settlement | None:
+    async def finish_late(self) -> None:
+        """Finish the jobs whose outcome Redis did not take at once; runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._late_ones.wait()
+                while self._late:
+                    nursery.start_soon(self._finish, *self._late.pop())
+
+    def _settle_soon(self, claimer: Claimer, claim: Claim, settlement: Settlement) -> None:
+        """The way of nearly every job: its outcome is sent, its task ends, and the reply frees the slot."""
+
+        def replied(stored: bool) -> None:
+            if stored:
+                log.debug("job.completed", job=claim.job_id, slot=claim.worker_id)
+                self._free(claimer, claim, settlement)
+            else:
+                self._late.append((claimer, claim, settlement))
+                self._late_ones.set()
+
+        lease, machine = LeaseRef(claim.job_id, claim.token), self._settings.machine_id
+        self._verbs.settle_soon(lease, machine, settlement, replied, unified=self._settings.unified)
+
+    async def _finish(self, claimer: Claimer, claim: Claim, settlement: Settlement | None) -> None:
+        """Settle whatever there is to settle, and free the slot."""
+        structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
+        stored = settlement is not None and await self._settle(LeaseRef(claim.job_id, claim.token), settlement)
+        if not stored:
+            await self._registration.freed(self._states[claim.worker_id])
+        self._free(claimer, claim, settlement if stored else None)
+
+    def _free(self, claimer: Claimer, claim: Claim, stored: Settlement | None) -> None:
+        slot = self._states[claim.worker_id]
+        if stored is not None:
+            slot.completed += stored.kind == "completed"
+            slot.failed += stored.kind == "failed"
+        self._leases.drop(LeaseRef(claim.job_id, claim.token))
+        slot.current_job_id = slot.current_service = None
+        claimer.put_back(claim.worker_id)
+
+    async def _attempted(self, claimer: Claimer, claim: Claim, expires: float) -> Settlement | None:
         """What comes of one attempt; None where there is nothing to settle."""
         who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
         try:
@@ -114,7 +151,7 @@ class Slots:
         if supervisor.connector is None:  # it closed while the claim was under way
             return messages.released(delay=self._settings.health_retry)
         self._states[claim.worker_id].current_service = service.worker_service
-        attempt = self._attempt(job, lease, claim.worker_id, expires)
+        attempt = self._attempt(job, LeaseRef(claim.job_id, claim.token), claim.worker_id, expires)
         self._leases.add(attempt)
         secrets = () if job.ctx.account_key is None else (job.ctx.account_key,)
         self._redactor.add(*secrets)
@@ -192,7 +229,7 @@ def _log_outcome(settlement: Settlement, held: bool) -> None:
     if not held:
         log.warning("job.lost", kind=settlement.kind, why="the lease was gone when the attempt ended")
     elif failure is None:
-        log.info("job.completed" if settlement.kind == "completed" else "job.released")
+        log.debug("job.completed") if settlement.kind == "completed" else log.info("job.released")
     else:
         event = "job.failed" if settlement.kind == "failed" else "job.retry"
         log.warning(event, type=failure.type, reason=failure.reason, error=failure.message, delay=settlement.delay)
