@@ -15,12 +15,14 @@ from emp_trio.errors import ConfigError
 if TYPE_CHECKING:
     from emp_trio.queue.client import JobInfo, Queue
 
+State = Literal["pending", "delayed", "active", "completed", "failed"]  # that of the client, which is not imported yet
+
 
 async def jobs(
     job_id: str | None = None,
     /,
     *,
-    state: Literal["pending", "delayed", "active", "completed", "failed"] | None = None,
+    state: State | None = None,
     limit: Annotated[int, Parameter(validator=Number(gte=1))] = 50,
     json: bool = False,
     redis: RedisOption = None,
@@ -50,9 +52,7 @@ async def jobs(
     return await with_queue(redis, use)
 
 
-async def _list(
-    queue: Queue, state: Literal["pending", "delayed", "active", "completed", "failed"] | None, limit: int, json: bool
-) -> int:
+async def _list(queue: Queue, state: State | None, limit: int, json: bool) -> int:
     from emp_trio.cli.job_view import age, state_of
 
     found = await queue.jobs(state, limit=limit)
