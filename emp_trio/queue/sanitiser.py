@@ -5,6 +5,7 @@ Source: queue protocol 5.5 and 8.4. Unlike the fleet's sanitiser this one looks 
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ def sanitised(encoded: bytes, *, shortest: int = RECORD_RUN) -> str:
         encoded: valid JSON.
         shortest: characters from which on a run counts.
     """
-    if b"image_base64" not in encoded and not re.search(f"[A-Za-z0-9+/]{{{shortest}}}".encode(), encoded):
+    if b"image_base64" not in encoded and not _run_bytes(shortest).search(encoded):
         return encoded.decode()
     return _encode(_without_bytes(msgspec.json.decode(encoded), _run(shortest))).decode()
 
@@ -34,6 +35,12 @@ def sanitised_text(text: str, *, shortest: int = RECORD_RUN) -> str:
     return _run(shortest).sub(_REMOVED, text)
 
 
+@functools.cache
+def _run_bytes(shortest: int) -> re.Pattern[bytes]:
+    return re.compile(f"[A-Za-z0-9+/]{{{shortest}}}".encode())
+
+
+@functools.cache
 def _run(shortest: int) -> re.Pattern[str]:
     return re.compile(f"[A-Za-z0-9+/]{{{shortest},}}={{0,2}}")
 

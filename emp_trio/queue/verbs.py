@@ -190,25 +190,29 @@ class Verbs:
         Returns:
             False, with nothing changed or published, where the lease is not held any more.
         """
-        failure = settlement.failure
-        records = [part for record in settlement.records for part in record]
-        reply = await self.function(
-            "settle",
-            lease.job_id,
-            lease.token,
-            machine_id,
-            settlement.kind,
-            settlement.retry_count,
-            _ms(settlement.delay),
-            failure.message if failure else "",
-            failure.type if failure else "",
-            failure.reason if failure else "",
-            settlement.stored,
-            settlement.message,
-            "1" if unified else "0",
-            *records,
-        )
+        reply = await self.function("settle", *_settle_arguments(lease, machine_id, settlement, unified))
         return bool(reply[0] == 1)
+
+    def settle_soon(
+        self,
+        lease: LeaseRef,
+        machine_id: str,
+        settlement: Settlement,
+        on_reply: Callable[[bool], None],
+        *,
+        unified: bool = False,
+    ) -> None:
+        """End the attempt without waiting for Redis; see :meth:`settle`.
+
+        Args:
+            on_reply: told whether the outcome is stored; if not, :meth:`settle` is to find out why.
+        """
+
+        def replied(reply: Any) -> None:
+            on_reply(isinstance(reply, list) and reply[0] == 1)
+
+        arguments = _settle_arguments(lease, machine_id, settlement, unified)
+        self.port.post("FCALL", f"{library.NAME}_settle", 0, *arguments, on_reply=replied)
 
     async def renew(self, leases: Sequence[LeaseRef], *, lease: float) -> dict[str, str]:
         """Renew leases for ``lease`` more seconds. Returns job id -> ``lost`` or ``cancelled`` for those not held."""
@@ -253,6 +257,27 @@ class Verbs:
         """Take slots out of the fleet's lists."""
         flat = [part for message in messages for part in message]
         await self.function("leave", len(worker_ids), *worker_ids, *flat)
+
+
+def _settle_arguments(
+    lease: LeaseRef, machine_id: str, settlement: Settlement, unified: bool
+) -> list[str | bytes | int]:
+    failure = settlement.failure
+    return [
+        lease.job_id,
+        lease.token,
+        machine_id,
+        settlement.kind,
+        settlement.retry_count,
+        _ms(settlement.delay),
+        failure.message if failure else "",
+        failure.type if failure else "",
+        failure.reason if failure else "",
+        settlement.stored,
+        settlement.message,
+        "1" if unified else "0",
+        *(part for record in settlement.records for part in record),
+    ]
 
 
 def _claims(reply: Any) -> Claims:

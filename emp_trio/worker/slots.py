@@ -110,7 +110,7 @@ class Slots:
 
         def replied(stored: bool) -> None:
             if stored:
-                log.debug("job.completed", job=claim.job_id, slot=claim.worker_id)
+                log.debug("job.completed", job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
                 self._free(claimer, claim, settlement)
             else:
                 self._late.append((claimer, claim, settlement))
