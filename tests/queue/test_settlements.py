@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emp_trio import __version__
@@ -242,6 +242,7 @@ def test_result_that_cannot_be_stored_is_the_connectors_failure(result: JobResul
     assert (caught.value.retry, caught.value.type) == (False, "response_error")
 
 
+@settings(deadline=None)
 @given(st.text() | st.text().map(lambda t: t * 5000) | st.text().map(lambda t: t + "QUJD" * 5000))
 def test_any_error_text_can_be_stored(message: str) -> None:
     failure = msgspec.structs.replace(FAILURE, message="\udc80" + message, retry=False)
