@@ -165,4 +165,4 @@ class Claimer:
         """One message for all of them, ahead of anything that they will say themselves."""
         leases = [LeaseRef(claim.job_id, claim.token) for claim in jobs]
         unified = self._settings.unified
-        self._verbs.start(leases, self._settings.machine_id if unified else "", lambda refused: self._doubt())
+        self._verbs.start(leases, self._settings.machine_id if unified else "", self._doubt)

@@ -137,12 +137,12 @@ class Machine:
                 for supervisor in self.supervisors.values():
                     await supervisor.looked_at.wait()
             house.start_soon(self.registration.run)
-            await first_of(self.registration.registered.wait, self.drain.begun.wait)
-            if self.registration.registered.is_set():
-                slots = {claimer.name: len(claimer.free) for claimer in self.claimers}
-                log.info("machine.ready", machine=self.settings.machine_id, slots=slots)
-            task_status.started(self)
             try:
+                await first_of(self.registration.registered.wait, self.drain.begun.wait)
+                if self.registration.registered.is_set():
+                    slots = {claimer.name: len(claimer.free) for claimer in self.claimers}
+                    log.info("machine.ready", machine=self.settings.machine_id, slots=slots)
+                task_status.started(self)
                 async with trio.open_nursery() as self._attempts:
                     try:
                         await self._claim_until_drained()

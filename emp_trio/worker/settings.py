@@ -94,6 +94,7 @@ def worker_settings(
         else:
             values[name] = number * unit
 
+    read("job_timeout", "WORKER_JOB_TIMEOUT_MINUTES", 60.0)  # what the fleet's process managers make the next one of
     for name, (variable, unit) in _SECONDS.items():
         read(name, variable, unit)
     for name, variable in _STAGES.items():

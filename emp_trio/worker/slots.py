@@ -151,7 +151,9 @@ class Slots:
         if supervisor.connector is None:  # it closed while the claim was under way
             return messages.released(delay=self._settings.health_retry)
         self._states[claim.worker_id].current_service = service.worker_service
-        attempt = self._attempt(job, LeaseRef(claim.job_id, claim.token), claim.worker_id, expires)
+        minutes = service.entry.job_timeout_minutes
+        seconds = self._settings.job_timeout if minutes is None else minutes * 60
+        attempt = self._attempt(job, LeaseRef(claim.job_id, claim.token), claim.worker_id, expires, seconds)
         self._leases.add(attempt)
         secrets = () if job.ctx.account_key is None else (job.ctx.account_key,)
         self._redactor.add(*secrets)
@@ -165,8 +167,7 @@ class Slots:
             supervisor.failed(settlement.failure)
         return settlement
 
-    def _attempt(self, job: Job, lease: LeaseRef, worker_id: str, expires: float) -> Attempt:
-        seconds = self._settings.job_timeout
+    def _attempt(self, job: Job, lease: LeaseRef, worker_id: str, expires: float, seconds: float) -> Attempt:
         if job.deadline is not None:
             seconds = min(seconds, job.deadline - time.time())
         return Attempt(
