@@ -94,6 +94,18 @@ class Redactor:
             text = text.replace(value, MASK)
         return text
 
+    def known_in(self, value: Any) -> Any:
+        """A copy of JSON-like ``value`` in which every text but for keys has gone through :meth:`known`."""
+        match value:
+            case str():
+                return self.known(value)
+            case dict():
+                return {k: self.known_in(v) for k, v in value.items()}
+            case list() | tuple():
+                return [self.known_in(v) for v in value]
+            case _:
+                return value
+
     def data(self, value: Any) -> Any:
         """A copy of JSON-like ``value`` in which every string has gone through :meth:`text`; Secrets become ``***``."""
         match value:

@@ -80,6 +80,10 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, Scalar],
         Meta(description="Settings of the connector by name (`base_url`, `timeout`, ...); text may hold references."),
     ] = {}
+    job_timeout_minutes: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="Time one attempt may take, in place of JOB_TIMEOUT_MINUTES."),
+    ] = None
     required_env: Annotated[tuple[VariableName, ...], Meta(description="Must be set and not empty.")] = ()
     description: str = ""
     is_gpu_bound: bool = False

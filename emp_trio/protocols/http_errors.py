@@ -35,9 +35,12 @@ def describe_status(status: int, headers: Mapping[str, str], body: bytes) -> Ser
 def _said(body: bytes) -> tuple[str, str | None]:
     """Message and code in an error body."""
     try:
-        data: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _said_in(msgspec.json.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # showing it may go too deep as well
         return " ".join(body[: 4 * LONGEST_TEXT].decode("utf-8", "replace").split()), None
+
+
+def _said_in(data: Any) -> tuple[str, str | None]:
     error = data.get("error", data) if isinstance(data, dict) else data
     if not isinstance(error, dict):
         return str(error), None

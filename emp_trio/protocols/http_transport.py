@@ -49,12 +49,16 @@ class Reply:
     async def __anext__(self) -> bytes:
         """The next piece of the body, decompressed. Raises ServiceError where it breaks off."""
         try:
+            if self._unzip is not None and self._unzip.unconsumed_tail:
+                await trio.lowlevel.checkpoint()
+                return self._unzip.decompress(self._unzip.unconsumed_tail, _PIECE)
             with _translated(self._trail):
                 piece = await anext(self._pieces)
             if self._unzip is None:
                 return piece
             self._zipped += len(piece)
-            return self._unzip.decompress(piece)
+            # A thousandth of it may be all there is on the wire: never more than a piece in memory at a time.
+            return self._unzip.decompress(piece, _PIECE)
         except zlib.error as error:
             raise bad_answer(f"the body can't be decompressed: {error}", reason="corrupted_data") from error
         except StopAsyncIteration:

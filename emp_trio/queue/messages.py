@@ -154,7 +154,6 @@ def completed(
     try:
         encoded = _redacted(sanitised(_encode(result), shortest=_FILE_RUN), job, redactor).encode()
         request = _redacted(sanitised(_encode(result.raw_request_payload)), job, redactor)
-        clean = sanitised(encoded)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _unusable(f"the connector's result can't be written as JSON: {error}") from None
     if len(encoded) > MAX_RESULT_BYTES:
@@ -311,9 +310,11 @@ def _workflow(job: Job) -> dict[str, Any]:
 
 
 def _redacted(encoded: str, job: Job, redactor: Redactor | None) -> str:
-    if job.ctx.account_key is not None:
-        encoded = Redactor([job.ctx.account_key]).known(encoded)
-    return encoded if redactor is None else redactor.known(encoded)
+    """JSON without secrets in its texts; a secret that looks like a number or a key of it changes nothing else."""
+    for one in (redactor, Redactor([job.ctx.account_key]) if job.ctx.account_key is not None else None):
+        if one is not None and one.known(encoded) != encoded:
+            encoded = _encode(one.known_in(msgspec.json.decode(encoded))).decode()
+    return encoded
 
 
 def _writable(message: str) -> str:

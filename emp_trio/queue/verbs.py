@@ -150,17 +150,17 @@ class Verbs:
         )
         return _claims(reply)
 
-    def start(self, leases: Sequence[LeaseRef], machine_id: str, on_refused: Callable[[list[str]], None]) -> None:
+    def start(self, leases: Sequence[LeaseRef], machine_id: str, on_refused: Callable[[], None]) -> None:
         """Mark attempts as running, without waiting for Redis.
 
         Args:
             machine_id: the machine when it reports to an aggregator (unified mode), else the empty text.
-            on_refused: called with the ids of jobs whose lease is not held, if there are any.
+            on_refused: called unless all of them are known to have been marked.
         """
 
         def replied(reply: Any) -> None:
-            if isinstance(reply, list) and reply:
-                on_refused([_str(job_id) for job_id in reply])
+            if reply != []:
+                on_refused()
 
         args = [part for ref in leases for part in (ref.job_id, ref.token)]
         self.port.post("FCALL", f"{library.NAME}_start", 0, machine_id, *args, on_reply=replied)

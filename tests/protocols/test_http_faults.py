@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, Basic, Bearer
+from emp_trio.protocols.http_errors import describe_status
 from emp_trio.secrets import Secret
 from emp_trio.testing.rogue import Answer, Exchange, cut, dribble, event_stream, open_rogue, raw, reply
 
@@ -239,3 +241,22 @@ async def test_an_unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         async with open_http("http://service.invalid") as probe:
             error = await failure(probe)
             assert kind(error) == ("network_error", "proxy_error", False)
+
+
+async def test_a_body_that_unpacks_to_a_thousandfold_is_refused_before_it_is_unpacked() -> None:
+    bomb = gzip.compress(b"\0" * (128 * 2**20), 9)
+    async with (
+        open_rogue(reply(200, bomb, headers=GZIP)) as rogue,
+        open_http(rogue.url, max_response_bytes=1000) as probe,
+    ):
+        tracemalloc.start()
+        try:
+            assert "larger than" in str(await failure(probe, expect="any"))
+            assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_an_error_body_that_is_nested_too_deep_to_be_shown_is_quoted() -> None:
+    for depth in (500, 990, 995, 1000, 5000):
+        assert describe_status(500, {}, b"[" * depth + b"]" * depth).status == 500

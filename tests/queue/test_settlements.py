@@ -269,3 +269,11 @@ def test_any_error_text_can_be_stored(message: str) -> None:
 )
 def test_cancel_messages(message: bytes, job_id: str | None) -> None:
     assert cancelled_job(message) == job_id
+
+
+@pytest.mark.parametrize("secret", ["1024", "success", "true", "0240"])
+def test_a_secret_that_looks_like_json_leaves_the_result_valid(secret: str) -> None:
+    result = JobResult(success=True, data={"size": 10240, "success": secret, "note": f"key {secret}!"})
+    settled = completed(Job(id="j", type="t"), result, WHO, now=1.0, redactor=Redactor([Secret(secret)]))
+    data = json.loads(settled.message)["result"]["data"]
+    assert data == {"size": 10240, "success": "***", "note": "key ***!"}

@@ -178,9 +178,9 @@ class Fleet(RuleBasedStateMachine):
         assert broken == []
         for life in ran_out:
             life.token = None
-            life.crashes += 1
+            life.crashes += life.started
             life.retries += life.started
-            if life.crashes >= 3 or life.retries >= life.max_attempts:
+            if life.started and (life.crashes >= 3 or life.retries >= life.max_attempts):
                 self.end(life)
         assert len(requeued) + len(failed) == len(ran_out)
 

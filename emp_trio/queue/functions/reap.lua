@@ -2,22 +2,22 @@
 --   ARGV  1 entries to handle of each kind, at most   2 crashes after which a job fails for good
 --   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids,
 --         {id, error} of each that could not be handled}
--- A lease that ran out before the attempt began to run (its claim's reply was lost) does not use up an attempt.
+-- A lease that ran out before the attempt began to run (its claim's reply was lost) is no crash and uses no attempt.
 local function reap_lease(id, max_crashes, now, requeued, failed)
   local f = job_table(id)
   local running = f.status == 'assigned' or f.status == 'in_progress'
   if running and given(f.lease_token) and f.lease_worker == f.worker_id then
     local worker = f.worker_id
-    local crashes = (number(f.crashes) or 0) + 1
-    local count = (number(f.retry_count) or 0) + (f.status == 'in_progress' and 1 or 0)
+    local used = f.status == 'in_progress' and 1 or 0
+    local crashes, count = (number(f.crashes) or 0) + used, (number(f.retry_count) or 0) + used
     redis.call('HSET', 'job:' .. id, 'crashes', crashes)
     local failure = {type = 'system_error', reason = 'internal_error',
       error = 'worker ' .. worker .. ' stopped renewing its lease on this job (crash ' .. crashes .. ')'}
-    if crashes >= max_crashes or count >= attempts_of(f) then
+    if used == 1 and (crashes >= max_crashes or count >= attempts_of(f)) then
       fail_for_good(id, f, worker, '', failure, count, now)
       failed[#failed + 1] = {id, failure.error}
     else
-      if f.status == 'in_progress' then
+      if used == 1 then
         attest_failure(id, f, worker, '', failure, count, false, now)
       end
       redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
