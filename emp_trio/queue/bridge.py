@@ -146,7 +146,7 @@ class _Link:
                 writer.transport.abort()  # a TLS goodbye would outlive the loop
 
 
-async def _run_while(connection: Any, *jobs: Awaitable[None]) -> None:
+async def _run_while(*jobs: Awaitable[None]) -> None:
     """Run asyncio jobs until the first of them ends; then end all, and raise what it raised."""
     tasks = [asyncio.ensure_future(job) for job in jobs]
     try:
@@ -252,7 +252,7 @@ class Bridge:
         if self._on_connect is not None:
             self._on_connect()
         try:
-            await _run_while(connection, self._write(connection), self._read(connection), self._watch(connection))
+            await _run_while(self._write(connection), self._read(connection), self._watch(connection))
         finally:
             self._kick = None
             sent, waiting = list(self._sent), self._waiting
@@ -346,9 +346,7 @@ class Bridge:
         for listener in self._listeners:
             listener.reset()
         try:
-            await _run_while(
-                connection, self._follow(connection), self._hear(connection, heard), self._ping(connection, heard)
-            )
+            await _run_while(self._follow(connection), self._hear(connection, heard), self._ping(connection, heard))
         finally:
             self._listening = None
 

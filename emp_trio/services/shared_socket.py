@@ -77,7 +77,7 @@ class SharedSocket(Generic[E]):
             self._error = error
             failed += 1
             pause = backoff(failed, base=self._delay, cap=self._cap, jitter=0.5, random=random.random())
-            log.warning("no socket", error=error.message, reconnect_in=round(pause, 2))
+            log.warning("socket.lost", error=error.message, reconnect_in=round(pause, 2))
             await trio.sleep(pause)
 
     async def _read(self, socket: Socket) -> EmpTrioError:
@@ -142,7 +142,7 @@ class SharedSocket(Generic[E]):
             return
         receiver = self._receivers.get(job_id) if job_id is not None else None
         if receiver is None:
-            log.debug("a message for a job that is not waiting", job=job_id)
+            log.debug("socket.stray_message", job=job_id)
         else:
             receiver.take(event)
 

@@ -115,7 +115,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
                 socket = await self._shared.socket(0)
                 await socket.send_json({"type": "cancel_simulation", "job_id": wire_id, "timestamp": _now()})
             except ServiceError as error:  # a socket that is gone has ended the job by itself
-                log.warning("upstream cancel failed", job=wire_id, error=error.message)
+                log.warning("upstream.not_stopped", job=wire_id, error=error.message)
 
     async def _save_pictures(self, completed: Completed, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
         saved = []

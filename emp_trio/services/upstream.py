@@ -77,9 +77,9 @@ async def _stop(cancel: Callable[[str], Awaitable[object]], work: str, grace: fl
         try:
             await cancel(work)
         except EmpTrioError as error:  # the attempt ends for another reason, which matters more
-            log.warning("work could not be stopped upstream", id=work, error=error.message)
+            log.warning("upstream.not_stopped", id=work, error=error.message)
     if scope.cancelled_caught:
-        log.warning("work could not be stopped upstream in time", id=work, seconds=grace)
+        log.warning("upstream.not_stopped", id=work, seconds=grace)
 
 
 async def _uninterrupted(call: Callable[[], Awaitable[None]], *, grace: float) -> None:

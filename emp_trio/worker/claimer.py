@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError, OutcomeUnknown
+from emp_trio.queue.messages import released
 from emp_trio.queue.verbs import Claim, Claims, LeaseRef, Verbs
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
@@ -84,7 +85,7 @@ class Claimer:
         self._looking.cancel(reason="no more claims")
 
     async def run(self) -> None:
-        """Claim until told to stop. The reply to a claim that is cancelled is lost: its leases run out."""
+        """Claim until told to stop. What a cancelled claim brings is handed back."""
         async with trio.open_nursery() as flights:
             with self._looking:
                 await self._look_for_ever(flights)
@@ -143,6 +144,7 @@ class Claimer:
                     lease=self._settings.lease,
                     rank=self._rank,
                     repeated=repeated,
+                    on_orphan=self._hand_back,
                 )
             except EmpTrioError as error:
                 repeated = repeated or isinstance(error, OutcomeUnknown)
@@ -160,6 +162,13 @@ class Claimer:
                 slots.remove(claim.worker_id)
                 self._start(self, claim, sent + self._settings.lease)
             return claims
+
+    def _hand_back(self, claims: Claims) -> None:
+        """Jobs that were claimed for a machine that is being cancelled; if it is too late for that, their leases run
+        out."""
+        for claim in claims.jobs:
+            lease, machine = LeaseRef(claim.job_id, claim.token), self._settings.machine_id
+            self._verbs.settle_soon(lease, machine, released(), lambda stored: None, unified=self._settings.unified)
 
     def _mark_started(self, jobs: tuple[Claim, ...]) -> None:
         """One message for all of them, ahead of anything that they will say themselves."""

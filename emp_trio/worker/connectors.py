@@ -25,7 +25,6 @@ log = structlog.get_logger("emp_trio.connector")
 
 # Failures that say something about the service and not about the job: worth a health check at once.
 _TELLING = frozenset({"network_error", "auth_error"})
-_FIRST_RETRY = 0.125  # seconds
 
 
 class Supervisor:

@@ -85,7 +85,7 @@ class _Run:
                 request_id=answer.request_id,
                 maybe_started=True,
             )
-        log.info("response created", response=found, request=answer.request_id)
+        log.info("response.created", response=found, request=answer.request_id)
         return found
 
     async def usable(self, response_id: str) -> bool:
@@ -132,7 +132,7 @@ class _Run:
             idempotent=True,
             timeout=self.openai.cleanup_timeout,
         )
-        log.info("response cancelled", response=response_id)
+        log.info("response.cancelled", response=response_id)
 
     async def _last_look(self, response_id: str) -> Answer:
         """Time is up: cancel the response, and take what it has if it ended before that."""
