@@ -47,12 +47,12 @@ async def quiet(bridge: Bridge) -> AsyncIterator[None]:
 
 
 async def again(bridge: Bridge, *args: str) -> Any:
-    """Call until there is a connection again."""
+    """Call (something that does no harm twice) until there is a connection again."""
     with trio.fail_after(LIMIT):
         while True:
             try:
                 return await bridge.call(*args)
-            except NotSent:
+            except (NotSent, OutcomeUnknown):
                 await trio.sleep(0.002)
 
 

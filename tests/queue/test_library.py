@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -120,10 +120,11 @@ async def fake_server(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[s
 
     async def serve(stream: trio.SocketStream) -> None:
         reader = hiredis.Reader()
-        async for data in stream:
-            reader.feed(data)
-            while (command := reader.gets()) is not False:
-                await stream.send_all(answer(command))
+        with suppress(trio.BrokenResourceError):  # the client went away
+            async for data in stream:
+                reader.feed(data)
+                while (command := reader.gets()) is not False:
+                    await stream.send_all(answer(command))
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))

@@ -119,6 +119,23 @@ def test_late_settle_of_an_earlier_attempt_changes_nothing(lib: Library, ear: Ea
     assert ear.heard() == []
 
 
+def test_holder_has_no_voice_once_an_old_worker_has_taken_the_job(lib: Library, ear: Ear) -> None:
+    """The API and old workers know of no leases: they leave the token in the hash, and only the worker id tells."""
+    lib.submit("j")
+    stale = lib.claim("w1")["jobs"]["j"][1]
+    lib.db.hset("job:j", mapping={"status": "pending", "worker_id": "", "assigned_at": ""})
+    assert lib.settle("j", stale, "completed") == [0, "pending"]
+    lib.db.hset("job:j", mapping={"status": "in_progress", "worker_id": "old-1"})
+    assert lib.job("j")["lease_token"] == stale
+    before = state(lib)
+    ear.heard()
+    assert lib.settle("j", stale, "completed") == [0, "in_progress"]
+    assert not lib.start("j", stale)
+    assert lib.call("renew", 15000, "j", stale) == [["j", "lost"]]
+    assert state(lib) == before
+    assert ear.heard() == []
+
+
 def test_start_progress_remember_renew(lib: Library) -> None:
     lib.submit("j")
     token = lib.claim("w1")["jobs"]["j"][1]
