@@ -119,12 +119,14 @@ class Play:
         self._changed = trio.Event()
 
 
-def make_plan(workers: Mapping[str, Play | type[Connector]], slots: int) -> Plan:
+def make_plan(
+    workers: Mapping[str, Play | type[Connector]], slots: int, *, job_timeout_minutes: float | None = None
+) -> Plan:
     """Each name is a worker type, its only job type and its service."""
     services = {}
     for name, given in workers.items():
         cls = given.connector if isinstance(given, Play) else given
-        entry = Service(connector=cls.__name__)
+        entry = Service(connector=cls.__name__, job_timeout_minutes=job_timeout_minutes)
         services[name] = ServicePlan(
             worker_service=f"{name}-service",
             connector_name=cls.__name__,
@@ -149,17 +151,19 @@ async def open_machine(
     environment: Mapping[str, str] | None = None,
     secrets: tuple[str, ...] = (),
     redis_settings: Mapping[str, Any] | None = None,
+    job_timeout_minutes: float | None = None,
     **settings: Any,
 ) -> AsyncIterator[Machine]:
     """A machine in the test's own run, ready; at the end of the block it hands its jobs back and stops.
 
     Args:
         workers: worker type (and job type) -> connector.
+        job_timeout_minutes: of the services in the mapping.
         settings: of :class:`WorkerSettings`, over those of :data:`SHORT`.
     """
     run = partial(
         run_machine,
-        make_plan(workers, slots),
+        make_plan(workers, slots, job_timeout_minutes=job_timeout_minutes),
         WorkerSettings(machine_id=machine_id, **{**SHORT, **settings}),
         RedisSettings(url=Secret(url), **(redis_settings or {})),
         StorageSettings(),

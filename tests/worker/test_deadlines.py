@@ -27,6 +27,13 @@ async def test_a_service_that_hangs_fails_the_job_with_the_stages_name(valkey: s
     assert play.attempts[0].stop_upstream is True  # the last attempt: nobody will adopt the work
 
 
+async def test_the_mapping_may_give_a_service_its_own_time(valkey: str, db: Any) -> None:
+    play = Play()
+    async with open_machine(valkey, {"t": play}, job_timeout=600, stages=QUICK, job_timeout_minutes=0.01):
+        job = await until_status(db, submit(db, "t", max_retries=1), "failed")
+    assert "service stage did not finish" in job["error"]
+
+
 async def test_an_earlier_attempt_leaves_the_work_upstream_to_the_next(valkey: str, db: Any) -> None:
     play = Play()
     async with open_machine(valkey, {"t": play}, job_timeout=0.6, stages=QUICK):
