@@ -20,6 +20,7 @@ async def test_the_apis_cancel_reaches_the_connector_within_a_second(valkey: str
     async with open_machine(valkey, {"t": play}, renew_every=30.0, lease=90.0):
         job_id = submit(db, "t")
         attempt = await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         told = trio.current_time()
         cancel_as_api(db, job_id)
         await play.until_over()

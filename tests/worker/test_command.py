@@ -12,7 +12,7 @@ import pytest
 from emp_trio.testing.sim_http import open_simulated_http
 from emp_trio.testing.valkey import valkey_server
 from tests.queue.support import Ear
-from tests.worker.support import client, eventually, open_worker, submit, until_status
+from tests.worker.support import ACTORS, client, eventually, open_worker, submit, until_status
 
 
 async def test_several_types_in_one_process_from_submit_to_result(valkey: str, db: Any, ear: Ear) -> None:
@@ -61,16 +61,24 @@ async def test_a_process_manager_may_start_it_as_exactly_one_worker(valkey: str,
 
 
 async def test_every_line_of_a_job_names_job_slot_and_attempt_and_none_shows_its_payload(valkey: str, db: Any) -> None:
-    async with open_worker(valkey, "--workers", "mock:2", "--log-level", "debug", MACHINE_ID="box") as worker:
+    words = ("--mapping", ACTORS, "--workers", "careless:2,mock:2", "--log-level", "debug", "--machine-id", "box")
+    async with open_worker(valkey, *words) as worker:
         good = submit(db, "mock", {"delay_ms": 1, "test_data": "PRIVATE-PROMPT"})
         bad = submit(db, "mock", {"delay_ms": 1, "should_fail": True, "test_data": "PRIVATE-PROMPT"})
+        crash = submit(db, "careless", {"prompt": "PRIVATE-PROMPT"}, max_retries=1)
         await worker.until("job.completed", job=good)
         await worker.until("job.failed", job=bad)
+        await worker.until("connector.error", job=crash)
         worker.signal(signal.SIGTERM)
         assert await worker.code() == 0
-    lines = [line for line in worker.logs if line["event"].startswith(("job.", "connector.error"))]
-    assert len(lines) >= 2
-    assert all({"job", "slot", "attempt", "timestamp", "level", "logger"} <= line.keys() for line in lines)
+    for job_id in (good, bad, crash):
+        slot = db.hget(f"job:{job_id}", "worker_id")
+        lines = [line for line in worker.logs if line.get("job") == job_id]
+        assert all((line["slot"], line["attempt"]) == (slot, 1) for line in lines)
+        assert all({"timestamp", "level", "event", "logger"} <= line.keys() for line in lines)
+    assert not [
+        line for line in worker.logs if line["event"].startswith(("job.", "connector.error")) and "job" not in line
+    ]
     assert "PRIVATE-PROMPT" not in json.dumps(worker.logs) + worker.err
     assert worker.err == ""  # JSON lines and nothing else
 

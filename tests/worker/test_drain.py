@@ -43,7 +43,7 @@ async def test_a_short_job_finishes_after_the_first_signal(valkey: str, db: Any,
         assert await worker.code() == 0
     job = db.hgetall(f"job:{job_id}")
     assert (job["status"], job["retry_count"]) == ("completed", "0")
-    assert db.hget(f"job:{waiting}", "status") == "pending"  # nothing is claimed any more
+    assert db.hmget(f"job:{waiting}", "status", "attempt") == ["pending", None]  # nothing is claimed any more
     assert keys_of_workers(db) == []
 
 

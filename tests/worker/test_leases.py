@@ -116,20 +116,28 @@ async def test_local_work_ends_before_the_servers_own_idea_of_the_lease(valkey: 
 
 
 async def test_an_outcome_in_hand_outlives_an_outage_longer_than_its_lease(valkey: str, db: Any, ear: Ear) -> None:
-    """What was paid for is stored when Redis is back, before any reaper gives the job away."""
+    """What was paid for is stored when Redis is back, although another machine, and its reaper, was back before."""
     play = Play()
-    async with open_proxy(port_of(valkey)) as proxy:
-        url = f"redis://127.0.0.1:{proxy.port}"
-        async with open_machine(url, {"t": play}, redis_settings={"longest_pause": 0.05}, lease=1.0, renew_every=0.3):
+    quick = {"longest_pause": 0.05}
+    async with open_proxy(port_of(valkey)) as ours, open_proxy(port_of(valkey)) as theirs:
+        url, other = (f"redis://127.0.0.1:{proxy.port}" for proxy in (ours, theirs))
+        async with (
+            open_machine(url, {"t": play}, redis_settings=quick, lease=1.0, renew_every=0.3),
+            open_machine(other, {"u": Play()}, machine_id="m2", redis_settings=quick, renew_every=1.0, reap_every=0.05),
+        ):
             job_id = submit(db, "t")
             await play.until_begun()
             await until_status(db, job_id, "in_progress")
-            proxy.refuse = True
-            proxy.reset_all()
+            for proxy in (ours, theirs):
+                proxy.refuse = True
+                proxy.reset_all()
             play.finish.set()
             await play.until_over()
             await eventually(lambda: float(db.zscore("emp:leases", job_id)) / 1000 < time.time() - 0.1)
-            proxy.refuse = False
+            theirs.refuse = False
+            await eventually(lambda: theirs.connections)
+            await trio.sleep(0.3)  # time in which their reaper would have looked six times
+            ours.refuse = False
             job = await until_status(db, job_id, "completed")
     assert (job["retry_count"], job.get("crashes"), job["attempt"]) == ("0", None, "1")
     assert len(ear.heard("complete_job")) == 1

@@ -46,6 +46,20 @@ async def test_without_client_tracking_an_announcement_wakes_it(valkey: str, db:
         db.execute_command("ACL", "DELUSER", "plain")
 
 
+async def test_what_was_announced_while_nobody_listened_is_found(valkey: str, db: Any) -> None:
+    db.execute_command("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-client|tracking")
+    url = valkey.replace("redis://", "redis://plain:secret@")
+    play = Play()
+    play.finish.set()
+    try:
+        async with open_machine(url, {"t": play}, poll_every=30.0):
+            await until_status(db, submit(db, "t"), "completed", limit=5)
+            db.execute_command("CLIENT", "KILL", "TYPE", "PUBSUB")
+            await until_status(db, submit(db, "t", tell=True), "completed", limit=5)
+    finally:
+        db.execute_command("ACL", "DELUSER", "plain")
+
+
 async def test_without_either_the_poll_finds_it(valkey: str, db: Any) -> None:
     db.execute_command("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-client|tracking")
     url = valkey.replace("redis://", "redis://plain:secret@")
