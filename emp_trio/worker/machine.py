@@ -171,6 +171,9 @@ class Machine:
         self.leases.end_all()
 
     async def _leave(self) -> None:
+        """Store the outcomes that Redis has not taken yet, and take the slots out of the fleet's lists."""
+        with trio.move_on_after(self.settings.stages.settle, shield=True):
+            await first_of(self.leases.wait_idle, self.slots.finish_late)
         with trio.move_on_after(self.settings.stages.settle, shield=True) as scope:
             try:
                 await self.registration.leave(self.drain.reason)

@@ -12,7 +12,7 @@ import trio.testing
 
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
-from emp_trio.testing.proxy import open_proxy
+from emp_trio.testing.proxy import FaultProxy, open_proxy
 from tests.queue.support import Ear
 from tests.worker.support import (
     ACTORS,
@@ -210,3 +210,43 @@ async def test_a_result_that_comes_while_draining_is_stored(valkey: str, db: Any
         await until_status(db, job_id, "in_progress")
         machine.drain.stop("deploy")
         await until_status(db, job_id, "completed")
+
+
+async def test_an_outcome_that_redis_has_not_taken_is_stored_before_the_machine_goes(
+    valkey: str, db: Any, ear: Ear
+) -> None:
+    play = Play()
+    async with open_proxy(int(valkey.rpartition(":")[2])) as proxy, trio.open_nursery() as nursery:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with open_machine(url, {"t": play}, lease=60.0, redis_settings={"longest_pause": 0.05}) as machine:
+            job_id = submit(db, "t")
+            await play.until_begun()
+            await until_status(db, job_id, "in_progress")
+            proxy.refuse = True
+            proxy.reset_all()
+            play.finish.set()
+            await play.until_over()
+            machine.drain.stop("deploy")
+            machine.drain.stop("at once")
+            nursery.start_soon(_recover_later, proxy)
+    assert db.hget(f"job:{job_id}", "status") == "completed"
+    assert len(ear.heard("complete_job")) == 1
+    assert keys_of_workers(db) == []
+
+
+async def _recover_later(proxy: FaultProxy) -> None:
+    await trio.sleep(0.5)
+    proxy.refuse = False
+
+
+async def test_an_idle_machine_stops_at_once_although_redis_is_away(valkey: str, db: Any) -> None:
+    async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with open_machine(url, {"t": Play()}, poll_every=0.1, redis_settings={"longest_pause": 0.05}) as machine:
+            await eventually(lambda: not machine.claimers[0]._flights)  # else it would first find out what it got
+            proxy.refuse = True
+            proxy.reset_all()
+            await eventually(lambda: machine.claimers[0]._failing)
+            told = trio.current_time()
+            machine.drain.stop("deploy")
+        assert trio.current_time() - told < 2.0
