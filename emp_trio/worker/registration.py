@@ -84,8 +84,6 @@ class Registration:
 
     async def freed(self, slot: SlotState) -> None:
         """Say that a slot is idle whose job was not settled by it. Shielded, within the settle stage's time."""
-        if self._beating.cancel_called:  # it has left
-            return
         said = announcements.freed(slot.worker_id, self._settings.machine_id, now=time.time())
         with trio.move_on_after(self._settings.stages.settle, shield=True):
             try:

@@ -243,7 +243,7 @@ async def test_an_idle_machine_stops_at_once_although_redis_is_away(valkey: str,
     async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}"
         async with open_machine(url, {"t": Play()}, poll_every=0.1, redis_settings={"longest_pause": 0.05}) as machine:
-            await eventually(lambda: not machine.claimers[0]._flights)  # else it would first find out what it got
+            await eventually(lambda: machine.claimers[0]._dry)  # no claim is under way, whose outcome it would await
             proxy.refuse = True
             proxy.reset_all()
             await eventually(lambda: machine.claimers[0]._failing)
