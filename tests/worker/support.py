@@ -119,19 +119,21 @@ class Play:
         self._changed = trio.Event()
 
 
-def make_plan(
-    workers: Mapping[str, Play | type[Connector]], slots: int, *, job_timeout_minutes: float | None = None
-) -> Plan:
+Workers: TypeAlias = Mapping[str, Play | tuple[type[Connector], Any]]
+"""Worker type -> a play, or a connector class and its settings."""
+
+
+def make_plan(workers: Workers, slots: int, *, job_timeout_minutes: float | None = None) -> Plan:
     """Each name is a worker type, its only job type and its service."""
     services = {}
     for name, given in workers.items():
-        cls = given.connector if isinstance(given, Play) else given
+        cls, settings = given if isinstance(given, tuple) else (given.connector, given.connector.Settings())
         entry = Service(connector=cls.__name__, job_timeout_minutes=job_timeout_minutes)
         services[name] = ServicePlan(
             worker_service=f"{name}-service",
             connector_name=cls.__name__,
             connector=cls,
-            settings=cls.Settings(),
+            settings=settings,
             entry=entry,
         )
     planned = [
@@ -144,7 +146,7 @@ def make_plan(
 @asynccontextmanager
 async def open_machine(
     url: str,
-    workers: Mapping[str, Play | type[Connector]],
+    workers: Workers,
     *,
     slots: int = 2,
     machine_id: str = "m1",

@@ -52,6 +52,7 @@ async def test_a_cancel_that_was_not_published_is_noticed_by_the_renewal(valkey:
     async with open_machine(valkey, {"t": play}, renew_every=0.2):
         job_id = submit(db, "t")
         attempt = await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         cancel_as_api(db, job_id, tell=False)
         await play.until_over()
         assert attempt.stop_upstream is True
@@ -68,6 +69,7 @@ async def test_a_cancel_that_was_not_published_is_noticed_at_progress(valkey: st
     async with open_machine(valkey, {"t": play}, renew_every=30.0, lease=90.0):
         job_id = submit(db, "t")
         attempt = await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         cancel_as_api(db, job_id, tell=False)
         await play.until_over()
         assert attempt.cancelled
@@ -114,6 +116,7 @@ async def test_a_result_that_comes_in_spite_of_a_cancel_is_not_stored(valkey: st
     async with open_machine(valkey, {"t": play}):
         job_id = submit(db, "t")
         await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         cancel_as_api(db, job_id)
         await trio.sleep(0.05)
         finish.set()

@@ -211,6 +211,7 @@ async def test_a_slot_says_busy_and_idle_around_every_job_however_it_ends(valkey
     async with open_machine(valkey, {"t": play}, slots=1, beat_every=30.0):
         job_id = submit(db, "t")
         await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         cancel_as_api(db, job_id)
         await play.until_over()
         await eventually(lambda: db.hget(f"worker:{WORKER}", "status") == "idle")

@@ -25,6 +25,7 @@ async def test_a_lease_of_another_holder_stops_the_work_at_once_and_nothing_is_s
     async with open_machine(valkey, {"t": play}, lease=15.0, renew_every=0.2):
         job_id = submit(db, "t")
         attempt = await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         db.hset(f"job:{job_id}", mapping={"lease_token": "other/9", "lease_worker": "w9", "worker_id": "w9"})
         taken = trio.current_time()
         await play.until_over()
@@ -59,6 +60,7 @@ async def test_a_job_that_vanished_is_stopped(valkey: str, db: Any) -> None:
     async with open_machine(valkey, {"t": play}):
         job_id = submit(db, "t")
         await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         db.delete(f"job:{job_id}")
         await play.until_over()
         await until_idle(db, "m1-worker-t-0")
@@ -149,6 +151,7 @@ async def test_a_job_put_back_and_claimed_again_here_runs_once(valkey: str, db: 
     async with open_machine(valkey, {"t": play}, renew_every=30.0, lease=60.0):
         job_id = submit(db, "t")
         first = await play.until_begun()
+        await until_status(db, job_id, "in_progress")
         db.hset(f"job:{job_id}", mapping={"status": "pending", "worker_id": ""})
         db.zadd("jobs:pending", {job_id: 1})
         second = await play.until_begun(2)
