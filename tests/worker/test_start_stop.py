@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +10,7 @@ import trio
 import trio.testing
 
 from emp_trio.worker.signals import Signal, first_of
-from tests.worker.support import HEAVY, Play, client, eventually, open_machine, open_worker, submit, until_status
+from tests.worker.support import HEAVY, Play, eventually, open_machine, submit, until_status
 
 
 def open_files() -> int:
@@ -87,37 +83,6 @@ async def test_a_payload_beyond_all_bounds_fails_the_job_alone(valkey: str, db: 
         job = await until_status(db, big, "failed")
         await until_status(db, submit(db, "t"), "completed")
     assert "larger than 64 MiB" in job["error"]
-
-
-async def test_the_embedded_server_lives_and_keeps_its_jobs_with_the_worker(tmp_path: Path) -> None:
-    words = ("--embedded", "--state", str(tmp_path), "--workers", "mock:2", "--drain", "0")
-    async with open_worker(None, *words) as worker:
-        db = client(f"unix://{tmp_path}/{next(p.name for p in tmp_path.iterdir() if p.is_socket())}")
-        job_id = submit(db, "mock", {"delay_ms": 60_000})
-        await until_status(db, job_id, "in_progress")
-        worker.signal(signal.SIGTERM)
-        assert await worker.code() == 0
-        db.close()
-    async with open_worker(None, *words) as worker:
-        db = client(f"unix://{tmp_path}/{next(p.name for p in tmp_path.iterdir() if p.is_socket())}")
-        job = await until_status(db, job_id, "in_progress")
-        assert (job["attempt"], job["retry_count"]) == ("2", "0")
-        db.close()
-        worker.signal(signal.SIGTERM)
-        worker.signal(signal.SIGINT)
-        assert await worker.code() == 0
-
-
-async def test_the_end_of_the_embedded_server_ends_the_worker(tmp_path: Path) -> None:
-    async with open_worker(None, "--embedded", "--state", str(tmp_path), "--workers", "mock") as worker:
-        db = client(f"unix://{tmp_path}/{next(p.name for p in tmp_path.iterdir() if p.is_socket())}")
-        pid = db.info("server")["process_id"]
-        db.close()
-        os.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
-        assert await worker.code() == 1
-        assert time.monotonic() - began < 14
-    assert "embedded server ended by itself" in worker.err + json.dumps(worker.logs)
 
 
 async def test_a_signal_wakes_once_for_all_sets_and_loses_none() -> None:
