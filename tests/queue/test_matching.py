@@ -88,6 +88,7 @@ RULES: list[tuple[Any, dict[str, Any], dict[str, Any], bool]] = [
     ({"features": []}, {}, {"features": ["a"]}, True),
     ({"features": {}}, {}, {"features": ["a"]}, True),
     ({"features": []}, {}, {"features": "a"}, False),
+    ({"features": []}, {}, {"features": {"a": 1}}, False),
     ({"features": []}, {}, {}, False),
     ({"a.b": 1}, {}, {"a": {"b": 2}, "a.b": 0}, True),  # a dotted key walks; a capability of that very name is not seen
     (
