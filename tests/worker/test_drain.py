@@ -43,7 +43,9 @@ async def test_a_short_job_finishes_after_the_first_signal(valkey: str, db: Any,
         assert await worker.code() == 0
     job = db.hgetall(f"job:{job_id}")
     assert (job["status"], job["retry_count"]) == ("completed", "0")
-    assert db.hmget(f"job:{waiting}", "status", "attempt") == ["pending", None]  # nothing is claimed any more
+    status, attempt = db.hmget(f"job:{waiting}", "status", "attempt")
+    assert status == "pending"
+    assert attempt in (None, "1")  # at most a claim that was under way brought it, and handed it back
     assert keys_of_workers(db) == []
 
 
