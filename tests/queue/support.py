@@ -7,12 +7,15 @@ import itertools
 import json
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+import hiredis
 import redis
+import trio
 
 from emp_trio.queue import library
 
@@ -193,3 +196,25 @@ def listening(url: str) -> Iterator[Ear]:
         yield ear
     finally:
         ear.close()
+
+
+@asynccontextmanager
+async def fake_server(answer: Callable[[list[bytes]], Awaitable[bytes]]) -> AsyncIterator[str]:
+    """A server that answers each command as ``answer`` says, one after the other, and reads no further meanwhile."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        reader = hiredis.Reader()
+        with suppress(trio.BrokenResourceError):  # the client went away
+            async for data in stream:
+                reader.feed(data)
+                while (command := reader.gets()) is not False:
+                    await stream.send_all(await answer(command))
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        yield f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
+
+
+HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
+"""A fake server's answer to HELLO."""

@@ -19,7 +19,7 @@ from emp_trio.queue.verbs import Claims, Verbs
 from emp_trio.queue.waiting import Request
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
-from tests.queue.support import CAPABILITIES, Library
+from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
 
 LIMIT = 10.0
 TEXT = json.dumps(CAPABILITIES).encode()
@@ -79,6 +79,38 @@ async def test_command_cancelled_before_it_was_sent_is_never_sent(proxy: FaultPr
                 scope.cancel()
                 await bridge.call("INCR", "n")
         assert await bridge.call("GET", "n") is None
+
+
+async def test_command_cancelled_while_an_earlier_one_is_still_being_sent_is_never_sent() -> None:
+    commands: list[bytes] = []
+    go_on = trio.Event()
+
+    async def answer(command: list[bytes]) -> bytes:
+        match command[0]:
+            case b"HELLO":
+                return HELLO
+            case b"SUBSCRIBE" | b"PING":
+                return b""
+            case b"CLIENT":
+                return b"+OK\r\n"
+            case b"WAIT":
+                await go_on.wait()  # reads nothing meanwhile, so that the next command fills the line
+        commands.append(command[0])
+        return b"+OK\r\n"
+
+    async with fake_server(answer) as url, open_bridge(RedisSettings(url=Secret(url))) as bridge:
+        replies: list[Any] = []
+        bridge.post("WAIT", on_reply=replies.append)
+        bridge.post("LARGE", b"x" * 32 * 2**20, on_reply=replies.append)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        for _ in range(3):
+            with trio.move_on_after(0.05) as scope:
+                await bridge.call("CANCELLED")
+            assert scope.cancelled_caught
+        go_on.set()
+        await until(lambda: len(replies) == 2)
+        await bridge.call("LAST")
+    assert commands == [b"WAIT", b"LARGE", b"LAST"]
 
 
 @pytest.mark.parametrize("step", range(12))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import hiredis
 import pytest
 import redis
 import trio
@@ -20,7 +17,7 @@ from emp_trio.queue.client import open_queue
 from emp_trio.queue.port import RedisSettings
 from emp_trio.queue.verbs import LeaseRef, Verbs
 from emp_trio.secrets import Secret
-from tests.queue.support import CAPABILITIES, Library
+from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
 
 FLEETS = """#!lua name=jobMatching
 redis.register_function('findMatchingJob', function() return 'theirs' end)
@@ -114,43 +111,25 @@ async def test_progress_messages_that_cannot_be_sent_as_they_are_do_not_hurt_the
 # -- servers that will not do
 
 
-@asynccontextmanager
-async def fake_server(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[str]:
-    """A server that answers each command as ``answer`` says."""
-
-    async def serve(stream: trio.SocketStream) -> None:
-        reader = hiredis.Reader()
-        with suppress(trio.BrokenResourceError):  # the client went away
-            async for data in stream:
-                reader.feed(data)
-                while (command := reader.gets()) is not False:
-                    await stream.send_all(answer(command))
-
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        yield f"redis://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        nursery.cancel_scope.cancel()
-
-
-def before_functions(command: list[bytes]) -> bytes:
+async def before_functions(command: list[bytes]) -> bytes:
     """Redis 6."""
     match command[0]:
         case b"HELLO":
-            return b"%1\r\n$5\r\nproto\r\n:3\r\n"
+            return HELLO
         case b"CLIENT":
             return b"+OK\r\n"
         case name:
             return b"-ERR unknown command `" + name + b"`, with args beginning with: \r\n"
 
 
-def before_resp3(command: list[bytes]) -> bytes:
+async def before_resp3(command: list[bytes]) -> bytes:
     """Redis 5."""
     return b"-ERR unknown command `" + command[0] + b"`, with args beginning with: `3`, \r\n"
 
 
 @pytest.mark.parametrize("answer", [before_functions, before_resp3])
 async def test_server_that_is_too_old_is_a_config_error_that_says_what_is_needed(
-    answer: Callable[[list[bytes]], bytes],
+    answer: Callable[[list[bytes]], Awaitable[bytes]],
 ) -> None:
     async with fake_server(answer) as url:
         with trio.fail_after(5), pytest.raises(ConfigError, match=r"Redis 7\.0 or later"):
@@ -159,7 +138,10 @@ async def test_server_that_is_too_old_is_a_config_error_that_says_what_is_needed
 
 
 async def test_something_that_is_no_redis_at_all() -> None:
-    async with fake_server(lambda command: b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
+    async def web(command: list[bytes]) -> bytes:
+        return b"HTTP/1.1 400 Bad Request\r\n\r\n"
+
+    async with fake_server(web) as url:
         settings = RedisSettings(url=Secret(url), patience=0.5, connect_timeout=0.3, longest_pause=0.1)
         with pytest.raises(Exception, match="no connection to Redis"):
             async with open_bridge(settings):
@@ -167,8 +149,8 @@ async def test_something_that_is_no_redis_at_all() -> None:
 
 
 async def test_replies_to_nothing_end_the_connection_but_not_the_bridge() -> None:
-    def chatty(command: list[bytes]) -> bytes:
-        return before_functions(command) if command[0] in (b"HELLO", b"CLIENT") else b"+PONG\r\n+EXTRA\r\n"
+    async def chatty(command: list[bytes]) -> bytes:
+        return b"+PONG\r\n+EXTRA\r\n" if command[0] == b"PING" else await before_functions(command)
 
     async with fake_server(chatty) as url, open_bridge(RedisSettings(url=Secret(url), longest_pause=0.05)) as bridge:
         assert await bridge.call("PING") == b"PONG"

@@ -18,7 +18,7 @@ from emp_trio.queue.verbs import Verbs
 from emp_trio.queue.waiting import _BUFFER
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
-from tests.queue.support import CAPABILITIES, Library
+from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
 
 LIMIT = 10.0
 
@@ -178,6 +178,43 @@ async def test_listeners_that_come_and_go_quickly_are_never_told_too_early(bridg
         async with trio.open_nursery() as nursery:
             for name in "abcdefgh":
                 nursery.start_soon(one, name)
+
+
+async def test_answer_to_an_earlier_ping_does_not_confirm_a_later_subscription() -> None:
+    asked: list[list[bytes]] = []
+    pings = [trio.Event(), trio.Event()]
+
+    async def answer(command: list[bytes]) -> bytes:
+        if command[0] in (b"HELLO", b"CLIENT"):
+            return HELLO if command[0] == b"HELLO" else b"+OK\r\n"
+        asked.append(command)
+        if command[0] != b"PING":
+            return b""
+        await pings[min(sum(c[0] == b"PING" for c in asked), 2) - 1].wait()
+        return b"$%d\r\n%s\r\n" % (len(command[1]), command[1])
+
+    async with (
+        fake_server(answer) as url,
+        open_bridge(RedisSettings(url=Secret(url))) as bridge,
+        bridge.subscribe("a") as first,
+    ):
+        await until(lambda: len(asked) == 2)  # a's subscription and the ping after it
+        async with bridge.subscribe("b") as second:
+            pings[0].set()
+            with trio.fail_after(LIMIT):
+                assert await first.receive() is GAP
+            await until(lambda: len(asked) == 4)
+            assert second.statistics().current_buffer_used == 0
+            pings[1].set()
+            with trio.fail_after(LIMIT):
+                assert await second.receive() is GAP
+            assert first.statistics().current_buffer_used == 0
+            assert [command[:2] for command in asked] == [
+                [b"SUBSCRIBE", b"a"],
+                [b"PING", b"1"],
+                [b"SUBSCRIBE", b"b"],
+                [b"PING", b"2"],
+            ]
 
 
 async def test_unwanted_messages_are_not_kept(bridge: Bridge, other: Any) -> None:

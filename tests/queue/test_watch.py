@@ -204,6 +204,26 @@ async def test_wait_for_the_next_event_may_be_cancelled_again_and_again(queue: Q
         assert await rest(events) == []
 
 
+async def test_look_that_was_cancelled_is_made_up_for_at_once(bridge: Bridge, queue: Queue, lib: Library) -> None:
+    looks = 0
+
+    async def look(job_id: str) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            await trio.sleep_forever()
+        return await queue.job(job_id)
+
+    lib.submit("j", status="completed")
+    async with events_module.watch(bridge, "j", look) as events:
+        with trio.move_on_after(0.2) as scope:
+            await anext(events)
+        assert scope.cancelled_caught
+        assert looks == 1
+        with trio.fail_after(events_module._LOOK_EVERY / 2):
+            assert (await anext(events)).kind == "completed"
+
+
 async def test_many_watchers_of_many_jobs(queue: Queue, lib: Library) -> None:
     ends: dict[str, str] = {}
 
