@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import trio
@@ -18,6 +18,7 @@ from emp_trio.secrets import Redactor
 
 _LONGEST_TEXT: Final = 500  # characters of a progress message
 _BIGGEST_CHECKPOINT: Final = 16 * 1024  # bytes
+_Said: TypeAlias = tuple[float, str, str, int]  # percent, message, step, total steps
 
 
 class Attempt:
@@ -71,7 +72,8 @@ class Attempt:
         self._store = store
         self._redactor = redactor
         self._value = 0.0
-        self._unsaid: tuple[float, str, str, int] | None = None
+        self._unsaid: _Said | None = None
+        self._said: _Said | None = None
 
     # -- for the connector
 
@@ -105,11 +107,16 @@ class Attempt:
 
     def take_progress(self) -> tuple[LeaseRef, float, str, str, int] | None:
         """What has not been published yet, or None; asked for once."""
-        unsaid, self._unsaid = self._unsaid, None
-        if unsaid is None or self.ending is not None:
+        self._said, self._unsaid = self._unsaid, None
+        if self._said is None or self.ending is not None:
             return None
-        value, message, step, total_steps = unsaid
+        value, message, step, total_steps = self._said
         return self.lease, value, self._redactor.text(message), self._redactor.text(step), total_steps
+
+    def not_published(self) -> None:
+        """What was taken last did not reach Redis: it is to be said again, unless there is something newer."""
+        if self._unsaid is None:
+            self._unsaid = self._said
 
     def enter(self, scope: trio.CancelScope) -> None:
         """The connector runs in ``scope`` from now on, which ends with the lease."""

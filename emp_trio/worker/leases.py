@@ -120,11 +120,16 @@ class Leases:
         """Publish what attempts report, at most once per ``progress_every`` for each; ends only by cancellation."""
         while True:
             await self._talk.wait()
-            reports = [r for a in self._attempts.values() if (r := a.take_progress()) is not None]
-            if reports:
+            speaking = [(a, said) for a in self._attempts.values() if (said := a.take_progress()) is not None]
+            if speaking:
                 try:
-                    if any(job_id in self._attempts for job_id in await self._verbs.progress(reports)):
+                    gone = await self._verbs.progress([said for _, said in speaking])
+                except EmpTrioError as error:
+                    log.debug("progress.not_published", jobs=len(speaking), error=error.message)
+                    for attempt, _ in speaking:
+                        attempt.not_published()
+                    self._talk.set()
+                else:
+                    if any(job_id in self._attempts for job_id in gone):
                         self.doubt()
-                except EmpTrioError as error:  # progress may be lost; the outcome may not
-                    log.debug("progress.lost", reports=len(reports), error=error.message)
             await trio.sleep(self._settings.progress_every)

@@ -79,15 +79,17 @@ async def test_a_cancel_that_was_not_published_is_noticed_at_progress(valkey: st
 async def test_a_cancel_between_claim_and_start_is_known_as_one(valkey: str, db: Any) -> None:
     """The attempt has begun here before Redis says that there is nothing left to begin."""
     play = Play()
-    async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
+    async with (
+        open_proxy(int(valkey.rpartition(":")[2])) as proxy,
+        open_machine(f"redis://127.0.0.1:{proxy.port}", {"t": play}, renew_every=30.0, lease=90.0),
+    ):
         proxy.latency = 0.2
-        async with open_machine(f"redis://127.0.0.1:{proxy.port}", {"t": play}, renew_every=30.0, lease=90.0):
-            job_id = submit(db, "t")
-            await eventually(lambda: db.hget(f"job:{job_id}", "status") == "assigned")
-            cancel_as_api(db, job_id, tell=False)
-            attempt = await play.until_begun()
-            await play.until_over()
-            assert attempt.stop_upstream is True
+        job_id = submit(db, "t")
+        await eventually(lambda: db.hget(f"job:{job_id}", "status") == "assigned")
+        cancel_as_api(db, job_id, tell=False)
+        attempt = await play.until_begun()
+        await play.until_over()
+        assert attempt.stop_upstream is True
 
 
 async def test_a_delayed_retry_can_be_cancelled(valkey: str, db: Any) -> None:

@@ -123,7 +123,7 @@ async def test_a_claim_under_way_is_answered_and_handed_back(valkey: str, db: An
         url = f"redis://127.0.0.1:{proxy.port}"
         async with open_machine(url, {"t": play}, lease=60.0) as machine:
             await trio.testing.wait_all_tasks_blocked(0.05)
-            proxy.latency = 0.3
+            proxy.latency = 0.15
             job_id = submit(db, "t")
             await eventually(lambda: db.hget(f"job:{job_id}", "status") == "assigned")
             machine.drain.stop("deploy")

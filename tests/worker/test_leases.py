@@ -178,11 +178,12 @@ async def test_a_connector_that_never_ends_keeps_neither_its_job_nor_other_slots
 
     here, there = Play(act), Play()
     there.finish.set()
-    async with open_machine(valkey, {"t": here}, machine_id="here", job_timeout=0.3, cleanup=0.2):
+    quick: dict[str, Any] = {"lease": 0.8, "renew_every": 0.2, "lease_margin": 0.15, "reap_every": 0.2}
+    async with open_machine(valkey, {"t": here}, machine_id="here", job_timeout=0.3, cleanup=0.2, **quick):
         job_id = submit(db, "t", {"hang": True})
         await here.until_begun()
         await until_status(db, submit(db, "t"), "completed")
-        async with open_machine(valkey, {"t": there}, machine_id="there", slots=3):
+        async with open_machine(valkey, {"t": there}, machine_id="there", slots=3, **quick):
             # both may claim it again; "here" has one slot left that can hang too
             await eventually(lambda: db.hget(f"job:{job_id}", "status") in ("completed", "failed"))
         assert int(db.hget(f"job:{job_id}", "crashes")) >= 1

@@ -134,29 +134,31 @@ def _dump(db: Any) -> str:
     return json.dumps(found, default=str)
 
 
-async def test_progress_survives_a_redis_that_is_away(valkey: str, db: Any) -> None:
+async def test_the_last_word_is_said_when_redis_is_back(valkey: str, db: Any, ear: Ear) -> None:
     async def act(job: Job, progress: ProgressReporter) -> JobResult:
         progress.report(10, "first")
         await away.wait()
-        for _ in range(20):
-            progress.report(50, "into the void")
+        for step in range(20):
+            progress.report(50 + step, f"into the void {step}")
             await trio.sleep(0.01)
-        await back.wait()
-        progress.report(70, "again")
-        await eventually(lambda: db.hget(f"job:{job.id}:progress", "message") == "again")
+        said.set()
+        await over.wait()
         return DONE
 
-    away, back = trio.Event(), trio.Event()
+    away, said, over = trio.Event(), trio.Event(), trio.Event()
     async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}"
-        async with open_machine(url, {"t": Play(act)}, redis_settings={"longest_pause": 0.05}) as machine:
+        async with open_machine(url, {"t": Play(act)}, lease=30.0, redis_settings={"longest_pause": 0.05}):
             job_id = submit(db, "t")
             await eventually(lambda: db.hget(f"job:{job_id}:progress", "message") == "first")
             proxy.refuse = True
             proxy.reset_all()
             away.set()
-            await trio.sleep(0.3)
+            await said.wait()
+            await trio.sleep(0.2)
             proxy.refuse = False
-            await eventually(lambda: machine.registration.registered.is_set() and proxy.connections >= 1)
-            back.set()
+            await eventually(lambda: db.hget(f"job:{job_id}:progress", "message") == "into the void 19")
+            over.set()
             await until_status(db, job_id, "completed")
+    values = [m["progress"] for m in told(ear)]
+    assert values == sorted(values)

@@ -82,6 +82,29 @@ def _registered(db: Any) -> bool:
         return False
 
 
+async def test_a_long_outage_ends_in_recovery(valkey: str, db: Any) -> None:
+    """Everything that was running or waiting is done when Redis has been back for a while; the slots go on."""
+
+    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+        await trio.sleep(0.3)
+        return DONE
+
+    async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        async with open_machine(url, {"t": Play(act)}, slots=5, redis_settings={"reply_timeout": 1.0}, lease=1.0):
+            jobs = [submit(db, "t") for _ in range(20)]
+            await eventually(lambda: db.scard("workers:active") and db.hlen("jobs:completed") >= 3)
+            proxy.blackhole = True
+            await trio.sleep(30 if HEAVY else 2.5)
+            proxy.blackhole = False
+            proxy.reset_all()
+            jobs += [submit(db, "t") for _ in range(5)]
+            for job_id in jobs:
+                job = await until_status(db, job_id, "completed")
+                assert int(job["retry_count"]) <= 1
+    assert db.zcard("emp:leases") == 0
+
+
 async def test_a_full_server_refuses_new_jobs_but_takes_outcomes() -> None:
     play = Play()
     with own_server() as (url, db):

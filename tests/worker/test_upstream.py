@@ -50,7 +50,7 @@ async def test_the_next_worker_adopts_what_runs_in_the_service(
 ) -> None:
     """The service does (and bills) the work once."""
     async with open_machine(valkey, served_by(service), machine_id="old", drain=0.05) as old:
-        job_id = submit(db, "sim", {"simulate": {"seconds": 2.0, "steps": 20}})
+        job_id = submit(db, "sim", {"simulate": {"seconds": 1.2, "steps": 12}})
         await service.until_started(1)
         await eventually(lambda: db.hget(f"job:{job_id}", "checkpoint"))
         if how == "drain":
