@@ -12,7 +12,8 @@ import pytest
 from emp_trio.testing.sim_http import open_simulated_http
 from emp_trio.testing.valkey import valkey_server
 from tests.queue.support import Ear
-from tests.worker.support import ACTORS, client, eventually, open_worker, submit, until_status
+from tests.worker.processes import ACTORS, open_worker
+from tests.worker.support import client, eventually, submit, until_status
 
 
 async def test_several_types_in_one_process_from_submit_to_result(valkey: str, db: Any, ear: Ear) -> None:

@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from tests.queue.support import Ear
-from tests.worker.support import ACTORS, HEAVY, Play, eventually, open_machine, open_worker, submit, until_status
+from tests.worker.processes import ACTORS, open_worker
+from tests.worker.support import HEAVY, Play, eventually, open_machine, submit, until_status
 
 
 def ends(ear: Ear) -> Counter[str]:

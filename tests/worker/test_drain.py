@@ -14,17 +14,8 @@ from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 from tests.queue.support import Ear
-from tests.worker.support import (
-    ACTORS,
-    DONE,
-    Play,
-    client,
-    eventually,
-    open_machine,
-    open_worker,
-    submit,
-    until_status,
-)
+from tests.worker.processes import ACTORS, open_worker
+from tests.worker.support import DONE, Play, client, eventually, open_machine, submit, until_status
 
 
 def keys_of_workers(db: Any) -> list[str]:

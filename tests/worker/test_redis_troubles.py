@@ -19,17 +19,8 @@ from emp_trio.queue.embedded import open_embedded_server
 from emp_trio.testing.proxy import open_proxy
 from emp_trio.testing.valkey import valkey_server
 from tests.queue.support import Ear
-from tests.worker.support import (
-    DONE,
-    HEAVY,
-    Play,
-    client,
-    eventually,
-    open_machine,
-    open_worker,
-    submit,
-    until_status,
-)
+from tests.worker.processes import open_worker
+from tests.worker.support import DONE, HEAVY, Play, client, eventually, open_machine, submit, until_status
 
 QUICK = {"longest_pause": 0.05, "reply_timeout": 1.0}
 
