@@ -34,7 +34,7 @@ from emp_trio.worker.slots import Slots
 
 log = structlog.get_logger("emp_trio.machine")
 
-_FIRST_LOOK: Final = 0.5  # seconds that services have to show their health before the slots are registered
+_FIRST_LOOK: Final = 0.4  # seconds that services have to show their health before the slots are registered
 
 
 class Machine:

@@ -257,3 +257,22 @@ async def test_a_reply_that_is_lost_claims_no_job_twice(valkey: str, db: Any) ->
                 job = await until_status(db, job_id, "completed", limit=10)
                 assert job["retry_count"] == "0"
     assert len(play.attempts) == 3
+
+
+async def test_an_outcome_whose_reply_is_lost_is_published_once(valkey: str, db: Any, ear: Ear) -> None:
+    play = Play()
+    async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        slow: dict[str, Any] = {"lease": 60.0, "renew_every": 20.0, "beat_every": 20.0, "reap_every": 20.0}
+        async with open_machine(url, {"t": play}, slots=1, redis_settings=QUICK, poll_every=20.0, **slow) as machine:
+            job_id = submit(db, "t")
+            await play.until_begun()
+            await until_status(db, job_id, "in_progress")
+            proxy.cut_before_reply = 1  # only the outcome can be the next to be answered
+            play.finish.set()
+            job = await until_status(db, job_id, "completed")
+            await eventually(lambda: len(machine.leases) == 0)
+            assert proxy.cut_before_reply == 0
+            await until_status(db, submit(db, "t"), "completed")
+    assert job["attempt"] == "1"
+    assert [m["job_id"] for _, m in ear.heard("complete_job")].count(job_id) == 1
