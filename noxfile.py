@@ -45,9 +45,9 @@ def _install(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each supported Python. Arguments go to pytest."""
+    """The tests, on each supported Python, with the long form of those that have one. Arguments go to pytest."""
     _install(session)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *session.posargs, env={"EMP_TRIO_HEAVY": "1"})
 
 
 @nox.session(python=PYTHONS[0])

@@ -42,7 +42,7 @@ PEERS = [
     Peer("emp-trio", "emp-trio", "peer_emp_trio.py",
          ["{bin}/emp-trio", "worker", "--workers", "bench:{c}", "--mapping", "emp_trio_mapping.json", "--redis", "{url}"],
          env={"MACHINE_ID": "bench"}, jobs={1: 3000, 50: 10000},
-         notes="lease renewed every 5 s, every event and record of the fleet written, one log line per job"),
+         notes="lease renewed every 5 s, every event and record of the fleet written"),
     Peer("floor", "rq", "peer_floor.py", ["{bin}/python", "peer_floor.py", "worker"], concurrency=(1,),
          notes="yardstick, not a library: blocking redis-py loop, 3 round trips per job"),
     Peer("bullmq", "node", "peer_bullmq.mjs", ["{node}", "peer_bullmq.mjs", "worker", "{c}"],
