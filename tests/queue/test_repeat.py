@@ -79,6 +79,13 @@ def test_repeated_claim_does_not_return_a_job_that_was_given_to_another(lib: Lib
     assert lib.job("j")["lease_worker"] == "w2"
 
 
+def test_repeated_claim_does_not_return_a_job_that_an_old_worker_has_taken(lib: Library) -> None:
+    lib.submit("j")
+    lib.claim("w1", nonces=("a",))
+    lib.db.hset("job:j", "worker_id", "old-1")  # put back by the API and claimed: neither touches the lease
+    assert lib.claim("w1", nonces=("a",), repeated=True)["jobs"] == {}
+
+
 def test_nonces_that_begin_alike_are_kept_apart(lib: Library) -> None:
     lib.submit("j")
     lib.claim("w1", nonces=("a1",))

@@ -42,8 +42,9 @@ end
 -- from this call on.
 local function taken_before(worker, nonce, lease, now)
   for _, id in ipairs(active_of(worker)) do
-    local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'status')
-    if f[1] and string.sub(f[1], 1, #nonce + 1) == nonce .. '/' and f[2] == worker and f[3] == 'assigned' then
+    local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'status', 'worker_id')
+    if f[1] and string.sub(f[1], 1, #nonce + 1) == nonce .. '/' and f[2] == worker and f[4] == worker and
+      f[3] == 'assigned' then
       redis.call('ZADD', LEASES, int(now.ms + lease), id)
       return {worker, f[1], id, redis.call('HGETALL', 'job:' .. id)}
     end
