@@ -43,6 +43,7 @@ def print_json(value: Any) -> None:
     def other(item: object) -> str:
         if isinstance(item, Secret):
             return MASK
+        # what msgspec asks of a hook that does not know the type
         raise NotImplementedError(f"{type(item).__name__} has no form in JSON")
 
     print(msgspec.json.encode(value, enc_hook=other).decode(), flush=True)

@@ -252,9 +252,10 @@ async def run_machine(
                 ):
                     shelter.shield = True  # the connection outlives the jobs that are handed back by it
                     with running:
-                        await library.ensure(bridge)
+                        verbs = Verbs(bridge)
+                        await verbs.surely(lambda: library.ensure(bridge), patience=redis.patience)
                         toolbox = Toolbox(assets=assets, environment=environment)
-                        machine = Machine(plan, settings, Verbs(bridge), toolbox, hardware, redactor)
+                        machine = Machine(plan, settings, verbs, toolbox, hardware, redactor)
                         machines.append(machine)
                         await machine.run(bridge, task_status=task_status)
             nursery.cancel_scope.cancel(reason="the machine has stopped")

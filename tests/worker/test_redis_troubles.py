@@ -276,3 +276,17 @@ async def test_an_outcome_whose_reply_is_lost_is_published_once(valkey: str, db:
             await until_status(db, submit(db, "t"), "completed")
     assert job["attempt"] == "1"
     assert [m["job_id"] for _, m in ear.heard("complete_job")].count(job_id) == 1
+
+
+async def test_a_machine_that_starts_while_redis_refuses_writes_waits_for_it() -> None:
+    with own_server() as (url, db):
+        db.config_set("maxmemory", "1")
+        async with trio.open_nursery() as nursery:
+
+            async def relieve() -> None:
+                await eventually(lambda: db.info("stats")["total_error_replies"] > 0)
+                db.config_set("maxmemory", "0")
+
+            nursery.start_soon(relieve)
+            async with open_machine(url, {"t": Play()}, redis_settings=QUICK):
+                assert db.config_get("maxmemory")["maxmemory"] == "0"
