@@ -284,7 +284,7 @@ async def test_a_machine_that_starts_while_redis_refuses_writes_waits_for_it() -
         async with trio.open_nursery() as nursery:
 
             async def relieve() -> None:
-                await eventually(lambda: db.info("stats")["total_error_replies"] > 0)
+                await eventually(lambda: "errorstat_OOM" in db.info("errorstats"))
                 db.config_set("maxmemory", "0")
 
             nursery.start_soon(relieve)
