@@ -55,7 +55,7 @@ class Claimer:
         self._capabilities = capabilities
         self._start = start
         self._doubt = doubt
-        self._looking = trio.CancelScope()
+        self._stopped = False
         self._failing = False
         self._wake = Signal()
         self._dry = False  # the last look went through the whole queue and left slots free
@@ -82,28 +82,35 @@ class Claimer:
 
     def stop(self) -> None:
         """Look no more; :meth:`run` ends when the claims under way have been answered."""
-        self._looking.cancel(reason="no more claims")
+        self._stopped = True
+        self._wake.set()
 
     async def run(self) -> None:
         """Claim until told to stop. What a cancelled claim brings is handed back."""
         async with trio.open_nursery() as flights:
-            with self._looking:
-                await self._look_for_ever(flights)
+            while not self._stopped:
+                told = await self._something_to_look_for()
+                while self.free and self._flights < (2 if self._plenty else 1) and not self._stopped:
+                    capabilities = self._capabilities()
+                    if capabilities is None:
+                        break
+                    most = self._share if self._plenty else _FIRST_REACH
+                    slots = [self.free.popleft() for _ in range(min(most, len(self.free)))]
+                    self._flights += 1
+                    if self._plenty:
+                        flights.start_soon(self._fly, slots, capabilities, told)
+                    else:  # without a task of its own a single job is picked up sooner
+                        await self._fly(slots, capabilities, told)
+                        await trio.lowlevel.checkpoint()  # what was claimed starts before the next look
+                        break
 
-    async def _look_for_ever(self, flights: trio.Nursery) -> None:
-        while True:
-            await self._wake.wait(self._settings.poll_every * random.uniform(0.75, 1.25))
-            told, self._told = self._told, False
-            if told and self._lost_races > 1:
-                await trio.sleep(random.uniform(0, min(_LONGEST_SPREAD, 0.0005 * 2**self._lost_races)))
-            while self.free and self._flights < (2 if self._plenty else 1):
-                capabilities = self._capabilities()
-                if capabilities is None:
-                    break
-                most = self._share if self._plenty else _FIRST_REACH
-                slots = [self.free.popleft() for _ in range(min(most, len(self.free)))]
-                self._flights += 1
-                flights.start_soon(self._fly, slots, capabilities, told)
+    async def _something_to_look_for(self) -> bool:
+        """Wait for a reason to look; returns whether it is that somebody else changed the queue."""
+        await self._wake.wait(self._settings.poll_every * random.uniform(0.75, 1.25))
+        told, self._told = self._told, False
+        if told and self._lost_races > 1:
+            await trio.sleep(random.uniform(0, min(_LONGEST_SPREAD, 0.0005 * 2**self._lost_races)))
+        return told
 
     async def _fly(self, slots: list[str], capabilities: bytes, told: bool) -> None:
         """One claim for some slots; those that got no job are free again. ``told``: somebody else changed the queue."""
@@ -148,7 +155,7 @@ class Claimer:
                 )
             except EmpTrioError as error:
                 repeated = repeated or isinstance(error, OutcomeUnknown)
-                if self._looking.cancel_called and not repeated:
+                if self._stopped and not repeated:
                     return Claims(jobs=())
                 if not self._failing:  # once per trouble, however long it takes
                     log.warning("claim.failed", type=self.name, error=error.message)
@@ -156,7 +163,7 @@ class Claimer:
                 await trio.sleep(_PAUSE * random.uniform(0.5, 1.5))
                 continue
             self._failing = False
-            if claims.jobs and not self._looking.cancel_called:
+            if claims.jobs and not self._stopped:
                 self._mark_started(claims.jobs)
             for claim in claims.jobs:
                 slots.remove(claim.worker_id)
