@@ -8,12 +8,11 @@ from typing import Any, Final, Protocol
 import structlog
 import trio
 
-from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.polling import Wait
-from emp_trio.services.connector import Health
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import OpenAISettings
@@ -187,21 +186,3 @@ def pause(elapsed: float, interval: float) -> float:
 def percent(elapsed: float) -> float:
     """Progress of a response of which nothing but its age is known: from 15 on, towards 85."""
     return 15 + 70 * elapsed / (elapsed + 30)
-
-
-async def check_health(caller: Caller) -> Health:
-    """Whether the account can be used: the models can be listed, and there are some."""
-    try:
-        found = await list_models(caller)
-    except EmpTrioError as error:
-        return Health(healthy=False, detail=error.message)
-    return Health(healthy=bool(found), detail="" if found else "the account has no models")
-
-
-async def list_models(caller: Caller) -> list[str]:
-    """Ids of the models that the account can use."""
-    answer = await caller.request("GET", "/models", timeout=caller.settings.openai.call_timeout)
-    listed = answer.json()
-    data = listed.get("data") if isinstance(listed, dict) else None
-    models = data if isinstance(data, list) else []
-    return [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 import structlog
 
-from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
-from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
-from emp_trio.services.connector import Abilities, Connector, Health
-from emp_trio.services.openai.background import check_health, list_models, run_background
-from emp_trio.services.openai.errors import describe_error
+from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.background import run_background
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.requests import ResponsesRequest, responses_request
 from emp_trio.services.openai.responses import Answer
@@ -29,7 +26,7 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class OpenAIResponsesConnector(Http, Polling, SavesAssets, Connector):
+class OpenAIResponsesConnector(OpenAIApi, Http, Polling, SavesAssets, Connector):
     """Any OpenAI Responses request: text and pictures.
 
     Pictures are always saved; text is saved as ``text/plain`` unless ``payload.save_assets`` is false, and is in the
@@ -45,14 +42,6 @@ class OpenAIResponsesConnector(Http, Polling, SavesAssets, Connector):
         openai: OpenAISettings
         http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES)]
         polling: PollingSettings = POLLING
-
-    def auth(self) -> Auth:
-        """The account's key."""
-        return Bearer(self.settings.openai.api_key)
-
-    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
-        """Errors as OpenAI documents them."""
-        return describe_error(status, headers, body)
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -74,10 +63,6 @@ class OpenAIResponsesConnector(Http, Polling, SavesAssets, Connector):
         saved = await self._save(answer, job, progress)
         progress.report(100, "done")
         return _result(request, answer, saved)
-
-    async def health(self) -> Health:
-        """Whether the account can be used."""
-        return await check_health(self)
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""

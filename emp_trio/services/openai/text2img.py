@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
 import structlog
 
-from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
-from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
-from emp_trio.services.connector import Abilities, Connector, Health
-from emp_trio.services.openai.background import check_health, list_models, run_background
-from emp_trio.services.openai.errors import describe_error
+from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.background import run_background
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model
 from emp_trio.services.openai.requests import ResponsesRequest, image_request
 from emp_trio.services.openai.responses import Answer
@@ -30,7 +27,7 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class OpenAIText2ImgConnector(Http, Polling, SavesAssets, Connector):
+class OpenAIText2ImgConnector(OpenAIApi, Http, Polling, SavesAssets, Connector):
     """Text to image.
 
     A text model (``OPENAI_RESPONSES_MODEL``) calls the image tool with an image model (``OPENAI_IMAGE_MODEL``). The
@@ -50,14 +47,6 @@ class OpenAIText2ImgConnector(Http, Polling, SavesAssets, Connector):
         image_model: Annotated[str, Env("${OPENAI_IMAGE_MODEL:-" + DEFAULT_IMAGE_MODEL + "}")] = DEFAULT_IMAGE_MODEL
         size: Annotated[str, Env("${OPENAI_IMAGE_SIZE:-1024x1024}")] = "1024x1024"
         quality: Annotated[str, Env("${OPENAI_IMAGE_QUALITY:-standard}")] = "standard"
-
-    def auth(self) -> Auth:
-        """The account's key."""
-        return Bearer(self.settings.openai.api_key)
-
-    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
-        """Errors as OpenAI documents them."""
-        return describe_error(status, headers, body)
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -89,10 +78,6 @@ class OpenAIText2ImgConnector(Http, Polling, SavesAssets, Connector):
         ]
         progress.report(100, "done")
         return _result(request, answer, saved)
-
-    async def health(self) -> Health:
-        """Whether the account can be used."""
-        return await check_health(self)
 
     async def models(self) -> list[str]:
         """Image models of the account."""

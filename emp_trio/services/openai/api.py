@@ -1,0 +1,50 @@
+"""``OpenAIApi``: what every connector of the OpenAI API has in common: the account, its errors, health and models."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.protocols.auth import Auth, Bearer
+from emp_trio.protocols.http import HttpAnswer
+from emp_trio.services.connector import Health
+from emp_trio.services.openai.errors import describe_error
+
+
+class _HasRequest(Protocol):
+    settings: Any
+
+    @property
+    def request(self) -> Callable[..., Awaitable[HttpAnswer]]: ...
+
+
+class OpenAIApi:
+    """Stands before ``Http`` among a connector's bases; its settings are ``self.settings.openai``."""
+
+    settings: Any
+
+    def auth(self) -> Auth:
+        """The account's key."""
+        return Bearer(self.settings.openai.api_key)
+
+    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+        """Errors as OpenAI documents them."""
+        return describe_error(status, headers, body)
+
+    async def health(self: _HasRequest) -> Health:
+        """Whether the account can be used: the models can be listed, and there are some."""
+        try:
+            found = await list_models(self)
+        except EmpTrioError as error:
+            return Health(healthy=False, detail=error.message)
+        return Health(healthy=bool(found), detail="" if found else "the account has no models")
+
+
+async def list_models(caller: _HasRequest) -> list[str]:
+    """Ids of the models that the account can use."""
+    answer = await caller.request("GET", "/models", timeout=caller.settings.openai.call_timeout)
+    listed = answer.json()
+    data = listed.get("data") if isinstance(listed, dict) else None
+    models = data if isinstance(data, list) else []
+    return [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
