@@ -140,6 +140,7 @@ class ServiceError(EmpTrioError):
     Args:
         status: HTTP status, when there was one; decides the class unless type and reason are given.
         code: the service's own error code.
+        param: the part of the request that the service objects to.
         request_id: the service's id of the call, for its support.
         maybe_started: the service may have started (and billed) the work although no answer came.
     """
@@ -153,6 +154,7 @@ class ServiceError(EmpTrioError):
         *,
         status: int | None = None,
         code: str | None = None,
+        param: str | None = None,
         request_id: str | None = None,
         maybe_started: bool = False,
         type: FailureType | None = None,
@@ -168,6 +170,7 @@ class ServiceError(EmpTrioError):
         super().__init__(message, type=type, reason=reason, retry=retry, retry_after=retry_after)
         self.status = status
         self.code = code
+        self.param = param
         self.request_id = request_id
         self.maybe_started = maybe_started
 
@@ -233,6 +236,7 @@ class DeadlineExceeded(EmpTrioError):
         super().__init__(f"{text}: {detail}" if detail else text, reason="processing_timeout")
         self.stage = stage
         self.seconds = seconds
+        self.detail = detail
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -11,6 +11,25 @@ from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 
 
+class GeneratedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file that a service has made; ``media_type`` is what the service says it is, its bytes count for more."""
+
+    data: bytes
+    media_type: str | None = None
+
+
+class Generated(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a service has made for a job, as plain values: an attempt can leave it to the next one.
+
+    Attributes:
+        files: the outputs in their order.
+        data: facts (JSON, no secrets) of which the connector can build the rest of its result again.
+    """
+
+    files: tuple[GeneratedFile, ...]
+    data: dict[str, Any]
+
+
 class AssetSaving(Protocol):
     """What ``SavesAssets`` needs of the worker: :class:`emp_trio.assets.saver.AssetSaver` has it."""
 
@@ -27,6 +46,19 @@ class AssetSaving(Protocol):
         index: int = 0,
     ) -> SavedAsset:
         """:meth:`emp_trio.assets.saver.AssetSaver.save`."""
+
+    async def kept(self, job: Job) -> Generated | None:
+        """What an earlier attempt of this job has kept on this machine, or None."""
+
+    async def keep(self, generated: Generated, job: Job) -> str:
+        """Keep what could not be saved, for the job's next attempt, in a shielded scope with a limit.
+
+        Returns:
+            where it is, or why it could not be kept: a sentence for the error.
+        """
+
+    async def forget(self, job: Job) -> None:
+        """Remove what was kept for this job, in a shielded scope with a limit."""
 
 
 class Toolbox(msgspec.Struct, frozen=True, kw_only=True):

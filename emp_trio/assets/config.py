@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Literal
@@ -41,6 +43,22 @@ class CdnSettings(msgspec.Struct, frozen=True, kw_only=True):
     stale_after: int = 5
 
 
+class KeepSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where finished generations wait on this machine after a failed upload.
+
+    Args:
+        folder: for this user alone; None keeps nothing.
+        max_bytes: of all that is kept together; the oldest gives way.
+        max_age: seconds after which nobody is expected to ask any more.
+        limit: seconds for writing one, also while a cancelled job is being cleaned up.
+    """
+
+    folder: Path | None = None
+    max_bytes: int = 2**30
+    max_age: float = 86400.0
+    limit: float = 5.0
+
+
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Storage of a worker. What a job's ``ctx`` says comes before it, field by field (see ``destination``).
 
@@ -56,6 +74,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
         connect_timeout, read_timeout: seconds for a connection to the store, and for a silence on it.
         retry: how an upload is repeated within the upload stage. Generous: what it saves has been paid for.
         cdn: the wait for the CDN.
+        keep: what becomes of a finished generation whose upload failed.
     """
 
     provider: Provider | None = None
@@ -71,11 +90,13 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     read_timeout: float = 30.0
     retry: RetryPolicy = RetryPolicy(retries=8, base=0.5, cap=15.0)
     cdn: CdnSettings = CdnSettings()
+    keep: KeepSettings = KeepSettings()
 
 
 def storage_settings(env: Mapping[str, str]) -> StorageSettings:
     """Read ``CLOUD_STORAGE_PROVIDER``, ``CLOUD_STORAGE_CONTAINER``, ``CLOUD_CDN_URL``, ``AZURE_STORAGE_ACCOUNT``,
-    ``AZURE_STORAGE_KEY``, ``AZURE_STORAGE_CONNECTION_STRING``, ``AZURE_STORAGE_ENDPOINT`` and ``LOCAL_STORAGE_PATH``.
+    ``AZURE_STORAGE_KEY``, ``AZURE_STORAGE_CONNECTION_STRING``, ``AZURE_STORAGE_ENDPOINT``, ``LOCAL_STORAGE_PATH`` and
+    ``EMP_TRIO_KEEP_DIR`` (without it, a folder of this user below the system's one for temporary files).
 
     A blank variable counts as unset. Nothing set is fine: jobs may bring their own storage, and saving an asset of one
     that doesn't is refused. There is no default place: an asset is never written where nobody asked for it.
@@ -120,7 +141,12 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
         azure_key=key,
         azure_endpoint=endpoint,
         local_path=Path(local).absolute() if local is not None else None,
+        keep=KeepSettings(folder=Path(given.get("EMP_TRIO_KEEP_DIR") or _default_keep()).absolute()),
     )
+
+
+def _default_keep() -> str:
+    return f"{tempfile.gettempdir()}/emp-trio-kept-{os.getuid()}"
 
 
 def account_problem(account: str) -> str | None:

@@ -14,6 +14,7 @@ from emp_trio.assets.cdn import Expected, WaitLog, public_url, wait_for_cdn
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.content import Content, gathered
 from emp_trio.assets.destination import Place, destination
+from emp_trio.assets.kept import Keep
 from emp_trio.assets.media import media_type as type_of
 from emp_trio.assets.naming import AssetName, asset_name, check_names, owner_mark
 from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, storage_failure
@@ -22,6 +23,7 @@ from emp_trio.errors import AssetError, DeadlineExceeded, Stage
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.retry import next_wait
+from emp_trio.toolbox import Generated
 
 if TYPE_CHECKING:
     import httpx
@@ -39,6 +41,7 @@ class AssetSaver:
         self._client = client
         self._threads = trio.CapacityLimiter(settings.uploads)
         self._stores: OrderedDict[Place, AssetStore] = OrderedDict()
+        self._keep = Keep(settings.keep)
 
     def check(self, job: Job) -> None:
         """Whether an asset of this job could be saved, as far as can be said without talking to the store. Worth
@@ -112,6 +115,37 @@ class AssetSaver:
             size=blob.size,
             sha256=blob.sha256,
         )
+
+    async def kept(self, job: Job) -> Generated | None:
+        """What an earlier attempt of this job, with the same request, has kept on this machine, or None."""
+        return await trio.to_thread.run_sync(self._keep.find, job)
+
+    async def keep(self, generated: Generated, job: Job) -> str:
+        """Keep what could not be saved, for the job's next attempt. Shielded, and limited by the settings.
+
+        Returns:
+            where it is, or why it could not be kept: a sentence for the error.
+        """
+        why = f"writing them took more than {self._settings.keep.limit:g} s"
+        with trio.move_on_after(self._settings.keep.limit, shield=True):
+            try:
+                path = await trio.to_thread.run_sync(
+                    self._keep.store, generated, job, trio.from_thread.check_cancelled, abandon_on_cancel=True
+                )
+            except OSError as error:
+                why = error.strerror or str(error)
+            else:
+                hours = self._settings.keep.max_age / 3600
+                return (
+                    f"Its files are kept on this machine in {path} for {hours:g} h; "
+                    "the job's next attempt here uploads them and generates nothing"
+                )
+        return f"Its files could not be kept on this machine: {why}; another attempt has to generate again"
+
+    async def forget(self, job: Job) -> None:
+        """Remove what was kept for this job. Shielded, and limited by the settings."""
+        with trio.move_on_after(self._settings.keep.limit, shield=True):
+            await trio.to_thread.run_sync(self._keep.forget, job, abandon_on_cancel=True)
 
     async def _upload(self, store: AssetStore, blob: Blob, content: Content, name: AssetName, log: WaitLog) -> None:
         """Upload and verify, again after failures that may pass, as long as the stage has time."""

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
+
+from emp_trio.errors import AssetError, DeadlineExceeded
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
-from emp_trio.toolbox import Toolbox
+from emp_trio.toolbox import Generated, GeneratedFile, Toolbox
+
+__all__ = ["Generated", "GeneratedFile", "SavesAssets"]
+
+log = structlog.get_logger(__name__)
 
 
 class SavesAssets:
-    """Gives a connector the verb ``save_asset``; the storage itself belongs to the worker."""
+    """Gives a connector the verbs ``save_asset``, ``generated`` and ``save_generated``; the storage itself belongs to
+    the worker.
+
+    A service that takes money for what it makes is asked through ``generated``, and what it made is saved by
+    ``save_generated``: then an upload that fails costs the job an attempt, and nobody a second generation.
+    """
 
     toolbox: Toolbox
 
@@ -39,3 +52,63 @@ class SavesAssets:
         A cancelled upload leaves nothing visible.
         """
         return await self.toolbox.assets.save(data, job, progress, media_type=media_type, index=index)
+
+    async def generated(
+        self, job: Job, progress: ProgressReporter, make: Callable[[], Awaitable[Generated]]
+    ) -> Generated:
+        """What a service makes for this job: what an earlier attempt kept on this machine, else ``await make()``.
+
+        Args:
+            job: an earlier attempt counts if it had the same type, payload and workflow retry number.
+            progress: told when nothing has to be made.
+            make: asks the service, and returns what it made before anything of it is saved.
+
+        Raises:
+            Exception: whatever ``make`` raises.
+        """
+        kept = await self.toolbox.assets.kept(job)
+        if kept is None:
+            return await make()
+        progress.report(0, "uploading what an earlier attempt has generated")
+        log.info("kept.found", job_id=job.id, files=len(kept.files))
+        return kept
+
+    async def save_generated(self, generated: Generated, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
+        """Save every file, as output 0 and up. What can't be saved is kept on this machine for the next attempt.
+
+        Returns:
+            the saved assets in the order of the files; nothing is kept any more.
+
+        Raises:
+            AssetError, DeadlineExceeded: as :meth:`save_asset`; the text also says where the files are kept.
+            trio.Cancelled: after the files were kept, or, where ``progress.stop_upstream`` says that nobody wants them
+                any more, after those of an earlier attempt were removed. Both are shielded and limited.
+        """
+        assets = self.toolbox.assets
+        try:
+            saved = [
+                await self.save_asset(file.data, job, progress, media_type=file.media_type, index=index)
+                for index, file in enumerate(generated.files)
+            ]
+        except AssetError as error:
+            text = f"{error.message}. {await assets.keep(generated, job)}"
+            raise AssetError(
+                text,
+                paid=error.paid,
+                type=error.type,
+                reason=error.reason,
+                retry=error.retry,
+                retry_after=error.retry_after,
+            ) from error
+        except DeadlineExceeded as late:
+            text = f"{late.detail}. The generation itself had succeeded and is paid for. "
+            raise DeadlineExceeded(late.stage, late.seconds, text + await assets.keep(generated, job)) from late
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Cancelled, or a group of nothing else
+                if progress.stop_upstream:
+                    await assets.forget(job)
+                else:
+                    log.info("kept.cancelled", job_id=job.id, what=await assets.keep(generated, job))
+            raise
+        await assets.forget(job)
+        return saved

@@ -104,7 +104,7 @@ def test_unusable_destinations(env: dict[str, str], ctx: dict[str, Any], error: 
 
 
 def test_blank_is_unset() -> None:
-    assert storage_settings({"CLOUD_STORAGE_PROVIDER": " ", "AZURE_STORAGE_KEY": ""}) == StorageSettings()
+    assert storage_settings({"CLOUD_STORAGE_PROVIDER": " ", "AZURE_STORAGE_KEY": ""}) == storage_settings({})
 
 
 def test_every_problem_comes_out_at_once() -> None:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from emp_trio.assets.config import StorageSettings
+from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.jobs import Job
 from emp_trio.toolbox import Toolbox
@@ -20,8 +20,9 @@ def job(payload: dict[str, Any] | None = None, **fields: Any) -> Job:
 
 @asynccontextmanager
 async def open_toolbox(folder: Path) -> AsyncIterator[Toolbox]:
-    """A worker's toolbox that stores assets in a folder."""
-    async with open_asset_saver(StorageSettings(provider="local", local_path=folder)) as saver:
+    """A worker's toolbox that stores assets in a folder, and keeps what it can't store beside it."""
+    keep = KeepSettings(folder=folder.with_name(f"{folder.name}-kept"))
+    async with open_asset_saver(StorageSettings(provider="local", local_path=folder, keep=keep)) as saver:
         yield Toolbox(assets=saver)
 
 

@@ -1,0 +1,290 @@
+"""Finished generations that could not be uploaded: kept for the next attempt, safely, and not for ever."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emp_trio.assets.config import KeepSettings, StorageSettings, storage_settings
+from emp_trio.assets.kept import Keep
+from emp_trio.assets.saver import open_asset_saver
+from emp_trio.errors import AssetError, DeadlineExceeded, ServiceError
+from emp_trio.jobs import Job, JobContext, SavedAsset
+from emp_trio.progress import StageLimits
+from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.testing.png import make_png
+from emp_trio.testing.reporter import FakeReporter
+from emp_trio.toolbox import Toolbox
+from tests.assets.support import a_job
+
+MADE = Generated(
+    files=(GeneratedFile(data=make_png(), media_type="image/png"), GeneratedFile(data=b"words")),
+    data={"model": "m", "usage": {"tokens": 3}},
+)
+
+
+class Service(SavesAssets):
+    """A connector's part that makes things, and counts what it is paid for."""
+
+    def __init__(self, toolbox: Toolbox) -> None:
+        self.toolbox = toolbox
+        self.paid = 0
+
+    async def run(self, job: Job, reporter: FakeReporter) -> tuple[Generated, list[SavedAsset]]:
+        made = await self.generated(job, reporter, self._make)
+        return made, await self.save_generated(made, job, reporter)
+
+    async def _make(self) -> Generated:
+        self.paid += 1
+        await trio.lowlevel.checkpoint()
+        return MADE
+
+
+class Machine:
+    """A machine whose storage can be out of order; each attempt is a new process to it."""
+
+    def __init__(self, root: Path, **keep: Any) -> None:
+        self.folder = root / "assets"
+        self.kept = root / "kept"
+        self.paid = 0
+        self._keep = KeepSettings(folder=self.kept, **keep)
+
+    async def attempt(self, job: Job, reporter: FakeReporter | None = None, *, broken: bool = False) -> Any:
+        """One attempt: what was made and saved, or the error."""
+        path = self.folder
+        if broken:
+            path = self.folder.with_name("in the way")
+            path.write_text("a file")
+        async with open_asset_saver(StorageSettings(provider="local", local_path=path, keep=self._keep)) as saver:
+            service = Service(Toolbox(assets=saver))
+            try:
+                return await service.run(job, reporter or FakeReporter())
+            except (AssetError, DeadlineExceeded) as error:
+                return error
+            finally:
+                self.paid += service.paid
+
+    def files(self) -> list[Path]:
+        """What is kept."""
+        return sorted(self.kept.iterdir()) if self.kept.exists() else []
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine."""
+    return Machine(tmp_path)
+
+
+async def test_the_next_attempt_uploads_and_generates_nothing(machine: Machine) -> None:
+    job = a_job("jöb/../1", prefix="a")
+    error = await machine.attempt(job, broken=True)
+    assert isinstance(error, AssetError)
+    assert (error.paid, error.reason) == (True, "invalid_payload")
+    assert "is paid for. Its files are kept on this machine in" in error.message
+    assert [str(path) in error.message for path in machine.files()] == [True]
+
+    reporter = FakeReporter()
+    made, saved = await machine.attempt(msgspec.structs.replace(job, attempt=2, retry_count=1), reporter)
+    assert machine.paid == 1
+    assert made == MADE
+    assert [(machine.folder / asset.file_path).read_bytes() for asset in saved] == [f.data for f in MADE.files]
+    assert [asset.file_name.rpartition("_")[2] for asset in saved] == ["0.png", "1.txt"]
+    assert reporter.reports[0].message == "uploading what an earlier attempt has generated"
+    assert machine.files() == []
+
+
+async def test_an_upload_that_works_keeps_nothing(machine: Machine) -> None:
+    made, saved = await machine.attempt(a_job())
+    assert (made, len(saved), machine.paid) == (MADE, 2, 1)
+    assert machine.files() == []
+
+
+async def test_a_stage_that_runs_out_of_time_keeps_the_files(machine: Machine) -> None:
+    error = await machine.attempt(a_job(), FakeReporter(limits=StageLimits(upload=0.0)))
+    assert isinstance(error, DeadlineExceeded)
+    assert error.stage == "upload"
+    assert "succeeded and is paid for. Its files are kept" in error.message
+    assert (await machine.attempt(a_job()))[0] == MADE
+    assert machine.paid == 1
+
+
+@pytest.mark.parametrize("users", [True, False], ids=["user's cancel", "drain"])
+async def test_a_cancelled_upload(machine: Machine, users: bool) -> None:
+    await machine.attempt(a_job(), broken=True)
+    before = machine.files()[0].read_bytes()
+    with trio.CancelScope() as scope:
+        reporter = FakeReporter(stop_upstream=users)
+        reporter.stages.stage = lambda name: scope.cancel() or trio.CancelScope()  # type: ignore[method-assign, func-returns-value]
+        await machine.attempt(a_job(), reporter)
+    assert scope.cancelled_caught
+    assert [path.read_bytes() for path in machine.files()] == ([] if users else [before])
+
+
+async def test_a_damaged_generation_is_not_kept(machine: Machine) -> None:
+    async with open_asset_saver(StorageSettings(provider="local", local_path=machine.folder)) as saver:
+        with pytest.raises(ServiceError, match="empty"):
+            await Service(Toolbox(assets=saver)).save_generated(
+                Generated(files=(GeneratedFile(data=b""),), data={}), a_job(), FakeReporter()
+            )
+    assert machine.files() == []
+
+
+def _cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def _alter(at: int) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        content[at] ^= 1
+        path.write_bytes(content)
+
+    return change
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.rename(path.with_name("elsewhere")))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _cut,
+        _alter(-1),
+        _alter(3),
+        _alter(100),
+        _alter(68),
+        _link,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\xff" * 1000),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=[
+        "cut",
+        "altered file",
+        "altered digest",
+        "altered header",
+        "altered length",
+        "link",
+        "empty",
+        "junk",
+        "folder",
+    ],
+)
+async def test_a_spoilt_file_is_ignored(machine: Machine, spoil: Callable[[Path], None]) -> None:
+    await machine.attempt(a_job(), broken=True)
+    spoil(machine.files()[0])
+    made, _ = await machine.attempt(a_job())
+    assert (made, machine.paid) == (MADE, 2)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Job(id="job-1", type="picture", payload={"prompt": "a dog"}),
+        Job(id="job-1", type="film", payload={"prompt": "a cat"}),
+        Job(id="job-1", type="picture", payload={"prompt": "a cat"}, ctx=JobContext(workflow_attempt=1)),
+        Job(id="job-2", type="picture", payload={"prompt": "a cat"}),
+    ],
+)
+async def test_only_the_same_request_gets_it(machine: Machine, other: Job) -> None:
+    await machine.attempt(Job(id="job-1", type="picture", payload={"prompt": "a cat"}), broken=True)
+    await machine.attempt(other)
+    assert machine.paid == 2
+
+
+async def test_it_is_for_this_user_alone(machine: Machine) -> None:
+    await machine.attempt(a_job(), broken=True)
+    assert stat.S_IMODE(machine.kept.stat().st_mode) == 0o700
+    assert stat.S_IMODE(machine.files()[0].stat().st_mode) == 0o600
+    machine.kept.chmod(0o777)
+    error = await machine.attempt(a_job("other"), broken=True)
+    assert "could not be kept" in error.message
+    assert "this user alone" in error.message
+    assert len(machine.files()) == 1
+
+
+async def test_no_room_is_said(tmp_path: Path) -> None:
+    small = Machine(tmp_path, max_bytes=100)
+    error = await small.attempt(a_job(), broken=True)
+    assert "could not be kept on this machine" in error.message
+    assert "another attempt has to generate again" in error.message
+    assert small.files() == []
+
+
+async def test_a_slow_disk_is_given_a_limit(tmp_path: Path) -> None:
+    slow = Machine(tmp_path, limit=0.0)
+    error = await slow.attempt(a_job(), broken=True)
+    assert "more than 0 s" in error.message
+
+
+async def test_the_oldest_gives_way_and_the_old_goes(tmp_path: Path) -> None:
+    size = sum(len(file.data) for file in MADE.files)
+    machine = Machine(tmp_path, max_bytes=int(size * 2.9), max_age=1000.0)
+    for number in range(4):
+        await machine.attempt(a_job(f"job-{number}"), broken=True)
+        for path in machine.files():
+            about = path.stat()
+            os.utime(path, (about.st_mtime - 10, about.st_mtime - 10))
+    assert len(machine.files()) == 2
+    machine.paid = 0
+    await machine.attempt(a_job("job-0"))
+    await machine.attempt(a_job("job-3"))
+    assert machine.paid == 1
+    (other,) = machine.files()  # of a job that went on elsewhere
+    left = machine.kept / "cafe.unfinished"
+    foreign = machine.kept / "notes.txt"
+    for path in (other, left, foreign):
+        path.touch()
+        os.utime(path, (1, 1))
+    await machine.attempt(a_job("another"))  # any job of a new process is an occasion
+    assert machine.files() == [foreign]
+
+
+def test_a_write_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    keep = Keep(KeepSettings(folder=tmp_path / "kept"))
+    with pytest.raises(Stopped):
+        keep.store(MADE, a_job(), stop)
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+facts = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), max_size=4)
+files = st.lists(st.builds(GeneratedFile, data=st.binary(max_size=300), media_type=st.none() | st.text()), max_size=4)
+
+
+@given(id=st.text(max_size=300), facts=facts, files=files, payload=facts)
+def test_any_generation_of_any_job(
+    id: str, facts: dict[str, Any], files: list[GeneratedFile], payload: dict[str, Any]
+) -> None:
+    job = Job(id=id, type="picture", payload=payload)
+    made = Generated(files=tuple(files), data=facts)
+    with tempfile.TemporaryDirectory() as folder:
+        keep = Keep(KeepSettings(folder=Path(folder) / "kept"))
+        assert keep.store(made, job, lambda: None).parent == Path(folder) / "kept"
+        assert keep.find(job) == made
+        keep.forget(job)
+        assert keep.find(job) is None
+
+
+def test_the_environment_says_where() -> None:
+    assert storage_settings({"EMP_TRIO_KEEP_DIR": "/state/kept"}).keep.folder == Path("/state/kept")
+    default = storage_settings({}).keep.folder
+    assert default is not None
+    assert default.is_relative_to(tempfile.gettempdir())
+    assert StorageSettings().keep.folder is None
