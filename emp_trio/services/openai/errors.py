@@ -97,7 +97,8 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
             reason="daily_quota_exceeded",
             retry=False,
         )
-    described = ServiceError(message, status=status, code=code)
+    param = error.get("param")
+    described = ServiceError(message, status=status, code=code, param=param if isinstance(param, str) else None)
     if status < 500 and code in _CLASSES:
         described.type, described.reason = _CLASSES[code]
     elif status < 500 and error.get("param") == "model":
