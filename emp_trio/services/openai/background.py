@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
+import msgspec
 import structlog
 import trio
 
@@ -15,7 +16,7 @@ from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.polling import Wait
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer, read_response
-from emp_trio.services.openai.settings import OpenAISettings
+from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
 from emp_trio.services.upstream import run_upstream
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,7 @@ async def run_background(caller: Caller, job: Job, progress: ProgressReporter, r
         trio.Cancelled: after the response was cancelled upstream, where ``progress.stop_upstream`` says so.
     """
     run = _Run(caller, job, progress, request)
-    return await run_upstream(
+    answer = await run_upstream(
         job,
         progress,
         key="response_id",
@@ -59,10 +60,11 @@ async def run_background(caller: Caller, job: Job, progress: ProgressReporter, r
         cancel=run.cancel,
         grace=run.openai.cleanup_timeout,
     )
+    return msgspec.structs.replace(answer, request_ids=tuple(filter(None, (run.created_by, run.seen_by))))
 
 
 class _Run:
-    """The calls of one attempt."""
+    """The calls of one attempt; ``created_by`` and ``seen_by`` are OpenAI's ids of the first and the latest."""
 
     def __init__(self, caller: Caller, job: Job, progress: ProgressReporter, request: ResponsesRequest) -> None:
         self.caller = caller
@@ -70,6 +72,8 @@ class _Run:
         self.request = request
         self.openai: OpenAISettings = caller.settings.openai
         self.headers = request_headers(self.openai, job)
+        self.created_by: str | None = None
+        self.seen_by: str | None = None
 
     async def start(self) -> str:
         self.progress.report(5, "sending the request to OpenAI")
@@ -85,6 +89,7 @@ class _Run:
                 maybe_started=True,
             )
         log.info("response.created", response=found, request=answer.request_id)
+        self.created_by = answer.request_id
         return found
 
     async def usable(self, response_id: str) -> bool:
@@ -156,6 +161,7 @@ class _Run:
         answer = await self.caller.request(
             "GET", f"/responses/{response_id}", headers=self.headers, timeout=self.openai.call_timeout, **options
         )
+        self.seen_by = answer.request_id
         response = answer.json()
         if not isinstance(response, dict):
             raise ServiceError(
@@ -170,7 +176,7 @@ class _Run:
         return read_response(response, picture_wanted=self.request.picture_wanted, image_model=self.request.image_model)
 
 
-def request_headers(openai: OpenAISettings, job: Job) -> dict[str, str]:
+def request_headers(openai: AccountSettings, job: Job) -> dict[str, str]:
     """Headers of every call for a job (reference 2): the account's, and an id by which support can find the call."""
     found = {"openai-organization": openai.organization, "openai-project": openai.project}
     name = f"{job.id}-{job.attempt}".encode("ascii", "replace").decode()

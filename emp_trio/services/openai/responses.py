@@ -11,7 +11,7 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.services.openai.errors import failed_response, refusal
 
 _QUOTED: Final = 500  # characters of a model's words in an error
-_MEDIA_TYPES: Final = {
+MEDIA_TYPES: Final = {
     "png": "image/png",
     "jpeg": "image/jpeg",
     "webp": "image/webp",
@@ -40,6 +40,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         model: the model that answered.
         usage: in the project's shape (reference 11).
         skipped: types of output items that are not understood.
+        request_ids: OpenAI's ids of the calls that it took, for its support.
     """
 
     response_id: str
@@ -49,6 +50,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     usage: dict[str, Any]
     skipped: tuple[str, ...]
+    request_ids: tuple[str, ...] = ()
 
 
 def read_response(
@@ -110,9 +112,10 @@ def _answer(
         text=text,
         pictures=pictures,
         truncated=stopped is not None,
-        model=_text_or_none(response.get("model")),
+        model=text_or_none(response.get("model")),
         usage=usage(response, image_model),
         skipped=tuple(sorted({str(i.get("type")) for i in items} - {"message", "reasoning", "image_generation_call"})),
+        raw=response,
     )
 
 
@@ -122,10 +125,10 @@ def _pictures(items: list[dict[str, Any]]) -> Iterator[Picture]:
         if item.get("type") == "image_generation_call" and isinstance(item.get("result"), str) and item["result"]:
             yield Picture(
                 data=item["result"],
-                media_type=_MEDIA_TYPES.get(str(item.get("output_format"))),
-                revised_prompt=_text_or_none(item.get("revised_prompt")),
-                size=_text_or_none(item.get("size")),
-                quality=_text_or_none(item.get("quality")),
+                media_type=MEDIA_TYPES.get(str(item.get("output_format"))),
+                revised_prompt=text_or_none(item.get("revised_prompt")),
+                size=text_or_none(item.get("size")),
+                quality=text_or_none(item.get("quality")),
             )
 
 
@@ -206,7 +209,7 @@ def usage(response: Mapping[str, Any], image_model: str | None = None) -> dict[s
         if found is not None:
             counts[name] = found
     counts["image"] = {name: _count(image, name) for name in ("input_tokens", "output_tokens")} if image else None
-    return counts | {"model": _text_or_none(response.get("model")), "image_model": image_model}
+    return counts | {"model": text_or_none(response.get("model")), "image_model": image_model}
 
 
 def _count(said: Mapping[str, Any], name: str) -> int | None:
@@ -227,5 +230,6 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _text_or_none(value: Any) -> str | None:
+def text_or_none(value: Any) -> str | None:
+    """``value`` where it is a text with something in it."""
     return value if isinstance(value, str) and value else None

@@ -10,6 +10,7 @@ import structlog
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Abilities, Connector
@@ -26,7 +27,7 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class OpenAIResponsesConnector(OpenAIApi, Http, Polling, SavesAssets, Connector):
+class OpenAIResponsesConnector(OpenAIApi, Http, Limits, Polling, SavesAssets, Connector):
     """Any OpenAI Responses request: text and pictures.
 
     Pictures are always saved; text is saved as ``text/plain`` unless ``payload.save_assets`` is false, and is in the
@@ -42,6 +43,7 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Polling, SavesAssets, Connector)
         openai: OpenAISettings
         http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES)]
         polling: PollingSettings = POLLING
+        limits: LimitsSettings = LimitsSettings()
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -58,7 +60,8 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Polling, SavesAssets, Connector)
             log.warning(warning)
         if job.payload.get("save_assets") is not False or request.image_model is not None:
             self.toolbox.assets.check(job)  # before anything is paid
-        answer = await run_background(self, job, progress, request)
+        async with self.limit():
+            answer = await run_background(self, job, progress, request)
         progress.report(90, "saving the answer")
         saved = await self._save(answer, job, progress)
         progress.report(100, "done")
@@ -111,6 +114,7 @@ def _result(request: ResponsesRequest, answer: Answer, saved: list[SavedAsset]) 
             "service_job_id": answer.response_id,
             "model_used": answer.model,
             "usage": answer.usage,
+            "request_ids": list(answer.request_ids),
         },
         raw_request_payload=redacted(request.body),
     )

@@ -21,21 +21,29 @@ POLLING: Final = PollingSettings(interval=2.0, attempts=10_000, errors_in_a_row=
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class OpenAISettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The account, the model that answers, and the time it may take.
+class AccountSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The account.
 
     Attributes:
         organization, project: sent as headers where they are set.
-        model: the text model; for pictures, the one that calls the image tool.
-        poll_timeout: seconds from the start of a response after which it is cancelled and the attempt fails.
         call_timeout: seconds for one poll, cancel, or list of models, with everything that belongs to it.
-        cleanup_timeout: seconds that the upstream cancel may take when an attempt is stopped.
     """
 
     api_key: Annotated[Secret, Env("${OPENAI_API_KEY}")]
     organization: Annotated[str, Env("${OPENAI_ORG_ID:-}")] = ""
     project: Annotated[str, Env("${OPENAI_PROJECT_ID:-}")] = ""
+    call_timeout: _Seconds = 20.0
+
+
+class OpenAISettings(AccountSettings, frozen=True, kw_only=True):
+    """The account, the model that answers with a response, and the time it may take.
+
+    Attributes:
+        model: the text model; for pictures, the one that calls the image tool.
+        poll_timeout: seconds from the start of a response after which it is cancelled and the attempt fails.
+        cleanup_timeout: seconds that the upstream cancel may take when an attempt is stopped.
+    """
+
     model: Annotated[str, Env("${OPENAI_RESPONSES_MODEL:-" + DEFAULT_TEXT_MODEL + "}")] = DEFAULT_TEXT_MODEL
     poll_timeout: Annotated[_Seconds, Env("${OPENAI_POLL_TIMEOUT:-300}")] = 300.0
-    call_timeout: _Seconds = 20.0
     cleanup_timeout: _Seconds = 5.0

@@ -11,6 +11,7 @@ import structlog
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Abilities, Connector
@@ -27,7 +28,7 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class OpenAIText2ImgConnector(OpenAIApi, Http, Polling, SavesAssets, Connector):
+class OpenAIText2ImgConnector(OpenAIApi, Http, Limits, Polling, SavesAssets, Connector):
     """Text to image.
 
     A text model (``OPENAI_RESPONSES_MODEL``) calls the image tool with an image model (``OPENAI_IMAGE_MODEL``). The
@@ -44,6 +45,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Polling, SavesAssets, Connector):
         openai: OpenAISettings
         http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES)]
         polling: PollingSettings = POLLING
+        limits: LimitsSettings = LimitsSettings()
         image_model: Annotated[str, Env("${OPENAI_IMAGE_MODEL:-" + DEFAULT_IMAGE_MODEL + "}")] = DEFAULT_IMAGE_MODEL
         size: Annotated[str, Env("${OPENAI_IMAGE_SIZE:-1024x1024}")] = "1024x1024"
         quality: Annotated[str, Env("${OPENAI_IMAGE_QUALITY:-standard}")] = "standard"
@@ -70,7 +72,8 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Polling, SavesAssets, Connector):
         for warning in request.warnings:
             log.warning(warning)
         self.toolbox.assets.check(job)  # before anything is paid
-        answer = await run_background(self, job, progress, request)
+        async with self.limit():
+            answer = await run_background(self, job, progress, request)
         progress.report(90, "saving the picture")
         saved = [
             await self.save_asset(picture.data, job, progress, media_type=picture.media_type, index=index)
@@ -110,6 +113,7 @@ def _result(request: ResponsesRequest, answer: Answer, saved: list[SavedAsset]) 
             "service_job_id": answer.response_id,
             "model_used": answer.model,
             "usage": answer.usage,
+            "request_ids": list(answer.request_ids),
         },
         raw_request_payload=redacted(request.body),
     )
