@@ -119,6 +119,17 @@ def failed_response(error: Any) -> ServiceError:
     return ServiceError(message, code=code, type=kind, reason=reason, retry=code in _RETRIED_FAILURES)
 
 
+def stream_error(event: Mapping[str, Any]) -> ServiceError:
+    """The error for an ``error`` event of a stream, whose members stand in it or in its ``error`` (reference 5, 9).
+
+    The work had begun: unless it was refused, it may be billed.
+    """
+    nested = event.get("error")
+    error = failed_response(nested if isinstance(nested, dict) else event)
+    error.maybe_started = not isinstance(error, Refused)
+    return error
+
+
 def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None) -> Refused:
     """A refusal, with the reason that moderation gives for it where it does (reference 12)."""
     details = error.get("moderation_details")

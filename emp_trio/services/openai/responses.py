@@ -41,6 +41,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         usage: in the project's shape (reference 11).
         skipped: types of output items that are not understood.
         request_ids: OpenAI's ids of the calls that it took, for its support.
+        raw: what the service sent, with everything in it.
     """
 
     response_id: str
@@ -51,6 +52,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     usage: dict[str, Any]
     skipped: tuple[str, ...]
     request_ids: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = {}
 
 
 def read_response(
