@@ -55,7 +55,7 @@ async def test_the_life_of_a_background_response(openai: FakeOpenAI, client: htt
 
 
 async def test_a_response_moves_on_with_time(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
-    openai.script = Script(queued=0.05, seconds=0.05)
+    openai.script = Script(queued=0.4, seconds=0.4)
     created = (await client.post("/responses", json=body())).json()
     seen = [created["status"]]
     with trio.fail_after(5):

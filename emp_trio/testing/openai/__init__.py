@@ -1,4 +1,4 @@
-"""A fake of the OpenAI API: models, Responses and background mode (OpenAI reference 4, 6 and 7).
+"""A fake of the OpenAI API: models, chat, Responses and background mode (OpenAI reference).
 
 ::
 
@@ -9,6 +9,6 @@
 """
 
 from emp_trio.testing.openai.fake import FakeOpenAI, Received, open_fake_openai
-from emp_trio.testing.openai.generation import Script
+from emp_trio.testing.openai.script import Script, StreamScript, ToolCall
 
-__all__ = ["FakeOpenAI", "Received", "Script", "open_fake_openai"]
+__all__ = ["FakeOpenAI", "Received", "Script", "StreamScript", "ToolCall", "open_fake_openai"]

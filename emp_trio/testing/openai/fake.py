@@ -16,11 +16,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from emp_trio.secrets import Secret
-from emp_trio.testing.openai.generation import Generation, Script
-from emp_trio.testing.openai.rules import Fault, fault_of, violations_of
+from emp_trio.testing.openai.chat import Completion
+from emp_trio.testing.openai.chat_rules import chat_fault, chat_violations
+from emp_trio.testing.openai.checks import Fault
+from emp_trio.testing.openai.generation import Generation
+from emp_trio.testing.openai.rules import fault_of, violations_of
+from emp_trio.testing.openai.script import Script
+from emp_trio.testing.openai.sse import EventStream, Run
 from emp_trio.testing.serve import open_server
 
-RouteName = Literal["create", "retrieve", "cancel", "delete", "models"]
+RouteName = Literal["create", "retrieve", "cancel", "delete", "models", "chat"]
 
 _STEERING: Final = "fake_openai"  # metadata key whose value is the JSON of a Script
 
@@ -63,6 +68,8 @@ class FakeOpenAI:
         self.requests: list[Received] = []
         self.violations: list[str] = []
         self._injections: dict[RouteName, list[_Injection]] = {}
+        self._runs: list[Run] = []
+        self._made = 0
         self._numbers = itertools.count(1)
         self._changed = trio.Event()
         self.app = Starlette(
@@ -71,6 +78,7 @@ class FakeOpenAI:
                 self._route("/v1/responses/{id}", "retrieve", "GET", self._retrieve),
                 self._route("/v1/responses/{id}", "delete", "DELETE", self._delete),
                 self._route("/v1/responses/{id}/cancel", "cancel", "POST", self._cancel),
+                self._route("/v1/chat/completions", "chat", "POST", self._chat),
                 self._route("/v1/models", "models", "GET", self._models),
             ]
         )
@@ -78,7 +86,7 @@ class FakeOpenAI:
     @property
     def billed(self) -> int:
         """Generations that ran, and so would have been billed."""
-        return sum(generation.ran(trio.current_time()) for generation in self.generations.values())
+        return self._made + sum(generation.ran(trio.current_time()) for generation in self.generations.values())
 
     def count(self, route: RouteName) -> int:
         """Requests of one route so far."""
@@ -93,6 +101,8 @@ class FakeOpenAI:
         """Let every running generation reach its end now."""
         for generation in self.generations.values():
             generation.finished = generation.cancelled is None
+        for run in self._runs:
+            run.over.set()
 
     def inject(
         self,
@@ -193,11 +203,9 @@ class FakeOpenAI:
         if body.get("stream"):
             self.violations.append("stream: true, which this fake does not speak")
             return _error(501, "This fake does not stream.")
-        steering = (body.get("metadata") or {}).get(_STEERING)
-        try:
-            script = msgspec.json.decode(steering, type=Script) if steering else self.script
-        except msgspec.DecodeError as error:
-            return _fault(Fault(f"metadata.{_STEERING}: {error}", f"metadata.{_STEERING}"))
+        script = self._script_for(body)
+        if isinstance(script, Fault):
+            return _fault(script)
         generation = Generation(
             id=f"resp_{next(self._numbers):06d}",
             body=body,
@@ -209,6 +217,33 @@ class FakeOpenAI:
         if not body.get("background"):
             await trio.sleep(script.queued + script.seconds)
         return JSONResponse(generation.response(trio.current_time()))
+
+    async def _chat(self, request: Request, body: Any) -> Response:
+        if not isinstance(body, dict):
+            return _error(400, "The body must be a JSON object.")
+        self.violations += chat_violations(body)
+        script = chat_fault(body) or self._script_for(body)
+        if isinstance(script, Fault):
+            return _fault(script)
+        self._made += 1
+        run = Run(began=trio.current_time(), seconds=script.seconds)
+        self._runs.append(run)
+        completion = Completion(
+            id=f"chatcmpl-{next(self._numbers):06d}", created=int(time.time()), body=body, script=script
+        )
+        if body.get("stream"):
+            return EventStream(completion.frames(), run, script)
+        await run.reach(1.0)
+        if script.status in ("failed", "cancelled"):
+            return JSONResponse({"error": completion.failure()}, 500)
+        return JSONResponse(completion.whole())
+
+    def _script_for(self, body: dict[str, Any]) -> Script | Fault:
+        steering = (body.get("metadata") or {}).get(_STEERING)
+        try:
+            return msgspec.json.decode(steering, type=Script) if steering else self.script
+        except msgspec.DecodeError as error:
+            return Fault(f"metadata.{_STEERING}: {error}", f"metadata.{_STEERING}")
 
     async def _retrieve(self, request: Request, body: Any) -> Response:
         return self._with(request, lambda generation: generation.response(trio.current_time()))

@@ -1,45 +1,14 @@
-"""One generation of the fake OpenAI: its script, and the response object it is at any moment. A function of time."""
+"""One generation of the fake OpenAI: the response object it is at any moment. A function of time."""
 
 from __future__ import annotations
 
 import base64
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
+from emp_trio.testing.openai.script import Script
 from emp_trio.testing.png import make_png
-
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-
-
-class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a generation goes.
-
-    Attributes:
-        queued: seconds in status ``queued``.
-        seconds: seconds in status ``in_progress`` after that.
-        status: how it ends.
-        error: ``error`` of a failed response (``code`` and ``message``).
-        incomplete_reason: ``incomplete_details.reason`` of an incomplete one.
-        text: words of the answer; by default there are some where there is no picture.
-        refusal: a ``refusal`` part in place of text.
-        images: pictures made where the request has the image tool.
-        image_bytes: exact size of a picture.
-        image_error: ``error`` of the picture's item, which then has no picture.
-        extra: further items of ``output``, before the rest.
-    """
-
-    queued: Seconds = 0.0
-    seconds: Seconds = 0.05
-    status: Literal["completed", "failed", "incomplete", "cancelled"] = "completed"
-    error: dict[str, Any] | None = None
-    incomplete_reason: str = "max_output_tokens"
-    text: str | None = None
-    refusal: str | None = None
-    images: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
-    image_bytes: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
-    image_error: dict[str, Any] | None = None
-    extra: list[dict[str, Any]] = []
 
 
 class Generation(msgspec.Struct, kw_only=True):

@@ -9,47 +9,52 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-import msgspec
-
-_BOOL: Final = (bool, type(None))
-_INT: Final = (int, type(None))
-_NUMBER: Final = (int, float, type(None))
-_TEXT: Final = (str, type(None))
-_OBJECT: Final = (dict, type(None))
+from emp_trio.testing.openai.checks import (
+    BOOL,
+    INT,
+    NUMBER,
+    OBJECT,
+    TEXT,
+    Fault,
+    metadata_fault,
+    missing,
+    text_model_fault,
+    type_fault,
+)
 
 FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "model": (str,),
     "input": (str, list),
-    "instructions": _TEXT,
-    "background": _BOOL,
-    "background_options": _OBJECT,
-    "store": _BOOL,
-    "stream": _BOOL,
-    "stream_options": _OBJECT,
+    "instructions": TEXT,
+    "background": BOOL,
+    "background_options": OBJECT,
+    "store": BOOL,
+    "stream": BOOL,
+    "stream_options": OBJECT,
     "tools": (list,),
     "tool_choice": (str, dict),
-    "max_output_tokens": _INT,
-    "max_tool_calls": _INT,
-    "parallel_tool_calls": _BOOL,
-    "temperature": _NUMBER,
-    "top_p": _NUMBER,
-    "reasoning": _OBJECT,
-    "text": _OBJECT,
+    "max_output_tokens": INT,
+    "max_tool_calls": INT,
+    "parallel_tool_calls": BOOL,
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "reasoning": OBJECT,
+    "text": OBJECT,
     "include": (list, type(None)),
-    "metadata": _OBJECT,
-    "previous_response_id": _TEXT,
+    "metadata": OBJECT,
+    "previous_response_id": TEXT,
     "conversation": (str, dict, type(None)),
-    "prompt_cache_key": _TEXT,
-    "prompt_cache_options": _OBJECT,
-    "safety_identifier": _TEXT,
-    "service_tier": _TEXT,
-    "truncation": _TEXT,
-    "top_logprobs": _INT,
+    "prompt_cache_key": TEXT,
+    "prompt_cache_options": OBJECT,
+    "safety_identifier": TEXT,
+    "service_tier": TEXT,
+    "truncation": TEXT,
+    "top_logprobs": INT,
     "moderation": (str, dict, type(None)),
-    "image": _OBJECT,
+    "image": OBJECT,
     "context_management": (dict, list, type(None)),
-    "prompt": _OBJECT,
-    "user": _TEXT,
+    "prompt": OBJECT,
+    "user": TEXT,
 }
 _IMAGE_TOOL: Final = frozenset(
     "type model action size quality background output_format output_compression partial_images moderation "
@@ -68,18 +73,7 @@ _PARTS: Final = {
     "input_file": frozenset(("type", "file_id", "file_url", "file_data", "filename", "detail")),
 }
 RETIRED_IMAGE_MODELS: Final = frozenset(("dall-e-2", "dall-e-3", "gpt-image-1"))
-_GONE_TEXT_MODELS: Final = frozenset("gpt-4.1-nano o1 o3-mini o4-mini gpt-4 gpt-4-turbo gpt-3.5-turbo".split())
-_REASONING: Final = re.compile(r"gpt-[5-9]|o\d")
 _SIZE: Final = re.compile(r"auto|[1-9]\d{1,3}x[1-9]\d{1,3}")
-
-
-class Fault(msgspec.Struct, frozen=True):
-    """A documented error of a request: HTTP 400 with this body."""
-
-    message: str
-    param: str | None = None
-    code: str | None = "invalid_value"
-    type: str = "invalid_request_error"
 
 
 def violations_of(body: dict[str, Any]) -> list[str]:
@@ -103,26 +97,14 @@ def violations_of(body: dict[str, Any]) -> list[str]:
 
 def fault_of(body: dict[str, Any]) -> Fault | None:
     """The first documented error of a request, or None."""
-    for name, types in FIELDS.items():
-        if name in body and (not isinstance(body[name], types) or (bool not in types and isinstance(body[name], bool))):
-            return Fault(f"Invalid type for '{name}'.", name, "invalid_type")
-    return _model_fault(body) or _tool_fault(body) or _input_fault(body) or _other_fault(body)
-
-
-def _model_fault(body: dict[str, Any]) -> Fault | None:
-    model = body.get("model")
-    if not model:
-        return Fault("Missing required parameter: 'model'.", "model", "missing_required_parameter")
-    if "image" in model or model.startswith("dall-e"):
-        return Fault(f"The model '{model}' is not supported with the Responses API.", "model")
-    if model in _GONE_TEXT_MODELS:
-        return Fault(f"The model '{model}' does not exist or you do not have access to it.", "model", "model_not_found")
-    for name in ("temperature", "top_p"):
-        effort = (body.get("reasoning") or {}).get("effort")
-        if body.get(name) is not None and _REASONING.match(model) and effort != "none":
-            text = f"Unsupported parameter: '{name}' is not supported with this model."
-            return Fault(text, name, "unsupported_parameter")
-    return None
+    return (
+        type_fault(body, FIELDS)
+        or text_model_fault(body, api="Responses", effort=(body.get("reasoning") or {}).get("effort"))
+        or _tool_fault(body)
+        or _input_fault(body)
+        or metadata_fault(body)
+        or _other_fault(body)
+    )
 
 
 def _tool_fault(body: dict[str, Any]) -> Fault | None:
@@ -161,7 +143,7 @@ def _tool_fault(body: dict[str, Any]) -> Fault | None:
 def _input_fault(body: dict[str, Any]) -> Fault | None:
     given = body.get("input")
     if given is None and not body.get("previous_response_id") and not body.get("prompt"):
-        return Fault("Missing required parameter: 'input'.", "input", "missing_required_parameter")
+        return missing("input")
     for i, item in enumerate(given if isinstance(given, list) else []):
         if not isinstance(item, dict):
             return Fault(f"Invalid type for 'input[{i}]'.", f"input[{i}]", "invalid_type")
@@ -180,12 +162,6 @@ def _input_fault(body: dict[str, Any]) -> Fault | None:
 
 
 def _other_fault(body: dict[str, Any]) -> Fault | None:
-    metadata = body.get("metadata") or {}
-    if len(metadata) > 16:
-        return Fault("metadata has more than 16 pairs.", "metadata", "object_above_max_properties")
-    for key, value in metadata.items():
-        if len(key) > 64 or not isinstance(value, str) or len(value) > 512:
-            return Fault(f"Invalid metadata '{key}'.", f"metadata.{key}"[:80])
     if body.get("previous_response_id") and body.get("conversation"):
         return Fault("Use previous_response_id or conversation, not both.", "conversation")
     window = (body.get("background_options") or {}).get("completion_window", "soonest")

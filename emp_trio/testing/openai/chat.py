@@ -1,0 +1,154 @@
+"""``POST /chat/completions``: what a completion says, whole and in chunks (OpenAI reference 10)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.testing.openai.script import Script, ToolCall
+from emp_trio.testing.openai.sse import COMMENT, DONE, data_frame, padding
+
+_PIECE: Final = re.compile(r"\s*\S+\s*|\s+")
+_USAGE: Final = {
+    "prompt_tokens": 20,
+    "completion_tokens": 30,
+    "total_tokens": 50,
+    "prompt_tokens_details": {"cached_tokens": 4},
+    "completion_tokens_details": {"reasoning_tokens": 10},
+}
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A completion; ``created`` is seconds since the epoch, ``body`` a request that has been found good."""
+
+    id: str
+    created: int
+    body: dict[str, Any]
+    script: Script
+
+    def whole(self) -> dict[str, Any]:
+        """The answer, not streamed."""
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": None,
+            "refusal": self.script.refusal,
+            "annotations": [],
+        }
+        if calls := self._calls():
+            message["tool_calls"] = [_call(index, call) for index, call in enumerate(calls)]
+        elif self.script.refusal is None:
+            message["content"] = self._text()
+        choice = {"message": message, "finish_reason": self._finish_reason(), "logprobs": None}
+        choices = [{"index": index} | choice for index in range(self._count())]
+        return self._envelope("chat.completion") | {"choices": choices, "usage": _USAGE}
+
+    def frames(self) -> list[bytes]:
+        """The answer as the frames of a stream."""
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "", "refusal": None}]
+        if calls := self._calls():
+            for index, call in enumerate(calls):
+                deltas.append({"tool_calls": [{"index": index} | _call(index, ToolCall(name=call.name, arguments=""))]})
+                deltas += [
+                    {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
+                    for piece in pieces(call.arguments)
+                ]
+        elif self.script.refusal is not None:
+            deltas += [{"refusal": piece} for piece in pieces(self.script.refusal)]
+        else:
+            deltas += [{"content": piece} for piece in pieces(self._text())]
+        frames = [self._chunk(index, delta) for delta in deltas for index in range(self._count())]
+        ending = [self._chunk(index, {}, self._finish_reason()) for index in range(self._count())]
+        return self._staged(frames, ending)
+
+    def _staged(self, frames: list[bytes], ending: list[bytes]) -> list[bytes]:
+        script = self.script.stream
+        if script.noise:
+            frames = [piece for frame in frames for piece in (COMMENT, frame)]
+        error = script.error or (self.failure() if self.script.status in ("failed", "cancelled") else None)
+        if script.cut_after is not None or error is not None:
+            kept = (frames + ending)[: script.cut_after] if script.cut_after is not None else frames
+            return kept + ([data_frame({"error": error})] if error is not None else [])
+        options = self.body.get("stream_options") or {}
+        if options.get("include_usage"):
+            ending = [*ending, data_frame(self._envelope("chat.completion.chunk") | {"choices": [], "usage": _USAGE})]
+        return [*frames, *ending, DONE]
+
+    def failure(self) -> dict[str, Any]:
+        """The error of a completion that fails."""
+        default = {"message": "The server had an error.", "type": "server_error", "param": None, "code": "server_error"}
+        return default | (self.script.error or {})
+
+    def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        chunk = self._envelope("chat.completion.chunk") | {"choices": [choice]}
+        options = self.body.get("stream_options") or {}
+        if options.get("include_usage"):
+            chunk["usage"] = None
+        if options.get("include_obfuscation", True):
+            chunk["obfuscation"] = padding()
+        return data_frame(chunk)
+
+    def _envelope(self, object: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": f"{self.body['model']}-2026-09-01",
+            "service_tier": "default",
+        }
+
+    def _count(self) -> int:
+        return self.body.get("n") or 1
+
+    def _finish_reason(self) -> str:
+        if self.script.status == "incomplete":
+            return "content_filter" if self.script.incomplete_reason == "content_filter" else "length"
+        return "tool_calls" if self._calls() else "stop"
+
+    def _calls(self) -> list[ToolCall]:
+        if self.script.tool_calls or self.body.get("tool_choice") in (None, "none", "auto"):
+            return self.script.tool_calls
+        chosen = self.body["tool_choice"]
+        function = chosen["function"] if isinstance(chosen, dict) else self.body["tools"][0]["function"]
+        return [ToolCall(name=function["name"])]
+
+    def _text(self) -> str:
+        if self.script.text is not None:
+            return self.script.text
+        wanted = self.body.get("response_format") or {}
+        match wanted.get("type"):
+            case "json_object":
+                return msgspec.json.encode({"answer": f"A fake answer to {self.id}."}).decode()
+            case "json_schema":
+                return msgspec.json.encode(_instance(wanted["json_schema"].get("schema") or {})).decode()
+        return f"A fake answer to {self.id}."
+
+
+def pieces(text: str) -> list[str]:
+    """A text as the deltas in which it is streamed: word by word."""
+    return _PIECE.findall(text)
+
+
+def _call(index: int, call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{index:06d}", "type": "function", "function": function}
+
+
+def _instance(schema: dict[str, Any]) -> Any:
+    """The simplest value of a JSON schema, as far as its types and enumerations go."""
+    if schema.get("enum"):
+        return schema["enum"][0]
+    match schema.get("type"):
+        case "object":
+            return {name: _instance(member) for name, member in (schema.get("properties") or {}).items()}
+        case "array":
+            return []
+        case "string":
+            return "fake"
+        case "integer" | "number":
+            return 1
+        case "boolean":
+            return True
+    return None
