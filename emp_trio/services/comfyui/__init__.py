@@ -1,0 +1,1 @@
+"""ComfyUI: its messages, its graphs, and the connectors that drive it."""
