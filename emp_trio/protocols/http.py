@@ -59,6 +59,9 @@ class Http:
         """
         return describe_status(status, headers, body)
 
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """Hook: the headers (names in lower case) of every 2xx answer that the connector's own account has got."""
+
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
         """Entered when the connector starts: opens the pool, and closes it at the end."""
@@ -136,7 +139,8 @@ class Http:
 
     def _operation(self, method: str, path: str, accept: str, options: CallOptions) -> Operation:
         settings: HttpSettings = self.settings.http
-        auth = self.auth()
+        given = options.get("auth")
+        auth = self.auth() if given is None else given
         timeout, retries = options.get("timeout"), options.get("retries")
         try:
             call = make_call(method, path, base_url=settings.base_url, auth=auth, accept=accept, options=options)
@@ -152,6 +156,7 @@ class Http:
             seconds=settings.timeout if timeout is None else timeout,
             policy=RetryPolicy(retries=settings.max_retries if retries is None else retries, base=settings.retry_delay),
             redactor=Redactor(auth_secrets(auth)),
+            own_account=given is None,
         )
 
     async def _repeat(self, operation: Operation, use: Callable[[HttpStream], Awaitable[T]]) -> T:
@@ -159,11 +164,13 @@ class Http:
         while True:
             operation.begin_try()
             try:
-                if isinstance(self, Limits) and not operation.call.idempotent:
+                if isinstance(self, Limits) and operation.own_account and not operation.call.idempotent:
                     await self.pause_over()
                 stream = HttpStream(await self._client.send(operation.call, operation.trail), operation)
                 if not 200 <= stream.status < 300:
-                    raise await self._error(stream)
+                    raise await self._error(stream, operation)
+                if operation.own_account:
+                    self.answered(stream.headers)
                 return await use(stream)
             except ServiceError as error:
                 operation.complete(error)
@@ -172,7 +179,7 @@ class Http:
                     raise
             await trio.sleep(wait)
 
-    async def _error(self, stream: HttpStream) -> ServiceError:
+    async def _error(self, stream: HttpStream, operation: Operation) -> ServiceError:
         """The error that an answer with an error status stands for."""
         body = bytearray()
         try:
@@ -186,8 +193,8 @@ class Http:
         error = self.describe_error(stream.status, stream.headers, bytes(body[:_ERROR_BYTES]))
         if error.retry_after is None:
             error.retry_after = parse_retry_after(stream.headers, now=time.time())
-        error.request_id = error.request_id or stream.request_id
         error.maybe_started = error.maybe_started or may_have_started(stream.status)
-        if stream.status == 429 and error.retry and error.retry_after is not None and isinstance(self, Limits):
-            self.slow_down(error.retry_after)
+        told = error.retry_after if stream.status == 429 and error.retry and operation.own_account else None
+        if told is not None and isinstance(self, Limits):
+            self.slow_down(told)
         return error

@@ -74,7 +74,7 @@ class HttpStream:
         self.status = reply.status
         self.headers = reply.headers
         self.tries = operation.tried
-        self.request_id = reply.headers.get("x-request-id")
+        self.request_id = operation.request_id = reply.headers.get("x-request-id")
         self._reply = reply
         self._operation = operation
 

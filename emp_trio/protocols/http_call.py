@@ -25,6 +25,8 @@ class CallOptions(TypedDict, total=False):
             of a POST that cancels.
         timeout: seconds for the whole operation, instead of the settings'.
         retries: repeats after the first try, instead of the settings'. 0 inside a poll, which has its own patience.
+        auth: credentials of another account for this call alone. Pauses and limits of the connector's own account are
+            neither kept nor learned by it.
     """
 
     json: Any
@@ -34,6 +36,7 @@ class CallOptions(TypedDict, total=False):
     idempotent: bool | None
     timeout: float | None
     retries: int | None
+    auth: Auth | None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

@@ -55,10 +55,18 @@ class Operation:
         seconds: for the whole operation.
         policy: how it is repeated.
         redactor: takes the connector's secrets out of texts.
+        own_account: it is made with the connector's own credentials.
+
+    Attributes:
+        request_id: the service's id of the latest try, once it has answered.
     """
 
-    def __init__(self, call: Call, *, seconds: float, policy: RetryPolicy, redactor: Redactor) -> None:
+    def __init__(
+        self, call: Call, *, seconds: float, policy: RetryPolicy, redactor: Redactor, own_account: bool = True
+    ) -> None:
         self.call = call
+        self.own_account = own_account
+        self.request_id: str | None = None
         self.trail = Trail()
         self.tried = 0
         self._seconds = seconds
@@ -85,13 +93,18 @@ class Operation:
         """Count a try and follow its trail."""
         self.tried += 1
         self.trail = Trail()
+        self.request_id = None
 
     def complete(self, error: ServiceError) -> ServiceError:
-        """Put into ``error`` what only the operation knows: method, URL, tries, whether the work may have started."""
+        """Put into ``error`` what only the operation knows: method, URL, tries, the service's id of the call, whether
+        the work may have started."""
         if error is not self._completed:
             self._completed = error
-            tries = f" (after {self.tried} tries)" if self.tried > 1 else ""
-            text = f"{self.call.method} {shown_url(self.call.url)}: {error.message}{tries}"
+            error.request_id = error.request_id or self.request_id
+            tries = f"after {self.tried} tries" if self.tried > 1 else ""
+            request = f"request {error.request_id}" if error.request_id else ""
+            notes = ", ".join(filter(None, (tries, request)))
+            text = f"{self.call.method} {shown_url(self.call.url)}: {error.message}" + (f" ({notes})" if notes else "")
             error.message = self._redactor.text(text)
             error.args = (error.message,)
             error.maybe_started = error.maybe_started and not self.call.idempotent

@@ -17,7 +17,7 @@ from emp_trio.protocols.http_errors import bad_answer
 
 E = TypeVar("E")
 
-__all__ = ["NdjsonDecoder", "SseDecoder", "SseEvent", "Streaming"]
+__all__ = ["Events", "NdjsonDecoder", "SseDecoder", "SseEvent", "Streaming"]
 
 
 class _HasStream(Protocol):
@@ -49,7 +49,7 @@ class Streaming:
         *,
         until: Callable[[SseEvent], bool] | None = None,
         **options: Unpack[CallOptions],
-    ) -> AsyncIterator[AsyncIterator[SseEvent]]:
+    ) -> AsyncIterator[Events[SseEvent]]:
         """Make a call and iterate over the server-sent events of its answer.
 
         Args:
@@ -72,7 +72,7 @@ class Streaming:
                         reason="unexpected_content_type",
                     )
                 )
-            yield _Decoded(stream, SseDecoder(self.settings.http.max_response_bytes), until)
+            yield Events(stream, SseDecoder(self.settings.http.max_response_bytes), until)
 
     @asynccontextmanager
     async def lines(
@@ -82,24 +82,28 @@ class Streaming:
         *,
         until: Callable[[Any], bool] | None = None,
         **options: Unpack[CallOptions],
-    ) -> AsyncIterator[AsyncIterator[Any]]:
+    ) -> AsyncIterator[Events[Any]]:
         """Make a call and iterate over the lines of JSON of its answer; otherwise like :meth:`events`."""
         async with self.stream(method, path, **_accepting("application/x-ndjson", options)) as stream:
-            yield _Decoded(stream, NdjsonDecoder(self.settings.http.max_response_bytes), until)
+            yield Events(stream, NdjsonDecoder(self.settings.http.max_response_bytes), until)
 
 
-class _Decoded(Generic[E]):
-    """The events of a stream as an async iterator."""
+class Events(Generic[E]):
+    """The events of a stream as an async iterator.
+
+    Attributes:
+        stream: the answer that they come in: its headers, request id, and words for errors about what is in it.
+    """
 
     def __init__(self, stream: HttpStream, decoder: _Decoder[E], until: Callable[[E], bool] | None) -> None:
-        self._stream = stream
+        self.stream = stream
         self._decoder = decoder
         self._until = until
         self._ready: deque[E] = deque()
         self._ended = False  # no more bytes come
         self._over = False  # no more events are given out
 
-    def __aiter__(self) -> _Decoded[E]:
+    def __aiter__(self) -> Events[E]:
         return self
 
     async def __anext__(self) -> E:
@@ -120,13 +124,13 @@ class _Decoded(Generic[E]):
                     raise ended_early("before its last event")
                 return
             try:
-                self._ready.extend(self._decoder.feed(await anext(self._stream)))
+                self._ready.extend(self._decoder.feed(await anext(self.stream)))
             except StopAsyncIteration:
                 self._ended = True
                 self._ready.extend(self._decoder.finish())
         except ServiceError as error:
             self._over = True
-            raise self._stream.explain(error) from error.__cause__
+            raise self.stream.explain(error) from error.__cause__
 
 
 def _accepting(media_type: str, options: CallOptions) -> CallOptions:

@@ -190,7 +190,7 @@ async def test_the_connectors_own_description_decides(autojump_clock: trio.testi
         open_rogue(*answers, OK) as rogue,
         open_connector(Picky, Picky.Settings(http=HttpSettings(base_url=rogue.url)), toolbox()) as probe,
     ):
-        with pytest.raises(Refused, match=r"^POST http.*/: no$") as refused:
+        with pytest.raises(Refused, match=r"^POST http.*/: no \(request req_9\)$") as refused:
             await probe.request("POST", "/")
         assert refused.value.request_id == "req_9"
         with pytest.raises(ServiceError, match="out of money") as broke:

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.limits import Limits
 from emp_trio.services.connector import Health
 from emp_trio.services.openai.errors import describe_error
+from emp_trio.services.openai.rate_headers import exhausted_for
 
 
 class _HasRequest(Protocol):
@@ -31,6 +33,12 @@ class OpenAIApi:
     def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
         """Errors as OpenAI documents them."""
         return describe_error(status, headers, body)
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """An answer that used up a window of the account's rate limits: no new work before the window is renewed."""
+        wait = exhausted_for(headers)
+        if wait is not None and isinstance(self, Limits):
+            self.slow_down(wait)
 
     async def health(self: _HasRequest) -> Health:
         """Whether the account can be used: the models can be listed, and there are some."""
