@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emp_trio.assets.config import StorageSettings, storage_settings
+from emp_trio.assets.config import storage_settings
 from emp_trio.assets.destination import AzurePlace, Destination, LocalPlace, destination
 from emp_trio.errors import ConfigError, EmpTrioError, InvalidJob
 from emp_trio.jobs import JobContext
