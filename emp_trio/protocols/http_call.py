@@ -24,6 +24,7 @@ class CallOptions(TypedDict, total=False):
         idempotent: whether the call may be made twice; by default it may for GET, HEAD, OPTIONS, PUT and DELETE. Say it
             of a POST that cancels.
         timeout: seconds for the whole operation, instead of the settings'.
+        read_timeout: seconds without a byte of the answer, instead of the settings'.
         retries: repeats after the first try, instead of the settings'. 0 inside a poll, which has its own patience.
         auth: credentials of another account for this call alone. Pauses and limits of the connector's own account are
             neither kept nor learned by it.
@@ -35,6 +36,7 @@ class CallOptions(TypedDict, total=False):
     params: Mapping[str, Any] | None
     idempotent: bool | None
     timeout: float | None
+    read_timeout: float | None
     retries: int | None
     auth: Auth | None
 
@@ -55,6 +57,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Mapping[str, str]
     content: bytes | None
     idempotent: bool
+    read_timeout: float | None = None
 
 
 def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str, options: CallOptions) -> Call:
@@ -86,4 +89,5 @@ def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str,
         credentials=auth_headers(auth),
         content=content,
         idempotent=method in IDEMPOTENT_METHODS if idempotent is None else idempotent,
+        read_timeout=options.get("read_timeout"),
     )

@@ -28,6 +28,14 @@ async def test_a_half_open_service_runs_into_the_read_timeout(autojump_clock: tr
     assert error.maybe_started
 
 
+async def test_a_call_may_have_a_read_timeout_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_rogue(hang()) as rogue, open_http(rogue.url, read_timeout=7, max_retries=0) as probe:
+        began = trio.current_time()
+        with pytest.raises(ServiceError):
+            await probe.request("GET", "/", read_timeout=20)
+        assert 19 < trio.current_time() - began < 21
+
+
 async def test_a_slow_service_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     async with open_rogue(slow(OK, 29), dribble(OK, pause=0.5)) as rogue, open_http(rogue.url) as probe:
         assert (await probe.request("GET", "/")).json() == {"ok": True}
