@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-EXTRAS = "s3,gcs,otel"
+EXTRAS = "azure,s3,gcs,otel"
 
 nox.needs_version = ">=2025.10"
 nox.options.default_venv_backend = "uv"
