@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -47,24 +47,56 @@ async def run_upstream(
             could not be remembered: nobody could adopt it.
         Exception: whatever ``start``, ``wait`` or the reporter raise.
     """
+
+    async def run(known: Callable[[str], Awaitable[None]]) -> T:
+        work = await start()
+        assert work, "start returned no id"
+        await known(work)
+        return await wait(work)
+
+    return await run_announced(job, progress, key=key, usable=usable, run=run, wait=wait, cancel=cancel, grace=grace)
+
+
+async def run_announced(
+    job: Job,
+    progress: ProgressReporter,
+    *,
+    key: str,
+    usable: Callable[[str], Awaitable[bool]],
+    run: Callable[[Callable[[str], Awaitable[None]]], Awaitable[T]],
+    wait: Callable[[str], Awaitable[T]],
+    cancel: Callable[[str], Awaitable[object]],
+    grace: float,
+) -> T:
+    """:func:`run_upstream` for work whose start and end are one call, such as a stream that begins with the id.
+
+    Args:
+        run: starts the work and waits for its end. It awaits the function that it is given with the id as soon as it
+            has it; a cancel before that only limits the time that is left, a cancel after it comes at once.
+        wait: waits for the end of work that an earlier attempt remembered.
+        key, usable, cancel, grace: as of :func:`run_upstream`, which also says what is raised.
+    """
     found = (job.checkpoint or {}).get(key)
     work: str | None = found if isinstance(found, str) and found else None
     remembered = work is not None
 
-    async def begin() -> None:
-        nonlocal work, remembered
-        remembered = False
-        work = await start()
-        await progress.remember({key: work})
-        remembered = True
-
     try:
         if work is not None and not await usable(work):
             work = None
-        if work is None:
-            await _uninterrupted(begin, grace=grace)
-        assert work is not None, "start returned no id"
-        return await wait(work)
+        if work is not None:
+            return await wait(work)
+
+        async def begin(scope: trio.CancelScope) -> T:
+            async def known(started: str) -> None:
+                nonlocal work, remembered
+                work, remembered = started, False
+                await progress.remember({key: started})
+                remembered = True
+                scope.shield = False
+
+            return await run(known)
+
+        return await _uninterrupted(begin, grace=grace)
     except BaseException as error:
         cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
         if work is not None and (not remembered or (cancelled and progress.stop_upstream)):
@@ -82,20 +114,24 @@ async def _stop(cancel: Callable[[str], Awaitable[object]], work: str, grace: fl
         log.warning("upstream.not_stopped", id=work, seconds=grace)
 
 
-async def _uninterrupted(call: Callable[[], Awaitable[None]], *, grace: float) -> None:
-    """Run ``call`` to its end; a cancel from outside limits its time to ``grace`` and is raised after it."""
+async def _uninterrupted(call: Callable[[trio.CancelScope], Awaitable[T]], *, grace: float) -> T:
+    """Run ``call`` in a shielded scope, which it may open when it can be cancelled; a cancel from outside before that
+    limits its time to ``grace`` and is raised after it."""
     await trio.lowlevel.checkpoint_if_cancelled()  # work that nobody wants any more is not started
+    results: list[Any] = []
     failed: Exception | None = None
     async with trio.open_nursery() as nursery:
         with trio.CancelScope(shield=True) as scope:
             nursery.start_soon(_shorten, scope, grace)
             try:
-                await call()
+                results.append(await call(scope))
             except Exception as error:  # noqa: BLE001 - raised again below, outside the nursery, so that it comes alone
                 failed = error
         nursery.cancel_scope.cancel()
     if failed is not None:
         raise failed
+    result: T = results[0]
+    return result
 
 
 async def _shorten(scope: trio.CancelScope, grace: float) -> None:
