@@ -21,6 +21,7 @@ GROUP: Final = "emp_trio.connectors"
 
 _BUILT_IN: Final = {
     "MockConnector": "emp_trio.services.mock:MockConnector",
+    "OllamaConnector": "emp_trio.services.ollama.connector:OllamaConnector",
     "OpenAIResponsesConnector": "emp_trio.services.openai.responses_connector:OpenAIResponsesConnector",
     "OpenAIText2ImgConnector": "emp_trio.services.openai.text2img:OpenAIText2ImgConnector",
     "SimulationConnector": "emp_trio.services.simulation:SimulationConnector",

@@ -1,0 +1,1 @@
+"""Connector of Ollama: language models and embeddings on a server of one's own."""

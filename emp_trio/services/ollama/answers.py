@@ -1,0 +1,166 @@
+"""Lines and answers of Ollama as what a job wants to know of them (Ollama reference B3, B4). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.services.ollama.errors import error_line
+
+_DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+
+
+class Words:
+    """An answer in words while it comes, line by line, of either ``/api/generate`` or ``/api/chat``.
+
+    Attributes:
+        pieces: lines with something in them so far.
+        thinking: whether nothing but thoughts has come so far.
+    """
+
+    def __init__(self) -> None:
+        self.pieces = 0
+        self._text: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: list[Any] = []
+        self._last: Mapping[str, Any] = {}
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the model is still thinking."""
+        return bool(self._thoughts) and not self._text
+
+    def feed(self, line: Any) -> None:
+        """Take the next line.
+
+        Raises:
+            ServiceError: it is an error, or no object.
+        """
+        if not isinstance(line, dict):
+            raise bad_answer("a line of the answer is not an object", reason="invalid_response_format")
+        if "error" in line:
+            raise error_line(line)
+        message = line.get("message")
+        part = message if isinstance(message, dict) else line
+        text, thought = _text(part.get("content") or line.get("response")), _text(part.get("thinking"))
+        calls = part.get("tool_calls")
+        if text:
+            self._text.append(text)
+        if thought:
+            self._thoughts.append(thought)
+        if isinstance(calls, list):
+            self._calls += calls
+        self.pieces += bool(text or thought or calls)
+        self._last = line
+
+    def finish(self) -> dict[str, Any]:
+        """The whole answer, as ``data`` of a result: the last line has come.
+
+        Raises:
+            ServiceError: (response_error) there is neither text nor a tool call.
+        """
+        text, reason = "".join(self._text), _text(self._last.get("done_reason"))
+        thoughts = "".join(self._thoughts)
+        truncated = reason == "length"
+        if not text.strip() and not self._calls:
+            raise _nothing(truncated=truncated, thoughts=bool(thoughts))
+        model = _text(self._last.get("model"))
+        message = {"role": "assistant", "content": text}
+        data: dict[str, Any] = {
+            "content_type": "text",
+            "text": text,
+            "text_content": text,
+            "model_used": model,
+            "done_reason": reason or None,
+            "usage": usage(self._last),
+            "timing": timing(self._last),
+            "message": message | ({"tool_calls": self._calls} if self._calls else {}),
+        }
+        if thoughts:
+            data["thinking"] = thoughts
+        if self._calls:
+            data["tool_calls"] = self._calls
+        if truncated:
+            data["truncated"] = True
+        return data
+
+
+def ends(line: Any) -> bool:
+    """Whether a line of an answer in words is its last one."""
+    return isinstance(line, dict) and (line.get("done") is True or "error" in line)
+
+
+def read_embeddings(answer: Any, *, count: int) -> list[list[float]]:
+    """The vectors of an answer of ``/api/embed``, one for each input.
+
+    Raises:
+        ServiceError: (response_error) there are not as many, or they are no vectors of one length.
+    """
+    found = answer.get("embeddings") if isinstance(answer, dict) else None
+    try:
+        vectors = msgspec.convert(found, list[list[float]])
+    except msgspec.ValidationError as error:
+        raise bad_answer(
+            f"the embeddings are no lists of numbers: {error}", reason="invalid_response_format"
+        ) from error
+    if len(vectors) != count or not vectors[0] or len({len(vector) for vector in vectors}) > 1:
+        lengths = sorted({len(vector) for vector in vectors})
+        raise bad_answer(
+            f"{count} embeddings of one length were asked for, {len(vectors)} of the lengths {lengths} came",
+            reason="missing_expected_data",
+        )
+    return vectors
+
+
+def model_names(answer: Any) -> list[str]:
+    """Names of the installed models in an answer of ``/api/tags``."""
+    listed = answer.get("models") if isinstance(answer, dict) else None
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    names = [entry.get("name") or entry.get("model") for entry in entries]
+    return [name for name in names if isinstance(name, str)]
+
+
+def usage(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Tokens in the project's shape. Ollama leaves counters out that are zero, so what is missing is 0."""
+    read, written = _count(said, "prompt_eval_count"), _count(said, "eval_count")
+    return {
+        "input_tokens": read,
+        "output_tokens": written,
+        "total_tokens": read + written,
+        "model": _text(said.get("model")) or None,
+    }
+
+
+def timing(said: Mapping[str, Any]) -> dict[str, float]:
+    """Durations in milliseconds; Ollama says them in nanoseconds, and leaves out what took no time."""
+    return {f"{name}_ms": round(_count(said, name) / 1e6, 3) for name in _DURATIONS if name in said}
+
+
+def _nothing(*, truncated: bool, thoughts: bool) -> ServiceError:
+    if truncated:
+        return ServiceError(
+            f"the model reached its limit {'while it was thinking' if thoughts else 'before it said anything'}: raise "
+            "max_tokens (num_predict)" + (", or turn thinking off" if thoughts else ""),
+            type="response_error",
+            reason="missing_expected_data",
+            retry=False,
+        )
+    return ServiceError(
+        "the model ended with neither words nor a tool call",
+        type="response_error",
+        reason="missing_expected_data",
+        maybe_started=True,
+    )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(said: Mapping[str, Any], name: str) -> int:
+    value = said.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

@@ -1,0 +1,282 @@
+"""``OllamaConnector``: words, chats and embeddings by models on a server of one's own (Ollama reference, part B)."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Final
+
+import msgspec
+import structlog
+import trio
+
+from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError
+from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.auth import Auth, Bearer
+from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.protocols.streaming import Streaming
+from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.inputs import input_file
+from emp_trio.services.ollama.answers import Words, ends, model_names, read_embeddings, timing, usage
+from emp_trio.services.ollama.errors import describe_error, is_missing_model
+from emp_trio.services.ollama.pulls import PullProgress, pull_ends
+from emp_trio.services.ollama.requests import PATHS, OllamaRequest, ollama_request
+from emp_trio.services.ollama.settings import OllamaSettings, full_name, reached
+from emp_trio.services.redaction import redacted
+from emp_trio.services.results import saved_asset
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+_ASKING: Final = 5.0  # progress when the request is sent
+_PULLED: Final = 50.0  # progress when a missing model has been downloaded
+_SAVING: Final = 90.0
+_SLOWNESS: Final = 400.0  # pieces after which progress is about two thirds of the way, where no limit is known
+
+
+class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
+    """Jobs of an Ollama server: generate, chat, embeddings, the list of models, and the download of one.
+
+    Words are streamed and saved as ``text/plain`` unless ``payload.save_assets`` is false; they are in the result in
+    any case. Embeddings are saved only where they are too large for a result. A missing model that ``OLLAMA_AUTO_PULL``
+    names is downloaded, and the job goes on. Ollama stops working for a client that goes away, so a cancel needs no
+    call, and a next attempt begins anew.
+    """
+
+    service_type: ClassVar[str] = "ollama"
+    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of Ollama.
+
+        ``base_url`` may be a host or host:port as well as a URL; ``http.timeout`` bounds the wait for the first piece
+        of an answer, which may take as long as the model takes to load.
+        """
+
+        ollama: OllamaSettings = OllamaSettings()
+        http: Annotated[
+            HttpSettings,
+            Env(
+                base_url="${OLLAMA_BASE_URL:-${OLLAMA_HOST:-localhost}}",
+                timeout="${OLLAMA_TIMEOUT_SECONDS:-300}",
+                max_retries="${OLLAMA_RETRY_ATTEMPTS:-3}",
+            ),
+        ] = HttpSettings(base_url="localhost", timeout=300.0)
+        limits: Annotated[LimitsSettings, Env(max_concurrent_jobs="${OLLAMA_MAX_CONCURRENT_JOBS:-1}")] = LimitsSettings(
+            max_concurrent_jobs=1
+        )
+        fetch: FetchSettings = FetchSettings()
+
+        def __post_init__(self) -> None:
+            msgspec.structs.force_setattr(self, "http", reached(self.http, self.ollama))
+
+    def auth(self) -> Auth:
+        """The key of the hosted service; nothing for a local server."""
+        return Bearer(self._ollama.api_key)
+
+    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+        """Errors as Ollama says them."""
+        return describe_error(status, headers, body)
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: the payload asks for nothing, for something unknown, or for a download that is not allowed.
+            ServiceError: Ollama failed or is out of reach.
+            AssetError: the answer could not be saved; it is kept for the next attempt.
+            trio.Cancelled: the connection is closed, at which Ollama stops.
+        """
+        request = ollama_request(job.type, job.payload, default_model=self._ollama.model)
+        for warning in request.warnings:
+            log.warning(warning)
+        if _saves_text(request, job):
+            self.toolbox.assets.check(job)  # before the work is done
+        generated = await self.generated(job, progress, lambda: self._make(request, job, progress))
+        if generated.files:
+            progress.report(_SAVING, "saving the answer")
+        saved = await self.save_generated(generated, job, progress)
+        progress.report(100, "done")
+        return _result(request, generated.data, saved)
+
+    async def health(self) -> Health:
+        """Whether it is an Ollama server, and has the configured model or may download it."""
+        try:
+            version = (await self.request("GET", "/api/version", timeout=self._ollama.call_timeout)).json()
+            installed = await self.models()
+        except EmpTrioError as error:
+            return Health(healthy=False, detail=error.message)
+        if not (isinstance(version, dict) and version.get("version")):
+            return Health(healthy=False, detail="what answers is no Ollama server: look at OLLAMA_BASE_URL")
+        model = self._ollama.model
+        if full_name(model) in map(full_name, installed):
+            return Health(healthy=True)
+        if self._ollama.may_pull(model):
+            return Health(healthy=True, detail=f"the model {model} is missing and will be pulled for the first job")
+        return Health(
+            healthy=False,
+            detail=f"the server lacks the model {model} (OLLAMA_DEFAULT_MODEL): install it with `ollama pull {model}`, "
+            "or add it to OLLAMA_AUTO_PULL",
+        )
+
+    async def models(self) -> list[str]:
+        """Names of the installed models."""
+        return model_names((await self.request("GET", PATHS["models"], timeout=self._ollama.call_timeout)).json())
+
+    @property
+    def _ollama(self) -> OllamaSettings:
+        settings: OllamaSettings = self.settings.ollama
+        return settings
+
+    async def _make(self, request: OllamaRequest, job: Job, progress: ProgressReporter) -> Generated:
+        match request.operation:
+            case "models":
+                return Generated(files=(), data={"models": await self.models()})
+            case "pull":
+                return Generated(files=(), data=await self._pull(request.model, progress, up_to=_SAVING))
+        body = await self._with_pictures(request.body)
+        try:
+            return await self._ask(request, body, job, progress, _ASKING)
+        except ServiceError as error:
+            if not is_missing_model(error) or not self._ollama.may_pull(request.model):
+                raise
+        log.info("ollama.pull", model=request.model, job_id=job.id)
+        await self._pull(request.model, progress, up_to=_PULLED)
+        return await self._ask(request, body, job, progress, _PULLED)
+
+    async def _ask(
+        self, request: OllamaRequest, body: dict[str, Any], job: Job, progress: ProgressReporter, begin: float
+    ) -> Generated:
+        async with self.limit():
+            progress.report(begin, f"asking {request.model}")
+            if request.operation == "embed":
+                return await self._embed(request, body)
+            data = await self._words(request, body, progress, begin)
+        file = GeneratedFile(data=data["text"].encode(), media_type="text/plain")
+        return Generated(files=(file,) if _saves_text(request, job) and data["text"] else (), data=data)
+
+    async def _words(
+        self, request: OllamaRequest, body: dict[str, Any], progress: ProgressReporter, begin: float
+    ) -> dict[str, Any]:
+        words = Words()
+        most = body.get("options", {}).get("num_predict")
+
+        def take(line: Any) -> None:
+            words.feed(line)
+            share = _share(words.pieces, most)
+            doing = "thinking" if words.thinking else "writing"
+            progress.report(begin + (_SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
+
+        await self._follow(request.path, body, take, ends, self.settings.http.timeout, self._ollama.line_timeout)
+        return words.finish()
+
+    async def _embed(self, request: OllamaRequest, body: dict[str, Any]) -> Generated:
+        answer = (
+            await self.request("POST", request.path, json=body, idempotent=True, timeout=self._ollama.embed_timeout)
+        ).json()
+        vectors = read_embeddings(answer, count=1 if request.single else len(body["input"]))
+        found: Any = vectors[0] if request.single else vectors
+        data: dict[str, Any] = {
+            "content_type": "embeddings",
+            "dimensions": len(vectors[0]),
+            "count": len(vectors),
+            "model_used": answer.get("model") or request.model,
+            "usage": usage(answer),
+            "timing": timing(answer),
+        }
+        encoded = msgspec.json.encode(found)
+        if len(encoded) > self._ollama.inline_embedding_bytes:
+            return Generated(files=(GeneratedFile(data=encoded, media_type="application/json"),), data=data)
+        return Generated(files=(), data=data | {"embeddings": found})
+
+    async def _pull(self, model: str, progress: ProgressReporter, *, up_to: float) -> dict[str, Any]:
+        if not self._ollama.may_pull(model):
+            raise InvalidJob(
+                f"the model {model} may not be downloaded: add it to OLLAMA_AUTO_PULL on the worker",
+                reason="unsupported_operation",
+            )
+        pull = PullProgress()
+
+        def take(line: Any) -> None:
+            pull.feed(line)
+            progress.report(_ASKING + (up_to - _ASKING) * pull.share, f"downloading {model}: {pull.status}")
+
+        silence = self._ollama.pull_line_timeout
+        await self._follow(PATHS["pull"], {"model": model, "stream": True}, take, pull_ends, silence, silence)
+        return {"model_used": model, "status": "success", "downloaded_bytes": pull.bytes}
+
+    async def _follow(
+        self,
+        path: str,
+        body: dict[str, Any],
+        take: Callable[[Any], None],
+        last: Callable[[Any], bool],
+        first: float,
+        between: float,
+    ) -> None:
+        """Give every line of an answer to ``take``; the next one may take ``between`` seconds, the first ``first``."""
+        limit = first
+        with trio.CancelScope(deadline=trio.current_time() + first) as scope:
+            async with self.lines("POST", path, json=body, timeout=math.inf, until=last) as lines:
+                async for line in lines:
+                    take(line)
+                    limit = between
+                    scope.deadline = trio.current_time() + between
+        if scope.cancelled_caught:
+            raise ServiceError(
+                f"POST {path}: Ollama said nothing {'more ' if limit is between else ''}for {limit:.3g} s"
+                + ("" if limit is between else " (a large model may need longer to load: OLLAMA_TIMEOUT_SECONDS)"),
+                type="timeout",
+                reason="processing_timeout",
+                maybe_started=True,
+            )
+
+    async def _with_pictures(self, body: dict[str, Any]) -> dict[str, Any]:
+        """``body`` with every picture as bare base64, the only form that Ollama takes (Ollama reference B2)."""
+        made = dict(body)
+        if "images" in body:
+            made["images"] = [await self._picture(source) for source in body["images"]]
+        if "messages" in body:
+            made["messages"] = [
+                await self._with_pictures(message) if message.get("images") else message for message in body["messages"]
+            ]
+        return made
+
+    async def _picture(self, source: Any) -> str:
+        return base64.b64encode((await input_file(self, source)).data).decode()
+
+
+def _saves_text(request: OllamaRequest, job: Job) -> bool:
+    return request.operation in ("generate", "chat") and job.payload.get("save_assets") is not False
+
+
+def _share(pieces: int, most: Any) -> float:
+    """How much of an answer has come, from 0 to 1: of its limit where it has one, else a guess that never arrives."""
+    if isinstance(most, int) and most > 0:
+        return min(1.0, pieces / most)
+    return 1.0 - math.exp(-pieces / _SLOWNESS)
+
+
+def _result(request: OllamaRequest, made: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
+    data, metadata = dict(made), {"service": f"ollama_{request.operation}"}
+    if saved:
+        data |= {"mime_type": saved[0].media_type, "asset_url": saved[0].cdn_url, "saved_asset": saved_asset(saved[0])}
+    return JobResult(
+        success=True,
+        data=data,
+        metadata=metadata
+        | ({"saved_asset": saved_asset(saved[0])} if saved else {})
+        | ({"warnings": list(request.warnings)} if request.warnings else {}),
+        output_files=tuple(asset.output_file() for asset in saved),
+        service_metadata={
+            "service_version": "ollama",
+            "service_type": OllamaConnector.service_type,
+            **{name: made[name] for name in ("model_used", "usage", "timing") if name in made},
+        },
+        raw_request_payload=redacted(request.body),
+    )
