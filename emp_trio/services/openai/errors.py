@@ -22,7 +22,7 @@ _BILLING: Final = frozenset(
     "insufficient_quota credit_balance_exhausted organization_spend_limit_exceeded project_spend_limit_exceeded "
     "organization_usage_limit_exceeded billing_hard_limit_reached".split()
 )
-_RETRIED_FAILURES: Final = frozenset(("server_error", "rate_limit_exceeded"))
+_RETRIED_FAILURES: Final = frozenset(("server_error", "rate_limit_exceeded", "server_is_overloaded", "slow_down"))
 
 _CLASSES: Final[dict[str, tuple[FailureType, str]]] = {
     "server_error": ("service_error", "service_down"),
@@ -88,15 +88,7 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
     if code in _REFUSALS:
         return refusal(error, message, status=status)
     if code in _BILLING or kind in _BILLING:
-        return ServiceError(
-            f"{message} (the account is out of credit or at its spending limit; no attempt can succeed before that "
-            "is changed)",
-            status=status,
-            code=code,
-            type="rate_limit",
-            reason="daily_quota_exceeded",
-            retry=False,
-        )
+        return _out_of_credit(message, code, status)
     param = error.get("param")
     described = ServiceError(message, status=status, code=code, param=param if isinstance(param, str) else None)
     if status < 500 and code in _CLASSES:
@@ -109,14 +101,20 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
 
 
 def failed_response(error: Any) -> ServiceError:
-    """The error for the ``error`` object of a failed response: two codes are worth a new attempt (reference 4.4)."""
+    """The error for the ``error`` object of a failed response: few codes are worth a new attempt (reference 4.4).
+
+    An error in a stream may have a type in place of a code.
+    """
     given = error if isinstance(error, dict) else {}
     code = _code(given)
     message = f"OpenAI failed the response{f' with {code}' if code else ''}: {_message(given)}"
     if code in _REFUSALS:
         return refusal(given, message)
-    kind, reason = _CLASSES.get(code or "", ("service_error", "service_down"))
-    return ServiceError(message, code=code, type=kind, reason=reason, retry=code in _RETRIED_FAILURES)
+    known = code or str(given.get("type") or "")
+    if known in _BILLING or given.get("type") == "insufficient_quota":
+        return _out_of_credit(message, code, None)
+    kind, reason = _CLASSES.get(known, ("service_error", "service_down"))
+    return ServiceError(message, code=code, type=kind, reason=reason, retry=known in _RETRIED_FAILURES)
 
 
 def stream_error(event: Mapping[str, Any]) -> ServiceError:
@@ -139,6 +137,18 @@ def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None
     if reason is None:
         reason = "safety_filter" if _code(error) == "moderation_blocked" else "policy_violation"
     return Refused(message, reason=reason, status=status, code=_code(error))
+
+
+def _out_of_credit(message: str, code: str | None, status: int | None) -> ServiceError:
+    return ServiceError(
+        f"{message} (the account is out of credit or at its spending limit; no attempt can succeed before that is "
+        "changed)",
+        status=status,
+        code=code,
+        type="rate_limit",
+        reason="daily_quota_exceeded",
+        retry=False,
+    )
 
 
 def _as_told(error: ServiceError, headers: Mapping[str, str]) -> ServiceError:
