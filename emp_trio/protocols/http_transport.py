@@ -52,7 +52,7 @@ class Reply:
             if self._unzip is not None and self._unzip.unconsumed_tail:
                 await trio.lowlevel.checkpoint()
                 return self._unzip.decompress(self._unzip.unconsumed_tail, _PIECE)
-            with _translated(self._trail):
+            with translated(self._trail):
                 piece = await anext(self._pieces)
             if self._unzip is None:
                 return piece
@@ -134,8 +134,9 @@ class Client:
             headers["content-type"] = call.content_type
         if keeps_credentials(call.base_url, url):
             headers |= {**call.credentials, **call.headers}
-        extensions = {"timeout": self._timeouts, "trace": trail.trace}
-        with _translated(trail):
+        timeouts = self._timeouts if call.read_timeout is None else {**self._timeouts, "read": call.read_timeout}
+        extensions = {"timeout": timeouts, "trace": trail.trace}
+        with translated(trail):
             request = httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
             if content is not None:
                 request.stream = _Body(content)
@@ -201,8 +202,8 @@ def tls_context(*, verify: bool) -> ssl.SSLContext:
 
 
 @contextmanager
-def _translated(trail: Trail) -> Iterator[None]:
-    """Errors of httpx leave as ServiceError."""
+def translated(trail: Trail) -> Iterator[None]:
+    """Errors of httpx leave as ServiceError, with what ``trail`` knows of the try."""
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError):

@@ -1,0 +1,55 @@
+"""Which addresses of the network a job may make a worker talk to. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+
+_METADATA: Final = frozenset(  # of Alibaba, Amazon and Azure; the others' are link-local
+    ipaddress.ip_address(address) for address in ("100.100.100.200", "fd00:ec2::254", "168.63.129.16")
+)
+_PRIVATE: Final = tuple(
+    ipaddress.ip_network(block)
+    for block in (
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "100.64.0.0/10",
+        "127.0.0.0/8",
+        "fc00::/7",
+        "::1/128",
+    )
+)
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
+# What older versions of Python take for public: protocol assignments, 6to4 and Teredo, examples.
+_NOT_PUBLIC: Final = tuple(
+    ipaddress.ip_network(block)
+    for block in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
+)
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+def permitted(address: str, *, private: bool) -> bool:
+    """Whether an address may be connected to.
+
+    Args:
+        address: an IPv4 or IPv6 address in its usual form. One that wraps an IPv4 address is judged by that.
+        private: whether private networks, carrier networks (100.64.0.0/10) and loopback are allowed as well. Link-local
+            addresses, those of the providers' metadata services, multicast and everything unassigned never are.
+    """
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.ipv4_mapped is not None:
+            return permitted(str(found.ipv4_mapped), private=private)
+        if found in _NAT64:
+            return permitted(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)), private=private)
+    if found in _METADATA:
+        return False
+    if any(found in block for block in _PRIVATE):
+        return private
+    if any(found in block for block in _NOT_PUBLIC):
+        return False
+    return found in _UNICAST if found.version == 6 else found.is_global and not found.is_multicast

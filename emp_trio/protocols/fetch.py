@@ -1,0 +1,74 @@
+"""``Fetches``: files from addresses that a job names, without letting the job reach into the worker's own network.
+
+For what a connector does with an input - data URL, base64 or URL, and the check of its type - see
+:mod:`emp_trio.services.inputs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import msgspec
+
+from emp_trio.toolbox import Toolbox
+
+
+class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of the input files of jobs.
+
+    Attributes:
+        input_max_bytes: a larger file is refused, however it is given.
+        input_timeout: seconds for one URL, with look-up, redirects and body.
+        input_max_redirects: more are refused.
+        input_allow_private: whether a URL may lead to private networks and this machine; metadata services stay closed.
+    """
+
+    input_max_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**20
+    input_timeout: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    input_max_redirects: Annotated[int, msgspec.Meta(ge=0)] = 3
+    input_allow_private: bool = False
+
+
+class Fetched(msgspec.Struct, frozen=True, kw_only=True):
+    """A file as its server sent it; ``name`` is the last segment of its path, as it stands there, or ""."""
+
+    data: bytes
+    name: str
+
+
+class Fetches:
+    """Gives a connector the verb ``fetch``, with :class:`FetchSettings` in ``self.settings.fetch``."""
+
+    settings: Any
+    toolbox: Toolbox
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Entered when the connector starts; nothing is kept open between two files."""
+        from emp_trio.protocols.fetch_transport import Fetcher  # httpx costs more than all of --help may
+
+        self._fetcher = Fetcher(self.settings.fetch, self.toolbox.user_agent)
+        yield
+
+    async def fetch(self, url: str) -> Fetched:
+        """Get the file at ``url``.
+
+        Every host on the way must have permitted addresses only (:func:`emp_trio.protocols.addresses.permitted`), and
+        the connection goes to the very address that was checked: a name that says something else when it is asked again
+        gains nothing. Redirects are followed under the same rules. Nothing of the connector's goes along: no
+        credentials, no cookies. Proxies of the environment are not used: a proxy would look the name up once more.
+
+        Args:
+            url: absolute http or https URL, without user and password.
+
+        Raises:
+            InvalidJob: the URL is wrong, leads where it must not, to nothing (a client error such as 404), or to a file
+                that is empty or larger than ``input_max_bytes``.
+            ServiceError: the server failed, is out of reach, or took longer than ``input_timeout``; worth a retry.
+
+        Texts of errors name the URL without its query. A cancel closes the connection.
+        """
+        fetched: Fetched = await self._fetcher.fetch(url)
+        return fetched
