@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
@@ -14,6 +15,7 @@ from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.polling import Wait
+from emp_trio.retry import parse_retry_after
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
@@ -38,19 +40,39 @@ class Caller(Protocol):
         """:meth:`emp_trio.protocols.polling.Polling.poll`."""
 
 
-async def run_background(caller: Caller, job: Job, progress: ProgressReporter, request: ResponsesRequest) -> Answer:
+def pause(elapsed: float, interval: float) -> float:
+    """Seconds until the next look at a response (reference 6.3): 2, 3, then 5 where the interval is 2."""
+    return interval * (1 if elapsed < 10 else 1.5 if elapsed < 60 else 2.5)
+
+
+def steady(elapsed: float, interval: float) -> float:
+    """Seconds until the next look at a response: always the interval."""
+    return interval
+
+
+async def run_background(
+    caller: Caller,
+    job: Job,
+    progress: ProgressReporter,
+    request: ResponsesRequest,
+    *,
+    plan: Callable[[float, float], float] = pause,
+) -> Answer:
     """Run a request as a background response, or adopt the one that an earlier attempt has started.
+
+    Args:
+        plan: seconds until the next look, of the seconds since the start and ``polling.interval``.
 
     Returns:
         the answer.
 
     Raises:
         Refused: OpenAI declined.
-        ServiceError: it failed, or was not done within ``poll_timeout``.
+        ServiceError: it failed, or was not done within ``poll_timeout`` or ``polling.attempts``.
         trio.Cancelled: after the response was cancelled upstream, where ``progress.stop_upstream`` says so.
     """
-    run = _Run(caller, job, progress, request)
-    answer = await run_upstream(
+    run = BackgroundRun(caller, job, progress, request, plan=plan)
+    return await run_upstream(
         job,
         progress,
         key="response_id",
@@ -60,22 +82,35 @@ async def run_background(caller: Caller, job: Job, progress: ProgressReporter, r
         cancel=run.cancel,
         grace=run.openai.cleanup_timeout,
     )
-    return msgspec.structs.replace(answer, request_ids=tuple(filter(None, (run.created_by, run.seen_by))))
 
 
-class _Run:
-    """The calls of one attempt; ``created_by`` and ``seen_by`` are OpenAI's ids of the first and the latest."""
+class BackgroundRun:
+    """The calls of one attempt; ``created_by`` and ``seen_by`` are OpenAI's ids of the first and the latest.
 
-    def __init__(self, caller: Caller, job: Job, progress: ProgressReporter, request: ResponsesRequest) -> None:
+    Args:
+        caller, job, progress, request, plan: as of :func:`run_background`.
+    """
+
+    def __init__(
+        self,
+        caller: Caller,
+        job: Job,
+        progress: ProgressReporter,
+        request: ResponsesRequest,
+        *,
+        plan: Callable[[float, float], float] = pause,
+    ) -> None:
         self.caller = caller
         self.progress = progress
         self.request = request
+        self.plan = plan
         self.openai: OpenAISettings = caller.settings.openai
         self.headers = request_headers(self.openai, job)
         self.created_by: str | None = None
         self.seen_by: str | None = None
 
     async def start(self) -> str:
+        """Create the response; its id."""
         self.progress.report(5, "sending the request to OpenAI")
         answer = await self.caller.request("POST", "/responses", json=self.request.body, headers=self.headers)
         response = answer.json()
@@ -95,40 +130,51 @@ class _Run:
     async def usable(self, response_id: str) -> bool:
         """Whether an earlier response is under way, done, or finally refused; one that went wrong is not waited for."""
         try:
-            response = await self._retrieve(response_id)
+            response, _ = await self._retrieve(response_id)
         except ServiceError as error:
             if error.status == 404:
                 return False
             raise
         try:
-            self._read(response)
+            self.read(response)
         except ServiceError as error:
             return not error.retry and error.code != "cancelled"
         return True
 
     async def wait(self, response_id: str) -> Answer:
+        """Look at the response until it is finished; one that takes too long is cancelled."""
         began = trio.current_time()
+        polling = self.caller.settings.polling
+        looks = 0
 
-        async def look() -> Answer | Wait:
+        async def look() -> Answer | Wait | float:
+            nonlocal looks
+            looks += 1
             try:
-                response = await self._retrieve(response_id, retries=0)
+                response, stated = await self._retrieve(response_id, retries=0)
             except ServiceError as error:
                 if error.status == 404:  # expired or deleted: nothing about the request is invalid
                     error.type, error.reason = "response_error", "missing_expected_data"
                 raise
-            answer = self._read(response)
+            answer = self.read(response)
             if answer is not None:
                 return answer
             elapsed = trio.current_time() - began
+            if looks >= polling.attempts:
+                return elapsed
             self.progress.report(percent(elapsed), f"OpenAI: {response.get('status')} for {elapsed:.0f} s")
-            return Wait(pause(elapsed, self.caller.settings.polling.interval))
+            return Wait(max(self.plan(elapsed, polling.interval), stated or 0.0))
 
-        with trio.move_on_after(self.openai.poll_timeout):
-            answer: Answer = await self.caller.poll(look, hint=f"response {response_id}")
-            return answer
-        return await self._last_look(response_id)
+        limit = self.openai.poll_timeout
+        with trio.move_on_after(limit):
+            found: Answer | float = await self.caller.poll(look, hint=f"response {response_id}")
+            if isinstance(found, Answer):
+                return found
+            limit = found
+        return await self.last_look(response_id, limit)
 
     async def cancel(self, response_id: str) -> None:
+        """Stop the response."""
         await self.caller.request(
             "POST",
             f"/responses/{response_id}/cancel",
@@ -138,26 +184,27 @@ class _Run:
         )
         log.info("response.cancelled", response=response_id)
 
-    async def _last_look(self, response_id: str) -> Answer:
-        """Time is up: cancel the response, and take what it has if it ended before that."""
+    async def last_look(self, response_id: str, seconds: float) -> Answer:
+        """Time is up after ``seconds``: cancel the response, and take what it has if it ended before that."""
         late = ServiceError(
-            f"response {response_id} was not finished within {self.openai.poll_timeout:.3g} s and was cancelled",
+            f"response {response_id} was not finished within {seconds:.3g} s and was cancelled",
             type="timeout",
             reason="processing_timeout",
         )
         try:
             await self.cancel(response_id)
-            response = await self._retrieve(response_id)
+            response, _ = await self._retrieve(response_id)
         except ServiceError as error:
             raise late from error
         if response.get("status") == "cancelled":
             raise late
-        answer = self._read(response)
+        answer = self.read(response)
         if answer is None:
             raise late
         return answer
 
-    async def _retrieve(self, response_id: str, **options: Any) -> dict[str, Any]:
+    async def _retrieve(self, response_id: str, **options: Any) -> tuple[dict[str, Any], float | None]:
+        """The response, and the seconds that OpenAI asks to wait before the next look."""
         answer = await self.caller.request(
             "GET", f"/responses/{response_id}", headers=self.headers, timeout=self.openai.call_timeout, **options
         )
@@ -170,10 +217,18 @@ class _Run:
                 reason="invalid_response_format",
                 request_id=answer.request_id,
             )
-        return response
+        return response, parse_retry_after(answer.headers, now=time.time())
 
-    def _read(self, response: dict[str, Any]) -> Answer | None:
-        return read_response(response, picture_wanted=self.request.picture_wanted, image_model=self.request.image_model)
+    def read(self, response: dict[str, Any]) -> Answer | None:
+        """What a response says; None while it is not finished. Raises what it failed with."""
+        answer = read_response(
+            response, picture_wanted=self.request.picture_wanted, image_model=self.request.image_model
+        )
+        return answer and self.named(answer)
+
+    def named(self, answer: Answer) -> Answer:
+        """``answer`` with OpenAI's ids of the calls."""
+        return msgspec.structs.replace(answer, request_ids=tuple(filter(None, (self.created_by, self.seen_by))))
 
 
 def request_headers(openai: AccountSettings, job: Job) -> dict[str, str]:
@@ -182,11 +237,6 @@ def request_headers(openai: AccountSettings, job: Job) -> dict[str, str]:
     name = f"{job.id}-{job.attempt}".encode("ascii", "replace").decode()
     found["x-client-request-id"] = "".join(c if c.isprintable() else "?" for c in name)[-_LONGEST_ID:].strip()
     return {header: value for header, value in found.items() if value}
-
-
-def pause(elapsed: float, interval: float) -> float:
-    """Seconds until the next look at a response (reference 6.3): 2, 3, then 5 where the interval is 2."""
-    return interval * (1 if elapsed < 10 else 1.5 if elapsed < 60 else 2.5)
 
 
 def percent(elapsed: float) -> float:

@@ -42,8 +42,12 @@ class OpenAISettings(AccountSettings, frozen=True, kw_only=True):
         model: the text model; for pictures, the one that calls the image tool.
         poll_timeout: seconds from the start of a response after which it is cancelled and the attempt fails.
         cleanup_timeout: seconds that the upstream cancel may take when an attempt is stopped.
+        stream_read_timeout: seconds without a byte after which a stream counts as lost.
+        stream_resumptions: how often a lost stream is taken up again, before its response is polled.
     """
 
     model: Annotated[str, Env("${OPENAI_RESPONSES_MODEL:-" + DEFAULT_TEXT_MODEL + "}")] = DEFAULT_TEXT_MODEL
     poll_timeout: Annotated[_Seconds, Env("${OPENAI_POLL_TIMEOUT:-300}")] = 300.0
     cleanup_timeout: _Seconds = 5.0
+    stream_read_timeout: _Seconds = 120.0
+    stream_resumptions: Annotated[int, msgspec.Meta(ge=0)] = 3

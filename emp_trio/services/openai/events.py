@@ -1,0 +1,123 @@
+"""Events of a Responses stream, folded into the same response object as polling gives (OpenAI reference 5). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.errors import ServiceError
+from emp_trio.services.openai.errors import stream_error
+from emp_trio.services.openai.responses import Answer, read_response
+
+_ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
+
+
+class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stream has said so far.
+
+    Attributes:
+        sequence: the highest ``sequence_number``, -1 before the first: where a lost stream is resumed.
+        response_id: of the response, empty until it is known.
+        status: the last one it told.
+        characters: of text so far.
+        partials: partial pictures so far; they are never results.
+        partial: base64 of the last one, or None.
+        items: finished items of the output, by their place in it.
+        response: the response object of the event that ended the stream, or None.
+        error: the error that ended the stream, or None.
+    """
+
+    sequence: int = -1
+    response_id: str = ""
+    status: str = ""
+    characters: int = 0
+    partials: int = 0
+    partial: str | None = None
+    items: Mapping[int, Any] = {}
+    response: Mapping[str, Any] | None = None
+    error: ServiceError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream has come to the end that it was meant to have."""
+        return self.response is not None or self.error is not None
+
+    def answer(self, *, picture_wanted: bool, image_model: str | None) -> Answer | None:
+        """The answer, as :func:`~emp_trio.services.openai.responses.read_response` reads it; None before the end.
+
+        Raises:
+            Refused, ServiceError: the service said so, in an event or in the response.
+        """
+        if self.error is not None:
+            raise self.error
+        if self.response is None:
+            return None
+        return read_response(self.response, picture_wanted=picture_wanted, image_model=image_model)
+
+
+def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
+    """The state after one more event.
+
+    An event that was seen before (a resumed stream may repeat some) changes nothing, and neither does one of an unknown
+    type; an end is an end whatever its number.
+
+    Args:
+        event: its JSON; its ``type`` counts, not the ``event:`` line.
+    """
+    if not isinstance(event, dict):
+        return state
+    kind, number = event.get("type"), event.get("sequence_number")
+    if kind in _ENDS:
+        return _ended(state, event, str(kind))
+    if kind == "error":
+        return msgspec.structs.replace(state, error=stream_error(event))
+    if isinstance(number, int):
+        if number <= state.sequence:
+            return state
+        state = msgspec.structs.replace(state, sequence=number)
+    match kind:
+        case "response.created" | "response.queued" | "response.in_progress":
+            return _told(state, event)
+        case "response.output_text.delta" | "response.refusal.delta" if isinstance(event.get("delta"), str):
+            return msgspec.structs.replace(state, characters=state.characters + len(event["delta"]))
+        case "response.image_generation_call.partial_image" if isinstance(event.get("partial_image_b64"), str):
+            return msgspec.structs.replace(state, partials=state.partials + 1, partial=event["partial_image_b64"])
+        case "response.output_item.done" if isinstance(event.get("item"), dict):
+            place = event.get("output_index")
+            place = place if isinstance(place, int) else len(state.items)
+            return msgspec.structs.replace(state, items={**state.items, place: event["item"]})
+        case _:
+            return state
+
+
+def _told(state: ResponseStream, event: Mapping[str, Any]) -> ResponseStream:
+    response = event.get("response")
+    said = response if isinstance(response, dict) else {}
+    found, status = said.get("id"), said.get("status")
+    return msgspec.structs.replace(
+        state,
+        response_id=state.response_id or (found if isinstance(found, str) else ""),
+        status=status if isinstance(status, str) else state.status,
+    )
+
+
+def _ended(state: ResponseStream, event: Mapping[str, Any], kind: str) -> ResponseStream:
+    """The response of the last event; what it leaves out of its output is taken from the items as they were done."""
+    state = _told(state, event)
+    said = event.get("response")
+    response = dict(said) if isinstance(said, dict) else {}
+    told = response.get("output")
+    told = told if isinstance(told, list) else []
+    done = [state.items[place] for place in sorted(state.items)]
+    if not told or (_has_picture(done) and not _has_picture(told)):
+        response["output"] = done
+    response = {"id": state.response_id, "status": kind.removeprefix("response.")} | response
+    return msgspec.structs.replace(state, response=response)
+
+
+def _has_picture(items: list[Any]) -> bool:
+    return any(
+        isinstance(item, dict) and item.get("type") == "image_generation_call" and item.get("result") for item in items
+    )
