@@ -14,9 +14,10 @@ from cyclopts.validators import Number
 from emp_trio.cli.output import OK, print_json
 from emp_trio.errors import ConfigError
 
-Service = Literal["http", "websocket", "openai"]
+Service = Literal["http", "websocket", "openai", "ollama"]
 
-_PORTS: Final = {"http": 8299, "websocket": 8399, "openai": 8499}  # the first two: where the connectors look by default
+# Where the connectors look by default, but for openai.
+_PORTS: Final = {"http": 8299, "websocket": 8399, "openai": 8499, "ollama": 11434}
 
 
 async def simulate(
@@ -39,8 +40,8 @@ async def simulate(
         emp-trio simulate openai --seconds 2
 
     Args:
-        service: Which one. openai is a fake of the OpenAI API; it costs nothing and knows nothing.
-        port: TCP port; 0 for a free one. Without it 8299 (http), 8399 (websocket) or 8499 (openai).
+        service: Which one. openai and ollama are fakes of those APIs; they cost nothing and know nothing.
+        port: TCP port; 0 for a free one. Without it 8299 (http), 8399 (websocket), 8499 (openai) or 11434 (ollama).
         host: Address to listen at.
         seconds: How long a job takes when it does not say itself.
         json: Print where the service is as one JSON object.
@@ -83,3 +84,10 @@ async def _open(service: Service, port: int, host: str, seconds: float) -> Async
 
             async with open_fake_openai(port, host=host, script=Script(seconds=seconds)) as openai:
                 yield {"OPENAI_BASE_URL": openai.base_url, "OPENAI_API_KEY": openai.api_key.reveal()}
+        case "ollama":
+            from emp_trio.testing.ollama import Script as OllamaScript
+            from emp_trio.testing.ollama import open_fake_ollama
+
+            script = OllamaScript(pause=seconds / 10)  # its usual answer has ten lines
+            async with open_fake_ollama(port, host=host, script=script) as ollama:
+                yield {"OLLAMA_BASE_URL": ollama.base_url}

@@ -19,6 +19,7 @@ from emp_trio.cli import run
         ("http", "SIMULATION_HTTP_URL", signal.SIGINT),
         ("websocket", "SIMULATION_WEBSOCKET_URL", signal.SIGTERM),
         ("openai", "OPENAI_BASE_URL", signal.SIGINT),
+        ("ollama", "OLLAMA_BASE_URL", signal.SIGTERM),
     ],
 )
 def test_a_simulated_service_serves_until_it_is_told_to_stop(service: str, variable: str, stop: signal.Signals) -> None:

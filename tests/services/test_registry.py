@@ -58,6 +58,7 @@ def test_every_built_in_connector_loads() -> None:
     found = connectors()
     assert [(info.name, info.problem) for info in found] == [
         ("MockConnector", ""),
+        ("OllamaConnector", ""),
         ("OpenAIResponsesConnector", ""),
         ("OpenAIText2ImgConnector", ""),
         ("SimulationConnector", ""),
@@ -72,7 +73,7 @@ def test_every_built_in_connector_loads() -> None:
         assert info.abilities is not None
 
 
-@pytest.mark.parametrize("name", ["ComfyUIWebSocketConnector", "GeminiConnector", "OllamaConnector", "Nonsense", ""])
+@pytest.mark.parametrize("name", ["ComfyUIWebSocketConnector", "GeminiConnector", "Nonsense", ""])
 def test_an_unknown_name_is_nobody(name: str) -> None:
     assert find_connector(name, "./redis-direct-worker.js") is None
 
