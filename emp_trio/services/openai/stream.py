@@ -1,0 +1,212 @@
+"""A streamed response: followed event by event, resumed where it is lost, polled where that fails (OpenAI reference 5,
+6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import structlog
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.streaming import Events, SseEvent
+from emp_trio.services.openai.background import BackgroundRun, Caller, pause, percent
+from emp_trio.services.openai.events import ResponseStream, fold_event
+from emp_trio.services.openai.requests import ResponsesRequest
+from emp_trio.services.openai.responses import Answer
+from emp_trio.services.upstream import run_announced
+
+log = structlog.get_logger(__name__)
+
+Known = Callable[[str], Awaitable[None]]
+OnPartial = Callable[[ResponseStream], None]
+
+
+class StreamCaller(Caller, Protocol):
+    """What is needed of a connector: what :class:`~emp_trio.services.openai.background.Caller` says, and
+    ``Streaming``."""
+
+    @property
+    def events(self) -> Callable[..., AbstractAsyncContextManager[Events[SseEvent]]]:
+        """:meth:`emp_trio.protocols.streaming.Streaming.events`."""
+
+
+def _unseen(state: ResponseStream) -> None:
+    """What becomes of a partial picture where nobody wants to see it: it has been counted."""
+
+
+async def run_stream(
+    caller: StreamCaller,
+    job: Job,
+    progress: ProgressReporter,
+    request: ResponsesRequest,
+    *,
+    on_partial: OnPartial = _unseen,
+    plan: Callable[[float, float], float] = pause,
+) -> Answer:
+    """Run a request as a stream.
+
+    A response that runs in the background as well (``background: true``) is remembered as soon as the stream names it.
+    Then a lost stream is resumed after the last event that came, a few times, and after that the response is polled; a
+    next attempt adopts it by polling. Without ``background`` a lost stream is lost, with all that it would have
+    brought, and a cancel ends the response by closing the connection.
+
+    Args:
+        request: its body says ``stream: true``.
+        on_partial: told of each partial picture; must not block.
+        plan: as of :func:`~emp_trio.services.openai.background.run_background`, for when it is polled.
+
+    Returns:
+        the answer: of the event that ended the stream, never of a partial picture.
+
+    Raises:
+        Refused: OpenAI declined.
+        ServiceError: it failed, was lost for good, or was not done within ``poll_timeout``.
+        trio.Cancelled: after a response in the background was cancelled upstream, where ``progress.stop_upstream`` says
+            so.
+    """
+    run = _Stream(caller, job, progress, request, on_partial, plan)
+    if not request.body.get("background"):
+        return await run.once()
+    return await run_announced(
+        job,
+        progress,
+        key="response_id",
+        usable=run.background.usable,
+        run=run.to_the_end,
+        wait=run.background.wait,
+        cancel=run.background.cancel,
+        grace=run.background.openai.cleanup_timeout,
+    )
+
+
+class _Stream:
+    """The stream of one attempt, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        caller: StreamCaller,
+        job: Job,
+        progress: ProgressReporter,
+        request: ResponsesRequest,
+        on_partial: OnPartial,
+        plan: Callable[[float, float], float],
+    ) -> None:
+        self.caller = caller
+        self.progress = progress
+        self.request = request
+        self.on_partial = on_partial
+        self.background = BackgroundRun(caller, job, progress, request, plan=plan)
+        self.began = trio.current_time()
+        self.state = ResponseStream()
+
+    async def once(self) -> Answer:
+        """Follow a stream that can't be resumed."""
+
+        async def known(response_id: str) -> None:
+            await trio.lowlevel.checkpoint()  # nothing to remember: nobody could adopt it
+
+        self.progress.report(5, "sending the request to OpenAI")
+        await self._follow(known, "POST", "/responses", json=self.request.body)
+        answer = self._answer()
+        if answer is None:
+            raise _lost(self.state)
+        return answer
+
+    async def to_the_end(self, known: Known) -> Answer:
+        """Follow a stream through losses, until it ends or the time is up."""
+        openai = self.background.openai
+        self.progress.report(5, "sending the request to OpenAI")
+        with trio.move_on_after(openai.poll_timeout):
+            await self._follow_until_lost(known, "POST", "/responses", json=self.request.body)
+            for _ in range(openai.stream_resumptions):
+                if self.state.ended:
+                    break
+                await self._resume(known)
+            answer = self._answer()
+            return await self.background.wait(self.state.response_id) if answer is None else answer
+        if not self.state.response_id:
+            raise _lost(self.state)
+        return await self.background.last_look(self.state.response_id, openai.poll_timeout)
+
+    async def _resume(self, known: Known) -> None:
+        state = self.state
+        log.info("stream.resumed", response=state.response_id, after=state.sequence)
+        params = {"stream": "true", "starting_after": state.sequence if state.sequence >= 0 else None}
+        await self._follow_until_lost(known, "GET", f"/responses/{state.response_id}", params=params, retries=0)
+
+    async def _follow_until_lost(self, known: Known, method: str, path: str, **options: Any) -> None:
+        """Follow a connection; what goes wrong with it is no failure once the response has an id."""
+        try:
+            await self._follow(known, method, path, **options)
+        except ServiceError as error:
+            if not self.state.response_id:
+                raise
+            log.warning("stream.lost", response=self.state.response_id, after=self.state.sequence, error=error.message)
+        if not self.state.response_id:
+            raise _lost(self.state)
+
+    async def _follow(self, known: Known, method: str, path: str, **options: Any) -> None:
+        """Read the events of one connection, up to the one that ends the stream or the loss of the connection."""
+        openai = self.background.openai
+        async with self.caller.events(
+            method,
+            path,
+            headers=self.background.headers,
+            timeout=openai.poll_timeout,
+            read_timeout=openai.stream_read_timeout,
+            **options,
+        ) as events:
+            self.background.seen_by = events.stream.request_id
+            if self.background.created_by is None:
+                self.background.created_by = events.stream.request_id
+            async for event in events:
+                if event.data == "[DONE]":  # some compatible servers say so
+                    continue
+                before, self.state = self.state, fold_event(self.state, event.json())
+                if self.state.response_id and not before.response_id:
+                    log.info("response.created", response=self.state.response_id, request=events.stream.request_id)
+                    await known(self.state.response_id)
+                if self.state.ended:
+                    return
+                if self.state != before:
+                    self._report(before)
+
+    def _report(self, before: ResponseStream) -> None:
+        state = self.state
+        elapsed = trio.current_time() - self.began
+        if state.partials > before.partials:
+            self.on_partial(state)
+            wanted = _partials_wanted(self.request.body)
+            message = f"partial image {state.partials}{f' of {wanted}' if wanted else ''}"
+        elif state.characters:
+            message = f"{state.characters} characters"
+        else:
+            message = f"OpenAI: {state.status} for {elapsed:.0f} s"
+        self.progress.report(percent(elapsed), message)
+
+    def _answer(self) -> Answer | None:
+        answer = self.state.answer(picture_wanted=self.request.picture_wanted, image_model=self.request.image_model)
+        return answer and self.background.named(answer)
+
+
+def _partials_wanted(body: dict[str, Any]) -> int:
+    tools = body.get("tools")
+    numbers = (
+        [tool.get("partial_images") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    )
+    return next((number for number in numbers if isinstance(number, int)), 0)
+
+
+def _lost(state: ResponseStream) -> ServiceError:
+    return ServiceError(
+        f"the stream ended before the response did ({state.characters} characters and {state.partials} partial "
+        "pictures had come)",
+        type="network_error",
+        reason="connection_failed",
+        maybe_started=True,
+    )
