@@ -24,6 +24,8 @@ _BUILT_IN: Final = {
     "OllamaConnector": "emp_trio.services.ollama.connector:OllamaConnector",
     "OpenAIResponsesConnector": "emp_trio.services.openai.responses_connector:OpenAIResponsesConnector",
     "OpenAIText2ImgConnector": "emp_trio.services.openai.text2img:OpenAIText2ImgConnector",
+    "OpenAITextConnector": "emp_trio.services.openai.text:OpenAITextConnector",
+    "OpenAITextSimpleConnector": "emp_trio.services.openai.text_simple:OpenAITextSimpleConnector",
     "SimulationConnector": "emp_trio.services.simulation:SimulationConnector",
     "SimulationHttpConnector": "emp_trio.services.simulation_http:SimulationHttpConnector",
     "SimulationWebsocketConnector": "emp_trio.services.simulation_websocket:SimulationWebsocketConnector",

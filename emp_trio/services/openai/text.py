@@ -1,0 +1,115 @@
+"""``OpenAITextConnector``: a chat completion, streamed."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Final
+
+import msgspec
+import structlog
+
+from emp_trio.errors import Refused, ServiceError
+from emp_trio.jobs import Job, JobResult
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.decoders import ended_early
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.streaming import Events, SseEvent, Streaming
+from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.chat_answer import ChatAnswer, ChatFold
+from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, billed_call, chat_call, chat_result
+from emp_trio.services.openai.models import is_image_model
+from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, AccountSettings
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+_SHOWN: Final = 200  # characters of the answer in a progress message
+
+
+class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
+    """Text from a chat completion, whose words are shown as they come.
+
+    A job may bring its own ``api_key``, which is used for its calls alone. A completion can't be found again by another
+    attempt: after a crash it is asked for, and paid, anew.
+    """
+
+    service_type: ClassVar[str] = "text_generation"
+    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of streamed text; the times are those of a stream (OpenAI reference 13)."""
+
+        openai: AccountSettings
+        http: Annotated[
+            HttpSettings,
+            Env(base_url=BASE_URL, max_retries=MAX_RETRIES, timeout="${OPENAI_TIMEOUT_SECONDS:-300}"),
+        ] = HttpSettings(base_url="https://api.openai.com/v1", timeout=300.0, read_timeout=120.0)
+        chat: ChatSettings = ChatSettings()
+        limits: LimitsSettings = LimitsSettings()
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Returns:
+            the text; ``data.truncated`` where it was cut off at its limit, ``data.tool_calls`` where the model wants
+            functions called.
+
+        Raises:
+            InvalidJob: there is nothing to send, or a key that can't be sent.
+            Refused: the model, or OpenAI's content filter, declined.
+            ServiceError: OpenAI failed, is out of reach, or its stream ended early.
+            trio.Cancelled: after the stream was closed, which ends the work upstream.
+        """
+        call = chat_call(job, self.settings.openai, self.settings.chat, stream=True)
+        progress.report(5, "sending the request to OpenAI")
+        async with (
+            billed_call(self, job, progress, call),
+            self.events("POST", "/chat/completions", **call.options) as events,
+        ):
+            answer = await _answer(events, call, progress)
+            request_id = events.stream.request_id
+        log.info("chat.answered", completion=answer.id, request=request_id)
+        progress.report(100, "done")
+        return chat_result(
+            job, call, answer, service_type=self.service_type, request_ids=[request_id] if request_id else []
+        )
+
+    async def models(self) -> list[str]:
+        """Models of the account that can answer: all but image models."""
+        return [model for model in await list_models(self) if not is_image_model(model)]
+
+
+async def _answer(events: Events[SseEvent], call: ChatCall, progress: ProgressReporter) -> ChatAnswer:
+    """Follow a stream to its end, and say what comes."""
+    fold = ChatFold()
+    try:
+        try:
+            await _follow(events, fold, call, progress)
+        except ServiceError as error:
+            if not fold.finished or isinstance(error, Refused):
+                raise
+            log.warning("chat.cut", why=error.message, missing="nothing of the answer, but perhaps its usage")
+        if not fold.finished:
+            raise ended_early("before a finish_reason")
+        return fold.answer()
+    except ServiceError as error:
+        events.stream.explain(error)
+        raise
+
+
+async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, progress: ProgressReporter) -> None:
+    size, tail = 0, ""
+    async for event in events:
+        if event.data.strip() == "[DONE]":
+            return
+        words = fold.add(event.json())
+        if words:
+            size += len(words)
+            tail = call.hide.known(tail + words)[-2 * _SHOWN :]
+            progress.report(percent(size), tail if size <= _SHOWN else f"…{tail[-_SHOWN:]}")
+
+
+def percent(size: int) -> float:
+    """Progress of an answer of which so many characters have come: from 20 on, towards 90."""
+    return 20 + 70 * size / (size + 2000)

@@ -1,0 +1,115 @@
+"""``OpenAITextSimpleConnector``: a prompt in, text out, in one call that is not streamed."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import msgspec
+import structlog
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job, JobResult
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.services.connector import Connector
+from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.chat_answer import ChatAnswer, read_completion
+from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, billed_call, chat_call, chat_result
+from emp_trio.services.openai.models import is_image_model
+from emp_trio.services.openai.settings import AccountSettings
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+_ACCOUNT = Env(api_key="${OPENAI_TEXT_API_KEY:-${OPENAI_API_KEY}}")
+_HTTP = Env(
+    base_url="${OPENAI_TEXT_BASE_URL:-${OPENAI_BASE_URL:-https://api.openai.com/v1}}",
+    max_retries="${OPENAI_TEXT_RETRY_ATTEMPTS:-${OPENAI_MAX_RETRIES:-3}}",
+    timeout="${OPENAI_TEXT_TIMEOUT_SECONDS:-${OPENAI_TIMEOUT_SECONDS:-120}}",
+)
+_CHAT = Env(max_tokens="${OPENAI_TEXT_MAX_TOKENS:-${OPENAI_MAX_TOKENS:-}}")
+
+
+class _Made(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call has brought, as it may be kept for another attempt."""
+
+    answer: ChatAnswer
+    request_ids: list[str]
+
+
+class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector):
+    """Text from a chat completion, in one piece; stored as an asset too where ``payload.save_output`` is true.
+
+    A job may bring its own ``api_key``, which is used for its calls alone. An answer that could not be stored is kept
+    for the next attempt; after a crash it is asked for, and paid, anew.
+    """
+
+    service_type: ClassVar[str] = "text_generation"
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of text in one piece; the read timeout covers the whole time in which the model thinks."""
+
+        openai: Annotated[AccountSettings, _ACCOUNT]
+        http: Annotated[HttpSettings, _HTTP] = HttpSettings(
+            base_url="https://api.openai.com/v1", timeout=120.0, read_timeout=120.0
+        )
+        chat: Annotated[ChatSettings, _CHAT] = ChatSettings()
+        limits: LimitsSettings = LimitsSettings()
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Returns:
+            the text; ``data.truncated`` where it was cut off at its limit.
+
+        Raises:
+            InvalidJob: there is nothing to send, or a key that can't be sent.
+            Refused: the model, or OpenAI's content filter, declined.
+            ServiceError: OpenAI failed, or is out of reach.
+            AssetError: the text could not be stored.
+            trio.Cancelled: after the connection was closed; whether OpenAI goes on with the work is unknown.
+        """
+        call = chat_call(job, self.settings.openai, self.settings.chat, stream=False)
+        saves = job.payload.get("save_output") is True
+        if saves:
+            self.toolbox.assets.check(job)  # before anything is paid
+
+        async def make() -> Generated:
+            progress.report(5, "sending the request to OpenAI")
+            async with billed_call(self, job, progress, call):
+                made = await self._ask(call)
+            text = call.hide.known(made.answer.text)
+            files = (GeneratedFile(data=text.encode(), media_type="text/plain"),) if saves and text else ()
+            return Generated(files=files, data=call.hide.known_in(msgspec.to_builtins(made)))
+
+        generated = await self.generated(job, progress, make) if saves else await make()
+        progress.report(90, "the answer is there")
+        saved = await self.save_generated(generated, job, progress) if saves else []
+        made = msgspec.convert(generated.data, _Made)
+        progress.report(100, "done")
+        return chat_result(
+            job,
+            call,
+            made.answer,
+            service_type=self.service_type,
+            request_ids=made.request_ids,
+            saved=saved[0] if saved else None,
+        )
+
+    async def models(self) -> list[str]:
+        """Models of the account that can answer: all but image models."""
+        return [model for model in await list_models(self) if not is_image_model(model)]
+
+    async def _ask(self, call: ChatCall) -> _Made:
+        reply = await self.request("POST", "/chat/completions", **call.options)
+        try:
+            answer = read_completion(reply.json())
+        except ServiceError as error:
+            error.request_id = reply.request_id
+            error.message = call.hide.text(f"{error.message} (request {reply.request_id})")
+            error.args = (error.message,)
+            raise
+        log.info("chat.answered", completion=answer.id, request=reply.request_id)
+        return _Made(answer=answer, request_ids=[reply.request_id] if reply.request_id else [])
