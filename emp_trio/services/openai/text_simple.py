@@ -18,18 +18,10 @@ from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, read_completion
 from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, billed_call, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
-from emp_trio.services.openai.settings import AccountSettings
+from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, AccountSettings
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
-
-_ACCOUNT = Env(api_key="${OPENAI_TEXT_API_KEY:-${OPENAI_API_KEY}}")
-_HTTP = Env(
-    base_url="${OPENAI_TEXT_BASE_URL:-${OPENAI_BASE_URL:-https://api.openai.com/v1}}",
-    max_retries="${OPENAI_TEXT_RETRY_ATTEMPTS:-${OPENAI_MAX_RETRIES:-3}}",
-    timeout="${OPENAI_TEXT_TIMEOUT_SECONDS:-${OPENAI_TIMEOUT_SECONDS:-120}}",
-)
-_CHAT = Env(max_tokens="${OPENAI_TEXT_MAX_TOKENS:-${OPENAI_MAX_TOKENS:-}}")
 
 
 class _Made(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,11 +43,12 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of text in one piece; the read timeout covers the whole time in which the model thinks."""
 
-        openai: Annotated[AccountSettings, _ACCOUNT]
-        http: Annotated[HttpSettings, _HTTP] = HttpSettings(
-            base_url="https://api.openai.com/v1", timeout=120.0, read_timeout=120.0
-        )
-        chat: Annotated[ChatSettings, _CHAT] = ChatSettings()
+        openai: AccountSettings
+        http: Annotated[
+            HttpSettings,
+            Env(base_url=BASE_URL, max_retries=MAX_RETRIES, timeout="${OPENAI_TIMEOUT_SECONDS:-120}"),
+        ] = HttpSettings(base_url="https://api.openai.com/v1", timeout=120.0, read_timeout=120.0)
+        chat: ChatSettings = ChatSettings()
         limits: LimitsSettings = LimitsSettings()
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
