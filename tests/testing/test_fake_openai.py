@@ -194,8 +194,3 @@ async def test_pictures_say_generating_when_they_are_done(openai: FakeOpenAI, cl
     assert [picture["status"] for picture in pictures] == ["generating"] * 2
     assert all(picture["result"].startswith("iVBOR") for picture in pictures)
     assert done["tool_usage"]["image_gen"]["output_tokens"] == 1056
-
-
-async def test_a_stream_is_refused_and_not_faked(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
-    assert (await client.post("/responses", json=body(stream=True))).status_code == 501
-    assert openai.violations

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import time
 from typing import Any, Final
 
 import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
+from emp_trio.testing.openai.chat_rules import chat_fault, chat_violations
+from emp_trio.testing.openai.checks import Fault
 from emp_trio.testing.openai.script import Script, ToolCall
-from emp_trio.testing.openai.sse import COMMENT, DONE, data_frame, padding
+from emp_trio.testing.openai.service import Service, fault_answer, not_an_object
+from emp_trio.testing.openai.sse import COMMENT, DONE, EventStream, data_frame, padding, pieces, spread
 
-_PIECE: Final = re.compile(r"\s*\S+\s*|\s+")
 _USAGE: Final = {
     "prompt_tokens": 20,
     "completion_tokens": 30,
@@ -18,6 +22,26 @@ _USAGE: Final = {
     "prompt_tokens_details": {"cached_tokens": 4},
     "completion_tokens_details": {"reasoning_tokens": 10},
 }
+
+
+async def complete(service: Service, request: Request, body: Any) -> Response:
+    """``POST /chat/completions``."""
+    if not isinstance(body, dict):
+        return not_an_object()
+    service.violations += chat_violations(body)
+    script = chat_fault(body) or service.script_for(body)
+    if isinstance(script, Fault):
+        return fault_answer(script)
+    completion = Completion(id=service.new_id("chatcmpl-"), created=int(time.time()), body=body, script=script)
+    service.made += 1
+    run, error = service.new_run(), completion.error()
+    if body.get("stream"):
+        frame = None if error is None else data_frame({"error": error})
+        return EventStream(spread(completion.frames(), script.seconds), run, script.stream, error=frame)
+    await run.reach(script.seconds)
+    if script.status in ("failed", "cancelled"):
+        return JSONResponse({"error": error}, 500)
+    return JSONResponse(completion.whole())
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,26 +83,21 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         else:
             deltas += [{"content": piece} for piece in pieces(self._text())]
         frames = [self._chunk(index, delta) for delta in deltas for index in range(self._count())]
-        ending = [self._chunk(index, {}, self._finish_reason()) for index in range(self._count())]
-        return self._staged(frames, ending)
+        if self.script.stream.noise:
+            frames = [COMMENT + frame for frame in frames]
+        if self.error() is not None and self.script.stream.cut_after is None:
+            return frames
+        frames += [self._chunk(index, {}, self._finish_reason()) for index in range(self._count())]
+        if (self.body.get("stream_options") or {}).get("include_usage"):
+            frames.append(data_frame(self._envelope("chat.completion.chunk") | {"choices": [], "usage": _USAGE}))
+        return [*frames, DONE]
 
-    def _staged(self, frames: list[bytes], ending: list[bytes]) -> list[bytes]:
-        script = self.script.stream
-        if script.noise:
-            frames = [piece for frame in frames for piece in (COMMENT, frame)]
-        error = script.error or (self.failure() if self.script.status in ("failed", "cancelled") else None)
-        if script.cut_after is not None or error is not None:
-            kept = (frames + ending)[: script.cut_after] if script.cut_after is not None else frames
-            return kept + ([data_frame({"error": error})] if error is not None else [])
-        options = self.body.get("stream_options") or {}
-        if options.get("include_usage"):
-            ending = [*ending, data_frame(self._envelope("chat.completion.chunk") | {"choices": [], "usage": _USAGE})]
-        return [*frames, *ending, DONE]
-
-    def failure(self) -> dict[str, Any]:
-        """The error of a completion that fails."""
+    def error(self) -> dict[str, Any] | None:
+        """The error it ends in, or None."""
+        script = self.script
+        given = script.stream.error or (script.error or {} if script.status in ("failed", "cancelled") else None)
         default = {"message": "The server had an error.", "type": "server_error", "param": None, "code": "server_error"}
-        return default | (self.script.error or {})
+        return None if given is None else default | given
 
     def _chunk(self, index: int, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -124,11 +143,6 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
             case "json_schema":
                 return msgspec.json.encode(_instance(wanted["json_schema"].get("schema") or {})).decode()
         return f"A fake answer to {self.id}."
-
-
-def pieces(text: str) -> list[str]:
-    """A text as the deltas in which it is streamed: word by word."""
-    return _PIECE.findall(text)
 
 
 def _call(index: int, call: ToolCall) -> dict[str, Any]:

@@ -1,64 +1,66 @@
-"""One generation of the fake OpenAI: the response object it is at any moment. A function of time."""
+"""One response of the fake OpenAI: the response object it is at any moment. A function of time."""
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import msgspec
 
+from emp_trio.testing.openai.media import picture
+from emp_trio.testing.openai.run import Run
 from emp_trio.testing.openai.script import Script
-from emp_trio.testing.png import make_png
 
 
 class Generation(msgspec.Struct, kw_only=True):
     """A response of the service.
 
-    ``began`` and ``cancelled`` are times of the service's clock in seconds, ``created_at`` is seconds since the epoch.
+    Times (``now``) are of the service's clock in seconds; ``created_at`` is seconds since the epoch.
     """
 
     id: str
     body: dict[str, Any]
     script: Script
-    began: float
+    run: Run
     created_at: float
-    cancelled: float | None = None
-    finished: bool = False
 
     def status(self, now: float) -> str:
         """The response's status at ``now``."""
-        if self.cancelled is not None:
+        if self.run.cancelled is not None:
             return "cancelled"
-        if self.finished or now >= self.began + self.script.queued + self.script.seconds:
+        if self.run.finished or now >= self.run.began + self.script.queued + self.script.seconds:
             return self.script.status
-        return "queued" if now < self.began + self.script.queued else "in_progress"
+        return "queued" if now < self.run.began + self.script.queued else "in_progress"
 
     def ran(self, now: float) -> bool:
         """Whether it got as far as to cost money."""
-        until = now if self.cancelled is None else self.cancelled
-        return self.finished or until >= self.began + self.script.queued
+        until = now if self.run.cancelled is None else self.run.cancelled
+        return self.run.finished or until >= self.run.began + self.script.queued
 
     def cancel(self, now: float) -> None:
         """Cancel it; a finished one stays what it is."""
         if self.status(now) in ("queued", "in_progress"):
-            self.cancelled = now
+            self.run.cancel(now)
 
     def response(self, now: float) -> dict[str, Any]:
-        """The response object at ``now`` (reference 4.3)."""
-        status = self.status(now)
+        """The response object at ``now``."""
+        return self.snapshot(self.status(now))
+
+    def snapshot(self, status: str) -> dict[str, Any]:
+        """The response object in a status (reference 4.3)."""
         ended = status in ("completed", "incomplete")
+        took = self.script.queued + self.script.seconds
         return {
             "id": self.id,
             "object": "response",
             "created_at": self.created_at,
-            "completed_at": self.created_at + (now - self.began) if status == "completed" else None,
+            "completed_at": self.created_at + took if status == "completed" else None,
             "status": status,
             "error": self._error() if status == "failed" else None,
             "incomplete_details": {"reason": self.script.incomplete_reason} if status == "incomplete" else None,
             "model": f"{self.body['model']}-2026-09-01",
             "output": self._output() if ended else [],
             "usage": self._usage() if ended else None,
-            "tool_usage": {"image_gen": _IMAGE_USAGE} if ended and self._pictures() else None,
+            "tool_usage": {"image_gen": IMAGE_USAGE} if ended and self._pictures() else None,
             "background": bool(self.body.get("background")),
             "store": self.body.get("store", True),
             "metadata": self.body.get("metadata") or {},
@@ -68,15 +70,16 @@ class Generation(msgspec.Struct, kw_only=True):
             "instructions": self.body.get("instructions"),
         }
 
-    def _error(self) -> dict[str, Any]:
-        return self.script.error or {"code": "server_error", "message": "The server had an error."}
-
-    def _tool(self) -> dict[str, Any] | None:
+    def image_tool(self) -> dict[str, Any] | None:
+        """The image tool of the request, or None."""
         tools = self.body.get("tools", [])
         return next((tool for tool in tools if tool["type"] == "image_generation"), None)
 
+    def _error(self) -> dict[str, Any]:
+        return self.script.error or {"code": "server_error", "message": "The server had an error."}
+
     def _pictures(self) -> int:
-        return self.script.images if self._tool() is not None and self.script.image_error is None else 0
+        return self.script.images if self.image_tool() is not None and self.script.image_error is None else 0
 
     def _output(self) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = [{"id": f"rs_{self.id}", "type": "reasoning", "summary": []}, *self.script.extra]
@@ -107,17 +110,19 @@ class Generation(msgspec.Struct, kw_only=True):
         return items
 
     def _image_item(self, index: int) -> dict[str, Any]:
-        tool = self._tool() or {}
-        picture = make_png(seed=index + len(str(self.body.get("input"))), size=self.script.image_bytes)
+        tool = self.image_tool() or {}
+        output_format = tool.get("output_format", "png")
+        seed = index + len(str(self.body.get("input")))
+        background = tool.get("background", "auto")
         return {
             "id": f"ig_{self.id}_{index}",
             "type": "image_generation_call",
             "status": "generating",  # a finished response often still says so (reference 7)
-            "result": base64.b64encode(picture).decode(),
+            "result": picture(output_format, seed=seed, size=self.script.image_bytes),
             "revised_prompt": f"A fake picture of: {str(self.body.get('input'))[:80]}",
-            "action": "generate",
-            "background": "opaque",
-            "output_format": "png",  # whatever was asked for: a PNG is what it makes
+            "action": "edit" if tool.get("action") == "edit" else "generate",
+            "background": "opaque" if background == "auto" else background,
+            "output_format": output_format,
             "quality": tool.get("quality", "auto"),
             "size": tool.get("size", "auto"),
         }
@@ -132,7 +137,7 @@ class Generation(msgspec.Struct, kw_only=True):
         }
 
 
-_IMAGE_USAGE = {
+IMAGE_USAGE = {
     "input_tokens": 15,
     "input_tokens_details": {"text_tokens": 15, "image_tokens": 0},
     "output_tokens": 1056,

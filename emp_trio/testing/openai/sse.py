@@ -2,71 +2,73 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from emp_trio.testing.openai.script import Script
+from emp_trio.testing.openai.run import Run
+from emp_trio.testing.openai.script import StreamScript
 
+_PIECE: Final = re.compile(r"\s*\S+\s*|\s+")
 DONE: Final = b"data: [DONE]\n\n"
 COMMENT: Final = b": still here\n\n"
 
 
-class Run(msgspec.Struct, kw_only=True, eq=False):
-    """The time that a generation takes, on the service's clock in seconds.
+class Frame(NamedTuple):
+    """Bytes that are due ``after`` so many seconds of a run."""
 
-    Attributes:
-        over: set once it has been made to end before its time.
-    """
-
-    began: float
-    seconds: float
-    over: trio.Event = msgspec.field(default_factory=trio.Event)
-
-    async def reach(self, share: float) -> None:
-        """Wait until that share of it has passed."""
-        with trio.move_on_at(self.began + share * self.seconds):
-            await self.over.wait()
+    after: float
+    data: bytes
 
 
 class EventStream(Response):
-    """A stream of frames.
+    """A stream of frames, sent as they become due; a cancelled run ends it.
 
     Args:
-        frames: what is sent, as bytes or whatever has come of a frame by the time it is due; None ends the stream.
-        run: over which the frames are spread.
-        script: cuts and stalls.
+        script: where it is cut, or stalls.
+        error: a frame for its end, also where it is cut.
         left: called where the client goes away before the end.
     """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, frames: Sequence[bytes], run: Run, script: Script, *, left: Callable[[], None] | None = None
+        self,
+        frames: Sequence[Frame],
+        run: Run,
+        script: StreamScript,
+        *,
+        error: bytes | None = None,
+        left: Callable[[], None] | None = None,
     ) -> None:
         self.status_code = 200
         self.background = None
         self.init_headers({"cache-control": "no-cache"})
-        self._frames = frames
+        self._frames = list(frames[: script.cut_after])
+        if error is not None:
+            self._frames.append(Frame(self._frames[-1].after if self._frames else 0.0, error))
         self._run = run
-        self._stall_after = script.stream.stall_after
+        self._stall_after = script.stall_after
         self._left = left
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it (ASGI)."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, receive, nursery.cancel_scope)
-            for index, frame in enumerate(self._frames):
+            for index, (after, data) in enumerate(self._frames):
                 if index == self._stall_after:
                     await self._run.over.wait()
-                await self._run.reach(index / max(1, len(self._frames) - 1))
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
+                if not await self._run.reach(after):
+                    break
+                await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
             nursery.cancel_scope.cancel()
 
@@ -78,10 +80,20 @@ class EventStream(Response):
         over.cancel()
 
 
+def spread(frames: Sequence[bytes], seconds: float) -> list[Frame]:
+    """Frames over so many seconds: the first at once, the last at the end."""
+    return [Frame(seconds * index / max(1, len(frames) - 1), data) for index, data in enumerate(frames)]
+
+
 def data_frame(value: Mapping[str, Any], *, event: str | None = None) -> bytes:
     """An event as it goes over the wire."""
     named = f"event: {event}\n".encode() if event is not None else b""
     return named + b"data: " + msgspec.json.encode(value) + b"\n\n"
+
+
+def pieces(text: str) -> list[str]:
+    """A text as the deltas in which it is streamed: word by word."""
+    return _PIECE.findall(text)
 
 
 def padding() -> str:
