@@ -14,6 +14,7 @@ MASK: Final = "***"
 # account keys and signed-URL parameters.
 _PATTERNS: Final = (
     (re.compile(r"\bsk-[A-Za-z0-9_-]{8,}"), "sk-" + MASK),
+    (re.compile(r"\bAIza[A-Za-z0-9_-]{16,}"), "AIza" + MASK),
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 " + MASK),
     (re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@"), r"\1:" + MASK + "@"),
     (re.compile(r"(?i)(AccountKey|SharedAccessSignature)=[^;\s\"']+"), r"\1=" + MASK),
@@ -24,7 +25,7 @@ _PATTERNS: Final = (
 )
 # Quick look for anything that could match one of them: nearly all texts have nothing of the kind.
 _SUSPECT: Final = re.compile(
-    r"(?i)sk-|bearer|basic|://|accountkey|sharedaccess|[?&](?:sig|x-amz|x-goog|token|api_key|key)"
+    r"(?i)sk-|aiza|bearer|basic|://|accountkey|sharedaccess|[?&](?:sig|x-amz|x-goog|token|api_key|key)"
 )
 _SHORTEST: Final = 4  # a shorter secret would blank out ordinary words
 

@@ -30,6 +30,7 @@ def test_a_secret_shows_only_where_it_is_revealed() -> None:
     ("text", "shown"),
     [
         ("key sk-abcdefgh12345 was refused", "key sk-*** was refused"),
+        ("the key AIzaSyD-0123456789abcdef_ghijklmnopqrst is blocked", "the key AIza*** is blocked"),
         ("Authorization: Bearer abc.def-123=", "Authorization: Bearer ***"),
         ("redis://user:p4ss@host:6379/0", "redis://user:***@host:6379/0"),
         ("rediss://:p4ss@host", "rediss://:***@host"),
