@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import Any, Final
 
 import msgspec
 
 from emp_trio.errors import InvalidJob
-from emp_trio.services.openai.models import choose_image_model, is_image_model
+from emp_trio.services.openai.image_options import ImageOptions, image_tool
 
 _EXTRAS: Final = frozenset(
     "ctx bucket prefix filename provider cdnUrl workflow_name user_id generation_context save_assets".split()
 )
 _STREAMING: Final = frozenset(("stream", "stream_options"))
-_IMAGE_OPTIONS: Final = "size quality background output_format output_compression moderation complexity".split()
-_QUALITIES: Final = {"standard": "medium", "hd": "high"}  # words of DALL-E, which GPT image models refuse
-_FORMATS: Final = {"jpg": "jpeg"}
 _MOST_METADATA: Final = 16
 _LONGEST_METADATA: Final = 512
 
@@ -40,8 +36,9 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
 def responses_request(payload: dict[str, Any], *, job_id: str, default_model: str) -> ResponsesRequest:
     """The request of an ``openai_responses`` job: its payload, or ``payload.dynamic_json``, as it stands.
 
-    Only these change: EmProps extras go; ``background`` and ``store`` are set, without which the response could not be
-    polled; streaming is taken out; ``model`` is added where it is missing, and the job's id to ``metadata``.
+    Only these change: EmProps extras go; ``background`` and ``store`` are set, without which the response could neither
+    be polled nor a lost stream be resumed (a stream whose payload says ``background: false`` is left as it is);
+    ``model`` is added where it is missing, and the job's id to ``metadata``.
 
     Raises:
         InvalidJob: the payload is empty, or ``dynamic_json`` is no object.
@@ -49,14 +46,18 @@ def responses_request(payload: dict[str, Any], *, job_id: str, default_model: st
     given = payload.get("dynamic_json", payload)
     if not isinstance(given, dict):
         raise InvalidJob(f"payload.dynamic_json must be an object, not {type(given).__name__}", reason="invalid_format")
-    body = {name: value for name, value in given.items() if name not in _EXTRAS and name not in _STREAMING}
-    if not body:
+    streamed = given.get("stream") is True
+    left_out = _EXTRAS if streamed else _EXTRAS | _STREAMING
+    body = {name: value for name, value in given.items() if name not in left_out}
+    if not body.keys() - _STREAMING:
         raise InvalidJob(
             "the payload has nothing to send to OpenAI: give input, and what else the Responses API takes",
             reason="missing_required_field",
         )
-    warnings = ("stream is left out: the response runs in the background",) if given.get("stream") else ()
-    body |= {"background": True, "store": True, "metadata": _metadata(body.get("metadata"), job_id)}
+    warnings = ("stream is left out: only true turns it on",) if given.get("stream") and not streamed else ()
+    if not (streamed and body.get("background") is False):
+        body |= {"background": True, "store": True}
+    body["metadata"] = _metadata(body.get("metadata"), job_id)
     if not body.get("model"):
         body["model"] = default_model
     return ResponsesRequest(
@@ -65,66 +66,35 @@ def responses_request(payload: dict[str, Any], *, job_id: str, default_model: st
 
 
 def image_request(
-    payload: dict[str, Any],
-    *,
-    job_id: str,
-    outer_model: str,
-    image_model: str,
-    size: str,
-    quality: str,
-    today: datetime.date,
+    content: str | list[dict[str, Any]], options: ImageOptions, *, job_id: str, outer_model: str, metadata: Any = None
 ) -> ResponsesRequest:
-    """The request of an ``openai_image`` job: a text model that is made to call the image tool.
+    """A request for one picture, in the background: a text model that is made to call the image tool.
 
     Args:
-        payload: ``prompt`` or ``description``; ``model`` (an image model goes to the tool, any other is the outer one);
-            options of the tool; ``metadata``.
-        outer_model, image_model, size, quality: used where the payload does not say.
-        today: decides whether an image model still exists.
-
-    Raises:
-        InvalidJob: there is no prompt.
+        content: the prompt, or input items.
+        options: of the picture; ``n`` has no place here, the tool makes one picture per call.
+        outer_model: used where the job does not say.
+        metadata: the payload's own.
     """
-    prompt = next((p for p in (payload.get("prompt"), payload.get("description")) if isinstance(p, str) and p), None)
-    if prompt is None:
-        raise InvalidJob("the payload has no prompt (nor a description)", reason="missing_required_field")
-    warnings = []
-    asked = payload.get("model") if isinstance(payload.get("model"), str) else None
-    if asked and is_image_model(asked):
-        image_model = asked
-    elif asked:
-        outer_model = asked
-    image_model, warning = choose_image_model(image_model, today=today)
-    if warning:
-        warnings.append(warning)
-    if payload.get("n") not in (None, 1, "1"):
-        warnings.append(f"n={payload['n']!r} is left out: the image tool makes one picture per call")
-    if payload.get("save_assets") is False:
-        warnings.append("save_assets: false is left out: a result never carries the bytes of a picture")
-    tool = {"type": "image_generation", "model": image_model, "size": size, "quality": quality}
-    tool |= _tool_options(payload)
-    tool["quality"] = _QUALITIES.get(tool["quality"], tool["quality"])
     body = {
-        "model": outer_model,
-        "input": prompt,
+        "model": options.outer_model or outer_model,
+        "input": content,
         "background": True,
         "store": True,
-        "tools": [tool],
+        "tools": [image_tool(options)],
         "tool_choice": {"type": "image_generation"},
-        "metadata": _metadata(payload.get("metadata"), job_id),
+        "metadata": _metadata(metadata, job_id),
     }
-    return ResponsesRequest(body=body, picture_wanted=True, image_model=image_model, warnings=tuple(warnings))
+    return ResponsesRequest(body=body, picture_wanted=True, image_model=options.model, warnings=options.warnings)
 
 
-def _tool_options(payload: dict[str, Any]) -> dict[str, Any]:
-    options = {name: payload[name] for name in _IMAGE_OPTIONS if isinstance(payload.get(name), str | int)}
-    if isinstance(options.get("background"), bool):  # the Responses field of that name, not the tool's option
-        del options["background"]
-    if "output_compression" not in options and isinstance(payload.get("compression"), int):
-        options["output_compression"] = payload["compression"]
-    if "output_format" in options:
-        options["output_format"] = _FORMATS.get(options["output_format"], options["output_format"])
-    return options
+def as_stream(request: ResponsesRequest, *, background: bool, partial_images: int) -> ResponsesRequest:
+    """An image request as a stream, with as many partial pictures; without ``background`` it can't be resumed."""
+    body = {name: value for name, value in request.body.items() if name not in ("background", "store")}
+    body |= {"stream": True, "tools": [tool | {"partial_images": partial_images} for tool in body["tools"]]}
+    if background:
+        body |= {"background": True, "store": True}
+    return msgspec.structs.replace(request, body=body)
 
 
 def _picture_wanted(body: dict[str, Any]) -> bool:

@@ -35,7 +35,7 @@ class StreamCaller(Caller, Protocol):
         """:meth:`emp_trio.protocols.streaming.Streaming.events`."""
 
 
-def _unseen(state: ResponseStream) -> None:
+def ignored(state: ResponseStream) -> None:
     """What becomes of a partial picture where nobody wants to see it: it has been counted."""
 
 
@@ -45,7 +45,7 @@ async def run_stream(
     progress: ProgressReporter,
     request: ResponsesRequest,
     *,
-    on_partial: OnPartial = _unseen,
+    on_partial: OnPartial = ignored,
     plan: Callable[[float, float], float] = pause,
 ) -> Answer:
     """Run a request as a stream.
@@ -173,8 +173,7 @@ class _Stream:
                     await known(self.state.response_id)
                 if self.state.ended:
                     return
-                if self.state != before:
-                    self._report(before)
+                self._report(before)
 
     def _report(self, before: ResponseStream) -> None:
         state = self.state
