@@ -237,7 +237,7 @@ class Rogue:
         try:
             rest = b""
             while True:
-                request, rest = await _read_request(stream, rest)
+                request, rest = await read_request(stream, rest)
                 self.requests.append(request)
                 self._tell()
                 answer = self._answers[min(len(self.requests), len(self._answers)) - 1]
@@ -254,7 +254,7 @@ class Rogue:
         self._news = trio.Event()
 
 
-async def _read_request(stream: trio.abc.Stream, data: bytes) -> tuple[Received, bytes]:
+async def read_request(stream: trio.abc.Stream, data: bytes) -> tuple[Received, bytes]:
     """The next request, and what came after it. Raises Cut where the client has gone."""
     while b"\r\n\r\n" not in data:
         data += await _more(stream)
