@@ -20,6 +20,7 @@ from emp_trio.settings import setting_fields
 GROUP: Final = "emp_trio.connectors"
 
 _BUILT_IN: Final = {
+    "GeminiConnector": "emp_trio.services.gemini.connector:GeminiConnector",
     "MockConnector": "emp_trio.services.mock:MockConnector",
     "OllamaConnector": "emp_trio.services.ollama.connector:OllamaConnector",
     "OpenAIResponsesConnector": "emp_trio.services.openai.responses_connector:OpenAIResponsesConnector",

@@ -19,6 +19,7 @@ from emp_trio.cli import run
         ("http", "SIMULATION_HTTP_URL", signal.SIGINT),
         ("websocket", "SIMULATION_WEBSOCKET_URL", signal.SIGTERM),
         ("openai", "OPENAI_BASE_URL", signal.SIGINT),
+        ("gemini", "GEMINI_NANO_BANANA_URL", signal.SIGTERM),
         ("ollama", "OLLAMA_BASE_URL", signal.SIGTERM),
     ],
 )

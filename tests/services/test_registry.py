@@ -58,7 +58,13 @@ def test_every_built_in_connector_loads() -> None:
     found = connectors()
     names = [info.name for info in found]
     assert names == sorted(names)
-    assert {"MockConnector", "OllamaConnector", "OpenAITextConnector", "SimulationHttpConnector"} <= set(names)
+    assert {
+        "GeminiConnector",
+        "MockConnector",
+        "OllamaConnector",
+        "OpenAITextConnector",
+        "SimulationHttpConnector",
+    } <= set(names)
     assert [(info.name, info.problem) for info in found if info.problem] == []
     for info in found:
         connector = find_connector(info.name)
@@ -68,7 +74,7 @@ def test_every_built_in_connector_loads() -> None:
         assert info.abilities is not None
 
 
-@pytest.mark.parametrize("name", ["ComfyUIWebSocketConnector", "GeminiConnector", "Nonsense", ""])
+@pytest.mark.parametrize("name", ["ComfyUIWebSocketConnector", "Nonsense", ""])
 def test_an_unknown_name_is_nobody(name: str) -> None:
     assert find_connector(name, "./redis-direct-worker.js") is None
 

@@ -1,0 +1,1 @@
+"""Connectors of the Gemini API (Gemini reference, part A)."""

@@ -1,0 +1,174 @@
+"""``GeminiConnector``: a prompt, and pictures beside it, become a picture (Gemini reference A)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import msgspec
+import structlog
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.gemini.answers import Answer, read_generated
+from emp_trio.services.gemini.api import GeminiApi
+from emp_trio.services.gemini.bodies import generate_content_body, interaction_body, only_generate_content
+from emp_trio.services.gemini.interactions import run_interaction
+from emp_trio.services.gemini.payload import Asked, read_payload
+from emp_trio.services.gemini.pictures import generated_files, shown, with_inputs
+from emp_trio.services.gemini.repeats import calls_before, counted
+from emp_trio.services.gemini.scrub import scrubbed
+from emp_trio.services.gemini.settings import BASE_URL, HTTP, MAX_RETRIES, POLLING, TIMEOUT, Api, GeminiSettings
+from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+_Made: TypeAlias = tuple[Answer, tuple[GeneratedFile, ...]]
+
+
+class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Connector):
+    """Pictures by Gemini.
+
+    A request runs as an interaction in the background, which a next attempt adopts instead of paying again; or by
+    ``generateContent``, where the settings or the job say so, where only that has a place for what is asked, or where
+    the server has no interactions. Words instead of a picture are a refusal. All pictures of an answer are saved; the
+    last is the result.
+    """
+
+    service_type: ClassVar[str] = "gem_nano_banana"
+    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of the Gemini connector; ``http.timeout`` is that of one ``generateContent``, with its retries."""
+
+        gemini: GeminiSettings
+        http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES, timeout=TIMEOUT)] = HTTP
+        polling: PollingSettings = POLLING
+        limits: LimitsSettings = LimitsSettings()
+        fetch: FetchSettings = FetchSettings()
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: there is nothing to draw, or an input picture can't be used.
+            Refused: Gemini declined, or answered in words.
+            ServiceError: Gemini failed, or is out of reach.
+            AssetError: a picture could not be saved; it is kept for the next attempt.
+            trio.Cancelled: after the interaction was cancelled upstream, where ``progress.stop_upstream`` says so.
+        """
+        asked = read_payload(
+            job.payload,
+            api=self.settings.gemini.api,
+            configured=self.settings.gemini.model,
+            in_address=self.address.model,
+        )
+        self.toolbox.assets.check(job)  # before anything is paid
+        generated = await self.generated(job, progress, lambda: self._generate(asked, job, progress))
+        progress.report(90, "saving the picture")
+        saved = await self.save_generated(generated, job, progress)
+        progress.report(100, "done")
+        return _result(generated.data, saved)
+
+    async def _generate(self, asked: Asked, job: Job, progress: ProgressReporter) -> Generated:
+        approach, made, warnings = asked.api, None, list(asked.warnings)
+        if approach == "interactions" and (why := only_generate_content(asked)):
+            approach = "generate_content"
+            warnings.append(f"generateContent is used: an interaction has no documented place for {why}")
+        async with self.limit():
+            try:
+                if approach == "interactions":
+                    made = await self._interaction(asked, job, progress)
+                if approach == "interactions" and made is None:
+                    approach = "generate_content"
+                    warnings.append("generateContent is used: this server has no interactions")
+                if made is None:
+                    made = await self._content(asked, job, progress)
+            except ServiceError as error:
+                if error.status == 503 and error.retry and error.retry_after is None:
+                    error.retry_after = self.settings.gemini.overload_wait
+                raise
+        if calls_before(job):
+            warnings.append("an earlier attempt asked for this picture too; that may have run, and be billed")
+        for warning in warnings:
+            log.warning(warning)
+        answer, files = made
+        facts = {
+            "id": answer.id,
+            "approach": approach,
+            "api_version": self.address.root.rpartition("/")[2],
+            "model": answer.model or asked.model,
+            "text": answer.text,
+            "usage": answer.usage,
+            "warnings": warnings,
+            "calls": calls_before(job) + 1,
+            "raw": answer.raw,
+            "request": _request(asked, approach),
+        }
+        return Generated(files=files, data=facts)
+
+    async def _interaction(self, asked: Asked, job: Job, progress: ProgressReporter) -> _Made | None:
+        async def body() -> dict[str, Any]:
+            return interaction_body(await with_inputs(self, asked))
+
+        async with counted(job, progress, ahead=False):
+            answer = await run_interaction(self, job, progress, body)
+            return (answer, await generated_files(answer)) if answer is not None else None
+
+    async def _content(self, asked: Asked, job: Job, progress: ProgressReporter) -> _Made:
+        """One ``generateContent``. There is no id by which a next attempt could adopt it, so it is counted ahead."""
+        body = generate_content_body(await with_inputs(self, asked))
+        path = f"{self.address.root}/models/{asked.model}:generateContent"
+        async with counted(job, progress, ahead=True):
+            progress.report(10, "sending the request to Gemini")
+            answer = read_generated((await self.request("POST", path, json=body)).json())
+            return answer, await generated_files(answer)
+
+
+def _request(asked: Asked, approach: Api) -> Any:
+    """What was sent, without file bytes."""
+    asked = shown(asked)
+    body = interaction_body(asked) if approach == "interactions" else generate_content_body(asked)
+    return scrubbed({"model": asked.model} | body)
+
+
+def _result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
+    usage = facts["usage"] | {"model": facts["model"]}
+    data: dict[str, Any] = asset_data(saved[-1]) | {
+        "text": facts["text"] or None,
+        "model_used": facts["model"],
+        "usage": usage,
+        "approach": facts["approach"],
+        "gemini_id": facts["id"] or None,
+    }
+    metadata: dict[str, Any] = {
+        "service": "gemini",
+        "api_version": facts["api_version"],
+        "saved_asset": saved_asset(saved[-1]),
+        "raw_service_output": facts["raw"],
+    }
+    if facts["warnings"]:
+        metadata["warnings"] = facts["warnings"]
+    if facts["calls"] > 1:
+        metadata["calls_that_may_be_billed"] = facts["calls"]
+    return JobResult(
+        success=True,
+        data=data,
+        metadata=metadata,
+        output_files=tuple(asset.output_file() for asset in saved),
+        service_metadata={
+            "service_version": "gemini",
+            "service_type": GeminiConnector.service_type,
+            "service_job_id": facts["id"] or None,
+            "model_used": facts["model"],
+            "usage": usage,
+        },
+        raw_request_payload=facts["request"],
+    )

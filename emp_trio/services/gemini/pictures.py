@@ -1,0 +1,73 @@
+"""Pictures on their way into a request, and out of an answer (Gemini reference A3, A4)."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+import trio
+
+from emp_trio.assets.content import decode_text
+from emp_trio.assets.media import HEAD, sniff
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.urls import shown_url
+from emp_trio.services.gemini.answers import Answer, Picture
+from emp_trio.services.gemini.payload import Asked, sources, with_pictures
+from emp_trio.services.inputs import IMAGES, input_file, is_url
+from emp_trio.toolbox import GeneratedFile
+
+INPUTS: Final = IMAGES | {"image/heic", "image/avif"}
+
+
+async def with_inputs(caller: Any, asked: Asked) -> Asked:
+    """``asked`` with every picture that it names fetched, or decoded, and put in as base64.
+
+    Args:
+        caller: the connector; it has the verb ``fetch``.
+
+    Raises:
+        InvalidJob: a picture can't be had, is none, or is too large.
+        ServiceError: the server that should have it failed.
+    """
+    found = {}
+    for source in sources(asked):
+        file = await input_file(caller, source.text, kinds=INPUTS)
+        data = await trio.to_thread.run_sync(base64.b64encode, file.data)
+        found[source] = {"mimeType": file.media_type, "data": data.decode()}
+    return with_pictures(asked, found)
+
+
+def shown(asked: Asked) -> Asked:
+    """``asked`` with a note in place of every picture that it names: for copies that are kept. Pure."""
+    notes = {}
+    for source in sources(asked):
+        size = f"base64 data, {len(source.text) * 3 // 4} bytes"
+        about = shown_url(source.text) if is_url(source.text) else size
+        notes[source] = {"mimeType": source.media_type or "image/*", "data": f"<{about}>"}
+    return with_pictures(asked, notes)
+
+
+async def generated_files(answer: Answer) -> tuple[GeneratedFile, ...]:
+    """The pictures of an answer, decoded.
+
+    Raises:
+        ServiceError: one of them is no picture; ``maybe_started`` is set, as the generation has run.
+    """
+    return await trio.to_thread.run_sync(lambda: tuple(_decoded(picture) for picture in answer.pictures))
+
+
+def _decoded(picture: Picture) -> GeneratedFile:
+    try:
+        data = decode_text(picture.data)[1]
+    except ServiceError as error:
+        error.maybe_started = True
+        raise
+    kind = sniff(data[:HEAD])
+    if kind is not None and not kind.startswith("image/"):
+        raise ServiceError(
+            f"Gemini sent {kind} where a picture was expected",
+            type="response_error",
+            reason="unexpected_content_type",
+            maybe_started=True,
+        )
+    return GeneratedFile(data=data, media_type=picture.media_type)
