@@ -21,9 +21,10 @@ async def open_ollama(
     base_url: str, toolbox: Toolbox, *, http: dict[str, Any] | None = None, limit: int | None = None, **settings: Any
 ) -> AsyncIterator[OllamaConnector]:
     """Open the connector for ``base_url``. Keywords go to ``OllamaSettings``, ``http`` to ``HttpSettings``."""
+    usual: dict[str, Any] = {"base_url": base_url, "retry_delay": 0.01, "timeout": 20.0}
     made = OllamaConnector.Settings(
         ollama=OllamaSettings(**settings),
-        http=HttpSettings(**({"base_url": base_url, "retry_delay": 0.01, "timeout": 20.0} | (http or {}))),
+        http=HttpSettings(**(usual | (http or {}))),
         limits=LimitsSettings(max_concurrent_jobs=limit),
         fetch=FetchSettings(input_allow_private=True),
     )

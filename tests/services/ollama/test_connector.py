@@ -108,9 +108,7 @@ async def test_an_answer_that_reached_its_limit_says_so(ollama: FakeOllama, tool
 
 @pytest.mark.parametrize("form", ["base64", "data url", "url"])
 @pytest.mark.parametrize("type", ["text_generation", "chat_completion"])
-async def test_pictures_reach_ollama_as_bare_base64(
-    ollama: FakeOllama, toolbox: Toolbox, form: str, type: str
-) -> None:
+async def test_pictures_reach_ollama_as_bare_base64(ollama: FakeOllama, toolbox: Toolbox, form: str, type: str) -> None:
     picture = make_png(seed=1)
     bare = base64.b64encode(picture).decode()
     async with open_rogue(reply(200, picture, content_type="image/png")) as web:
