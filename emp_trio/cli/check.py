@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 async def check(
-    *, mapping: MappingOption = None, workers: str | None = None, strict: bool = False, json: bool = False
+    *,
+    mapping: MappingOption = None,
+    workers: str | None = None,
+    strict: bool = False,
+    online: bool = False,
+    json: bool = False,
 ) -> int:
     """Check the mapping and the environment; all problems at once.
 
@@ -29,10 +34,12 @@ async def check(
 
         emp-trio check --workers "openai:4,mock"
         emp-trio check --mapping service-mapping.json --strict
+        emp-trio check --workers "openai:4" --online
 
     Args:
         workers: Worker types and counts, as "openai:4,comfyui:auto"; else WORKERS, or WORKER_ID and CONNECTORS.
         strict: Unknown fields in the mapping are errors.
+        online: Ask each service, too: can it be used, and which configured models end within 60 days?
         json: Print one JSON object.
     """
     from emp_trio.cli.configuration import configure
@@ -48,6 +55,10 @@ async def check(
         problems = error.problems or (Problem(path="$", message=error.message),)
     else:
         problems, source, planned, asked = found.problems, found.source, found.plan, found.asked
+        if online and found.plan is not None and found.worker is not None and found.storage is not None:
+            from emp_trio.cli.online import ask_services
+
+            problems += tuple(await ask_services(found.plan, found.worker, found.storage))
     problems = tuple(map(_redacted, problems))
     wrong = sum(problem.severity == "error" for problem in problems)
     if json:

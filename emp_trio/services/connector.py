@@ -10,7 +10,8 @@ manager method ``opening``; :func:`open_connector` enters those of all mixins an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import datetime
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ClassVar, TypeVar
 
@@ -96,6 +97,10 @@ class Connector:
     async def models(self) -> list[str]:
         """Models the service offers, for ``capabilities.models``; empty where there is nothing to ask."""
         return []
+
+    async def retirements(self) -> Mapping[str, datetime.date]:
+        """Models that these settings name and the day from which each is gone, as far as the service says so."""
+        return {}
 
 
 C = TypeVar("C", bound=Connector)

@@ -15,6 +15,7 @@ from emp_trio.jobs import Job
 from emp_trio.progress import Ending, StageLimits, Stages
 from emp_trio.queue.verbs import LeaseRef
 from emp_trio.secrets import Redactor
+from emp_trio.worker.circuit import Verdict
 
 _LONGEST_TEXT: Final = 500  # characters of a progress message
 _BIGGEST_CHECKPOINT: Final = 16 * 1024  # bytes
@@ -40,6 +41,7 @@ class Attempt:
     Attributes:
         running: whether the connector is in it now.
         ending: why the attempt was stopped from outside, or None.
+        verdict: what its end says about the service.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Attempt:
         self._stop_at = expires - margin
         self.running = False
         self.ending: Ending | None = None
+        self.verdict: Verdict = "neutral"
         self._margin = margin
         self._cleanup = cleanup
         self._over_by = deadline + cleanup

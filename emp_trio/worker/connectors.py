@@ -12,19 +12,16 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError, leading_error
-from emp_trio.failures import Failure
 from emp_trio.mapping import ServicePlan
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector, Health, open_connector
 from emp_trio.toolbox import Toolbox
+from emp_trio.worker.circuit import Circuit, Verdict
 from emp_trio.worker.outcome import described
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
 
 log = structlog.get_logger("emp_trio.connector")
-
-# Failures that say something about the service and not about the job: worth a health check at once.
-_TELLING = frozenset({"network_error", "auth_error"})
 
 
 class Supervisor:
@@ -63,16 +60,42 @@ class Supervisor:
         self._changed = changed
         self._look = Signal()
         self._tries = 0
+        self._circuit = Circuit(settings.circuit_failures, settings.circuit_pause, settings.circuit_longest)
+        self._trouble = ""
+        self._was_usable = False
 
     @property
     def usable(self) -> bool:
         """Whether jobs may be claimed for this service now."""
-        return self.connector is not None and self.health.healthy
+        return self.connector is not None and self.health.healthy and self._circuit.admits(trio.current_time())
 
-    def failed(self, failure: Failure) -> None:
-        """Learn of a job's failure: one that tells of the service itself leads to a health check now."""
-        if failure.type in _TELLING:
+    def begin(self) -> bool:
+        """A job is about to begin; False if it must be handed back, because the circuit is open."""
+        admitted = self._circuit.begin(trio.current_time())
+        self._tell()
+        return admitted
+
+    def end(self, said: Verdict, trouble: str = "") -> None:
+        """Learn of the end of a job that had begun.
+
+        A failure of the service leads to a health check now; several in a row, or one that no further job can escape,
+        keep jobs away from it for a while.
+
+        Args:
+            said: what that end says about the service.
+            trouble: its error, where there is one; holds no secret.
+        """
+        before = self._circuit.until
+        self._circuit.end(said, trio.current_time())
+        if said in ("bad", "fatal"):
+            self._trouble = trouble
             self._look.set()
+        if self._circuit.until is not None and self._circuit.until != before:
+            pause = self._circuit.until - trio.current_time()
+            log.warning("connector.circuit_open", service=self.plan.worker_service, seconds=pause, error=self._trouble)
+        elif before is not None and self._circuit.until is None:
+            log.info("connector.circuit_closed", service=self.plan.worker_service)
+        self._tell()
 
     def status(self) -> dict[str, Any]:
         """The fleet's status word for it (queue protocol 2.6 b)."""
@@ -80,7 +103,10 @@ class Supervisor:
         if self.usable:
             return {"connector_id": name, "status": "active"}
         word = "inactive" if self.connector is not None else "error"
-        return {"connector_id": name, "status": word, "error_message": self.health.detail}
+        detail = self.health.detail
+        if self.health.healthy:
+            detail = f"too many jobs have failed, no more are taken for a while: {self._trouble}"
+        return {"connector_id": name, "status": word, "error_message": detail}
 
     async def run(self) -> None:
         """Keep the connector open until cancelled."""
@@ -107,7 +133,10 @@ class Supervisor:
                 self.models = await self._models(connector)
             self._is(health)
             pause = self._settings.health_every if health.healthy else self._settings.health_retry
-            await self._look.wait(pause * random.uniform(0.8, 1.2))
+            pause *= random.uniform(0.8, 1.2)
+            if self._circuit.until is not None:
+                pause = min(pause, max(self._circuit.until - trio.current_time(), self._settings.health_retry))
+            await self._look.wait(pause)
 
     async def _check(self, connector: Connector) -> Health:
         """What the connector says of its service. An error in there is no reason to close it under its jobs."""
@@ -142,11 +171,15 @@ class Supervisor:
     def _is(self, health: Health) -> None:
         before, self.health = self.health, health
         self.looked_at.set()
-        if before == health:
-            return
-        if health.healthy:
+        if before != health and health.healthy:
             log.info("connector.healthy", service=self.plan.worker_service, connector=self.plan.connector_name)
-        else:
+        elif before != health:
             log.warning("connector.unhealthy", service=self.plan.worker_service, detail=health.detail)
-        if before.healthy != health.healthy:
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say so when the service became usable, or stopped being so."""
+        usable = self.usable
+        if usable != self._was_usable:
+            self._was_usable = usable
             self._changed()

@@ -31,6 +31,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         progress_every: the shortest time between two progress messages of one job.
         health_every, health_retry, health_timeout: pauses between health checks of a healthy and of an unhealthy
             service, and the limit of one check.
+        circuit_failures, circuit_pause, circuit_longest: how many jobs in a row a service may fail before it gets no
+            more for a pause, the first such pause, and the longest.
         reap_every: the longest pause between two looks for jobs whose lease ran out.
     """
 
@@ -51,6 +53,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     health_every: float = 30.0
     health_retry: float = 5.0
     health_timeout: float = 10.0
+    circuit_failures: int = 5
+    circuit_pause: float = 15.0
+    circuit_longest: float = 300.0
     reap_every: float = 5.0
 
 

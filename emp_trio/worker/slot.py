@@ -8,7 +8,7 @@ import time
 import structlog
 import trio
 
-from emp_trio.errors import EmpTrioError
+from emp_trio.errors import EmpTrioError, leading_error
 from emp_trio.jobs import JobResult
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
@@ -16,6 +16,7 @@ from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector
 from emp_trio.worker import outcome
 from emp_trio.worker.attempt import Attempt
+from emp_trio.worker.circuit import verdict
 
 log = structlog.get_logger("emp_trio.slot")
 
@@ -57,10 +58,14 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     if raised is None:
         try:
             took = trio.current_time() - began
-            return outcome.succeeded(attempt.job, returned[0], who, redactor=redactor, took=took, now=now)
+            settlement = outcome.succeeded(attempt.job, returned[0], who, redactor=redactor, took=took, now=now)
+            attempt.verdict = "good"
+            return settlement
         except Exception as error:  # noqa: BLE001 - a result that can't be used is an error of the connector
             raised = error
     settlement = outcome.failed(attempt.job, raised, who, redactor=redactor, now=now, random=random.random())
+    if settlement.failure is not None:
+        attempt.verdict = verdict(leading_error(raised), settlement.failure)
     if not isinstance(raised, EmpTrioError) and settlement.failure is not None:
         log.warning("connector.error", error=settlement.failure.message, exc_info=raised)
     return settlement

@@ -148,7 +148,8 @@ class Slots:
             why = _unserved(job, claimer.name) if service is None else _too_late()
             return outcome.failed(job, why, who, redactor=self._redactor, now=time.time(), random=0.0)
         supervisor = self._supervisors[service.worker_service]
-        if supervisor.connector is None:  # it closed while the claim was under way
+        connector = supervisor.connector
+        if connector is None or not supervisor.begin():  # it closed, or opened its circuit, while the claim was made
             return messages.released(delay=self._settings.health_retry)
         self._states[claim.worker_id].current_service = service.worker_service
         minutes = service.entry.job_timeout_minutes
@@ -157,14 +158,15 @@ class Slots:
         self._leases.add(attempt)
         secrets = () if job.ctx.account_key is None else (job.ctx.account_key,)
         self._redactor.add(*secrets)
+        settlement: Settlement | None = None
         try:
-            settlement = await run_attempt(attempt, supervisor.connector, who, self._redactor)
+            settlement = await run_attempt(attempt, connector, who, self._redactor)
         finally:
             self._redactor.forget(*secrets)
+            failure = settlement.failure if settlement is not None else None
+            supervisor.end(attempt.verdict, failure.message if failure is not None else "")
         if settlement is None:
             log.info("job.stopped", why=attempt.ending)
-        elif settlement.failure is not None:
-            supervisor.failed(settlement.failure)
         return settlement
 
     def _attempt(self, job: Job, lease: LeaseRef, worker_id: str, expires: float, seconds: float) -> Attempt:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol
 
 from emp_trio.errors import EmpTrioError, ServiceError
@@ -11,6 +13,7 @@ from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.limits import Limits
 from emp_trio.services.connector import Health
 from emp_trio.services.openai.errors import describe_error
+from emp_trio.services.openai.models import SHUTDOWNS
 from emp_trio.services.openai.rate_headers import exhausted_for
 
 
@@ -48,11 +51,26 @@ class OpenAIApi:
             return Health(healthy=False, detail=error.message)
         return Health(healthy=bool(found), detail="" if found else "the account has no models")
 
+    async def retirements(self: _HasRequest) -> Mapping[str, datetime.date]:
+        """Last days of the models that the settings name (reference 1): the service's word first, then what is known."""
+        settings = self.settings
+        fields = [(part, name) for part in (settings, settings.openai) for name in ("model", "image_model")]
+        used = {getattr(part, name) for part, name in fields if hasattr(part, name)}
+        found = {name: SHUTDOWNS[name] for name in used & SHUTDOWNS.keys()}
+        for model in await _models(self):
+            if model.get("id") in used and isinstance(model.get("shutdown_date"), str):
+                with suppress(ValueError):
+                    found[model["id"]] = datetime.date.fromisoformat(model["shutdown_date"])
+        return found
+
 
 async def list_models(caller: _HasRequest) -> list[str]:
     """Ids of the models that the account can use."""
+    return [model["id"] for model in await _models(caller) if isinstance(model.get("id"), str)]
+
+
+async def _models(caller: _HasRequest) -> list[dict[str, Any]]:
     answer = await caller.request("GET", "/models", timeout=caller.settings.openai.call_timeout)
     listed = answer.json()
     data = listed.get("data") if isinstance(listed, dict) else None
-    models = data if isinstance(data, list) else []
-    return [model["id"] for model in models if isinstance(model, dict) and isinstance(model.get("id"), str)]
+    return [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []

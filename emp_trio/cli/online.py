@@ -1,0 +1,72 @@
+"""What the services of a plan say when they are asked: whether they can be used, and which models are about to go."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Final
+
+import trio
+
+from emp_trio.assets.config import StorageSettings
+from emp_trio.assets.saver import open_asset_saver
+from emp_trio.errors import EmpTrioError, Problem, failure_of, leading_error
+from emp_trio.mapping import Plan, ServicePlan
+from emp_trio.services.connector import open_connector
+from emp_trio.toolbox import Toolbox
+from emp_trio.worker.settings import WorkerSettings
+
+NOTICE: Final = datetime.timedelta(days=60)
+"""How long before a model's end it is warned of."""
+
+
+async def ask_services(plan: Plan, worker: WorkerSettings, storage: StorageSettings) -> list[Problem]:
+    """Open each connector of the plan as a worker would, and ask its service.
+
+    Each service has the time of one health check for its answers.
+
+    Returns:
+        an error per service that can't be used, a warning per configured model that is gone or goes within
+        :data:`NOTICE`.
+    """
+    problems: list[Problem] = []
+    today = datetime.datetime.now(datetime.UTC).date()
+    async with open_asset_saver(storage) as assets, trio.open_nursery() as nursery:
+        toolbox = Toolbox(assets=assets, environment=dict(os.environ))
+
+        async def ask(service: ServicePlan) -> None:
+            path = f'$.services["{service.worker_service}"]'
+            try:
+                with trio.move_on_after(worker.health_timeout) as limit:
+                    problems.extend(await _ask(service, toolbox, path, today))
+                said = f"no answer within {worker.health_timeout:g} s" if limit.cancelled_caught else ""
+            except Exception as error:  # noqa: BLE001 - a connector may raise anything, and the others are asked all the same
+                said = failure_of(leading_error(error)).message
+            if said:
+                problems.append(Problem(path=path, message=f"the service can't be used: {said}"))
+
+        for service in plan.services.values():
+            nursery.start_soon(ask, service)
+    return sorted(problems, key=lambda problem: (problem.severity, problem.path))
+
+
+async def _ask(service: ServicePlan, toolbox: Toolbox, path: str, today: datetime.date) -> list[Problem]:
+    async with open_connector(service.connector, service.settings, toolbox) as connector:
+        health = await connector.health()
+        if not health.healthy:
+            raise EmpTrioError(health.detail or "it says that it is not healthy")
+        found = await connector.retirements()
+    return [
+        Problem(path=path, message=_retirement(model, end, today), severity="warning")
+        for model, end in sorted(found.items())
+        if end - today <= NOTICE
+    ]
+
+
+def _retirement(model: str, end: datetime.date, today: datetime.date) -> str:
+    days = (end - today).days
+    if days <= 0:
+        return f"the model {model} was shut down on {end}; configure another one"
+    return (
+        f"the model {model} will be shut down on {end}, in {days} day{'s' if days > 1 else ''}; configure another one"
+    )

@@ -1,0 +1,56 @@
+"""``check --online`` against a fake OpenAI: the real program asks a real service."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import trio
+
+from emp_trio.testing.openai import open_fake_openai
+from emp_trio.testing.openai.fake import FakeOpenAI
+
+TODAY = datetime.datetime.now(datetime.UTC).date()
+
+
+async def check(openai: FakeOpenAI, **env: str) -> tuple[int, list[dict[str, Any]]]:
+    """Exit code and problems of ``check --online`` for the image service."""
+    given = {"PATH": os.environ["PATH"], "OPENAI_BASE_URL": openai.base_url, "OPENAI_API_KEY": openai.api_key.reveal()}
+    words = [sys.executable, "-m", "emp_trio", "check", "--workers", "openai:1", "--online", "--json"]
+    with trio.fail_after(30):
+        done = await trio.run_process(
+            words, env=given | env, capture_stdout=True, stderr=subprocess.DEVNULL, check=False
+        )
+    return done.returncode, json.loads(done.stdout)["problems"]
+
+
+async def test_an_account_that_works_and_keeps_its_models() -> None:
+    async with open_fake_openai() as openai:
+        code, problems = await check(openai)
+    assert code == 0, problems
+    assert [p for p in problems if p["severity"] == "error" or "model" in p["message"]] == []
+
+
+async def test_a_model_that_goes_within_sixty_days_is_a_warning() -> None:
+    async with open_fake_openai() as openai:
+        openai.shutdown_dates["gpt-6.2-sol"] = str(TODAY + datetime.timedelta(days=20))
+        openai.shutdown_dates["gpt-image-2.6-flare"] = str(TODAY + datetime.timedelta(days=200))
+        code, problems = await check(openai, OPENAI_RESPONSES_MODEL="gpt-6.2-sol")
+    assert code == 0, problems
+    told = [p for p in problems if "gpt-6.2-sol" in p["message"]]
+    assert told
+    assert all(p["severity"] == "warning" and "in 20 days" in p["message"] for p in told)
+    assert not any("flare" in p["message"] for p in problems)
+
+
+async def test_a_service_that_refuses_the_key_is_an_error() -> None:
+    async with open_fake_openai() as openai:
+        code, problems = await check(openai, OPENAI_API_KEY="sk-wrong-0123456789")
+    assert code == 2
+    wrong = [p for p in problems if p["severity"] == "error"]
+    assert any(p["path"] == '$.services["openai-image"]' and "401" in p["message"] for p in wrong)
+    assert "sk-wrong-0123456789" not in json.dumps(problems)
