@@ -1,4 +1,4 @@
-"""``OpenAIResponsesConnector``: any request of the Responses API, run in the background and polled."""
+"""``OpenAIResponsesConnector``: any request of the Responses API, run in the background and polled, or streamed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
-from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
-from emp_trio.services.openai.background import run_background
+from emp_trio.services.openai.background import run_background, steady
+from emp_trio.services.openai.image_results import picture_files
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.requests import ResponsesRequest, responses_request
 from emp_trio.services.openai.responses import Answer
-from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
+from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, OpenAISettings
+from emp_trio.services.openai.stream import run_stream
 from emp_trio.services.redaction import redacted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
@@ -27,22 +30,27 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class OpenAIResponsesConnector(OpenAIApi, Http, Limits, Polling, SavesAssets, Connector):
+class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, SavesAssets, Connector):
     """Any OpenAI Responses request: text and pictures.
 
-    Pictures are always saved; text is saved as ``text/plain`` unless ``payload.save_assets`` is false, and is in the
-    result in any case. A response that an earlier attempt has started is adopted instead of being paid for again.
+    It runs in the background and is polled, unless the payload says ``stream: true``: then it is followed, also over
+    lost connections. Pictures are always saved; text is saved as ``text/plain`` unless ``payload.save_assets`` is
+    false, and is in the result in any case. A response that an earlier attempt has started is adopted, and what an
+    earlier attempt could not save is uploaded, instead of being paid for again.
     """
 
     service_type: ClassVar[str] = "openai_responses"
     abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
-        """Settings of the Responses connector."""
+        """Settings of the Responses connector.
+
+        A response is looked at ``attempts`` times, ``interval`` seconds apart, but no longer than ``poll_timeout``.
+        """
 
         openai: OpenAISettings
         http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES)]
-        polling: PollingSettings = POLLING
+        polling: PollingSettings = PollingSettings(interval=5.0, attempts=60, errors_in_a_row=4)
         limits: LimitsSettings = LimitsSettings()
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
@@ -58,63 +66,75 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Limits, Polling, SavesAssets, Co
         request = responses_request(job.payload, job_id=job.id, default_model=self.settings.openai.model)
         for warning in request.warnings:
             log.warning(warning)
-        if job.payload.get("save_assets") is not False or request.image_model is not None:
+        text_saved = job.payload.get("save_assets") is not False
+        if text_saved or request.image_model is not None:
             self.toolbox.assets.check(job)  # before anything is paid
-        async with self.limit():
-            answer = await run_background(self, job, progress, request)
+
+        async def make() -> Generated:
+            run = run_stream if request.body.get("stream") else run_background
+            async with self.limit():
+                answer = await run(self, job, progress, request, plan=steady)
+            return await _generated(request, answer, text_saved=text_saved)
+
+        generated = await self.generated(job, progress, make)
         progress.report(90, "saving the answer")
-        saved = await self._save(answer, job, progress)
+        saved = await self.save_generated(generated, job, progress)
         progress.report(100, "done")
-        return _result(request, answer, saved)
+        return _result(generated, saved)
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
         return [model for model in await list_models(self) if not is_image_model(model)]
 
-    async def _save(self, answer: Answer, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
-        if answer.pictures:
-            return [
-                await self.save_asset(picture.data, job, progress, media_type=picture.media_type, index=index)
-                for index, picture in enumerate(answer.pictures)
-            ]
-        if job.payload.get("save_assets") is False:
-            return []
-        return [await self.save_asset(answer.text.encode(), job, progress, media_type="text/plain")]
 
-
-def _result(request: ResponsesRequest, answer: Answer, saved: list[SavedAsset]) -> JobResult:
+async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: bool) -> Generated:
+    """What was made, with all that the result says about it: enough to upload it in another attempt."""
     data: dict[str, Any] = {
         "openai_response_id": answer.response_id,
         "model_used": answer.model,
         "usage": answer.usage,
+        "raw_output": redacted(dict(answer.raw)),
     }
-    if answer.pictures:
-        data |= asset_data(saved[-1]) | {
-            "text_description": answer.text or None,
-            "revised_prompt": answer.pictures[-1].revised_prompt,
-        }
+    files = await picture_files(answer.pictures)
+    if files:
+        data |= {"text_description": answer.text or None, "revised_prompt": answer.pictures[-1].revised_prompt}
     else:
         data |= {"content_type": "text", "text": answer.text, "text_content": answer.text}
-        data |= {"mime_type": "text/plain", "saved_asset": saved_asset(saved[-1])} if saved else {}
+        if text_saved:
+            files = (GeneratedFile(data=answer.text.encode(), media_type="text/plain"),)
     if answer.truncated:
         data["truncated"] = True
-    metadata: dict[str, Any] = {"saved_asset": saved_asset(saved[-1])} if saved else {}
+    metadata: dict[str, Any] = {}
     if request.warnings:
         metadata["warnings"] = list(request.warnings)
     if answer.skipped:
         metadata["skipped_output"] = list(answer.skipped)
+    service = {
+        "service_version": "openai-responses",
+        "service_type": OpenAIResponsesConnector.service_type,
+        "service_job_id": answer.response_id,
+        "model_used": answer.model,
+        "usage": answer.usage,
+        "request_ids": list(answer.request_ids),
+    }
+    facts = {"data": data, "metadata": metadata, "service": service, "request": redacted(request.body)}
+    return Generated(files=files, data=facts)
+
+
+def _result(generated: Generated, saved: list[SavedAsset]) -> JobResult:
+    facts = generated.data
+    data, metadata = dict(facts["data"]), dict(facts["metadata"])
+    if saved and "text" in data:
+        data |= {"mime_type": "text/plain", "saved_asset": saved_asset(saved[-1])}
+    elif saved:
+        data |= asset_data(saved[-1])
+    if saved:
+        metadata["saved_asset"] = saved_asset(saved[-1])
     return JobResult(
         success=True,
         data=data,
         metadata=metadata,
         output_files=tuple(asset.output_file() for asset in saved),
-        service_metadata={
-            "service_version": "openai-responses",
-            "service_type": OpenAIResponsesConnector.service_type,
-            "service_job_id": answer.response_id,
-            "model_used": answer.model,
-            "usage": answer.usage,
-            "request_ids": list(answer.request_ids),
-        },
-        raw_request_payload=redacted(request.body),
+        service_metadata=facts["service"],
+        raw_request_payload=facts["request"],
     )

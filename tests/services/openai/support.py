@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
+from emp_trio.errors import AssetError
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import Connector, open_connector
@@ -52,6 +54,19 @@ async def cut_short(connector: Any, payload: dict[str, Any], reporter: FakeRepor
             nursery.start_soon(run_job, connector, job(payload), reporter)
             await reporter.until_remembered()
             nursery.cancel_scope.cancel()
+
+
+def broken(toolbox: Toolbox) -> Toolbox:
+    """A toolbox whose storage is away."""
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(toolbox.assets, name)
+
+        async def save(self, *args: Any, **options: Any) -> Any:
+            raise AssetError("storage is away")
+
+    return msgspec.structs.replace(toolbox, assets=Broken())
 
 
 def statuses(openai: FakeOpenAI) -> list[str]:

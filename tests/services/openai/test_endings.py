@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import trio
 
-from emp_trio.errors import DeadlineExceeded, LeaseLost, Refused, ServiceError
+from emp_trio.errors import AssetError, DeadlineExceeded, LeaseLost, Refused, ServiceError
 from emp_trio.jobs import JobResult
 from emp_trio.progress import StageLimits
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
-from tests.services.openai.support import LONG, connectors, cut_short, open_openai, payload_for, statuses
+from tests.services.openai.support import LONG, broken, connectors, cut_short, open_openai, payload_for, statuses
 from tests.services.support import job
 
 # What a crash, a drain or a lost lease leaves behind.
@@ -51,15 +51,9 @@ async def test_a_next_attempt_adopts_the_response_and_nothing_is_paid_twice(
 async def test_an_upload_that_failed_is_not_a_reason_to_pay_again(
     openai: FakeOpenAI, toolbox: Toolbox, cls: Any
 ) -> None:
-    class Broken:
-        def check(self, job: Any) -> None: ...
-
-        async def save(self, *args: Any, **options: Any) -> Any:
-            raise ServiceError("storage is away")
-
     reporter = FakeReporter()
-    async with open_openai(cls, openai, Toolbox(assets=Broken())) as connector:
-        with pytest.raises(ServiceError, match="storage is away"):
+    async with open_openai(cls, openai, broken(toolbox)) as connector:
+        with pytest.raises(AssetError, match="storage is away"):
             await run_job(connector, job(payload_for(cls)), reporter)
     async with open_openai(cls, openai, toolbox) as connector:
         result = await run_job(connector, job(payload_for(cls), attempt=2, checkpoint=reporter.checkpoint))

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.errors import InvalidJob
+from emp_trio.services.openai.image_options import image_options, image_prompt
+from emp_trio.services.openai.images_api import generations_request
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, choose_image_model, is_image_model
-from emp_trio.services.openai.requests import ResponsesRequest, image_request, responses_request
+from emp_trio.services.openai.requests import ResponsesRequest, as_stream, image_request, responses_request
 from emp_trio.testing.openai.rules import fault_of, violations_of
 
 TODAY = datetime.date(2026, 11, 23)
@@ -21,9 +23,10 @@ def responses(payload: dict[str, Any]) -> ResponsesRequest:
     return responses_request(payload, job_id="job-1", default_model="gpt-6-luna")
 
 
-def image(payload: dict[str, Any], **options: Any) -> ResponsesRequest:
-    settings = {"outer_model": "gpt-6-luna", "image_model": DEFAULT_IMAGE_MODEL, "size": "auto", "quality": "standard"}
-    return image_request(payload, job_id="job-1", today=TODAY, **(settings | options))
+def image(payload: dict[str, Any]) -> ResponsesRequest:
+    prompt = image_prompt(payload, "prompt", "description")
+    options = image_options(payload, image_model=DEFAULT_IMAGE_MODEL, size="auto", quality="standard", today=TODAY)
+    return image_request(prompt, options, job_id="job-1", outer_model="gpt-6-luna", metadata=payload.get("metadata"))
 
 
 ADDED = {"background": True, "store": True, "metadata": {"job_id": "job-1"}}
@@ -60,10 +63,31 @@ def test_a_responses_payload_goes_through_but_for_the_documented_changes(
     assert repr(payload) == before
 
 
-def test_streaming_is_taken_out_with_a_warning() -> None:
-    request = responses({"input": "hi", "stream": True, "stream_options": {}})
+@pytest.mark.parametrize("stream", [False, None, 1, "true"])
+def test_only_true_turns_streaming_on(stream: Any) -> None:
+    request = responses({"input": "hi", "stream": stream, "stream_options": {}})
     assert request.body == {"input": "hi", "model": "gpt-6-luna"} | ADDED
-    assert "stream" in request.warnings[0]
+    assert bool(request.warnings) is bool(stream)
+
+
+STREAMED: dict[str, Any] = {"input": "hi", "stream": True, "stream_options": {"include_obfuscation": False}}
+
+
+@pytest.mark.parametrize(
+    ("more", "added"),
+    [
+        ({}, ADDED),
+        ({"background": True, "store": False}, ADDED),
+        ({"background": False}, {"metadata": {"job_id": "job-1"}}),
+        ({"background": False, "store": False}, {"metadata": {"job_id": "job-1"}}),
+    ],
+)
+def test_a_stream_goes_through_and_can_be_resumed_unless_the_payload_says_otherwise(
+    more: dict[str, Any], added: dict[str, Any]
+) -> None:
+    request = responses(STREAMED | more)
+    assert request.body == STREAMED | more | {"model": "gpt-6-luna"} | added
+    assert request.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +105,8 @@ def test_the_jobs_id_goes_into_the_metadata_where_there_is_room(metadata: Any, s
 
 
 @pytest.mark.parametrize(
-    "payload", [{}, {"ctx": {}}, {"dynamic_json": {}}, {"dynamic_json": "text"}, {"dynamic_json": None}]
+    "payload",
+    [{}, {"ctx": {}}, {"stream": True}, {"dynamic_json": {}}, {"dynamic_json": "text"}, {"dynamic_json": None}],
 )
 def test_a_payload_with_nothing_to_send_is_invalid(payload: dict[str, Any]) -> None:
     with pytest.raises(InvalidJob):
@@ -135,6 +160,10 @@ def test_an_image_request_is_complete() -> None:
         ({"output_format": "jpeg", "output_compression": 70}, {"output_format": "jpeg", "output_compression": 70}),
         ({"moderation": "low"}, {"moderation": "low"}),
         ({"size": None, "quality": None}, {}),
+        ({"size": " 1024X1536 ", "complexity": "low"}, {"size": "1024x1536", "complexity": "low"}),
+        ({"quality": "", "moderation": 7}, {}),
+        ({"output_format": "jpeg", "compression": "80"}, {"output_format": "jpeg", "output_compression": 80}),
+        ({"output_format": "webp", "output_compression": 0}, {"output_format": "webp", "output_compression": 0}),
         ({"style": "vivid", "response_format": "b64_json", "user": "u"}, {}),
         ({"model": "gpt-image-2"}, {"model": "gpt-image-2"}),
         ({"model": "gpt-4.1"}, {}),
@@ -146,6 +175,40 @@ def test_options_reach_the_tool(options: dict[str, Any], tool: dict[str, Any]) -
     assert request.body["tools"] == [usual | tool]
     assert fault_of(request.body) is None
     assert violations_of(request.body) == []
+
+
+@pytest.mark.parametrize(
+    "payload", [{"n": 0}, {"n": 11}, {"n": True}, {"n": "many"}, {"n": 1.5}, {"compression": 101}, {"compression": -1}]
+)
+def test_numbers_out_of_range_are_invalid(payload: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match="whole number"):
+        image({"prompt": "a cat"} | payload)
+
+
+@pytest.mark.parametrize(("n", "sent"), [(None, 1), (1, 1), ("4", 4), (10, 10)])
+def test_the_images_api_takes_the_same_options_and_a_number_of_pictures(n: Any, sent: int) -> None:
+    payload = {"n": n, "size": "1024x1024", "output_format": "jpg", "compression": 50, "style": "vivid"}
+    options = image_options(payload, image_model="gpt-image-2", size="auto", quality="hd", today=TODAY)
+    assert generations_request("a cat", options) == {
+        "model": "gpt-image-2",
+        "prompt": "a cat",
+        "n": sent,
+        "size": "1024x1024",
+        "quality": "high",
+        "output_format": "jpeg",
+        "output_compression": 50,
+    }
+
+
+def test_an_image_request_as_a_stream() -> None:
+    request = image({"prompt": "a cat"})
+    resumable = as_stream(request, background=True, partial_images=3)
+    (tool,) = request.body["tools"]
+    assert resumable.body == request.body | {"stream": True, "tools": [tool | {"partial_images": 3}]}
+    plain = as_stream(request, background=False, partial_images=3)
+    assert plain.body == {name: value for name, value in resumable.body.items() if name not in ("background", "store")}
+    assert plain.picture_wanted
+    assert "stream" not in request.body
 
 
 def test_a_text_model_in_the_payload_is_the_outer_one() -> None:
@@ -166,7 +229,7 @@ def test_no_prompt_is_invalid(payload: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("payload", "word"),
-    [({"n": 4}, "n=4"), ({"save_assets": False}, "save_assets"), ({"model": "dall-e-3"}, "dall-e-3")],
+    [({"save_assets": False}, "save_assets"), ({"model": "dall-e-3"}, "dall-e-3")],
 )
 def test_what_is_left_out_is_said(payload: dict[str, Any], word: str) -> None:
     (warning,) = image({"prompt": "a cat"} | payload).warnings
@@ -218,13 +281,15 @@ JSON = st.recursive(
 NAMES = "prompt description model size quality background output_format compression moderation n metadata tools".split()
 
 
-@given(st.dictionaries(st.sampled_from([*NAMES, "dynamic_json", "input", "tool_choice", "stream"]), JSON))
+@given(st.dictionaries(st.sampled_from([*NAMES, "dynamic_json", "input", "tool_choice", "stream", "background"]), JSON))
 def test_no_payload_is_fatal(payload: dict[str, Any]) -> None:
     for build in (responses, image):
         try:
             request = build(payload)
         except InvalidJob:
             continue
-        assert request.body["background"] is True
-        assert request.body["store"] is True
+        assert request.body["background"] is True or (request.body["stream"], request.body["background"]) == (
+            True,
+            False,
+        )
         assert request.body["model"]

@@ -156,9 +156,9 @@ async def test_items_of_unknown_types_are_skipped_and_named(openai: FakeOpenAI, 
     assert result.metadata["skipped_output"] == ["hologram"]
 
 
-async def test_a_wish_for_streaming_is_left_out_and_said(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_what_is_no_wish_for_streaming_is_left_out_and_said(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
-        result = await run_job(connector, job({"input": "hi", "stream": True}))
+        result = await run_job(connector, job({"input": "hi", "stream": "yes"}))
     assert "stream" in result.metadata["warnings"][0]
 
 
