@@ -10,12 +10,15 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _CHUNK_FRAME: Final = 12  # length, name and checksum of a chunk
 
 
-def make_png(width: int = 64, height: int = 64, *, seed: int = 0, size: int | None = None) -> bytes:
+def make_png(
+    width: int = 64, height: int = 64, *, seed: int = 0, size: int | None = None, alpha: bool = False
+) -> bytes:
     """A picture (a colour gradient) as the bytes of a PNG file.
 
     Args:
         width, height: in pixels.
         seed: another seed gives another picture.
+        alpha: with an alpha channel; its left half is transparent, as of a mask.
         size: the file's exact length in bytes; reached with an ancillary chunk that readers skip.
 
     Raises:
@@ -26,7 +29,9 @@ def make_png(width: int = 64, height: int = 64, *, seed: int = 0, size: int | No
         rows.append(0)  # no filter
         for x in range(width):
             rows += bytes((seed * 53 + x * 255 // width & 255, seed * 97 + y * 255 // height & 255, seed & 255))
-    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+            if alpha:
+                rows.append(0 if x < width // 2 else 255)
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 6 if alpha else 2, 0, 0, 0))
     head, tail = _SIGNATURE + header, _chunk(b"IDAT", zlib.compress(bytes(rows))) + _chunk(b"IEND", b"")
     if size is None or size == len(head) + len(tail):
         return head + tail

@@ -110,6 +110,7 @@ async def test_a_request_can_bring_its_own_script(openai: FakeOpenAI, client: ht
         ({"tools": [IMAGE | {"output_compression": 50}]}, "tools[0].output_compression", "invalid_value"),
         ({"tools": [IMAGE | {"background": "transparent", "output_format": "jpeg"}]}, "tools[0].background", None),
         ({"tools": [IMAGE | {"partial_images": 2}]}, "tools[0].partial_images", "invalid_value"),
+        ({"tools": [IMAGE | {"input_fidelity": "high"}]}, "tools[0].input_fidelity", "unsupported_parameter"),
         ({"tools": [{}]}, "tools[0].type", None),
         ({"tool_choice": {"type": "image_generation"}}, "tool_choice", "invalid_value"),
         ({"tool_choice": "please"}, "tool_choice", "invalid_value"),
@@ -140,7 +141,6 @@ async def test_wrong_requests_are_told_so_in_the_documented_shape(
         ({"user": "u"}, "user is deprecated"),
         ({"tools": [{"type": "image_generation"}]}, "does not say its model"),
         ({"tools": [IMAGE | {"style": "vivid"}]}, "undocumented option 'style'"),
-        ({"tools": [IMAGE | {"input_fidelity": "high"}]}, "input_fidelity"),
         ({"input": [{"role": "user", "content": "hi"}]}, "without type: message"),
     ],
 )

@@ -16,9 +16,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from emp_trio.secrets import Secret
-from emp_trio.testing.openai import chat, responses
+from emp_trio.testing.openai import chat, images, responses
 from emp_trio.testing.openai.generation import Generation
+from emp_trio.testing.openai.image_rules import form_body
 from emp_trio.testing.openai.injection import Injection, Injections, RouteName
+from emp_trio.testing.openai.multipart import parse_multipart
 from emp_trio.testing.openai.script import Script
 from emp_trio.testing.openai.service import Service, error_answer
 from emp_trio.testing.openai.wire import open_wire_server
@@ -67,6 +69,8 @@ class FakeOpenAI:
                 self._route("/v1/responses/{id}", "delete", "DELETE", responses.delete),
                 self._route("/v1/responses/{id}/cancel", "cancel", "POST", responses.cancel),
                 self._route("/v1/chat/completions", "chat", "POST", chat.complete),
+                self._route("/v1/images/generations", "images", "POST", images.generate),
+                self._route("/v1/images/edits", "edits", "POST", images.edit),
                 self._route("/v1/models", "models", "GET", _models),
             ]
         )
@@ -95,8 +99,7 @@ class FakeOpenAI:
     @property
     def billed(self) -> int:
         """What ran, and so would have been billed: responses, chat completions, pictures of the Images API."""
-        now = trio.current_time()
-        return self._service.made + sum(generation.ran(now) for generation in self.generations.values())
+        return self._service.billed
 
     def count(self, route: RouteName) -> int:
         """Requests of one route so far."""
@@ -175,11 +178,10 @@ class FakeOpenAI:
         return Route(path, endpoint, methods=[method])
 
     async def _serve(self, name: RouteName, request: Request, handle: _Handler) -> Response:
-        raw = await request.body()
         try:
-            body = msgspec.json.decode(raw) if raw else None
-        except msgspec.DecodeError:
-            return error_answer(400, "We could not parse the JSON body of your request.")
+            body = _decoded(name, await request.body(), request.headers.get("content-type", ""))
+        except ValueError as error:
+            return error_answer(400, f"We could not parse the body of your request: {error}.")
         headers = {key: value for key, value in request.headers.items() if key != "authorization"}
         self.requests.append(Received(route=name, path=request.url.path, headers=headers, body=body))
         self._changed.set()
@@ -199,6 +201,13 @@ class FakeOpenAI:
         client_id = headers.get("x-client-request-id", "")
         if len(client_id) > 512 or not (client_id.isascii() and (client_id.isprintable())):
             self.violations.append("X-Client-Request-Id is not printable ASCII of at most 512 characters")
+
+
+def _decoded(route: RouteName, raw: bytes, content_type: str) -> Any:
+    """The body of a request. Raises ValueError (of which msgspec.DecodeError is one) where it cannot be read."""
+    if route == "edits" and content_type.startswith("multipart/form-data"):
+        return form_body(parse_multipart(raw, content_type))
+    return msgspec.json.decode(raw) if raw else None
 
 
 async def _models(service: Service, request: Request, body: Any) -> Response:

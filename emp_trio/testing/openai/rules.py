@@ -6,7 +6,6 @@ today but nobody has documented.
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from emp_trio.testing.openai.checks import (
@@ -16,11 +15,13 @@ from emp_trio.testing.openai.checks import (
     OBJECT,
     TEXT,
     Fault,
+    choice_fault,
     metadata_fault,
     missing,
     text_model_fault,
     type_fault,
 )
+from emp_trio.testing.openai.image_options import option_faults
 
 FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "model": (str,),
@@ -60,20 +61,11 @@ _IMAGE_TOOL: Final = frozenset(
     "type model action size quality background output_format output_compression partial_images moderation "
     "input_fidelity input_image_mask complexity frame_count frame_duration_ms svg".split()
 )
-_CHOICES: Final = {
-    "quality": ("auto", "low", "medium", "high", "xhigh", "max"),
-    "background": ("auto", "opaque", "transparent"),
-    "output_format": ("png", "jpeg", "webp", "gif", "svg"),
-    "moderation": ("auto", "low"),
-    "action": ("auto", "generate", "edit"),
-}
 _PARTS: Final = {
     "input_text": frozenset(("type", "text")),
     "input_image": frozenset(("type", "detail", "image_url", "file_id")),
     "input_file": frozenset(("type", "file_id", "file_url", "file_data", "filename", "detail")),
 }
-RETIRED_IMAGE_MODELS: Final = frozenset(("dall-e-2", "dall-e-3", "gpt-image-1"))
-_SIZE: Final = re.compile(r"auto|[1-9]\d{1,3}x[1-9]\d{1,3}")
 
 
 def violations_of(body: dict[str, Any]) -> list[str]:
@@ -85,8 +77,6 @@ def violations_of(body: dict[str, Any]) -> list[str]:
         found += [f"undocumented option {name!r} of the image_generation tool" for name in tool.keys() - _IMAGE_TOOL]
         if "model" not in tool:
             found.append("the image_generation tool does not say its model")
-        if "input_fidelity" in tool and not str(tool.get("model")).startswith("gpt-image-1.5"):
-            found.append("input_fidelity must be left out")
     for item in body["input"] if isinstance(body.get("input"), list) else []:
         if isinstance(item, dict) and "role" in item and item.get("type") != "message":
             found.append("an input message without type: message")
@@ -113,25 +103,12 @@ def _tool_fault(body: dict[str, Any]) -> Fault | None:
         if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
             return Fault(f"Missing required parameter: 'tools[{index}].type'.", f"tools[{index}].type", None)
     for tool in _image_tools(body):
-        if tool.get("model") in RETIRED_IMAGE_MODELS:
-            text = f"The model '{tool['model']}' does not exist."
-            return Fault(text, "model", "invalid_value", "image_generation_user_error")
-        for name, choices in _CHOICES.items():
-            if name in tool and tool[name] not in choices:
-                text = f"Invalid value: {tool[name]!r}. Supported values are: {', '.join(choices)}."
-                return Fault(text, f"tools[0].{name}")
-        if "size" in tool and not (isinstance(tool["size"], str) and _SIZE.fullmatch(tool["size"])):
-            return Fault(f"Invalid size {tool['size']!r}.", "size", "invalid_value", "image_generation_user_error")
-        compression = tool.get("output_compression")
-        if compression is not None:
-            if not isinstance(compression, int) or not 0 <= compression <= 100:
-                return Fault("output_compression must be from 0 to 100.", "tools[0].output_compression")
-            if compression != 100 and tool.get("output_format") not in ("jpeg", "webp"):
-                return Fault("output_compression needs jpeg or webp.", "tools[0].output_compression")
-        if tool.get("background") == "transparent" and tool.get("output_format", "png") not in ("png", "webp"):
-            return Fault("A transparent background needs png or webp.", "tools[0].background")
-        if tool.get("partial_images") and not body.get("stream"):
-            return Fault("partial_images needs stream.", "tools[0].partial_images")
+        for fault in option_faults(tool, stream=bool(body.get("stream")), where="tools[0]."):
+            return fault
+        if "action" in tool and (
+            wrong := choice_fault(tool["action"], ("auto", "generate", "edit"), "tools[0].action")
+        ):
+            return wrong
     choice = body.get("tool_choice", "auto")
     if isinstance(choice, str) and choice not in ("none", "auto", "required"):
         return Fault(f"Invalid value: {choice!r}.", "tool_choice")

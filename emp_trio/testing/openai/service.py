@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 import trio
@@ -17,6 +17,14 @@ from emp_trio.testing.openai.script import Script
 _STEERING: Final = "fake_openai"  # metadata key whose value is the JSON of a Script
 
 
+class Billed(Protocol):
+    """Something that costs money."""
+
+    def made(self, now: float) -> int:
+        """How often, by ``now`` on the service's clock."""
+        ...
+
+
 class Service:
     """State of the service; the attributes are those of ``FakeOpenAI``."""
 
@@ -26,9 +34,17 @@ class Service:
         self.shutdown_dates: dict[str, str] = {}
         self.generations: dict[str, Generation] = {}
         self.violations: list[str] = []
-        self.made = 0  # generations outside of ``generations`` that would be billed
+        self.made = 0  # chat completions, and responses that have been deleted
+        self.drawings: list[Billed] = []
         self.runs: list[Run] = []
         self._numbers = itertools.count(1)
+
+    @property
+    def billed(self) -> int:
+        """What would have been billed so far."""
+        now = trio.current_time()
+        ran = sum(generation.ran(now) for generation in self.generations.values())
+        return self.made + ran + sum(drawing.made(now) for drawing in self.drawings)
 
     def new_id(self, prefix: str) -> str:
         """An id that nothing else has."""
