@@ -184,7 +184,8 @@ class FakeOllama:
         refusal = self._refusal(name, body)
         if refusal is not None:
             return refusal
-        return self._answer(name, body, answer_lines(self.script, body["model"], chat=name == "chat"))
+        script = self.script if body.get("think") is not False else msgspec.structs.replace(self.script, thinking="")
+        return self._answer(name, body, answer_lines(script, body["model"], chat=name == "chat"))
 
     def _embed(self, name: RouteName, body: Any) -> Response:
         refusal = self._refusal(name, body)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
-_NANO = 1_000_000_000
+_NANO: Final = 1_000_000_000
+_WORDS: Final = re.compile(r"(?= )")
 
 
 class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,7 +22,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         load: seconds before the first piece, as for a model that comes from disk.
         pause: seconds before each line.
         text: the answer; it comes word by word.
-        thinking: thoughts before it, word by word.
+        thinking: thoughts before it, word by word, unless the request has ``think: false``.
         tool_calls: asked for after the text.
         done_reason: how the answer ends.
         cached: the prompt was in the cache: its counter is left out, as zero is.
@@ -46,7 +48,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 def pieces(text: str) -> list[str]:
     """A text word by word, with its spaces."""
-    return [word for word in text.replace(" ", "\0 ").split("\0") if word]
+    return [word for word in _WORDS.split(text) if word]
 
 
 def answer_lines(script: Script, model: str, *, chat: bool) -> Iterator[dict[str, Any]]:
