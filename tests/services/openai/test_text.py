@@ -1,0 +1,315 @@
+"""``OpenAITextConnector``: chat completions, streamed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from emp_trio.errors import DeadlineExceeded, InvalidJob, Refused, ServiceError
+from emp_trio.progress import StageLimits
+from emp_trio.protocols.limits import LimitsSettings
+from emp_trio.services.openai.chat_call import ChatSettings
+from emp_trio.services.openai.text import OpenAITextConnector
+from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript, ToolCall
+from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.testing.rogue import cut, event_stream, hang, open_rogue, reply
+from emp_trio.toolbox import Toolbox
+from tests.services.openai.text_support import Listener, cut_short, frame, open_text
+from tests.services.support import job
+
+PROMPT = {"prompt": "a tale"}
+SERVER_ERROR = {"message": "The server had an error.", "type": "server_error", "param": None, "code": "server_error"}
+
+
+def text_connector(openai: FakeOpenAI, toolbox: Toolbox, **settings: Any) -> Any:
+    return open_text(OpenAITextConnector, openai.base_url, toolbox, api_key=openai.api_key, **settings)
+
+
+async def test_words_come_as_progress_and_then_as_the_result(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(text="Once upon a time there was a Fälscher.")
+    reporter = FakeReporter()
+    async with text_connector(openai, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT | {"system_prompt": "be brief"}), reporter)
+    assert result.data["text"] == "Once upon a time there was a Fälscher."
+    assert (result.data["content_type"], result.data["finish_reason"]) == ("text", "stop")
+    assert result.data["tokens_used"] == result.data["usage"]["total_tokens"] == 50
+    assert result.metadata["tokens"] == {"prompt": 20, "completion": 30, "total": 50}
+    assert result.metadata["attempts"] == 1
+    assert result.service_metadata["service_job_id"].startswith("chatcmpl-")
+    assert result.service_metadata["request_ids"] == ["req_000001"]
+    assert result.raw_request_payload == openai.requests[0].body
+    assert "truncated" not in result.data
+    assert openai.requests[0].body["messages"][0] == {"role": "system", "content": "be brief"}
+    assert openai.requests[0].headers["x-client-request-id"] == "job-1-1"
+    said = [report.message for report in reporter.reports]
+    assert "Once upon" in [message.strip() for message in said]
+    values = [report.value for report in reporter.reports]
+    assert values == sorted(values)
+    assert (values[0] > 0, values[-1]) == (True, 100)
+    assert openai.billed == 1
+
+
+async def test_progress_shows_the_end_of_a_long_answer(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(text=" ".join(f"word{n}" for n in range(300)))
+    reporter = FakeReporter()
+    async with text_connector(openai, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT), reporter)
+    assert result.data["text"] == openai.script.text
+    last = reporter.reports[-2]
+    assert last.message.startswith("…")
+    assert last.message.endswith("word299")
+    assert len(last.message) <= 201
+    assert last.value < 90
+
+
+async def test_noise_in_a_stream_is_ignored(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(text="quiet words", stream=StreamScript(noise=True))
+    async with text_connector(openai, toolbox) as connector:
+        assert (await run_job(connector, job(PROMPT))).data["text"] == "quiet words"
+
+
+async def test_an_answer_cut_off_at_its_limit_is_a_result_that_says_so(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(status="incomplete", text="Once upon a")
+    async with text_connector(openai, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT | {"max_tokens": 5}))
+    assert (result.data["text"], result.data["truncated"]) == ("Once upon a", True)
+    assert result.data["finish_reason"] == "length"
+    assert openai.requests[0].body["max_completion_tokens"] == 5
+
+
+async def test_tool_calls_are_passed_on(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(tool_calls=[ToolCall(name="weather", arguments='{"city": "Berlin"}')])
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+    async with text_connector(openai, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT | {"tools": tools, "reasoning_effort": "none"}))
+    assert result.data["finish_reason"] == "tool_calls"
+    function = result.data["tool_calls"][0]["function"]
+    assert function == {"name": "weather", "arguments": '{"city": "Berlin"}'}
+    assert result.data["text"] == ""
+
+
+async def test_json_is_asked_for_as_the_job_says(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    async with text_connector(openai, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT | {"response_format": {"type": "json_object"}}))
+    assert result.data["text"].startswith('{"answer":')
+    assert openai.requests[0].body["response_format"] == {"type": "json_object"}
+
+
+async def test_settings_hold_where_the_job_says_nothing(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    chat = ChatSettings(model="gpt-6.2-sol", max_tokens=99)
+    account = {"organization": "org-1", "project": "proj-1"}
+    async with text_connector(openai, toolbox, chat=chat, account=account) as connector:
+        await run_job(connector, job(PROMPT))
+        await run_job(connector, job(PROMPT | {"model": "gpt-6-luna"}))
+    first, second = openai.requests
+    assert (first.body["model"], first.body["max_completion_tokens"]) == ("gpt-6.2-sol", 99)
+    assert second.body["model"] == "gpt-6-luna"
+    assert (first.headers["openai-organization"], first.headers["openai-project"]) == ("org-1", "proj-1")
+
+
+async def test_what_was_left_out_is_in_the_result(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    async with text_connector(openai, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT | {"temprature": 1}))
+    assert "temprature" in result.metadata["warnings"][0]
+
+
+async def test_a_payload_without_words_costs_nothing(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    async with text_connector(openai, toolbox) as connector:
+        with pytest.raises(InvalidJob):
+            await run_job(connector, job({"system_prompt": "be brief"}))
+    assert openai.requests == []
+
+
+async def test_models_and_health(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    async with text_connector(openai, toolbox) as connector:
+        assert await connector.models() == ["gpt-6-luna", "gpt-6.2-sol", "gpt-4.1"]
+        assert (await connector.health()).healthy
+
+
+# Refusals and failures.
+
+
+@pytest.mark.parametrize(
+    ("script", "quoted"),
+    [
+        (Script(refusal="I will not help with that."), "I will not help"),
+        (Script(status="incomplete", incomplete_reason="content_filter", text="Onc"), "content filter"),
+        (Script(stream=StreamScript(error={"code": "content_policy_violation", "message": "Not this."})), "Not this."),
+    ],
+)
+async def test_refusals(openai: FakeOpenAI, toolbox: Toolbox, script: Script, quoted: str) -> None:
+    openai.script = script
+    reporter = FakeReporter()
+    async with text_connector(openai, toolbox) as connector:
+        with pytest.raises(Refused, match=quoted) as caught:
+            await run_job(connector, job(PROMPT), reporter)
+    assert not caught.value.retry
+    assert caught.value.request_id == "req_000001"
+    assert (openai.billed, reporter.checkpoint) == (1, None)
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "retry"),
+    [
+        (Script(status="failed"), "service_error", True),
+        (Script(stream=StreamScript(error={"code": "rate_limit_exceeded", "message": "m"})), "rate_limit", True),
+        (Script(stream=StreamScript(error={"code": "something_new", "message": "m"})), "service_error", False),
+        (Script(stream=StreamScript(cut_after=3)), "network_error", True),
+        (Script(stream=StreamScript(cut_after=0)), "network_error", True),
+        (Script(text=""), "response_error", True),
+        (Script(status="incomplete", text=""), "response_error", False),
+    ],
+)
+async def test_failures(openai: FakeOpenAI, toolbox: Toolbox, script: Script, kind: str, retry: bool) -> None:
+    openai.script = script
+    async with text_connector(openai, toolbox) as connector:
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job(PROMPT))
+    error = caught.value
+    assert (error.type, error.retry, error.maybe_started) == (kind, retry, True)
+    assert error.request_id == "req_000001"
+    assert error.message.startswith("POST http://")
+    assert "request req_000001" in error.message
+    assert (openai.count("chat"), openai.billed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "calls"),
+    [
+        (400, "invalid_value", 1),
+        (401, "invalid_api_key", 1),
+        (404, "model_not_found", 1),
+        (429, "insufficient_quota", 1),
+        (429, "rate_limit_exceeded", 4),
+        (503, "server_is_overloaded", 4),
+        (500, "server_error", 1),  # it may have run
+    ],
+)
+async def test_only_calls_that_cannot_have_run_are_repeated(
+    openai: FakeOpenAI, toolbox: Toolbox, status: int, code: str, calls: int
+) -> None:
+    openai.inject("chat", status=status, code=code, times=9)
+    async with text_connector(openai, toolbox) as connector:
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job(PROMPT))
+    assert (caught.value.status, openai.count("chat"), openai.billed) == (status, calls, 0)
+    assert caught.value.request_id == f"req_{calls:06d}"
+
+
+async def test_a_finished_answer_counts_though_its_usage_is_lost(toolbox: Toolbox) -> None:
+    whole = frame({"content": "all of it"}), frame({}, "stop")
+    stream, silent = event_stream(*whole), event_stream(*whole, end=False)
+    broken = cut(event_stream(*whole, b": " + b"filler" * 1000), 2000)
+    async with (
+        open_rogue(stream, broken, silent) as rogue,
+        open_text(OpenAITextConnector, rogue.url, toolbox, read_timeout=0.2) as connector,
+    ):
+        for _ in range(3):
+            result = await run_job(connector, job(PROMPT))
+            assert result.data["text"] == "all of it"
+            assert result.data["tokens_used"] is None
+        assert len(rogue.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (event_stream(frame({"content": "some"}), b"data: [DONE]\n\n"), "network_error"),
+        (event_stream(b"data: [DONE]\n\n"), "network_error"),
+        (event_stream(), "network_error"),
+        (event_stream(frame({"content": "some"}), b"data: {half\n\n", end=False), "response_error"),
+        (reply(200, b"<html>", content_type="text/html"), "response_error"),
+        (reply(200, json={"choices": []}), "response_error"),
+        (event_stream(frame({"content": "some"}), end=False), "timeout"),
+        (hang(), "timeout"),
+    ],
+)
+async def test_a_stream_without_a_finish_reason_is_no_answer(toolbox: Toolbox, answer: Any, kind: str) -> None:
+    async with (
+        open_rogue(answer) as rogue,
+        open_text(OpenAITextConnector, rogue.url, toolbox, read_timeout=0.2) as connector,
+    ):
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job(PROMPT))
+        assert caught.value.maybe_started
+        assert caught.value.retry
+        assert len(rogue.requests) == 1
+    assert caught.value.type in (kind, "network_error")
+
+
+# Endings from outside, and what the next attempt does.
+
+
+async def test_a_cancel_closes_the_stream(toolbox: Toolbox) -> None:
+    reporter = Listener()
+    async with (
+        open_rogue(event_stream(frame({"content": "some words"}), end=False)) as rogue,
+        open_text(OpenAITextConnector, rogue.url, toolbox) as connector,
+    ):
+        await cut_short(connector, job(PROMPT), reporter)
+        with trio.fail_after(5):
+            await rogue.emptied()
+    assert reporter.reports[-1].message == "some words"
+    assert reporter.checkpoint is None
+
+
+async def test_a_deadline_closes_the_stream(toolbox: Toolbox) -> None:
+    reporter = FakeReporter(0.4, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    async with (
+        open_rogue(event_stream(frame({"content": "some"}), end=False)) as rogue,
+        open_text(OpenAITextConnector, rogue.url, toolbox) as connector,
+    ):
+        with pytest.raises(DeadlineExceeded) as caught:
+            await run_job(connector, job(PROMPT), reporter)
+        with trio.fail_after(5):
+            await rogue.emptied()
+    assert caught.value.stage == "service"
+
+
+async def test_after_a_crash_the_answer_is_paid_again_and_the_result_says_so(
+    openai: FakeOpenAI, toolbox: Toolbox
+) -> None:
+    openai.script = Script(text="a b c", stream=StreamScript(stall_after=3))
+    reporter = Listener(stop_upstream=False)
+    async with text_connector(openai, toolbox) as connector:
+        await cut_short(connector, job(PROMPT), reporter)
+        openai.script = Script(text="a b c")
+        result = await run_job(connector, job(PROMPT, attempt=2, checkpoint=reporter.checkpoint))
+    assert result.metadata["attempts"] == 2
+    assert openai.requests[1].headers["x-client-request-id"] == "job-1-2"
+    assert openai.count("chat") == openai.billed == 2
+
+
+async def test_a_call_that_may_have_run_is_repeated_by_one_attempt_only(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(stream=StreamScript(cut_after=2))
+    async with text_connector(openai, toolbox) as connector:
+        reporter = FakeReporter()
+        with pytest.raises(ServiceError) as first:
+            await run_job(connector, job(PROMPT), reporter)
+        assert first.value.retry
+        with pytest.raises(ServiceError, match="may have been billed too") as second:
+            await run_job(connector, job(PROMPT, attempt=2, checkpoint=reporter.checkpoint), FakeReporter())
+        assert not second.value.retry
+    assert openai.billed == 2
+
+
+async def test_a_call_that_was_not_taken_up_leaves_no_doubt(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.inject("chat", status=503, code="server_is_overloaded", times=9)
+    reporter = FakeReporter()
+    async with text_connector(openai, toolbox, max_retries=0) as connector:
+        with pytest.raises(ServiceError):
+            await run_job(connector, job(PROMPT), reporter)
+    assert reporter.checkpoint is None
+
+
+async def test_no_more_jobs_at_once_than_allowed(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(text="a b", seconds=0.1)
+    began = trio.current_time()
+    one = LimitsSettings(max_concurrent_jobs=1)
+    async with text_connector(openai, toolbox, limits=one) as connector, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(run_job, connector, job(PROMPT))
+    assert trio.current_time() - began >= 0.3
+    assert openai.billed == 3
