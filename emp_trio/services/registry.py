@@ -23,6 +23,7 @@ _BUILT_IN: Final = {
     "GeminiConnector": "emp_trio.services.gemini.connector:GeminiConnector",
     "MockConnector": "emp_trio.services.mock:MockConnector",
     "OllamaConnector": "emp_trio.services.ollama.connector:OllamaConnector",
+    "OpenAIImg2ImgConnector": "emp_trio.services.openai.img2img:OpenAIImg2ImgConnector",
     "OpenAIResponsesConnector": "emp_trio.services.openai.responses_connector:OpenAIResponsesConnector",
     "OpenAIText2ImgConnector": "emp_trio.services.openai.text2img:OpenAIText2ImgConnector",
     "OpenAITextConnector": "emp_trio.services.openai.text:OpenAITextConnector",

@@ -1,0 +1,172 @@
+"""The calls of one attempt to edit pictures: its inputs, a background response, the Images API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.fetch import Fetched
+from emp_trio.services.inputs import IMAGES, input_file
+from emp_trio.services.openai.background import BackgroundRun, Caller, request_headers
+from emp_trio.services.openai.images_api import read_images_answer
+from emp_trio.services.openai.img2img_payload import EditJob, Source
+from emp_trio.services.openai.img2img_requests import (
+    Input,
+    Inputs,
+    edit_response,
+    edit_response_record,
+    edits_request,
+)
+from emp_trio.services.openai.requests import ResponsesRequest
+from emp_trio.services.openai.responses import Answer
+from emp_trio.services.upstream import run_upstream
+
+PICTURES: Final = IMAGES - {"image/gif"}
+MASKS: Final = frozenset({"image/png"})
+MOST_CALLS: Final = 2
+"""Calls of images/edits for one job, over all its attempts, that may have been billed (OpenAI reference 3.5)."""
+
+_CALLS: Final = "edits_calls"
+
+
+class EditCaller(Caller, Protocol):
+    """What is needed of a connector: ``Fetches`` beside :class:`~emp_trio.services.openai.background.Caller`."""
+
+    @property
+    def fetch(self) -> Callable[[str], Awaitable[Fetched]]:
+        """:meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
+
+
+class Edited(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer with pictures.
+
+    Attributes:
+        record: the request, without the bytes of pictures.
+        warnings: what was left out of it, and what else is to be known.
+    """
+
+    answer: Answer
+    record: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+class EditCalls:
+    """One attempt. Each way raises InvalidJob where an input can't be had or is no picture that OpenAI takes: then
+    nothing has been paid.
+
+    Args:
+        caller: the connector.
+        wanted: what the job wants.
+    """
+
+    def __init__(self, caller: EditCaller, job: Job, progress: ProgressReporter, wanted: EditJob) -> None:
+        self.caller = caller
+        self.job = job
+        self.progress = progress
+        self.wanted = wanted
+        self._inputs: Inputs | None = None
+
+    @property
+    def calls(self) -> int:
+        """How many calls of images/edits by earlier attempts may have been billed."""
+        found = (self.job.checkpoint or {}).get(_CALLS)
+        return found if isinstance(found, int) else 0
+
+    async def background(self) -> Edited:
+        """A background response with the image tool, or the one that an earlier attempt has started. That one needs no
+        inputs: their URLs may be gone.
+
+        Raises:
+            Refused, ServiceError, trio.Cancelled: as :func:`~emp_trio.services.openai.background.run_background`.
+        """
+        outer_model = self.caller.settings.openai.model
+        inputs = Inputs(pictures=self.wanted.pictures, mask=self.wanted.mask)
+        unsent = ResponsesRequest(body={}, picture_wanted=True, image_model=self.wanted.options.model)
+        run = BackgroundRun(self.caller, self.job, self.progress, unsent)
+
+        async def prepare() -> None:
+            nonlocal inputs
+            inputs = await self._get_inputs()
+
+            def build() -> ResponsesRequest:
+                return edit_response(self.wanted, inputs, job_id=self.job.id, outer_model=outer_model)
+
+            run.request = await trio.to_thread.run_sync(build)
+
+        async def usable(response_id: str) -> bool:
+            adopted = await run.usable(response_id)
+            if not adopted:
+                await prepare()
+            return adopted
+
+        if not (self.job.checkpoint or {}).get("response_id"):
+            await prepare()
+        answer = await run_upstream(
+            self.job,
+            self.progress,
+            key="response_id",
+            usable=usable,
+            start=run.start,
+            wait=run.wait,
+            cancel=run.cancel,
+            grace=run.openai.cleanup_timeout,
+        )
+        record = edit_response_record(self.wanted, inputs, job_id=self.job.id, outer_model=outer_model)
+        return Edited(answer=answer, record=record)
+
+    async def direct(self) -> Edited:
+        """The Images API. Its call has no id to find it by: where an attempt ends in the middle, the next one makes it
+        again, and a third one is not made.
+
+        Raises:
+            Refused: OpenAI declined.
+            ServiceError: OpenAI failed, or ``edits_timeout`` ran out.
+            trio.Cancelled: the connection is closed; the call may be billed all the same.
+        """
+        if self.calls >= MOST_CALLS:
+            raise ServiceError(
+                f"{self.calls} calls of images/edits got no answer and may have been billed: there will be no other",
+                retry=False,
+            )
+        request = await trio.to_thread.run_sync(edits_request, self.wanted, await self._get_inputs())
+        self.progress.report(20, "sending the pictures to OpenAI")
+        await self.progress.remember({_CALLS: self.calls + 1})  # before the call: a crash may come with it
+        seconds = self.caller.settings.edits_timeout
+        try:
+            answer = await self.caller.request(
+                "POST",
+                "/images/edits",
+                content=request.content,
+                headers=request_headers(self.caller.settings.openai, self.job) | {"content-type": request.content_type},
+                timeout=seconds,
+                read_timeout=seconds,
+                max_bytes=self.caller.settings.http.max_response_bytes * self.wanted.options.n,
+            )
+        except ServiceError as error:
+            if not error.maybe_started:
+                await self.progress.remember({_CALLS: self.calls})
+            raise
+        found = read_images_answer(answer.json(), image_model=self.wanted.options.model)
+        found = msgspec.structs.replace(found, request_ids=tuple(filter(None, (answer.request_id,))))
+        warnings = request.warnings
+        if self.calls:
+            warnings += (f"{self.calls} earlier calls of images/edits got no answer and may have been billed",)
+        return Edited(answer=found, record=request.record, warnings=warnings)
+
+    async def _get_inputs(self) -> Inputs:
+        """All inputs, fetched and looked at, once in an attempt."""
+        if self._inputs is None:
+            self.progress.report(2, "looking at the pictures")
+            pictures = tuple([await self._input(source, PICTURES) for source in self.wanted.pictures])
+            mask = None if self.wanted.mask is None else await self._input(self.wanted.mask, MASKS)
+            self._inputs = Inputs(pictures=pictures, mask=mask)
+        return self._inputs
+
+    async def _input(self, source: Source, kinds: frozenset[str]) -> Input:
+        return source if source.file_id else await input_file(self.caller, source.text, kinds=kinds)

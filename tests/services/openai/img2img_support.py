@@ -1,0 +1,49 @@
+"""Image to image against the fake API: pictures, a server for them, and an open connector."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from emp_trio.protocols.fetch import FetchSettings
+from emp_trio.services.connector import open_connector
+from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
+from emp_trio.testing.openai import FakeOpenAI
+from emp_trio.testing.png import make_png
+from emp_trio.toolbox import Toolbox
+from tests.services.openai.support import open_openai
+
+PNG = make_png()
+OTHER = make_png(seed=1)
+JPEG = b"\xff\xd8\xff\xe0" + bytes(200)
+
+
+def data_url(data: bytes, media_type: str = "image/png") -> str:
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def edit(**payload: Any) -> dict[str, Any]:
+    """A payload with a prompt and, where none is given, a picture."""
+    given = {"prompt": "make it blue"} | payload
+    return (
+        given
+        if payload.keys() & {"image", "images", "image_url", "base64", "file_id"}
+        else {"images": [data_url(PNG)]} | given
+    )
+
+
+@asynccontextmanager
+async def open_img2img(
+    openai: FakeOpenAI, toolbox: Toolbox, *, private: bool = True, **settings: Any
+) -> AsyncIterator[OpenAIImg2ImgConnector]:
+    """Open the connector; it may fetch from this machine unless ``private`` is False. Keywords are settings of it."""
+    async with open_openai(OpenAIImg2ImgConnector, openai, toolbox) as plain:
+        made = plain.settings
+    fetch = FetchSettings(input_allow_private=private, input_max_bytes=100_000, input_timeout=5.0)
+    made = msgspec.structs.replace(made, **({"fetch": fetch} | settings))
+    async with open_connector(OpenAIImg2ImgConnector, made, toolbox) as connector:
+        yield connector
