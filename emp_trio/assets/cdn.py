@@ -13,7 +13,7 @@ and the wait goes on until the stage ends.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["right", "wrong", "refused", "unknown"]
 """What a probe says: served as it should be; the cache holds something else; HEAD is not allowed; nothing yet."""
+
+
+_DIGESTS: Final = ("x-ms-meta-sha256", "x-amz-meta-sha256", "x-goog-meta-sha256")
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +55,8 @@ def judge(method: str, status: int, headers: Mapping[str, str], expected: Expect
     """What an answer of the CDN says. Pure.
 
     Args:
-        headers: looked up in lower case. Length and digest (``x-ms-meta-sha256``, which CDNs pass on from Azure) are
-            compared where they are given; a compressed answer has a length of its own.
+        headers: looked up in lower case. Length and digest (from the store's metadata, which CDNs pass on) are compared
+            where they are given; a compressed answer has a length of its own.
     """
     if status in (200, 206):
         plain = headers.get("content-encoding", "identity") in ("", "identity")
@@ -62,7 +65,7 @@ def judge(method: str, status: int, headers: Mapping[str, str], expected: Expect
             total = headers.get("content-range", "").rpartition("/")[2]
         if plain and total and total.isascii() and total.isdigit() and int(total) != expected.size:
             return "wrong"
-        return "right" if headers.get("x-ms-meta-sha256", expected.sha256) == expected.sha256 else "wrong"
+        return "right" if all(headers.get(name, expected.sha256) == expected.sha256 for name in _DIGESTS) else "wrong"
     if status in (404, 410):
         return "wrong"
     return "refused" if method == "HEAD" and status in (400, 403, 405, 501) else "unknown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
@@ -17,9 +18,9 @@ from emp_trio.assets.destination import Place, destination
 from emp_trio.assets.kept import Keep
 from emp_trio.assets.media import media_type as type_of
 from emp_trio.assets.naming import AssetName, asset_name, check_names, owner_mark
-from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, storage_failure
+from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, require_library, storage_failure
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
-from emp_trio.errors import AssetError, DeadlineExceeded, Stage
+from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, Stage
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.retry import next_wait
@@ -43,6 +44,11 @@ class AssetSaver:
         self._stores: OrderedDict[Place, AssetStore] = OrderedDict()
         self._keep = Keep(settings.keep)
 
+    @property
+    def inline_bytes(self) -> int:
+        """Size of the largest file that a result may carry itself."""
+        return self._settings.inline_bytes
+
     def check(self, job: Job) -> None:
         """Whether an asset of this job could be saved, as far as can be said without talking to the store. Worth
         calling before a generation is paid for.
@@ -50,7 +56,7 @@ class AssetSaver:
         Raises:
             InvalidJob, ConfigError: as :meth:`save` would.
         """
-        destination(job.ctx, self._settings)
+        require_library(destination(job.ctx, self._settings).place)
         check_names(job)
 
     async def save(
@@ -87,7 +93,7 @@ class AssetSaver:
             blob = Blob(
                 key=name.key,
                 media_type=kind,
-                cache_control=_CHOSEN if name.chosen else _OURS,
+                cache_control=self._settings.cache_control or (_CHOSEN if name.chosen else _OURS),
                 size=content.size,
                 sha256=content.sha256,
                 owner=owner_mark(job.id),
@@ -187,8 +193,14 @@ class AssetSaver:
             self._stores.move_to_end(place)
             await trio.lowlevel.checkpoint()
             return self._stores[place]
-        timeouts = {"connect_timeout": self._settings.connect_timeout, "read_timeout": self._settings.read_timeout}
-        store = await trio.to_thread.run_sync(lambda: open_store(place, **timeouts))
+        store = await trio.to_thread.run_sync(
+            lambda: open_store(
+                place,
+                connect_timeout=self._settings.connect_timeout,
+                read_timeout=self._settings.read_timeout,
+                abort_timeout=self._settings.abort_timeout,
+            )
+        )
         if place in self._stores:
             store.close()  # another job was quicker
         else:
@@ -212,13 +224,22 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
     Args:
         settings: from :func:`emp_trio.assets.config.storage_settings`.
 
+    Raises:
+        ConfigError: that library is not installed.
+
     Yields:
         the saver, to be shared by all jobs. Its connections are closed when the block ends; saves must be over by then.
     """
     import httpx
 
-    if settings.provider == "azure":
-        await trio.to_thread.run_sync(_import_azure)
+    if settings.provider in ("azure", "s3", "gcs"):
+        try:
+            await trio.to_thread.run_sync(importlib.import_module, f"emp_trio.assets.stores.{settings.provider}")
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"CLOUD_STORAGE_PROVIDER={settings.provider} needs {error.name}, which is not installed: "
+                f"pip install 'emp-trio[{settings.provider}]'"
+            ) from error
     async with httpx.AsyncClient(follow_redirects=True, max_redirects=5, timeout=settings.cdn.probe_timeout) as client:
         saver = AssetSaver(settings, client)
         try:
@@ -271,7 +292,3 @@ def _stage(progress: ProgressReporter, stage: Stage, log: WaitLog) -> Iterator[N
         if late.stage != stage:
             raise
         raise DeadlineExceeded(stage, late.seconds, log.last) from late
-
-
-def _import_azure() -> None:
-    import emp_trio.assets.stores.azure  # noqa: F401

@@ -72,7 +72,7 @@ async def worker(
     if found.plan is None or found.worker is None or found.storage is None:
         raise ConfigError("the worker can't start:", problems=found.errors)
     planned, settings, storage = found.plan, found.worker, found.storage
-    redactor = Redactor([*planned.secrets, *_secrets_of(url), *filter(None, [storage.azure_key])])
+    redactor = Redactor([*planned.secrets, *_secrets_of(url), *storage.secrets])
     said = env.get("LOG_LEVEL", "").strip().lower()
     level = log_level or _FLEET_LEVELS.get(said, said) or "info"
     configure_logs(level=level, style=log_format or _style(env), redactor=redactor, stream=sys.stderr)

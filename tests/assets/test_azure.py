@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import destination
 from emp_trio.assets.naming import safe_id
@@ -43,9 +44,13 @@ PNG = make_png()
 BIG = os.urandom(11 * 2**20)  # three blocks
 
 
-def settings(azurite: Azurite, container: str, **changes: Any) -> StorageSettings:
+def settings(azurite: Azurite, container: str, *, read_timeout: float = 30.0, **account: Any) -> StorageSettings:
+    """A quick worker's settings, with changes to its account."""
     made = storage_settings(azurite.environment(container))
-    return msgspec.structs.replace(made, retry=RetryPolicy(retries=5, base=0.05, cap=0.2), **changes)
+    assert made.azure is not None
+    changed = msgspec.structs.replace(made.azure, **account)
+    quick = RetryPolicy(retries=5, base=0.05, cap=0.2)
+    return msgspec.structs.replace(made, retry=quick, read_timeout=read_timeout, azure=changed)
 
 
 def blob(azurite: Azurite, container: str, key: str) -> Any:
@@ -94,7 +99,7 @@ async def test_a_large_stream_in_blocks(azurite: Azurite, container: str) -> Non
 
 async def test_a_retry_finds_its_earlier_upload(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
-        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
+        through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))
         async with open_asset_saver(through) as saver:
             first = await saver.save(BIG, a_job(), FakeReporter())
             assert line.sent > len(BIG)
@@ -125,7 +130,7 @@ async def test_an_asset_of_another_job_is_not_replaced(azurite: Azurite, contain
 
 async def test_what_came_between_the_look_and_the_write_is_not_replaced(azurite: Azurite, container: str) -> None:
     place = destination(JobContext(), settings(azurite, container)).place
-    store = open_store(place, connect_timeout=5, read_timeout=5)
+    store = open_store(place, connect_timeout=5, read_timeout=5, abort_timeout=2)
     for size in (1000, len(BIG)):
         key = f"k{size}"
 
@@ -158,7 +163,7 @@ async def test_many_jobs_at_once(azurite: Azurite, container: str) -> None:
 @pytest.mark.parametrize("size", [1000, len(BIG)])
 async def test_a_wrong_key(azurite: Azurite, container: str, size: int) -> None:
     wrong = Secret("d3JvbmcgYnV0IGJhc2U2NA==")
-    async with open_asset_saver(settings(azurite, container, azure_key=wrong)) as saver:
+    async with open_asset_saver(settings(azurite, container, key=wrong)) as saver:
         with pytest.raises(AssetError, match="Is the key right") as caught:
             await saver.save(BIG[:size], a_job(), FakeReporter())
     error = caught.value
@@ -186,7 +191,7 @@ async def test_a_full_store() -> None:
 
 async def test_a_store_that_is_not_there(azurite: Azurite, container: str) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}/devstoreaccount1"
-    async with open_asset_saver(settings(azurite, container, azure_endpoint=nowhere)) as saver:
+    async with open_asset_saver(settings(azurite, container, endpoint=nowhere)) as saver:
         with pytest.raises(AssetError, match="can't be reached") as caught:
             await saver.save(PNG, a_job(), FakeReporter())
     assert (caught.value.type, caught.value.reason) == ("network_error", "connection_failed")
@@ -195,7 +200,7 @@ async def test_a_store_that_is_not_there(azurite: Azurite, container: str) -> No
 
 async def test_an_unknown_account_is_a_name_that_does_not_resolve(azurite: Azurite, container: str) -> None:
     nowhere = "http://ours.blob.invalid"
-    async with open_asset_saver(settings(azurite, container, azure_endpoint=nowhere)) as saver:
+    async with open_asset_saver(settings(azurite, container, endpoint=nowhere)) as saver:
         with pytest.raises(AssetError, match="AZURE_STORAGE_ACCOUNT") as caught:
             await saver.save(PNG, a_job(), FakeReporter())
     assert caught.value.reason == "dns_resolution"
@@ -204,9 +209,7 @@ async def test_an_unknown_account_is_a_name_that_does_not_resolve(azurite: Azuri
 async def test_a_broken_upload_goes_on_where_it_was(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
         line.tear_after = 9 * 2**20  # in the third block
-        async with open_asset_saver(
-            settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
-        ) as saver:
+        async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
             with pytest.raises(AssetError, match=r"lost|can't be reached"):
                 await saver.save(BIG, a_job(), FakeReporter())
             line.tear_after, line.sent = None, 0
@@ -227,9 +230,7 @@ async def test_a_store_that_comes_back_within_the_stage(azurite: Azurite, contai
             line.tear_after = None
 
         nursery.start_soon(mend)
-        async with open_asset_saver(
-            settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
-        ) as saver:
+        async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
             saved = await saver.save(BIG, a_job(), FakeReporter())
     assert blob(azurite, container, saved.file_path).download_blob().readall() == BIG
 
@@ -248,9 +249,7 @@ async def test_a_cancelled_upload_stores_and_sends_nothing_more(azurite: Azurite
     async with open_line(azurite.endpoint) as line:
         line.delay = 0.03
         line.stop_after = size // 2 if size < 2**22 else None
-        async with open_asset_saver(
-            settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
-        ) as saver:
+        async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
             with trio.fail_after(10):
                 await stop_in_the_middle(saver, line, data)
             ended = trio.current_time()
@@ -275,7 +274,7 @@ async def test_a_call_that_is_cut_before_it_connects_sends_nothing(azurite: Azur
 async def test_a_store_that_hangs_costs_the_upload_stage_and_no_more(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
         line.stop_after = 0
-        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint), read_timeout=30.0)
+        through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint), read_timeout=30.0)
         async with open_asset_saver(through) as saver:
             started = trio.current_time()
             with pytest.raises(DeadlineExceeded, match=r"upload stage .* 0.5 s: try 1 .*job-1_0.png") as caught:
@@ -296,7 +295,7 @@ async def test_a_slow_store_is_waited_for_while_others_go_on(azurite: Azurite, c
     async with open_line(azurite.endpoint) as line, trio.open_nursery() as nursery:
         nursery.start_soon(tick)
         line.delay = 0.1
-        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint))
+        through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))
         async with open_asset_saver(through) as saver:
             saved = await saver.save(BIG, a_job(), FakeReporter())
         nursery.cancel_scope.cancel()
@@ -307,7 +306,7 @@ async def test_a_slow_store_is_waited_for_while_others_go_on(azurite: Azurite, c
 async def test_a_silent_store_is_a_timeout(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
         line.stop_after = 0
-        through = settings(azurite, container, azure_endpoint=line.endpoint(azurite.endpoint), read_timeout=0.1)
+        through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint), read_timeout=0.1)
         async with open_asset_saver(through) as saver:
             with pytest.raises(AssetError, match=r"did not answer within 0.1 s") as caught:
                 await saver.save(PNG, a_job(), FakeReporter())
@@ -394,7 +393,7 @@ async def open_scripted_store(answer: Callable[[Request], Awaitable[Response]]) 
 async def test_jobs_with_storage_of_their_own(azurite: Azurite, container: str) -> None:
     """A worker without storage serves a job that brings it, and keeps only a few connections to strangers."""
     async with open_line(azurite.endpoint) as line:
-        bare = StorageSettings(azure_account=azurite.account, azure_endpoint=line.endpoint(azurite.endpoint))
+        bare = StorageSettings(azure=AzureAccount(name=azurite.account, endpoint=line.endpoint(azurite.endpoint)))
         async with open_asset_saver(bare) as saver:
             for number in range(18):
                 name = f"own{number:04d}"

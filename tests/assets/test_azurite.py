@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import storage_settings
 from emp_trio.testing.azurite import Azurite, install_azurite, running_azurite
 from tests.assets.conftest import CACHE
@@ -49,7 +50,7 @@ def test_it_ends_with_a_killed_owner() -> None:
 def test_its_environment_configures_a_worker(azurite: Azurite) -> None:
     settings = storage_settings(azurite.environment("pictures"))
     assert (settings.provider, settings.container) == ("azure", "pictures")
-    assert (settings.azure_endpoint, settings.azure_key) == (azurite.endpoint, azurite.key)
+    assert settings.azure == AzureAccount(name=azurite.account, key=azurite.key, endpoint=azurite.endpoint)
 
 
 def test_without_npm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import storage_settings
 from emp_trio.assets.destination import AzurePlace, Destination, LocalPlace, destination
 from emp_trio.errors import ConfigError, EmpTrioError, InvalidJob
@@ -76,11 +77,12 @@ def test_the_cdn_of_another_provider_is_not_used() -> None:
 @pytest.mark.parametrize(
     ("env", "ctx", "error", "words"),
     [
-        ({}, {}, ConfigError, "CLOUD_STORAGE_PROVIDER=azure .* LOCAL_STORAGE_PATH"),
+        ({}, {}, ConfigError, "CLOUD_STORAGE_PROVIDER to azure .* LOCAL_STORAGE_PATH"),
         ({}, {"provider": "local"}, ConfigError, "LOCAL_STORAGE_PATH"),
         ({}, {"provider": "azure"}, ConfigError, "AZURE_STORAGE_ACCOUNT"),
         (AZURE | {"CLOUD_STORAGE_CONTAINER": ""}, {}, ConfigError, "CLOUD_STORAGE_CONTAINER"),
-        (AZURE, {"provider": "aws"}, InvalidJob, "not in this version"),
+        (AZURE, {"provider": "aws"}, ConfigError, "AWS_ACCESS_KEY_ID"),
+        (AZURE, {"provider": "google"}, ConfigError, "GOOGLE_APPLICATION_CREDENTIALS"),
         (AZURE, {"provider": "floppy"}, InvalidJob, "not known"),
         (AZURE, {"bucket": "UPPER"}, InvalidJob, "container"),
         (AZURE, {"bucket": "a/b"}, InvalidJob, "container"),
@@ -111,7 +113,7 @@ def test_every_problem_comes_out_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         storage_settings(
             {
-                "CLOUD_STORAGE_PROVIDER": "s3",
+                "CLOUD_STORAGE_PROVIDER": "floppy",
                 "CLOUD_CDN_URL": "https://x#y",
                 "AZURE_STORAGE_ACCOUNT": "Not An Account",
                 "AZURE_STORAGE_KEY": "%%secret%%",
@@ -125,7 +127,7 @@ def test_every_problem_comes_out_at_once() -> None:
         "AZURE_STORAGE_KEY",
         "AZURE_STORAGE_ENDPOINT",
     }
-    assert "not in this version" in str(caught.value)
+    assert "use azure, s3, gcs or local" in str(caught.value)
     assert "%%secret%%" not in str(caught.value)
 
 
@@ -154,10 +156,11 @@ def test_problems_name_their_variable(env: dict[str, str], variable: str) -> Non
 def test_a_connection_string_says_it_all() -> None:
     text = f"DefaultEndpointsProtocol=https;AccountName=ours;AccountKey={KEY};EndpointSuffix=core.chinacloudapi.cn"
     settings = storage_settings({"AZURE_STORAGE_CONNECTION_STRING": text})
-    assert (settings.azure_account, settings.azure_key) == ("ours", Secret(KEY))
-    assert settings.azure_endpoint == "https://ours.blob.core.chinacloudapi.cn"
+    endpoint = "https://ours.blob.core.chinacloudapi.cn"
+    assert settings.azure == AzureAccount(name="ours", key=Secret(KEY), endpoint=endpoint)
     explicit = storage_settings({"AZURE_STORAGE_CONNECTION_STRING": text + ";BlobEndpoint=http://127.0.0.1:1/ours/"})
-    assert explicit.azure_endpoint == "http://127.0.0.1:1/ours"
+    assert explicit.azure is not None
+    assert explicit.azure.endpoint == "http://127.0.0.1:1/ours"
 
 
 def test_a_relative_folder_is_made_absolute() -> None:

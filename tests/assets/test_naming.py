@@ -116,7 +116,7 @@ def test_no_name_leaves_its_place(
     assert not {"", ".", ".."} & set(name.key.split("/"))
     assert not re.search(r"[\x00-\x1f\\]", name.key)
     folder = Path("/assets")
-    store = open_store(LocalPlace(folder=folder), connect_timeout=1, read_timeout=1)
+    store = open_store(LocalPlace(folder=folder), connect_timeout=1, read_timeout=1, abort_timeout=1)
     assert store.url(name.key).startswith("file:///assets/")
 
 

@@ -3,12 +3,14 @@ saver calls it in threads (:mod:`~emp_trio.assets.stores.blocking`)."""
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from emp_trio.assets.destination import AzurePlace, Place
-from emp_trio.errors import AssetError
+from emp_trio.assets.destination import AzurePlace, GcsPlace, Place, S3Place
+from emp_trio.errors import AssetError, ConfigError
 from emp_trio.failures import FailureType
 
 if TYPE_CHECKING:
@@ -67,20 +69,54 @@ class AssetStore(Protocol):
         """Give up connections; those in use are given up when their call ends."""
 
 
-def open_store(place: Place, *, connect_timeout: float, read_timeout: float) -> AssetStore:
-    """The store for a place. Blocks while it imports the provider's library (half a second for Azure): call it in a
-    thread.
+def open_store(place: Place, *, connect_timeout: float, read_timeout: float, abort_timeout: float) -> AssetStore:
+    """The store for a place. Blocks while it imports the provider's library (half a second for most), and may ask the
+    machine it runs on for credentials: call it in a thread.
 
     Args:
         connect_timeout, read_timeout: seconds for a connection to the store, and for a silence on it.
+        abort_timeout: seconds for telling it that a cancelled upload is void.
+
+    Raises:
+        AssetError: there are no credentials that could be used.
     """
+    timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
     if isinstance(place, AzurePlace):
         from emp_trio.assets.stores.azure import AzureStore
 
-        return AzureStore(place, connect_timeout=connect_timeout, read_timeout=read_timeout)
+        return AzureStore(place, **timeouts)
+    if isinstance(place, S3Place):
+        from emp_trio.assets.stores.s3 import S3Store
+
+        return S3Store(place, **timeouts, abort_timeout=abort_timeout)
+    if isinstance(place, GcsPlace):
+        from emp_trio.assets.stores.gcs import GcsStore
+
+        return GcsStore(place, **timeouts)
     from emp_trio.assets.stores.local import LocalStore
 
     return LocalStore(place.folder)
+
+
+def require_library(place: Place) -> None:
+    """Raise ConfigError where the library for a place is not installed. Nothing is imported."""
+    wanted, extra = "", ""
+    if isinstance(place, S3Place):
+        wanted, extra = "boto3", "s3"
+    elif isinstance(place, GcsPlace):
+        wanted, extra = "google.cloud.storage", "gcs"
+    elif isinstance(place, AzurePlace) and place.key is None and place.sas is None:
+        wanted, extra = "azure.identity", "azure"
+    if wanted and not _installed(wanted):
+        raise ConfigError(f"this storage needs {wanted}, which is not installed: pip install 'emp-trio[{extra}]'")
+
+
+@functools.cache
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the package that it would be in
+        return False
 
 
 def storage_failure(
@@ -89,7 +125,7 @@ def storage_failure(
     """An AssetError in the words that all stores use: what went wrong, what to do, and that the work itself is done."""
     text = f"{what}. {hint}" if hint else what
     return AssetError(
-        f"{text}. The generation itself had succeeded and is paid for",
+        f"{text}{'' if text.endswith('?') else '.'} The generation itself had succeeded and is paid for",
         paid=True,
         type=type,
         reason=reason,

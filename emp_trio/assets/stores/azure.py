@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
 from azure.core import MatchConditions
+from azure.core.credentials import AzureSasCredential
 from azure.core.exceptions import AzureError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, LinearRetry
@@ -17,7 +17,7 @@ from emp_trio.assets.destination import AzurePlace
 from emp_trio.assets.stores import Blob, Stored
 from emp_trio.assets.stores.azure_errors import azure_failure, error_code
 from emp_trio.assets.stores.blocking import Reader, Wire
-from emp_trio.assets.stores.session import CuttableSession
+from emp_trio.assets.stores.session import SessionPool
 
 BLOCK: Final = 4 * 2**20
 """Bytes sent in one request. Larger content is staged block by block and appears when the list is committed."""
@@ -33,10 +33,8 @@ class AzureStore:
     def __init__(self, place: AzurePlace, *, connect_timeout: float, read_timeout: float) -> None:
         self._place = place
         self._timeouts = {"connection_timeout": connect_timeout, "read_timeout": read_timeout}
-        self._read_timeout = read_timeout
-        self._lock = threading.Lock()
-        self._idle: list[CuttableSession] = []
-        self._closed = False
+        self._credential = _credential(place, connect_timeout=connect_timeout, read_timeout=read_timeout)
+        self._pool = SessionPool()
 
     def head(self, key: str, wire: Wire) -> Stored | None:
         """The blob's size, and the digest and owner from its metadata."""
@@ -82,40 +80,45 @@ class AzureStore:
 
     def close(self) -> None:
         """Close the idle connections, and those in use when they come back."""
-        with self._lock:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for session in idle:
-            session.close()
+        self._pool.close()
 
     @contextmanager
     def _client(self, key: str, wire: Wire, what: str) -> Iterator[BlobClient]:
         """A client for one blob on a connection of its own, for the time of one call."""
-        with self._lock:
-            session = self._idle.pop() if self._idle else CuttableSession()
-        wire.attach(session.cut)
-        try:
-            yield BlobClient(
-                self._place.endpoint,
-                self._place.container,
-                key,
-                credential={"account_name": self._place.account, "account_key": self._place.key.reveal()},
-                transport=RequestsTransport(session=session, session_owner=False, **self._timeouts),
-                retry_policy=LinearRetry(retry_total=0),
-                max_single_put_size=BLOCK,
-                max_block_size=BLOCK,
-            )
-        except AzureError as error:
-            where = f"{what.format(repr(key))} (container {self._place.container}, account {self._place.account})"
-            raise azure_failure(error, what=where, read_timeout=self._read_timeout) from error
-        finally:
-            wire.detach()
-            with self._lock:
-                keep = not (wire.is_cut or self._closed)
-                if keep:
-                    self._idle.append(session)
-            if not keep:
-                session.close()
+        with self._pool.session(wire) as session:
+            try:
+                yield BlobClient(
+                    self._place.endpoint,
+                    self._place.container,
+                    key,
+                    credential=self._credential,
+                    transport=RequestsTransport(session=session, session_owner=False, **self._timeouts),
+                    retry_policy=LinearRetry(retry_total=0),
+                    max_single_put_size=BLOCK,
+                    max_block_size=BLOCK,
+                )
+            except AzureError as error:
+                where = f"{what.format(repr(key))} (container {self._place.container}, account {self._place.account})"
+                limit = self._timeouts["read_timeout"]
+                raise azure_failure(error, what=where, read_timeout=limit, ahead=session.ahead) from error
+
+
+def _credential(place: AzurePlace, *, connect_timeout: float, read_timeout: float) -> Any:
+    """What the SDK signs with: the key, the signature, or this machine's own identity, which is asked when needed."""
+    if place.key is not None:
+        return {"account_name": place.account, "account_key": place.key.reveal()}
+    if place.sas is not None:
+        return AzureSasCredential(place.sas.reveal().removeprefix("?"))
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential(
+        exclude_cli_credential=True,  # those of people: they start programs and wait for them
+        exclude_developer_cli_credential=True,
+        exclude_powershell_credential=True,
+        connection_timeout=connect_timeout,
+        read_timeout=read_timeout,
+        retry_total=1,
+    )
 
 
 def _staged(client: BlobClient) -> dict[str, int]:

@@ -1,10 +1,14 @@
-"""A ``requests`` session whose connection can be cut from another thread while it is in use."""
+"""A ``requests`` session whose connections can be cut from another thread while they are in use."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from contextlib import suppress
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -12,53 +16,97 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.retry import Retry
 
+from emp_trio.assets.stores.blocking import Wire
+
 
 class CuttableSession(requests.Session):
-    """A session for one thread at a time. It keeps one connection open between calls and repeats nothing by itself."""
+    """A session for one thread at a time. It keeps a connection per host open between calls and repeats nothing.
+
+    Attributes:
+        adapter: what carries its requests; another session that mounts it is cut together with this one.
+        ahead: seconds by which this machine's clock is ahead of the server's, as of the last answer; 0 if unknown.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.ahead = 0.0
         self._lock = threading.Lock()
-        self._connection: Any = None
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._is_cut = False
-        adapter = _Adapter(self)
-        self.mount("http://", adapter)
-        self.mount("https://", adapter)
+        self.adapter = _Adapter(self)
+        self.mount("http://", self.adapter)
+        self.mount("https://", self.adapter)
 
     def cut(self) -> None:
-        """End what the connection is waiting for, with an error, and refuse new connections. Safe from any thread.
+        """End what the connections are waiting for, with an error, and refuse new ones. Safe from any thread.
 
-        Closing the socket instead would leave the other thread waiting; a shut down one wakes it.
+        Closing a socket instead would leave the other thread waiting; a shut down one wakes it.
         """
         with self._lock:
             self._is_cut = True
-            sock = getattr(self._connection, "sock", None)
-            if sock is not None:
-                with suppress(OSError):  # not connected any more: nothing waits on it
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+            for connection in self._connections:
+                sock = getattr(connection, "sock", None)
+                if sock is not None:
+                    with suppress(OSError):  # not connected any more: nothing waits on it
+                        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connection now; the library alone leaves that to the garbage collector. Not while it is in use."""
+        """Close the connections now; the library alone leaves that to the garbage collector. Not while in use."""
         super().close()
-        if self._connection is not None:
-            self._connection.close()
+        for connection in list(self._connections):
+            connection.close()
 
     def connected(self, connection: Any) -> None:
-        """Called by the connection when it has been made."""
+        """Called by a connection when it has been made."""
         with self._lock:
-            self._connection = connection
+            self._connections.add(connection)
             if self._is_cut:
                 connection.close()
                 raise ConnectionAbortedError("the call was cancelled")
 
 
+class SessionPool:
+    """Sessions of one store: as many as there are calls at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[CuttableSession] = []
+        self._closed = False
+
+    @contextmanager
+    def session(self, wire: Wire) -> Iterator[CuttableSession]:
+        """A session for one call, which a cancel of the call cuts."""
+        with self._lock:
+            session = self._idle.pop() if self._idle else CuttableSession()
+        session.ahead = 0.0
+        wire.attach(session.cut)
+        try:
+            yield session
+        finally:
+            wire.detach()
+            with self._lock:
+                keep = not (wire.is_cut or self._closed)
+                if keep:
+                    self._idle.append(session)
+            if not keep:
+                session.close()
+
+    def close(self) -> None:
+        """Close the idle connections, and those in use when they come back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+
 class _Adapter(HTTPAdapter):
-    """Makes connections that report to their session."""
+    """Makes connections that report to their session, and compares clocks."""
 
     def __init__(self, session: CuttableSession) -> None:
-        self._session = session
+        self._session = weakref.ref(session)
         super().__init__(
-            pool_connections=1,
+            pool_connections=4,
             pool_maxsize=1,
             max_retries=Retry(total=False, redirect=False, raise_on_status=False),
         )
@@ -70,11 +118,21 @@ class _Adapter(HTTPAdapter):
             "https": _reporting(HTTPSConnectionPool, self._session),
         }
 
+    def build_response(self, req: Any, resp: Any) -> Any:
+        session = self._session()
+        with suppress(TypeError, ValueError):  # no date, or none that can be read
+            theirs = parsedate_to_datetime(resp.headers.get("date")).timestamp()
+            if session is not None:
+                session.ahead = time.time() - theirs
+        return super().build_response(req, resp)
 
-def _reporting(pool: Any, session: CuttableSession) -> Any:
+
+def _reporting(pool: Any, session: weakref.ref[CuttableSession]) -> Any:
     def connect(self: Any) -> None:
         pool.ConnectionCls.connect(self)
-        session.connected(self)
+        owner = session()
+        if owner is not None:
+            owner.connected(self)
 
     connection = type("ReportingConnection", (pool.ConnectionCls,), {"connect": connect})
     return type("ReportingPool", (pool,), {"ConnectionCls": connection})

@@ -1,0 +1,137 @@
+"""What an error between a store and us means, where the providers don't differ. Pure.
+
+Decided from the kind of the error, the status and the store's code, never from a text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import requests.exceptions as rq
+import urllib3.exceptions as ul
+
+from emp_trio.assets.stores import storage_failure
+from emp_trio.errors import AssetError
+from emp_trio.failures import FailureType, classify_status
+from emp_trio.retry import parse_retry_after
+
+Meaning = tuple[FailureType, str, bool, str]
+"""Type, reason, whether to retry, hint."""
+
+TOLERATED: Final = 240.0
+"""Seconds that clocks may differ: providers refuse a signature or token that is 5 (Google) to 15 minutes off."""
+
+BUSY: Final[Meaning] = ("service_error", "degraded_performance", True, "Somebody else is writing it")
+
+
+def answered(
+    what: str,
+    *,
+    status: int,
+    code: str,
+    request_id: str | None,
+    headers: Mapping[str, str],
+    meaning: Meaning | None,
+    hints: Mapping[int, str],
+    ahead: float,
+) -> AssetError:
+    """An answer that is an error.
+
+    Args:
+        what: what could not be done, and where; the first words of the text.
+        code, request_id: the store's own; may be empty.
+        meaning: of the code, or None to go by the status.
+        hints: by status, for codes without a meaning.
+        ahead: seconds by which this machine's clock is ahead of the store's.
+    """
+    said = ", ".join(x for x in (f"HTTP {status}", code, f"request {request_id}" if request_id else "") if x)
+    if status in (401, 403) and abs(ahead) > TOLERATED:
+        return skewed(f"{what}: the store answered {said}", ahead)
+    type_, reason, retry, hint = meaning or by_status(status, hints)
+    return storage_failure(
+        f"{what}: the store answered {said}",
+        hint=hint,
+        type=type_,
+        reason=reason,
+        retry=retry,
+        retry_after=parse_retry_after({k.lower(): v for k, v in headers.items()}, now=time.time()),
+    )
+
+
+def skewed(what: str, ahead: float) -> AssetError:
+    """The store refuses what was signed because the clocks differ."""
+    by = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}" if ahead else "too far from"
+    return storage_failure(
+        what,
+        hint=f"The clock of this machine is {by} the store's, which therefore refuses its signature: set the clock",
+        type="system_error",
+        reason="config_error",
+        retry=True,
+    )
+
+
+def by_status(status: int, hints: Mapping[int, str]) -> Meaning:
+    """What a status means where the code says no more."""
+    if status < 400:
+        return "response_error", "invalid_response_format", True, hints.get(300, "")
+    return *classify_status(status), hints.get(status, "")
+
+
+def unanswered(error: BaseException, *, what: str, read_timeout: float, host_hint: str) -> AssetError:
+    """An error instead of an answer.
+
+    Args:
+        read_timeout: seconds that the store was given to answer, for the text.
+        host_hint: what to look at when the store's host name is unknown.
+    """
+    causes = _causes(error)
+
+    def among(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    if among(ul.NameResolutionError):
+        return storage_failure(
+            f"{what}: the store's host name is unknown",
+            hint=host_hint,
+            type="network_error",
+            reason="dns_resolution",
+            retry=True,
+        )
+    if among(rq.SSLError):
+        return storage_failure(
+            f"{what}: the store's certificate was not accepted",
+            type="network_error",
+            reason="ssl_certificate",
+            retry=False,
+        )
+    if among(rq.ProxyError):
+        return storage_failure(f"{what}: the proxy failed", type="network_error", reason="proxy_error", retry=True)
+    if among(rq.ReadTimeout, ul.ReadTimeoutError):
+        text = f"{what}: the store did not answer within {read_timeout:g} s"
+        return storage_failure(text, type="timeout", reason="network_timeout", retry=True)
+    if among(rq.ConnectTimeout):
+        return storage_failure(
+            f"{what}: the store did not answer", type="timeout", reason="network_timeout", retry=True
+        )
+    text = "the store can't be reached" if among(ul.NewConnectionError) else "the connection to the store was lost"
+    return storage_failure(f"{what}: {text}", type="network_error", reason="connection_failed", retry=True)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """What lies under an error, also where the libraries hand it on as an argument instead of a cause."""
+    found: list[BaseException] = []
+    waiting: list[Any] = [error]
+    while waiting and len(found) < 20:
+        one = waiting.pop()
+        if isinstance(one, BaseException) and one not in found:
+            found.append(one)
+            waiting += [
+                one.__cause__,
+                one.__context__,
+                getattr(one, "inner_exception", None),
+                getattr(one, "reason", None),
+                *one.args,
+            ]
+    return found

@@ -1,0 +1,146 @@
+"""Assets in Google Cloud Storage, through Google's own library. This module takes half a second to import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote
+
+import google.auth
+import requests
+from google.api_core.exceptions import GoogleAPICallError, NotFound
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError
+from google.auth.transport.requests import AuthorizedSession, Request
+from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+
+from emp_trio.assets.destination import GcsPlace
+from emp_trio.assets.stores import Blob, Stored, storage_failure
+from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.gcs_errors import gcs_failure
+from emp_trio.assets.stores.session import SessionPool
+from emp_trio.errors import AssetError
+
+PART: Final = 8 * 2**20
+"""Bytes sent in one request. Larger content goes to an upload session part by part (multiples of 256 KiB) and appears
+with the last one."""
+
+_PUBLIC: Final = "https://storage.googleapis.com"
+_SCOPES: Final = ("https://www.googleapis.com/auth/devstorage.read_write",)
+
+
+class GcsStore:
+    """A bucket. One part is the most that a cancelled call has still sent when it ends; what it has sent is seen by
+    nobody, and dropped by Google after a week.
+
+    The library is told to repeat nothing: the saver owns the retries.
+    """
+
+    def __init__(self, place: GcsPlace, *, connect_timeout: float, read_timeout: float) -> None:
+        self._place = place
+        self._timeout = (connect_timeout, read_timeout)
+        self._pool = SessionPool()
+        try:
+            self._credentials = _credentials(place)
+        except (GoogleAuthError, OSError, ValueError) as error:
+            raise self._failure(error, "Google storage can't be used", ahead=0.0, uploading=False) from error
+
+    def head(self, key: str, wire: Wire) -> Stored | None:
+        """The object's size, and the digest and owner from its metadata. A missing bucket is found by the upload: here
+        it looks like a missing object."""
+        with self._bucket(key, wire, "the object {} can't be looked up", uploading=False) as bucket:
+            found = bucket.blob(key)
+            try:
+                found.reload(timeout=self._timeout, retry=None)
+            except NotFound:
+                return None
+            notes = found.metadata or {}
+            return Stored(
+                size=int(found.size),
+                sha256=notes.get("sha256"),
+                owner=notes.get("job_id"),
+                version=str(found.generation),
+            )
+
+    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+        """Store an object with its headers and metadata (``job_id``, ``sha256``)."""
+        with self._bucket(blob.key, wire, "the object {} can't be uploaded", uploading=True) as bucket:
+            target = bucket.blob(blob.key, chunk_size=PART if blob.size > PART else None)
+            target.cache_control = blob.cache_control
+            target.metadata = {"job_id": blob.owner, "sha256": blob.sha256}
+            target.upload_from_file(
+                _Counted(body),
+                size=blob.size,
+                content_type=blob.media_type,
+                if_generation_match=int(over.version or 0) if over is not None else 0,
+                timeout=self._timeout,
+                retry=None,
+            )
+
+    def url(self, key: str) -> str:
+        """The object's address."""
+        return f"{self._place.endpoint or _PUBLIC}/{self._place.bucket}/{quote(key, safe='/~')}"
+
+    def close(self) -> None:
+        """Close the idle connections, and those in use when they come back."""
+        self._pool.close()
+
+    @contextmanager
+    def _bucket(self, key: str, wire: Wire, what: str, *, uploading: bool) -> Iterator[Any]:
+        """The bucket on a connection of its own, for the time of one call."""
+        with self._pool.session(wire) as session:
+            carrier = AuthorizedSession(self._credentials, auth_request=Request(session=session))  # type: ignore[no-untyped-call]
+            carrier.mount("https://", session.adapter)
+            carrier.mount("http://", session.adapter)
+            options = {"api_endpoint": self._place.endpoint or _PUBLIC}
+            client = storage.Client(project=None, credentials=self._credentials, _http=carrier, client_options=options)
+            try:
+                yield client.bucket(self._place.bucket)
+            except (
+                GoogleAPICallError,
+                GoogleAuthError,
+                InvalidResponse,
+                DataCorruption,
+                requests.RequestException,
+                OSError,
+                ValueError,
+            ) as error:
+                raise self._failure(error, what.format(repr(key)), ahead=session.ahead, uploading=uploading) from error
+
+    def _failure(self, error: Exception, what: str, *, ahead: float, uploading: bool) -> AssetError:
+        where = f"{what} (bucket {self._place.bucket})"
+        if isinstance(error, DataCorruption):
+            return storage_failure(
+                f"{where}: the bytes were altered on their way",
+                type="response_error",
+                reason="corrupted_data",
+                retry=True,
+            )
+        return gcs_failure(error, what=where, uploading=uploading, read_timeout=self._timeout[1], ahead=ahead)
+
+
+class _Counted:
+    """A reader as the file that Google's library wants: one that can say how far it has been read."""
+
+    def __init__(self, body: Reader) -> None:
+        self._body = body
+        self._read = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._body.read(size)
+        self._read += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._read
+
+
+def _credentials(place: GcsPlace) -> Any:
+    if place.credentials is not None:
+        found: Any = google.auth.load_credentials_from_file(str(place.credentials), scopes=_SCOPES)  # type: ignore[no-untyped-call]
+        return found[0]
+    if place.endpoint is not None:
+        return AnonymousCredentials()  # type: ignore[no-untyped-call]
+    return google.auth.default(scopes=_SCOPES)[0]

@@ -1,0 +1,170 @@
+"""Assets in S3, and in stores that speak its protocol, through boto3."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote
+
+import boto3
+import requests
+import structlog
+from botocore.awsrequest import AWSResponse
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+
+from emp_trio.assets.destination import S3Place
+from emp_trio.assets.stores import Blob, Stored
+from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.s3_errors import error_code, s3_failure
+from emp_trio.assets.stores.session import CuttableSession, SessionPool
+
+log = structlog.get_logger(__name__)
+
+PART: Final = 8 * 2**20
+"""Bytes sent in one request. Larger content is sent in parts (5 MiB at least, 10,000 at most: S3's limits) and appears
+when they are completed."""
+
+
+class S3Store:
+    """A bucket. One part is the most that a cancelled call has still sent when it ends.
+
+    The SDK is told to repeat nothing: the saver owns the retries. It builds and signs requests; they travel through
+    sessions of ours, which a cancel can cut. Parts of an upload that failed or was cancelled are given up at the store;
+    those of a killed process stay there unseen until the bucket's lifecycle rule for them.
+    """
+
+    def __init__(self, place: S3Place, *, connect_timeout: float, read_timeout: float, abort_timeout: float) -> None:
+        self._place = place
+        self._timeout = (connect_timeout, read_timeout)
+        self._abort_timeout = (abort_timeout, abort_timeout)
+        self._pool = SessionPool()
+        self._call = threading.local()  # the session and timeout of the call that a thread is in
+        try:
+            self._client = self._connect()
+        except BotoCoreError as error:
+            raise self._failure(error, "S3 can't be used", ahead=0.0) from error
+
+    def head(self, key: str, wire: Wire) -> Stored | None:
+        """The object's size, and the digest and owner from its metadata. Asks for one byte: unlike that of HEAD, the
+        answer to GET tells a missing object from a missing bucket, and a wrong key from a missing right."""
+        with self._session(key, wire, "the object {} can't be looked up"):
+            try:
+                found = self._client.get_object(Bucket=self._place.bucket, Key=key, Range="bytes=0-0")
+                found["Body"].read()
+            except ClientError as error:
+                if error_code(error) == "NoSuchKey":
+                    return None
+                if error_code(error) != "InvalidRange":
+                    raise
+                found = self._client.head_object(Bucket=self._place.bucket, Key=key) | {"ContentRange": "/0"}
+        notes = found.get("Metadata", {})
+        return Stored(
+            size=int(found["ContentRange"].rpartition("/")[2]),
+            sha256=notes.get("sha256"),
+            owner=notes.get("job_id"),
+            version=found["ETag"],
+        )
+
+    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+        """Store an object with its headers and metadata (``job_id``, ``sha256``)."""
+        target = {"Bucket": self._place.bucket, "Key": blob.key}
+        about = {
+            "ContentType": blob.media_type,
+            "CacheControl": blob.cache_control,
+            "Metadata": {"job_id": blob.owner, "sha256": blob.sha256},
+        }
+        condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over.version}
+        with self._session(blob.key, wire, "the object {} can't be uploaded"):
+            if blob.size <= PART:
+                self._client.put_object(**target, **about, **condition, Body=body.read(PART))
+                return
+            upload = target | {"UploadId": self._client.create_multipart_upload(**target, **about)["UploadId"]}
+            try:
+                parts = []
+                for number in range(1, -(-blob.size // PART) + 1):
+                    part = self._client.upload_part(**upload, PartNumber=number, Body=body.read(PART))
+                    parts.append({"ETag": part["ETag"], "PartNumber": number})
+                self._client.complete_multipart_upload(**upload, **condition, MultipartUpload={"Parts": parts})
+            except BaseException:
+                self._give_up(upload)
+                raise
+
+    def url(self, key: str) -> str:
+        """The object's address."""
+        account, path = self._place.account, quote(key, safe="/~")
+        if account.endpoint is not None:
+            return f"{account.endpoint}/{self._place.bucket}/{path}"
+        if "." in self._place.bucket:  # no certificate covers it as a host name
+            return f"https://s3.{account.region}.amazonaws.com/{self._place.bucket}/{path}"
+        return f"https://{self._place.bucket}.s3.{account.region}.amazonaws.com/{path}"
+
+    def close(self) -> None:
+        """Close the idle connections, and those in use when they come back."""
+        self._pool.close()
+        self._client.close()
+
+    def _connect(self) -> Any:
+        account = self._place.account
+        client = boto3.session.Session().client(
+            "s3",
+            aws_access_key_id=account.key_id,
+            aws_secret_access_key=account.secret.reveal() if account.secret else None,
+            aws_session_token=account.token.reveal() if account.token else None,
+            region_name=account.region,
+            endpoint_url=account.endpoint or f"https://s3.{account.region}.amazonaws.com",
+            config=Config(
+                retries={"total_max_attempts": 1},
+                # The signature covers the bytes: every store checks that, and not every one knows the newer checksums.
+                s3={
+                    "payload_signing_enabled": True,
+                    "addressing_style": "path" if account.endpoint else "auto",
+                },
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+        client.meta.events.register("before-send.s3", self._send)
+        return client
+
+    def _send(self, request: Any, **_: Any) -> AWSResponse:
+        """Send a signed request through the session of this thread's call (botocore's event ``before-send``)."""
+        session: CuttableSession = self._call.session
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url, prepared.body = request.method, request.url, request.body
+        prepared.headers = requests.structures.CaseInsensitiveDict(request.headers)
+        prepared.headers.pop("expect", None)  # nobody here would wait for the 100
+        settings = session.merge_environment_settings(request.url, {}, True, None, None)
+        answer = session.adapter.send(prepared, timeout=self._call.timeout, **settings)
+        return AWSResponse(request.url, answer.status_code, answer.headers, answer.raw)
+
+    @contextmanager
+    def _session(self, key: str, wire: Wire, what: str) -> Iterator[None]:
+        """Let this thread's requests travel on a connection of its own, for the time of one call."""
+        with self._pool.session(wire) as session:
+            self._call.session, self._call.timeout = session, self._timeout
+            try:
+                yield
+            except (BotoCoreError, ClientError, HTTPClientError, requests.RequestException, OSError) as error:
+                raise self._failure(error, what.format(repr(key)), ahead=session.ahead) from error
+            finally:
+                del self._call.session
+
+    def _failure(self, error: Exception, what: str, *, ahead: float) -> Exception:
+        where = f"{what} (bucket {self._place.bucket})"
+        return s3_failure(error, what=where, read_timeout=self._timeout[1], ahead=ahead)
+
+    def _give_up(self, upload: dict[str, str]) -> None:
+        """Have the store forget the parts; on a connection of its own, as that of the call may have been cut."""
+        before = self._call.session
+        with CuttableSession() as session:
+            self._call.session, self._call.timeout = session, self._abort_timeout
+            try:
+                self._client.abort_multipart_upload(**upload)
+            except (BotoCoreError, ClientError, requests.RequestException, OSError) as error:
+                if not isinstance(error, ClientError) or error_code(error) != "NoSuchUpload":
+                    log.warning("s3.parts_left", bucket=upload["Bucket"], key=upload["Key"], error=type(error).__name__)
+            finally:
+                self._call.session, self._call.timeout = before, self._timeout
