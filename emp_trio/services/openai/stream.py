@@ -122,33 +122,42 @@ class _Stream:
         openai = self.background.openai
         self.progress.report(5, "sending the request to OpenAI")
         with trio.move_on_after(openai.poll_timeout):
-            await self._follow_until_lost(known, "POST", "/responses", json=self.request.body)
+            resumable = await self._follow_until_lost(known, "POST", "/responses", json=self.request.body)
             for _ in range(openai.stream_resumptions):
-                if self.state.ended:
+                if self.state.ended or not resumable:
                     break
-                await self._resume(known)
+                resumable = await self._resume(known)
             answer = self._answer()
-            return await self.background.wait(self.state.response_id) if answer is None else answer
+            if answer is not None:
+                return answer
+            if self.state.response_id:
+                return await self.background.wait(self.state.response_id)
         if not self.state.response_id:
             raise _lost(self.state)
         return await self.background.last_look(self.state.response_id, openai.poll_timeout)
 
-    async def _resume(self, known: Known) -> None:
+    async def _resume(self, known: Known) -> bool:
         state = self.state
         log.info("stream.resumed", response=state.response_id, after=state.sequence)
         params = {"stream": "true", "starting_after": state.sequence if state.sequence >= 0 else None}
-        await self._follow_until_lost(known, "GET", f"/responses/{state.response_id}", params=params, retries=0)
+        return await self._follow_until_lost(known, "GET", f"/responses/{state.response_id}", params=params, retries=0)
 
-    async def _follow_until_lost(self, known: Known, method: str, path: str, **options: Any) -> None:
-        """Follow a connection; what goes wrong with it is no failure once the response has an id."""
+    async def _follow_until_lost(self, known: Known, method: str, path: str, **options: Any) -> bool:
+        """Follow a connection; what goes wrong with it is no failure once the response has an id.
+
+        Returns:
+            whether there is a point in resuming the stream.
+        """
         try:
             await self._follow(known, method, path, **options)
         except ServiceError as error:
             if not self.state.response_id:
                 raise
             log.warning("stream.lost", response=self.state.response_id, after=self.state.sequence, error=error.message)
-        if not self.state.response_id:
+            return error.retry
+        if not self.state.response_id and not self.state.ended:
             raise _lost(self.state)
+        return True
 
     async def _follow(self, known: Known, method: str, path: str, **options: Any) -> None:
         """Read the events of one connection, up to the one that ends the stream or the loss of the connection."""

@@ -34,14 +34,21 @@ def payload_for(cls: type[Connector], **more: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_openai(
-    cls: type[Any], openai: FakeOpenAI, toolbox: Toolbox, *, http: dict[str, Any] | None = None, **settings: Any
+    cls: type[Any],
+    openai: FakeOpenAI,
+    toolbox: Toolbox,
+    *,
+    http: dict[str, Any] | None = None,
+    own: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Any]:
-    """Open ``cls`` against the fake. Keywords go to ``OpenAISettings``, ``http`` to ``HttpSettings``."""
+    """Open ``cls`` against the fake. Keywords go to ``OpenAISettings``, ``http`` to ``HttpSettings``, ``own`` to the
+    connector's own settings."""
     account = OpenAISettings(**({"api_key": openai.api_key} | settings))
     made = cls.Settings(
         openai=account,
         http=HttpSettings(**({"base_url": openai.base_url, "retry_delay": 0.01, "verify_tls": False} | (http or {}))),
-        polling=PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4),
+        **({"polling": PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4)} | (own or {})),
     )
     async with open_connector(cls, made, toolbox) as connector:
         yield connector

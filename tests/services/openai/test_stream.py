@@ -1,0 +1,298 @@
+"""Streamed responses of both connectors against the fake API: followed, lost, resumed, polled, cancelled, adopted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from emp_trio.errors import DeadlineExceeded, Refused, ServiceError
+from emp_trio.progress import StageLimits
+from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
+from emp_trio.testing.openai import FakeOpenAI, Script
+from emp_trio.testing.openai.script import StreamScript
+from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.toolbox import Toolbox
+from tests.services.openai.support import broken, cut_short, open_openai, statuses
+from tests.services.support import job, stored
+from tests.testing.test_png import chunks
+
+TEXT = {"input": "a cat", "stream": True}
+PICTURE = {"prompt": "a cat", "approach": "streaming"}
+streamed = pytest.mark.parametrize(
+    ("cls", "payload"), [(OpenAIResponsesConnector, TEXT), (OpenAIText2ImgConnector, PICTURE)], ids=["text", "picture"]
+)
+LONG = Script(seconds=3600)
+
+
+def queries(openai: FakeOpenAI) -> int:
+    """Resumptions and polls."""
+    return openai.count("retrieve")
+
+
+# Followed to the end.
+
+
+async def test_text_is_streamed_and_told_as_progress(openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path) -> None:
+    openai.script = Script(text="Once upon a time there was a cat.")
+    reporter = FakeReporter()
+    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+        result = await run_job(connector, job(TEXT), reporter)
+    assert openai.requests[0].body == result.raw_request_payload
+    assert openai.requests[0].headers["accept"] == "text/event-stream"
+    assert result.data["text"] == "Once upon a time there was a cat."
+    assert result.data["usage"]["total_tokens"] == 50
+    assert result.data["openai_response_id"] in openai.generations
+    assert result.service_metadata["request_ids"][0].startswith("req_")
+    assert [content.decode() for content in stored(tmp_path / "assets").values()] == [result.data["text"]]
+    assert "33 characters" in [report.message for report in reporter.reports]
+    assert (openai.count("create"), queries(openai), openai.billed) == (1, 0, 1)
+
+
+async def test_a_picture_is_streamed_and_partial_ones_are_counted(
+    openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path
+) -> None:
+    openai.script = Script(image_bytes=20_000)
+    reporter = FakeReporter()
+    async with open_openai(OpenAIText2ImgConnector, openai, toolbox) as connector:
+        result = await run_job(connector, job(PICTURE), reporter)
+    (content,) = stored(tmp_path / "assets").values()
+    assert len(content) == 20_000  # the fake's partial pictures are smaller
+    assert b"IDAT" in chunks(content)
+    assert result.data["approach"] == "streaming"
+    messages = [report.message for report in reporter.reports]
+    assert "partial image 1 of 2" in messages
+    assert "partial image 2 of 2" in messages
+    assert (openai.count("create"), queries(openai), openai.billed) == (1, 0, 1)
+
+
+@streamed
+async def test_comments_keepalives_unknown_events_and_done_markers_do_no_harm(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = Script(stream=StreamScript(noise=True, done_marker=True))
+    async with open_openai(cls, openai, toolbox) as connector:
+        assert (await run_job(connector, job(payload))).success
+    assert queries(openai) == 0
+
+
+@streamed
+async def test_a_refusal_in_the_stream_is_one(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = Script(status="failed", error={"code": "moderation_blocked", "message": "Not this."})
+    async with open_openai(cls, openai, toolbox) as connector:
+        with pytest.raises(Refused, match="Not this"):
+            await run_job(connector, job(payload))
+    assert (openai.count("create"), queries(openai)) == (1, 0)
+
+
+async def test_cut_off_text_of_a_stream_says_so(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(status="incomplete", text="Once upon a")
+    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+        assert (await run_job(connector, job(TEXT))).data["truncated"] is True
+
+
+# Lost.
+
+
+@streamed
+async def test_a_lost_stream_is_resumed_after_its_last_event(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = Script(text="one two three", stream=StreamScript(cut_after=7))
+    async with open_openai(cls, openai, toolbox) as connector:
+        result = await run_job(connector, job(payload))
+    assert result.success
+    assert (openai.count("create"), openai.billed) == (1, 1)
+    assert 1 <= queries(openai) <= 2
+
+
+@streamed
+async def test_a_stream_that_is_lost_again_and_again_is_polled(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = Script(text="one two three", stream=StreamScript(cut_after=1))
+    async with open_openai(cls, openai, toolbox) as connector:
+        result = await run_job(connector, job(payload))
+    assert result.success
+    assert (openai.count("create"), openai.billed) == (1, 1)
+    assert queries(openai) > 3
+
+
+@streamed
+async def test_a_stream_that_falls_silent_is_lost(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = Script(stream=StreamScript(stall_after=3))
+    async with open_openai(cls, openai, toolbox, stream_read_timeout=0.1, stream_resumptions=1) as connector:
+        result = await run_job(connector, job(payload))
+    assert result.success
+    assert openai.billed == 1
+
+
+@streamed
+async def test_a_connection_that_is_reset_is_a_lost_stream(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.inject("create", cut=2500, reset=True)
+    async with open_openai(cls, openai, toolbox) as connector:
+        assert (await run_job(connector, job(payload))).success
+    assert (openai.count("create"), openai.billed) == (1, 1)
+    assert queries(openai) >= 1
+
+
+@streamed
+async def test_a_stream_that_can_not_be_resumed_is_polled(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = Script(stream=StreamScript(cut_after=2))
+    openai.inject("retrieve", status=400, param="stream", code="unsupported_parameter")
+    async with open_openai(cls, openai, toolbox) as connector:
+        assert (await run_job(connector, job(payload))).success
+    assert openai.billed == 1
+
+
+@streamed
+async def test_a_stream_that_is_lost_before_it_names_the_response_may_be_billed(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = Script(stream=StreamScript(cut_after=0))
+    reporter = FakeReporter()
+    async with open_openai(cls, openai, toolbox) as connector:
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job(payload), reporter)
+    assert (caught.value.type, caught.value.retry, caught.value.maybe_started) == ("network_error", True, True)
+    assert openai.count("create") == 1
+
+
+@streamed
+@pytest.mark.parametrize("nested", [True, False])
+async def test_after_an_error_in_the_stream_the_next_attempt_adopts_what_goes_on(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], nested: bool
+) -> None:
+    error = {"code": "server_error", "message": "The server had an error."}
+    openai.script = Script(stream=StreamScript(error=error, error_nested=nested, cut_after=3))
+    reporter = FakeReporter()
+    async with open_openai(cls, openai, toolbox) as connector:
+        with pytest.raises(ServiceError, match="server had an error") as caught:
+            await run_job(connector, job(payload), reporter)
+        assert caught.value.retry
+        result = await run_job(connector, job(payload, attempt=2, checkpoint=reporter.checkpoint))
+    assert result.success
+    assert (openai.count("create"), openai.billed) == (1, 1)
+
+
+async def test_a_stream_in_the_foreground_is_lost_for_good(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = Script(stream=StreamScript(cut_after=4))
+    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job(TEXT | {"background": False}))
+    assert (caught.value.retry, caught.value.maybe_started) == (True, True)
+    assert (openai.count("create"), queries(openai)) == (1, 0)
+
+
+# Ended from outside, and adopted.
+
+
+@streamed
+@pytest.mark.parametrize(("stop_upstream", "status"), [(True, "cancelled"), (False, "in_progress")])
+async def test_a_cancel_stops_the_response_only_where_the_job_is_over(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], stop_upstream: bool, status: str
+) -> None:
+    openai.script = LONG
+    reporter = FakeReporter(stop_upstream=stop_upstream)
+    async with open_openai(cls, openai, toolbox) as connector:
+        with trio.fail_after(5):
+            await cut_short(connector, payload, reporter)
+    assert reporter.checkpoint == {"response_id": next(iter(openai.generations))}
+    assert statuses(openai) == [status]
+
+
+@streamed
+@pytest.mark.parametrize(("stop_upstream", "status"), [(True, "cancelled"), (False, "in_progress")])
+async def test_a_cancel_before_the_stream_names_the_response_does_not_lose_it(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], stop_upstream: bool, status: str
+) -> None:
+    openai.script = LONG
+    openai.inject("create", delay=0.3)
+    reporter = FakeReporter(stop_upstream=stop_upstream)
+    async with open_openai(cls, openai, toolbox) as connector:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_job, connector, job(payload), reporter)
+                await openai.until("create")
+                nursery.cancel_scope.cancel()
+    assert reporter.checkpoint == {"response_id": next(iter(openai.generations))}
+    assert statuses(openai) == [status]
+
+
+async def test_a_cancel_ends_a_stream_in_the_foreground_at_once(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.script = LONG
+    reporter = FakeReporter()
+    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_job, connector, job(TEXT | {"background": False}), reporter)
+                await openai.until("create")
+                nursery.cancel_scope.cancel()
+            while statuses(openai) != ["cancelled"]:  # the fake has to see the connection close
+                await trio.sleep(0.01)
+    assert reporter.checkpoint is None
+    assert openai.count("cancel") == 0
+
+
+@streamed
+async def test_a_deadline_stops_the_response(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = LONG
+    reporter = FakeReporter(0.6, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    async with open_openai(cls, openai, toolbox) as connector:
+        with pytest.raises(DeadlineExceeded):
+            await run_job(connector, job(payload), reporter)
+    assert statuses(openai) == ["cancelled"]
+
+
+@streamed
+async def test_a_stream_that_takes_too_long_is_cancelled_and_fails(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = LONG
+    async with open_openai(cls, openai, toolbox, poll_timeout=0.3) as connector:
+        with pytest.raises(ServiceError, match="was cancelled") as caught:
+            await run_job(connector, job(payload))
+    assert (caught.value.type, caught.value.reason) == ("timeout", "processing_timeout")
+    assert statuses(openai) == ["cancelled"]
+
+
+@streamed
+async def test_a_next_attempt_adopts_the_response_by_polling(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+) -> None:
+    openai.script = LONG
+    reporter = FakeReporter(stop_upstream=False)
+    async with open_openai(cls, openai, toolbox) as connector:
+        await cut_short(connector, payload, reporter)
+        openai.finish_all()
+        result = await run_job(connector, job(payload, attempt=2, checkpoint=reporter.checkpoint))
+    assert result.service_metadata["service_job_id"] == next(iter(openai.generations))
+    assert (openai.count("create"), openai.billed) == (1, 1)
+
+
+@pytest.mark.parametrize("background", [None, False])
+async def test_what_could_not_be_saved_is_uploaded_by_the_next_attempt_and_not_paid_for_again(
+    openai: FakeOpenAI, toolbox: Toolbox, background: bool | None
+) -> None:
+    payload = TEXT | ({} if background is None else {"background": background})
+    async with open_openai(OpenAIResponsesConnector, openai, broken(toolbox)) as connector:
+        with pytest.raises(Exception, match="storage is away"):
+            await run_job(connector, job(payload))
+    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+        result = await run_job(connector, job(payload, attempt=2))
+    assert result.data["text"]
+    assert result.output_files
+    assert (openai.count("create"), openai.billed) == (1, 1)
