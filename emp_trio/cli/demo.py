@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from emp_trio.queue.client import JobInfo, Queue
-    from emp_trio.testing.showcase import PlannedJob
+    from emp_trio.testing.cdn import Cdn
+    from emp_trio.testing.scenes import PlannedJob
 
 
 async def demo(
     *,
+    services: Literal["mixed", "openai"] = "mixed",
     jobs: Annotated[int, Parameter(validator=Number(gte=1, lte=500))] = 12,
     output: Path | None = None,
     json: bool = False,
@@ -33,12 +36,17 @@ async def demo(
     it and a worker; puts a mixed batch into the queue, in which one job is to fail and one is cancelled; waits for the
     end. Nothing leaves this machine, and no process is left behind. Exit code 0 when every job ended as planned.
 
+    With --services openai: text, pictures, edited pictures and responses from a fake OpenAI, saved to Azurite (Azure's
+    own storage emulator; it needs Node 20, and is installed with npm the first time).
+
     For example:
 
         emp-trio demo
         emp-trio demo --jobs 40 --output ./files
+        emp-trio demo --services openai
 
     Args:
+        services: What to show.
         jobs: How many jobs.
         output: Folder for the files that the jobs make; else a new one that is named at the end.
         json: Print one JSON object at the end.
@@ -47,7 +55,8 @@ async def demo(
     from emp_trio.ops.logs import configure_logs
     from emp_trio.queue.client import open_queue
     from emp_trio.secrets import Redactor
-    from emp_trio.testing.showcase import Stopped, batch, open_showcase
+    from emp_trio.testing.scenes import SCENES
+    from emp_trio.testing.showcase import Stopped, open_showcase
 
     began = time.monotonic()
     configure_logs(level="error", style=None, redactor=Redactor(), stream=sys.stderr)
@@ -56,15 +65,17 @@ async def demo(
         files.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"the folder {files} can't be made: {error.strerror}") from error
-    planned = batch(jobs)
+    scene = SCENES[services]
+    planned = scene.batch(jobs)
     if not json:
         print("starting Valkey, the simulated services, storage, a CDN and a worker ...", file=sys.stderr)
     try:
-        async with open_showcase(files) as showcase, open_queue(showcase.queue_url) as queue:
+        async with open_showcase(scene, files, _cache()) as showcase, open_queue(showcase.queue_url) as queue:
             await _run(queue, planned)
             ended = {job.id: await queue.job(job.id) for job in planned}
             problems = [*_unlike_plan(planned, ended), *showcase.unplanned()]
-            assets, spoilt = await _assets(files, ended)
+            showcase.cdn.delay = 0.0
+            assets, spoilt = await _assets(files, showcase.cdn, ended)
             billed = showcase.openai.billed
     except Stopped as stopped:
         print_problem(stopped.message)
@@ -95,10 +106,10 @@ async def _run(queue: Queue, planned: Sequence[PlannedJob]) -> None:
     ids = [job.id for job in planned]
     with open_screen(ids) as screen:
         for job in planned:
-            await queue.submit(job.type, job.payload, job_id=job.id)
+            await queue.submit(job.kind.type, job.kind.payload, job_id=job.id)
         async with trio.open_nursery() as nursery:
             for job in planned:
-                if job.ends == "cancelled":
+                if job.kind.ends == "cancelled":
                     nursery.start_soon(cancel_when_running, job.id)
             await follow(queue, ids, screen)
 
@@ -119,11 +130,11 @@ def _unlike_plan(planned: Sequence[PlannedJob], ended: Mapping[str, JobInfo | No
     problems: list[str] = []
     for plan in planned:
         job = ended[plan.id]
-        if _state(job) != plan.ends:
+        if _state(job) != plan.kind.ends:
             why = f": {job.error}" if job and job.error else ""
-            problems.append(f"{plan.id} was to be {plan.ends} and is {_state(job)}{why}")
-        elif len(_files(job)) != plan.files:
-            problems.append(f"{plan.id} was to leave {plan.files} file(s) and left {len(_files(job))}")
+            problems.append(f"{plan.id} was to be {plan.kind.ends} and is {_state(job)}{why}")
+        elif len(_files(job)) != plan.kind.files:
+            problems.append(f"{plan.id} was to leave {plan.kind.files} file(s) and left {len(_files(job))}")
     return problems
 
 
@@ -132,21 +143,39 @@ def _files(job: JobInfo | None) -> list[dict[str, Any]]:
     return list(found)
 
 
-async def _assets(folder: Path, ended: Mapping[str, JobInfo | None]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The files of all jobs, and those among them that are not what their jobs said."""
+async def _assets(
+    folder: Path, cdn: Cdn, ended: Mapping[str, JobInfo | None]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The files of all jobs, fetched from the CDN as readers do, and those that are not what their jobs said."""
     import trio
 
     assets: list[dict[str, Any]] = []
     spoilt: list[str] = []
     for job_id, job in ended.items():
         for file in _files(job):
-            path, digest = folder / file["path"], file["metadata"]["sha256"]
-            content = await trio.to_thread.run_sync(path.read_bytes)
+            path, digest, url = folder / file["path"], file["metadata"]["sha256"], file["metadata"]["cdn_url"]
+            content = await cdn.fetch(url)
             if hashlib.sha256(content).hexdigest() != digest:
-                spoilt.append(f"{path} is not what {job_id} made")
-            url = file["metadata"]["cdn_url"]
+                spoilt.append(f"{url} is not what {job_id} made")
+            await trio.to_thread.run_sync(_keep, path, content)
             assets.append({"job_id": job_id, "path": str(path), "url": url, "size": len(content), "sha256": digest})
     return assets, spoilt
+
+
+def _keep(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _cache() -> Path:
+    """Where Azurite is kept between demos."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emp-trio"
+
+
+def _words(job: JobInfo | None) -> str:
+    if job is None or job.error:
+        return job.error or "" if job else ""
+    return str((job.result or {}).get("data", {}).get("text", ""))
 
 
 def _show(
@@ -160,9 +189,9 @@ def _show(
     rows = []
     for plan in planned:
         job, asset = ended[plan.id], paths.get(plan.id)
-        what = f"{Path(asset['path']).name} ({asset['size']:,} bytes)" if asset else (job.error or "") if job else ""
+        what = f"{Path(asset['path']).name} ({asset['size']:,} bytes)" if asset else _words(job)
         rows.append((plan.id, _state(job), what))
-    print_table(("job", "outcome", "file, or why not"), rows)
+    print_table(("job", "outcome", "file, answer, or why not"), rows)
     counts = ", ".join(f"{report[name]} {name}" for name in ("completed", "failed", "cancelled", "lost"))
     print(f"{report['submitted']} jobs in {report['seconds']} s: {counts}; one failure and one cancel were planned")
     print(f"OpenAI would have billed {billed} generation(s); the files are in {files}")
