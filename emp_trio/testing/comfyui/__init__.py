@@ -1,0 +1,8 @@
+"""A fake ComfyUI on a loopback socket, in the shapes of recordings of a real one, for tests and ``simulate``."""
+
+from __future__ import annotations
+
+from emp_trio.testing.comfyui.fake import FakeComfyUI, open_fake_comfyui
+from emp_trio.testing.comfyui.manner import Manner
+
+__all__ = ["FakeComfyUI", "Manner", "open_fake_comfyui"]

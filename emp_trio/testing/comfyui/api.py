@@ -1,0 +1,165 @@
+"""The HTTP routes of the fake ComfyUI (ComfyUI reference 2)."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from emp_trio.testing.comfyui.engine import Engine
+from emp_trio.testing.comfyui.nodes import class_of
+from emp_trio.testing.comfyui.validation import validate
+from emp_trio.testing.rogue import Answer, Received, reply
+
+TROUBLE: Final = reply(500, "500 Internal Server Error\n\nServer got itself in trouble")
+_EMPTY: Final = reply(200)
+_MISSING: Final = reply(404)
+_KEPT: Final = 10_000  # history entries
+_MEDIA: Final = {"png": "image/png", "mp4": "video/mp4", "flac": "audio/flac"}
+
+
+def route_of(request: Received) -> str:
+    """The name of a request's route: method and path, without the id at its end."""
+    path = urlsplit(request.target).path
+    first = "/".join(path.split("/")[: 3 if path.startswith("/upload") else 2])
+    return f"{request.method} {first}"
+
+
+async def answer(engine: Engine, request: Received) -> Answer:
+    """What the server answers to a request that is no WebSocket."""
+    parts = urlsplit(request.target)
+    query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
+    last = unquote(parts.path.rpartition("/")[2])
+    match route_of(request):
+        case "POST /prompt":
+            return await _prompt(engine, request.body)
+        case "GET /prompt":
+            return reply(json={"exec_info": {"queue_remaining": engine.remaining}})
+        case "GET /queue":
+            running = [engine.running.wire] if engine.running is not None else []
+            heap = [item.wire for item in reversed(engine.pending)]  # not sorted, as a heap is not
+            return reply(json={"queue_running": running, "queue_pending": heap})
+        case "POST /queue":
+            engine.delete(_json(request.body).get("delete") or [])
+            return _EMPTY
+        case "POST /interrupt":
+            engine.interrupt(_json(request.body).get("prompt_id"))
+            return _EMPTY
+        case "GET /history":
+            return _history(engine, last, query)
+        case "POST /history":
+            for prompt_id in _json(request.body).get("delete") or []:
+                engine.history.pop(prompt_id, None)
+            return _EMPTY
+        case "POST /free":
+            engine.free()
+            return _EMPTY
+        case "GET /view":
+            return _view(engine, query)
+        case "POST /upload/image" | "POST /upload/mask":
+            return _upload(engine, request)
+        case "GET /object_info":
+            found = class_of(last, any_class=engine.manner.any_class)
+            return reply(json={} if found is None else {last: {**found, "name": last, "display_name": last}})
+        case "GET /system_stats":
+            device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": 1, "vram_free": 1}
+            return reply(json={"system": {"os": "posix", "comfyui_version": "0.3.64"}, "devices": [device]})
+        case "GET /features":
+            return reply(json={"supports_preview_metadata": True, "max_upload_size": 104857600})
+        case _:
+            return reply(404, "404: Not Found")
+
+
+async def _prompt(engine: Engine, raw: bytes) -> Answer:
+    try:
+        body: Any = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return TROUBLE
+    if not isinstance(body, dict):
+        return TROUBLE
+    if "prompt" not in body:
+        error = {"type": "no_prompt", "message": "No prompt provided", "details": "No prompt provided"}
+        return reply(400, json={"error": error | {"extra_info": {}}, "node_errors": {}})
+    number = body.get("number", 0)
+    if not isinstance(body["prompt"], dict) or not isinstance(number, int | float):
+        return TROUBLE
+
+    def known(name: str) -> dict[str, Any] | None:
+        return class_of(name, any_class=engine.manner.any_class)
+
+    verdict = validate(body["prompt"], known, lambda name: engine.disk.find(name) is not None)
+    if verdict.error is not None:
+        return reply(400, json={"error": verdict.error, "node_errors": verdict.node_errors})
+    prompt_id = str(body.get("prompt_id", uuid.uuid4()))
+    item = engine.put(body, prompt_id, verdict.outputs)
+    if any(twin is not item and (twin.number, twin.prompt_id) == (item.number, prompt_id) for twin in engine.pending):
+        return TROUBLE  # and yet it is queued (2.1)
+    if engine.manner.hold_answers:
+        await engine.ended(item)
+    return reply(json={"prompt_id": prompt_id, "number": item.number, "node_errors": verdict.node_errors})
+
+
+def _history(engine: Engine, last: str, query: dict[str, str]) -> Answer:
+    if last == "history":
+        if not query.get("max_items", "1").lstrip("-").isdecimal():
+            return TROUBLE
+        kept = list(engine.history.items())[-int(query.get("max_items", _KEPT)) :]
+        return reply(json=dict(kept))
+    if last not in engine.history:
+        return reply(json={})
+    if engine.manner.empty_histories > 0:
+        engine.manner.empty_histories -= 1
+        return reply(json={})
+    return reply(json={last: engine.history[last]})
+
+
+def _view(engine: Engine, query: dict[str, str]) -> Answer:
+    name, subfolder, kind = query.get("filename", ""), query.get("subfolder", ""), query.get("type", "output")
+    if name.startswith("/") or ".." in name or kind not in ("output", "input", "temp"):
+        return reply(400)
+    if ".." in subfolder.split("/"):
+        return reply(403)
+    content = engine.disk.files.get((kind, subfolder, name))
+    if content is None:
+        return _MISSING
+    media = _MEDIA.get(name.rpartition(".")[2], "application/octet-stream")
+    return reply(200, content, content_type=media, headers={"content-disposition": f'filename="{name}"'})
+
+
+def _upload(engine: Engine, request: Received) -> Answer:
+    texts, name, content = _form(request)
+    kind, subfolder = texts.get("type", "input"), texts.get("subfolder", "")
+    if kind not in ("input", "temp", "output"):
+        return TROUBLE
+    if not name or ".." in subfolder.split("/"):
+        return reply(400)
+    overwrite = texts.get("overwrite") in ("true", "1")
+    return reply(json=engine.disk.upload(kind, subfolder, name, content, overwrite=overwrite))
+
+
+def _form(request: Received) -> tuple[dict[str, str], str, bytes]:
+    """Texts, file name and file of a multipart form."""
+    boundary = re.search(r'boundary="?([^";]+)', request.headers.get("content-type", ""))
+    texts: dict[str, str] = {}
+    name, content = "", b""
+    for part in request.body.split(b"--" + boundary[1].encode())[1:-1] if boundary is not None else ():
+        head, _, value = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        value = value.removesuffix(b"\r\n")
+        field = re.search(rb'[; ]name="([^"]*)"', head)
+        file = re.search(rb'filename="([^"]*)"', head)
+        if file is not None and field is not None and field[1] == b"image":
+            name, content = file[1].decode(), value
+        elif field is not None:
+            texts[field[1].decode()] = value.decode()
+    return texts, name, content
+
+
+def _json(raw: bytes) -> dict[str, Any]:
+    try:
+        found: Any = msgspec.json.decode(raw) if raw else {}
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
