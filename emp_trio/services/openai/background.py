@@ -19,6 +19,7 @@ from emp_trio.retry import parse_retry_after
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
+from emp_trio.services.repeats import counted
 from emp_trio.services.upstream import run_upstream
 
 log = structlog.get_logger(__name__)
@@ -101,6 +102,7 @@ class BackgroundRun:
         plan: Callable[[float, float], float] = pause,
     ) -> None:
         self.caller = caller
+        self.job = job
         self.progress = progress
         self.request = request
         self.plan = plan
@@ -112,6 +114,10 @@ class BackgroundRun:
     async def start(self) -> str:
         """Create the response; its id."""
         self.progress.report(5, "sending the request to OpenAI")
+        async with counted(self.job, self.progress, ahead=False):
+            return await self._create()
+
+    async def _create(self) -> str:
         answer = await self.caller.request("POST", "/responses", json=self.request.body, headers=self.headers)
         response = answer.json()
         found = response.get("id") if isinstance(response, dict) else None

@@ -24,6 +24,7 @@ from emp_trio.services.openai.responses import Answer
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, OpenAISettings
 from emp_trio.services.openai.stream import run_stream
 from emp_trio.services.redaction import redacted
+from emp_trio.services.repeats import calls_before
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
 
@@ -74,7 +75,7 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Save
             run = run_stream if request.body.get("stream") else run_background
             async with self.limit():
                 answer = await run(self, job, progress, request, plan=steady)
-            return await _generated(request, answer, text_saved=text_saved)
+            return await _generated(request, answer, text_saved=text_saved, earlier_calls=calls_before(job))
 
         generated = await self.generated(job, progress, make)
         progress.report(90, "saving the answer")
@@ -87,7 +88,7 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Save
         return [model for model in await list_models(self) if not is_image_model(model)]
 
 
-async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: bool) -> Generated:
+async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: bool, earlier_calls: int) -> Generated:
     """What was made, with all that the result says about it: enough to upload it in another attempt."""
     data: dict[str, Any] = {
         "openai_response_id": answer.response_id,
@@ -107,6 +108,8 @@ async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: b
     metadata: dict[str, Any] = {}
     if request.warnings:
         metadata["warnings"] = list(request.warnings)
+    if earlier_calls:
+        metadata["maybe_billed_before"] = earlier_calls
     if answer.skipped:
         metadata["skipped_output"] = list(answer.skipped)
     service = {

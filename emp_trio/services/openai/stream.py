@@ -18,6 +18,7 @@ from emp_trio.services.openai.background import BackgroundRun, Caller, pause, pe
 from emp_trio.services.openai.events import ResponseStream, fold_event
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer
+from emp_trio.services.repeats import counted
 from emp_trio.services.upstream import run_announced
 
 log = structlog.get_logger(__name__)
@@ -111,18 +112,20 @@ class _Stream:
             await trio.lowlevel.checkpoint()  # nothing to remember: nobody could adopt it
 
         self.progress.report(5, "sending the request to OpenAI")
-        await self._follow(known, "POST", "/responses", json=self.request.body)
-        answer = self._answer()
-        if answer is None:
-            raise _lost(self.state)
-        return answer
+        async with counted(self.background.job, self.progress, ahead=True):
+            await self._follow(known, "POST", "/responses", json=self.request.body)
+            answer = self._answer()
+            if answer is None:
+                raise _lost(self.state)
+            return answer
 
     async def to_the_end(self, known: Known) -> Answer:
         """Follow a stream through losses, until it ends or the time is up."""
         openai = self.background.openai
         self.progress.report(5, "sending the request to OpenAI")
         with trio.move_on_after(openai.poll_timeout):
-            resumable = await self._follow_until_lost(known, "POST", "/responses", json=self.request.body)
+            async with counted(self.background.job, self.progress, ahead=False):
+                resumable = await self._follow_until_lost(known, "POST", "/responses", json=self.request.body)
             for _ in range(openai.stream_resumptions):
                 if self.state.ended or not resumable:
                     break

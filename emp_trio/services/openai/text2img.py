@@ -35,6 +35,7 @@ from emp_trio.services.openai.requests import as_stream, image_request
 from emp_trio.services.openai.responses import Answer
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
 from emp_trio.services.openai.stream import OnPartial, run_stream
+from emp_trio.services.repeats import calls_before, counted
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
@@ -154,16 +155,17 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
         async def direct() -> _Made:
             body = generations_request(prompt, options)
             progress.report(20, "sending the request to OpenAI's Images API")
-            answer = await self.request(
-                "POST",
-                "/images/generations",
-                json=body,
-                headers=request_headers(self.settings.openai, job),
-                timeout=self.settings.image_timeout,
-                read_timeout=self.settings.image_timeout,
-                max_bytes=self.settings.http.max_response_bytes * options.n,
-            )
-            found = read_images_answer(answer.json(), image_model=options.model)
+            async with counted(job, progress, ahead=True):
+                answer = await self.request(
+                    "POST",
+                    "/images/generations",
+                    json=body,
+                    headers=request_headers(self.settings.openai, job),
+                    timeout=self.settings.image_timeout,
+                    read_timeout=self.settings.image_timeout,
+                    max_bytes=self.settings.http.max_response_bytes * options.n,
+                )
+                found = read_images_answer(answer.json(), image_model=options.model)
             return msgspec.structs.replace(found, request_ids=tuple(filter(None, (answer.request_id,)))), body
 
         (answer, body), attempts = await try_approaches(
@@ -175,4 +177,5 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
             request=body,
             service_type=self.service_type,
             data={"approach": attempts[-1]["approach"], "attempts": attempts},
+            metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
         )
