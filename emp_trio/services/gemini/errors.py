@@ -70,7 +70,7 @@ def described_error(error: Mapping[str, Any], status: int | None = None) -> Serv
         status: the HTTP status it came with; None where it came in an answer of its own accord.
     """
     word = error.get("status")
-    code = word if isinstance(word, str) and word else None
+    code = word[:100] if isinstance(word, str) and word else None
     number = status if status is not None else _number(error.get("code"))
     answered = " ".join(str(part) for part in (number, code) if part)
     message = f"Gemini answered {answered or 'an error'}: {_message(error)}"
@@ -102,6 +102,7 @@ def failed_interaction(errors: Any) -> ServiceError:
     found = [error for error in _list(errors) if isinstance(error, dict)]
     error = found[0] if found else {}
     code = error.get("code")
+    code = code if isinstance(code, int) else str(code)[:100] if code else None
     message = f"Gemini failed the interaction{f' with {code}' if code else ''}: {_message(error)}"
     if isinstance(code, str) and (reason := refusal_reason(code)) is not None:
         return Refused(message, reason=reason, code=code)

@@ -1,0 +1,56 @@
+"""The Gemini connector, opened against the fake with intervals that suit a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from emp_trio.protocols.fetch import FetchSettings
+from emp_trio.protocols.polling import PollingSettings
+from emp_trio.services.connector import open_connector
+from emp_trio.services.gemini.connector import GeminiConnector
+from emp_trio.services.gemini.settings import HTTP, GeminiSettings
+from emp_trio.testing.gemini import FakeGemini, Script
+from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.toolbox import Toolbox
+from tests.services.support import job
+
+LONG = Script(seconds=3600)
+
+forms = pytest.mark.parametrize("api", ["interactions", "generate_content"])
+"""For what is the same in both."""
+
+
+@asynccontextmanager
+async def open_gemini(
+    gemini: FakeGemini, toolbox: Toolbox, *, http: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[GeminiConnector]:
+    """Open the connector against the fake. Keywords go to ``GeminiSettings``, ``http`` to ``HttpSettings``."""
+    reach = {"base_url": gemini.base_url, "retry_delay": 0.01, "verify_tls": False} | (http or {})
+    made = GeminiConnector.Settings(
+        gemini=GeminiSettings(**({"api_key": gemini.api_key} | settings)),
+        http=msgspec.structs.replace(HTTP, **reach),
+        polling=PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4),
+        fetch=FetchSettings(input_allow_private=True),
+    )
+    async with open_connector(GeminiConnector, made, toolbox) as connector:
+        yield connector
+
+
+async def cut_short(connector: GeminiConnector, payload: dict[str, Any], reporter: FakeReporter) -> None:
+    """Run an attempt until its checkpoint is stored, then end it as its reporter says."""
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job(payload), reporter)
+            await reporter.until_remembered()
+            nursery.cancel_scope.cancel()
+
+
+def statuses(gemini: FakeGemini) -> list[str]:
+    """The status of every generation, oldest first."""
+    return [generation.status(trio.current_time()) for generation in gemini.generations.values()]

@@ -1,0 +1,200 @@
+"""Every documented outcome of a generation (Gemini reference A4, A5, A7), and whatever else may come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emp_trio.errors import Refused, ServiceError
+from emp_trio.services.gemini.answers import read_generated, read_interaction, usage
+
+FINAL, ONCE = False, True
+
+PICTURE = {"inlineData": {"mimeType": "image/png", "data": "UElD"}}
+DRAFT = {"inlineData": {"mimeType": "image/png", "data": "RFJBRlQ="}, "thought": True}
+
+
+def response(*parts: dict[str, Any], **candidate: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"parts": list(parts)}, "finishReason": "STOP"} | candidate]}
+
+
+def test_the_last_picture_that_is_no_draft_is_the_result() -> None:
+    first = {"inlineData": {"mimeType": "image/png", "data": "Rmlyc3Q="}}
+    answer = read_generated(
+        response(DRAFT, {"text": "Here."}, first, PICTURE, DRAFT, {"text": "psst", "thought": True})
+    )
+    assert [picture.data for picture in answer.pictures] == ["Rmlyc3Q=", "UElD"]
+    assert answer.text == "Here."
+
+
+def test_a_draft_alone_is_no_result() -> None:
+    with pytest.raises(ServiceError, match="neither a picture nor words") as caught:
+        read_generated(response(DRAFT, {"text": "thinking", "thought": True}))
+    assert (caught.value.retry, caught.value.maybe_started) == (True, True)
+
+
+def test_words_instead_of_a_picture_are_a_refusal_that_quotes_them() -> None:
+    with pytest.raises(Refused, match=r"I would rather not\. I would") as caught:
+        read_generated(response({"text": "I would rather not. " * 100}))
+    assert len(caught.value.message) < 600
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY", "OTHER", "NEW_ONE"])
+def test_a_blocked_prompt_is_a_refusal(reason: str) -> None:
+    with pytest.raises(Refused, match=rf"blocked the prompt \({reason}\)") as caught:
+        read_generated({"promptFeedback": {"blockReason": reason}})
+    assert caught.value.code == reason
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [
+        ("SAFETY", "safety_filter"),
+        ("RECITATION", "copyright_blocker"),
+        ("BLOCKLIST", "policy_violation"),
+        ("PROHIBITED_CONTENT", "policy_violation"),
+        ("SPII", "personal_info"),
+        ("IMAGE_SAFETY", "safety_filter"),
+        ("IMAGE_PROHIBITED_CONTENT", "policy_violation"),
+        ("IMAGE_RECITATION", "copyright_blocker"),
+        ("LANGUAGE", "policy_violation"),
+        ("ESCALATION", "policy_violation"),
+    ],
+)
+def test_finish_reasons_that_refuse(finish: str, reason: str) -> None:
+    with pytest.raises(Refused, match=rf"\({finish}\).*: No way. Sorry.") as caught:
+        read_generated(response(PICTURE, {"text": "Sorry."}, finishReason=finish, finishMessage="No way."))
+    assert (caught.value.reason, caught.value.retry, caught.value.code) == (reason, False, finish)
+
+
+@pytest.mark.parametrize(
+    ("category", "reason"),
+    [
+        ("HARM_CATEGORY_HATE_SPEECH", "hate_speech"),
+        ("HARM_CATEGORY_SEXUALLY_EXPLICIT", "nsfw_content"),
+        ("HARM_CATEGORY_DANGEROUS_CONTENT", "violence_detected"),
+        ("HARM_CATEGORY_CIVIC_INTEGRITY", "safety_filter"),
+    ],
+)
+def test_the_category_that_was_blocked_says_more(category: str, reason: str) -> None:
+    ratings = [{"category": "HARM_CATEGORY_HARASSMENT"}, {"category": category, "blocked": True}]
+    with pytest.raises(Refused) as caught:
+        read_generated(response(finishReason="SAFETY", safetyRatings=ratings))
+    assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "again"),
+    [
+        (response(finishReason="NO_IMAGE"), "NO_IMAGE", ONCE),
+        (response(finishReason="IMAGE_OTHER"), "IMAGE_OTHER", ONCE),
+        (response(finishReason="OTHER"), "OTHER", ONCE),
+        (response(finishReason="MALFORMED_RESPONSE"), "MALFORMED_RESPONSE", ONCE),
+        (response(PICTURE, finishReason="MAX_TOKENS"), "MAX_TOKENS", FINAL),
+        (response(PICTURE, finishReason="SOMETHING_NEW"), "SOMETHING_NEW", FINAL),
+        (response(), None, ONCE),
+        ({"candidates": []}, None, ONCE),
+        ({"candidates": None, "usageMetadata": {}}, None, ONCE),
+        ({}, None, ONCE),
+        ([], None, ONCE),
+        (response({"inlineData": {"mimeType": "audio/wav", "data": "UElD"}}), None, ONCE),
+        (response({"inlineData": {"mimeType": "image/png", "data": ""}}), None, ONCE),
+    ],
+)
+def test_failures_that_have_run(given: Any, code: str | None, again: bool) -> None:
+    with pytest.raises(ServiceError) as caught:
+        read_generated(given)
+    assert not isinstance(caught.value, Refused)
+    assert (caught.value.code, caught.value.retry, caught.value.maybe_started) == (code, again, True)
+
+
+@pytest.mark.parametrize(("code", "started"), [(429, False), (500, True), (503, False), (None, True)])
+def test_an_error_in_a_good_answer_is_an_error(code: int | None, started: bool) -> None:
+    with pytest.raises(ServiceError, match="went wrong") as caught:
+        read_generated({"error": {"code": code, "message": "went wrong"}})
+    assert caught.value.maybe_started is started
+
+
+def test_a_good_candidate_counts_beside_a_bad_one() -> None:
+    bad = {"content": {"parts": []}, "finishReason": "IMAGE_SAFETY"}
+    answer = read_generated({"candidates": [bad, *response(PICTURE)["candidates"]]})
+    assert len(answer.pictures) == 1
+
+
+# Interactions.
+
+
+def interaction(*content: dict[str, Any], status: str = "completed", **fields: Any) -> dict[str, Any]:
+    steps = [
+        {"type": "thought", "content": [{"type": "image", "data": "RFJBRlQ="}]},
+        {"type": "model_output", "content": list(content)},
+    ]
+    return {"id": "int_1", "status": status, "steps": steps} | fields
+
+
+def test_pictures_and_words_of_an_interaction() -> None:
+    first = {"type": "image", "data": "Rmlyc3Q=", "mime_type": "image/png"}
+    draft = {"type": "image", "data": "RFJBRlQ=", "thought": True}
+    answer = read_interaction(
+        interaction(first, {"type": "text", "text": "Here."}, draft, {"type": "image", "data": "UElD"}, model="m")
+    )
+    assert answer is not None
+    assert [picture.data for picture in answer.pictures] == ["Rmlyc3Q=", "UElD"]
+    assert (answer.id, answer.text, answer.model) == ("int_1", "Here.", "m")
+
+
+@pytest.mark.parametrize("status", ["queued", "in_progress", "something_new", None])
+def test_an_interaction_without_an_end_is_waited_for(status: str | None) -> None:
+    assert read_interaction({"id": "int_1", "status": status}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "again"),
+    [
+        ({"status": "completed"}, None, ONCE),
+        ({"status": "completed", "steps": [{"type": "thought"}]}, None, ONCE),
+        (interaction({"type": "image", "uri": "https://x"}), None, ONCE),
+        ({"status": "failed", "errors": [{"code": "INTERNAL", "message": "m"}]}, "INTERNAL", ONCE),
+        ({"status": "failed"}, None, ONCE),
+        ({"status": "cancelled"}, "cancelled", FINAL),
+        (interaction(status="incomplete"), "incomplete", FINAL),
+        (interaction(status="budget_exceeded"), "budget_exceeded", FINAL),
+        (interaction(status="requires_action"), "requires_action", FINAL),
+        (interaction(status="requires_continuation"), "requires_continuation", FINAL),
+    ],
+)
+def test_interactions_that_failed(given: dict[str, Any], code: str | None, again: bool) -> None:
+    with pytest.raises(ServiceError) as caught:
+        read_interaction(given)
+    assert (caught.value.code, caught.value.retry, caught.value.maybe_started) == (code, again, True)
+
+
+def test_words_of_an_interaction_instead_of_a_picture_are_a_refusal() -> None:
+    with pytest.raises(Refused, match="rather not"):
+        read_interaction(interaction({"type": "text", "text": "I would rather not."}))
+
+
+@pytest.mark.parametrize("said", [None, [], {}, {"promptTokenCount": "7"}, {"promptTokenCount": True}])
+def test_usage_is_not_guessed(said: Any) -> None:
+    assert usage(said) == {"input_tokens": None, "output_tokens": None, "total_tokens": None}
+
+
+NAMES = "candidates content parts inlineData data finishReason promptFeedback status steps type errors text".split()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["STOP", "completed", "image", "model_output", "UElD"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner),
+    max_leaves=15,
+)
+
+
+@given(JSON)
+def test_no_answer_breaks_it(data: Any) -> None:
+    for read in (read_generated, read_interaction):
+        try:
+            answer = read(data if isinstance(data, dict) else {"status": data})
+        except ServiceError:
+            continue
+        assert answer is None or answer.pictures
