@@ -14,10 +14,10 @@ from cyclopts.validators import Number
 from emp_trio.cli.output import OK, print_json
 from emp_trio.errors import ConfigError
 
-Service = Literal["http", "websocket", "openai", "gemini", "ollama"]
+Service = Literal["http", "websocket", "openai", "gemini", "ollama", "comfyui"]
 
 # Where the connectors look by default, but for openai and gemini.
-_PORTS: Final = {"http": 8299, "websocket": 8399, "openai": 8499, "gemini": 8599, "ollama": 11434}
+_PORTS: Final = {"http": 8299, "websocket": 8399, "openai": 8499, "gemini": 8599, "ollama": 11434, "comfyui": 8188}
 
 
 async def simulate(
@@ -40,10 +40,10 @@ async def simulate(
         emp-trio simulate openai --seconds 2
 
     Args:
-        service: Which one. openai, gemini and ollama are fakes of those APIs; they cost nothing and know
+        service: Which one. openai, gemini, ollama and comfyui are fakes of those APIs; they cost nothing and know
             nothing.
-        port: TCP port; 0 for a free one. Without it 8299 (http), 8399 (websocket), 8499 (openai), 8599 (gemini)
-            or 11434 (ollama).
+        port: TCP port; 0 for a free one. Without it 8299 (http), 8399 (websocket), 8499 (openai), 8599 (gemini),
+            11434 (ollama) or 8188 (comfyui).
         host: Address to listen at.
         seconds: How long a job takes when it does not say itself.
         json: Print where the service is as one JSON object.
@@ -87,6 +87,12 @@ async def _open(service: Service, port: int, host: str, seconds: float) -> Async
 
             async with open_fake_gemini(port, host=host, script=GeminiScript(seconds=seconds)) as gemini:
                 yield {"GEMINI_NANO_BANANA_URL": gemini.base_url, "GEMINI_API_KEY": gemini.api_key.reveal()}
+        case "comfyui":
+            from emp_trio.testing.comfyui import Manner, open_fake_comfyui
+
+            manner = Manner(seconds=seconds, any_class=True)
+            async with open_fake_comfyui(port, host=host, manner=manner) as comfyui:
+                yield {"COMFYUI_WS_URL": f"ws{comfyui.url.removeprefix('http')}/ws"}
         case "openai":
             from emp_trio.testing.openai import Script, open_fake_openai
 

@@ -195,6 +195,8 @@ class FakeComfyUI:
 
     async def _usual(self, request: Received, engine: Engine) -> Answer:
         if route_of(request) == "GET /ws":
+            if "upgrade" not in request.headers:
+                return reply(400, "No WebSocket UPGRADE hdr: None")
             return refuse if self.manner.refuse_sockets else upgrade
         return await answer(engine, request)
 

@@ -59,20 +59,14 @@ class Process:
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run until cancelled; reports the port it got. At the end every connection is gone, without a word."""
+        listeners = await trio.open_tcp_listeners(port, host=host)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.engine.work)
                 nursery.start_soon(self._send)
-                listeners = await nursery.start(
-                    functools.partial(
-                        trio.serve_tcp,
-                        functools.partial(self._connection, tls=tls),
-                        port,
-                        host=host,
-                        handler_nursery=nursery,
-                    )
-                )
                 task_status.started(listeners[0].socket.getsockname()[1])
+                connection = functools.partial(self._connection, tls=tls)
+                await trio.serve_listeners(connection, listeners, handler_nursery=nursery)
         finally:
             for stream in list(self._streams):
                 with trio.CancelScope(shield=True):
