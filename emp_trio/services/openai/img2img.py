@@ -27,6 +27,8 @@ from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
 
+_APPROACHES: Final = ("background", "direct")
+
 # The second name is the fleet's, where it has always meant the text model.
 _OUTER_MODEL: Final = "${OPENAI_RESPONSES_MODEL:-${OPENAI_IMG2IMG_MODEL:-" + DEFAULT_TEXT_MODEL + "}}"
 
@@ -49,8 +51,8 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
 
         Attributes:
             image_model, size, quality: hold where a job does not say; ``auto`` follows the first picture.
-            approach: the way that is tried first.
-            edits_timeout: seconds for a call of the Images API.
+            approaches: the ways, in their order; a job may choose one of them (``payload.approach``).
+            image_timeout: seconds for a call of the Images API, which is silent until the picture is done.
         """
 
         openai: Annotated[OpenAISettings, Env(model=_OUTER_MODEL)]
@@ -61,8 +63,8 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
         image_model: Annotated[str, Env("${OPENAI_IMAGE_MODEL:-" + DEFAULT_IMAGE_MODEL + "}")] = DEFAULT_IMAGE_MODEL
         size: str = "auto"
         quality: str = "auto"
-        approach: Literal["background", "direct"] = "background"
-        edits_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+        approaches: Annotated[tuple[Literal["background", "direct"], ...], msgspec.Meta(min_length=1)] = _APPROACHES
+        image_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -82,7 +84,7 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
             quality=self.settings.quality,
             today=datetime.datetime.now(datetime.UTC).date(),
         )
-        order = self._order(job, wanted)
+        order = choose_approaches(self.settings.approaches, job.payload.get("approach"), wanted.options)
         self.toolbox.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
@@ -98,12 +100,6 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
     async def models(self) -> list[str]:
         """Image models of the account."""
         return [model for model in await list_models(self) if is_image_model(model)]
-
-    def _order(self, job: Job, wanted: EditJob) -> tuple[Approach, ...]:
-        allowed: tuple[Approach, ...] = ("background", "direct")
-        if self.settings.approach == "direct":
-            allowed = ("direct", "background")
-        return choose_approaches(allowed, job.payload.get("approach"), wanted.options)
 
     async def _make(
         self, job: Job, progress: ProgressReporter, wanted: EditJob, order: tuple[Approach, ...]

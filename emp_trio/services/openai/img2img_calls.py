@@ -126,7 +126,7 @@ class EditCalls:
 
         Raises:
             Refused: OpenAI declined.
-            ServiceError: OpenAI failed, or ``edits_timeout`` ran out.
+            ServiceError: OpenAI failed, or ``image_timeout`` ran out.
             trio.Cancelled: the connection is closed; the call may be billed all the same.
         """
         if self.calls >= MOST_CALLS:
@@ -137,7 +137,7 @@ class EditCalls:
         request = await trio.to_thread.run_sync(edits_request, self.wanted, await self._get_inputs())
         self.progress.report(20, "sending the pictures to OpenAI")
         await self.progress.remember({_CALLS: self.calls + 1})  # before the call: a crash may come with it
-        seconds = self.caller.settings.edits_timeout
+        seconds = self.caller.settings.image_timeout
         try:
             answer = await self.caller.request(
                 "POST",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,13 +15,26 @@ from emp_trio.protocols.fetch import FetchSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
 from emp_trio.testing.openai import FakeOpenAI
+from emp_trio.testing.openai.media import make_picture
 from emp_trio.testing.png import make_png
 from emp_trio.toolbox import Toolbox
 from tests.services.openai.support import open_openai
 
 PNG = make_png()
-OTHER = make_png(seed=1)
-JPEG = b"\xff\xd8\xff\xe0" + bytes(200)
+JPEG = make_picture("jpeg", seed=2)
+
+
+def _mask() -> bytes:
+    """A PNG with an alpha channel, as large as :data:`PNG`."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 64, 64, 8, 6, 0, 0, 0))
+    return PNG[:8] + head + chunk(b"IDAT", zlib.compress(bytes(64 * (1 + 64 * 4)))) + chunk(b"IEND", b"")
+
+
+MASK = _mask()
 
 
 def data_url(data: bytes, media_type: str = "image/png") -> str:

@@ -19,7 +19,7 @@ from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.testing.rogue import Rogue, hang, open_rogue, redirect, reply
 from emp_trio.toolbox import Toolbox
-from tests.services.openai.img2img_support import JPEG, OTHER, PNG, data_url, edit, open_img2img
+from tests.services.openai.img2img_support import JPEG, MASK, PNG, data_url, edit, open_img2img
 from tests.services.openai.support import LONG, cut_short, statuses
 from tests.services.support import job, stored
 
@@ -62,7 +62,7 @@ async def test_a_picture_and_a_prompt_become_a_picture(openai: FakeOpenAI, toolb
 async def test_the_request_is_the_documented_one(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     payload = edit(
         images=[data_url(PNG), base64.b64encode(JPEG).decode(), {"file_id": "file-abc123"}],
-        mask=data_url(OTHER),
+        mask=data_url(MASK),
         size="1536x1024",
         quality="hd",
         background="opaque",
@@ -101,7 +101,7 @@ async def test_the_request_is_the_documented_one(openai: FakeOpenAI, toolbox: To
                 "output_compression": 80,
                 "moderation": "low",
                 "action": "edit",
-                "input_image_mask": {"image_url": data_url(OTHER)},
+                "input_image_mask": {"image_url": data_url(MASK)},
             }
         ],
         "tool_choice": {"type": "image_generation"},
@@ -111,8 +111,8 @@ async def test_the_request_is_the_documented_one(openai: FakeOpenAI, toolbox: To
     assert result.data["reference_images_count"] == 3
     record = result.raw_request_payload
     assert record["input"][0]["content"][1]["image_url"] == f"<image/png, {len(PNG)} bytes>"
-    assert record["tools"][0]["input_image_mask"] == {"image_url": f"<image/png, {len(OTHER)} bytes>"}
-    record["input"], record["tools"][0]["input_image_mask"] = body["input"], {"image_url": data_url(OTHER)}
+    assert record["tools"][0]["input_image_mask"] == {"image_url": f"<image/png, {len(MASK)} bytes>"}
+    record["input"], record["tools"][0]["input_image_mask"] = body["input"], {"image_url": data_url(MASK)}
     assert record == body
 
 
@@ -139,10 +139,9 @@ async def test_every_way_to_give_a_picture(openai: FakeOpenAI, toolbox: Toolbox,
 async def test_a_url_is_fetched_by_the_worker(openai: FakeOpenAI, toolbox: Toolbox, pictures: Rogue) -> None:
     url = f"{pictures.url}/cat.png?sig=hidden"
     async with open_img2img(openai, toolbox) as connector:
-        result = await run_job(connector, job(edit(image_url=url, mask={"url": url})))
+        result = await run_job(connector, job(edit(image_url=url)))
     assert openai.requests[0].body["input"][0]["content"][1] == part(PNG)
-    assert openai.requests[0].body["tools"][0]["input_image_mask"] == {"image_url": data_url(PNG)}
-    assert [request.target for request in pictures.requests] == ["/cat.png?sig=hidden"] * 2
+    assert [request.target for request in pictures.requests] == ["/cat.png?sig=hidden"]
     assert "authorization" not in pictures.requests[0].headers
     assert "hidden" not in msgspec.json.encode(result).decode()
 
@@ -171,7 +170,7 @@ HTML = base64.b64encode(b"<!doctype html><title>x</title>").decode()
         (edit(images=[data_url(PNG + bytes(100_000))]), "larger than the 100000 bytes"),
         (edit(images=[f"file-{number:06d}" for number in range(17)]), "17 pictures"),
         (edit(mask=data_url(JPEG)), "accepted are image/png"),
-        (edit(mask=[data_url(PNG), data_url(OTHER)]), "more than one mask"),
+        (edit(mask=[data_url(PNG), data_url(MASK)]), "more than one mask"),
         (edit(image_url="http://169.254.169.254/latest/meta-data"), "address"),
         (edit(image_url="https://user:pw@example.com/x.png"), "password"),
         (edit(n=11), "payload.n"),
