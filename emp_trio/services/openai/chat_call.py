@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 
-from emp_trio.errors import ServiceError
+from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Bearer
@@ -22,6 +22,7 @@ from emp_trio.services.openai.chat_request import ChatRequest, chat_request, own
 from emp_trio.services.openai.models import DEFAULT_TEXT_MODEL
 from emp_trio.services.openai.settings import AccountSettings
 from emp_trio.services.redaction import redacted
+from emp_trio.services.repeats import calls_before, counted
 from emp_trio.services.results import saved_asset
 from emp_trio.settings import Env
 
@@ -70,27 +71,26 @@ def chat_call(job: Job, account: AccountSettings, chat: ChatSettings, *, stream:
 
 
 @asynccontextmanager
-async def billed_call(connector: Limits, job: Job, progress: ProgressReporter, call: ChatCall) -> AsyncIterator[None]:
-    """Around the call: waits for its turn, unless it goes to another account; and lets a call that may have run, and
-    been billed, be repeated by one further attempt only (OpenAI reference 3.5).
+async def asked(connector: Limits, job: Job, progress: ProgressReporter, call: ChatCall) -> AsyncIterator[None]:
+    """Around the call: it waits for its turn, unless it goes to another account, and is counted where it may have run.
 
-    Raises as :meth:`emp_trio.protocols.limits.Limits.limit` does.
+    Raises:
+        InvalidJob: the job's own key is refused, or out of credit: that tells nothing of the service.
+        ServiceError: that of the block; as :meth:`emp_trio.protocols.limits.Limits.limit` and
+            :func:`emp_trio.services.repeats.counted` say.
     """
-    try:
-        if call.own_account:
-            yield
-        else:
+    async with counted(job, progress, ahead=False):
+        if not call.own_account:
             async with connector.limit():
                 yield
-    except ServiceError as error:
-        if error.maybe_started and error.retry:
-            if (job.checkpoint or {}).get("maybe_billed"):
-                error.retry = False
-                error.message += "; an earlier attempt may have been billed too, so there is no further one"
-                error.args = (error.message,)
-            else:
-                await progress.remember({"maybe_billed": True})
-        raise
+            return
+        try:
+            yield
+        except ServiceError as error:
+            if error.type == "auth_error" or error.reason == "daily_quota_exceeded":
+                text = f"{error.message} (with the job's own API key)"
+                raise InvalidJob(text, type=error.type, reason=error.reason) from error
+            raise
 
 
 def chat_result(
@@ -105,7 +105,7 @@ def chat_result(
     """The result of a text job (connector reference 4.5).
 
     ``metadata.attempts`` above 1 says that earlier attempts may have been billed as well: a completion has no id by
-    which another attempt could find it.
+    which another attempt could find it. ``maybe_billed_before`` counts those of which it is known.
     """
     usage = answer.usage
     data: dict[str, Any] = {
@@ -133,6 +133,8 @@ def chat_result(
         },
         "attempts": job.attempt,
     }
+    if calls_before(job):
+        metadata["maybe_billed_before"] = calls_before(job)
     if call.request.warnings:
         metadata["warnings"] = list(call.request.warnings)
     if saved is not None:

@@ -17,7 +17,7 @@ from emp_trio.protocols.streaming import Events, SseEvent, Streaming
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, ChatFold
-from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, billed_call, chat_call, chat_result
+from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, asked, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, AccountSettings
 from emp_trio.settings import Env
@@ -64,7 +64,7 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         call = chat_call(job, self.settings.openai, self.settings.chat, stream=True)
         progress.report(5, "sending the request to OpenAI")
         async with (
-            billed_call(self, job, progress, call),
+            asked(self, job, progress, call),
             self.events("POST", "/chat/completions", **call.options) as events,
         ):
             answer = await _answer(events, call, progress)

@@ -16,7 +16,7 @@ from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAsset
 from emp_trio.services.connector import Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, read_completion
-from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, billed_call, chat_call, chat_result
+from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, asked, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, AccountSettings
 from emp_trio.settings import Env
@@ -71,7 +71,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
 
         async def make() -> Generated:
             progress.report(5, "sending the request to OpenAI")
-            async with billed_call(self, job, progress, call):
+            async with asked(self, job, progress, call):
                 made = await self._ask(call)
             text = call.hide.known(made.answer.text)
             files = (GeneratedFile(data=text.encode(), media_type="text/plain"),) if saves and text else ()

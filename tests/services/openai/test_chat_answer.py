@@ -77,9 +77,9 @@ def test_a_stream_in_its_order() -> None:
         fold.add(chunk({"content": "lo"})),
     ]
     assert words == ["", "Hel", "lo"]
-    assert not fold.finished
+    before = fold.finished
     fold.add(chunk({}, "stop"))
-    assert fold.finished
+    assert (before, fold.finished) == (False, True)
     fold.add({"id": "chatcmpl-1", "choices": [], "usage": USAGE})
     assert fold.answer() == read_completion(completion(choice("Hello"), usage=USAGE))
 
@@ -161,9 +161,9 @@ def test_choices_of_a_stream_come_interleaved() -> None:
     assert fold.add(chunk({"content": "b"}, index=1)) == ""
     assert fold.add(chunk({"content": "a"}, index=0)) == "a"
     fold.add(chunk({}, "stop", index=1))
-    assert not fold.finished
+    before = fold.finished
     fold.add(chunk({}, "length", index=0))
-    assert fold.finished
+    assert (before, fold.finished) == (False, True)
     answer = fold.answer()
     assert (answer.text, answer.truncated) == ("a", True)
     assert [c["text"] for c in answer.choices] == ["a", "b"]

@@ -289,10 +289,13 @@ async def test_a_call_that_may_have_run_is_repeated_by_one_attempt_only(openai: 
         with pytest.raises(ServiceError) as first:
             await run_job(connector, job(PROMPT), reporter)
         assert first.value.retry
-        with pytest.raises(ServiceError, match="may have been billed too") as second:
+        with pytest.raises(ServiceError, match="second time that it may have run") as second:
             await run_job(connector, job(PROMPT, attempt=2, checkpoint=reporter.checkpoint), FakeReporter())
         assert not second.value.retry
-    assert openai.billed == 2
+        openai.script = Script(text="at last")
+        result = await run_job(connector, job(PROMPT, attempt=2, checkpoint=reporter.checkpoint))
+        assert result.metadata["maybe_billed_before"] == 1
+    assert openai.billed == 3
 
 
 async def test_a_call_that_was_not_taken_up_leaves_no_doubt(openai: FakeOpenAI, toolbox: Toolbox) -> None:

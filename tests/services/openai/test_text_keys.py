@@ -9,13 +9,14 @@ import pytest
 import structlog
 import trio
 
-from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError
 from emp_trio.secrets import Secret
 from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.testing.rogue import Answer, Exchange, cut, event_stream, open_rogue, reply
 from emp_trio.toolbox import Toolbox
+from emp_trio.worker.circuit import verdict
 from tests.services.openai.text_support import both, completion, frame, open_text
 from tests.services.support import job
 
@@ -51,7 +52,7 @@ async def told(cls: type[Any], answer: Answer, toolbox: Toolbox, payload: dict[s
         ):
             try:
                 said.append(msgspec.json.encode(await run_job(connector, job(payload), reporter)).decode())
-            except ServiceError as error:
+            except EmpTrioError as error:
                 said += [str(error), repr(error), repr(error.failure), repr(error.__cause__)]
             assert rogue.requests[0].headers["authorization"] == f"Bearer {payload['api_key']}"
     said += [repr(reporter.reports), repr(reporter.checkpoint), repr(logs)]
@@ -136,7 +137,28 @@ async def test_limits_of_a_jobs_own_account_are_not_those_of_the_connector(toolb
 async def test_the_key_of_a_job_is_not_left_behind(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     openai.script = Script(text="fine")
     async with open_text(OpenAITextConnector, openai.base_url, toolbox, api_key=openai.api_key) as connector:
-        with pytest.raises(ServiceError):
+        with pytest.raises(InvalidJob):
             await run_job(connector, job(PAYLOAD))
         assert (await run_job(connector, job({"prompt": "hi"}))).data["text"] == "fine"
         assert OWN not in repr(vars(connector))
+
+
+@both
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [(401, "invalid_api_key", "auth_error"), (429, "insufficient_quota", "rate_limit"), (403, None, "auth_error")],
+)
+async def test_a_refused_key_of_a_job_keeps_no_other_job_away(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: type[Any], status: int, code: str | None, kind: str
+) -> None:
+    openai.inject("chat", status=status, code=code, times=2)
+    own = {"prompt": "hi", "api_key": openai.api_key.reveal()}
+    said = []
+    async with open_text(cls, openai.base_url, toolbox, api_key=openai.api_key) as connector:
+        for payload in (own, {"prompt": "hi"}):
+            with pytest.raises(EmpTrioError) as caught:
+                await run_job(connector, job(payload))
+            assert (caught.value.type, caught.value.retry) == (kind, False)
+            assert "request req_00000" in caught.value.message
+            said.append(verdict(caught.value, caught.value.failure))
+    assert said == ["neutral", "fatal"]

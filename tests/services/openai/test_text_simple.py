@@ -154,7 +154,7 @@ async def test_an_answer_that_cannot_be_used_may_be_billed(toolbox: Toolbox, ans
     assert (caught.value.type, caught.value.retry, caught.value.maybe_started) == (kind, True, True)
     assert caught.value.request_id == "req_7"
     assert "req_7" in caught.value.message
-    assert reporter.checkpoint == {"maybe_billed": True}
+    assert reporter.checkpoint == {"calls": 1}
 
 
 async def test_a_cancel_closes_the_connection(toolbox: Toolbox) -> None:

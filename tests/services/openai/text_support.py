@@ -40,9 +40,10 @@ async def open_text(
     **http: Any,
 ) -> AsyncIterator[Any]:
     """Open ``cls`` on ``base_url``. Keywords go to ``HttpSettings``, ``account`` to ``AccountSettings``."""
+    given: dict[str, Any] = {"base_url": base_url, "retry_delay": 0.01} | http
     settings = cls.Settings(
         openai=AccountSettings(**({"api_key": api_key} | (account or {}))),
-        http=HttpSettings(**({"base_url": base_url, "retry_delay": 0.01} | http)),
+        http=HttpSettings(**given),
         chat=chat or ChatSettings(),
         limits=limits or LimitsSettings(),
     )
