@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
+
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import HttpAnswer
@@ -52,9 +54,9 @@ class OpenAIApi:
         return Health(healthy=bool(found), detail="" if found else "the account has no models")
 
     async def retirements(self: _HasRequest) -> Mapping[str, datetime.date]:
-        """Last days of the models that the settings name (reference 1): the service's word first, then what is known."""
-        settings = self.settings
-        fields = [(part, name) for part in (settings, settings.openai) for name in ("model", "image_model")]
+        """Last days of the models that the settings name (reference 1): the service's word, else what is known."""
+        parts = (self.settings, *msgspec.structs.asdict(self.settings).values())
+        fields = [(part, name) for part in parts for name in ("model", "image_model")]
         used = {getattr(part, name) for part, name in fields if hasattr(part, name)}
         found = {name: SHUTDOWNS[name] for name in used & SHUTDOWNS.keys()}
         for model in await _models(self):

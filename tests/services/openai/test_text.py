@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import pytest
@@ -126,6 +127,12 @@ async def test_models_and_health(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     async with text_connector(openai, toolbox) as connector:
         assert await connector.models() == ["gpt-6-luna", "gpt-6.2-sol", "gpt-4.1"]
         assert (await connector.health()).healthy
+
+
+async def test_the_last_day_of_its_model_is_known(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    openai.shutdown_dates["gpt-4.1"] = "2027-01-14"
+    async with text_connector(openai, toolbox, chat=ChatSettings(model="gpt-4.1")) as connector:
+        assert await connector.retirements() == {"gpt-4.1": datetime.date(2027, 1, 14)}
 
 
 # Refusals and failures.
