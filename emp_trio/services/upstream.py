@@ -96,25 +96,29 @@ async def run_announced(
 
             return await run(known)
 
-        return await _uninterrupted(begin, grace=grace)
+        return await uninterrupted(begin, grace=grace)
     except BaseException as error:
         cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
         if work is not None and (not remembered or (cancelled and progress.stop_upstream)):
-            await _stop(cancel, work, grace)
+            await stop_work(cancel, work, grace)
         raise
 
 
-async def _stop(cancel: Callable[[str], Awaitable[object]], work: str, grace: float) -> None:
+async def stop_work(cancel: Callable[[str], Awaitable[object]], work: str, grace: float) -> None:
+    """Call ``cancel`` with the id of ``work``, also while this task is being cancelled; within ``grace`` seconds.
+
+    What goes wrong is logged: the attempt ends for another reason, which matters more.
+    """
     with trio.move_on_after(grace, shield=True) as scope:
         try:
             await cancel(work)
-        except EmpTrioError as error:  # the attempt ends for another reason, which matters more
+        except EmpTrioError as error:
             log.warning("upstream.not_stopped", id=work, error=error.message)
     if scope.cancelled_caught:
         log.warning("upstream.not_stopped", id=work, seconds=grace)
 
 
-async def _uninterrupted(call: Callable[[trio.CancelScope], Awaitable[T]], *, grace: float) -> T:
+async def uninterrupted(call: Callable[[trio.CancelScope], Awaitable[T]], *, grace: float) -> T:
     """Run ``call`` in a shielded scope, which it may open when it can be cancelled; a cancel from outside before that
     limits its time to ``grace`` and is raised after it."""
     await trio.lowlevel.checkpoint_if_cancelled()  # work that nobody wants any more is not started
