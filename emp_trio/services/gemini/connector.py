@@ -22,9 +22,9 @@ from emp_trio.services.gemini.bodies import generate_content_body, interaction_b
 from emp_trio.services.gemini.interactions import run_interaction
 from emp_trio.services.gemini.payload import Asked, read_payload
 from emp_trio.services.gemini.pictures import generated_files, shown, with_inputs
-from emp_trio.services.gemini.repeats import calls_before, counted
 from emp_trio.services.gemini.scrub import scrubbed
 from emp_trio.services.gemini.settings import BASE_URL, HTTP, MAX_RETRIES, POLLING, TIMEOUT, Api, GeminiSettings
+from emp_trio.services.repeats import calls_before, counted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
 
@@ -95,8 +95,6 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
                 if error.status == 503 and error.retry and error.retry_after is None:
                     error.retry_after = self.settings.gemini.overload_wait
                 raise
-        if calls_before(job):
-            warnings.append("an earlier attempt asked for this picture too; that may have run, and be billed")
         for warning in warnings:
             log.warning(warning)
         answer, files = made
@@ -108,7 +106,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             "text": answer.text,
             "usage": answer.usage,
             "warnings": warnings,
-            "calls": calls_before(job) + 1,
+            "calls_before": calls_before(job),
             "raw": answer.raw,
             "request": _request(asked, approach),
         }
@@ -156,8 +154,8 @@ def _result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
     }
     if facts["warnings"]:
         metadata["warnings"] = facts["warnings"]
-    if facts["calls"] > 1:
-        metadata["calls_that_may_be_billed"] = facts["calls"]
+    if facts["calls_before"]:
+        metadata["maybe_billed_before"] = facts["calls_before"]
     return JobResult(
         success=True,
         data=data,

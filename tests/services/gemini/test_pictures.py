@@ -68,7 +68,7 @@ async def test_a_prompt_becomes_a_picture(gemini: FakeGemini, toolbox: Toolbox, 
     assert result.output_files[0].metadata["cdn_url"] == url
     assert result.service_metadata["service_job_id"] in gemini.generations
     assert gemini.billed == 1
-    assert "calls_that_may_be_billed" not in result.metadata
+    assert "maybe_billed_before" not in result.metadata
     assert len(msgspec.json.encode(result)) < 5000
 
 
