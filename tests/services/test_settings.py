@@ -39,6 +39,10 @@ def settings(service: str, **env: str) -> Any:
         ("openai-image", "OPENAI_POLL_TIMEOUT", "600", "openai.poll_timeout", 600),
         ("openai-image", "OPENAI_ORG_ID", "org-1", "openai.organization", "org-1"),
         ("openai-responses", "OPENAI_RETRY_ATTEMPTS", "5", "http.max_retries", 5),
+        ("openai-text", "OPENAI_TEXT_MODEL", "gpt-6.2-sol", "chat.model", "gpt-6.2-sol"),
+        ("openai-text", "OPENAI_MAX_TOKENS", "4000", "chat.max_tokens", 4000),
+        ("openai-text", "OPENAI_TIMEOUT_SECONDS", "90", "http.timeout", 90),
+        ("openai-text", "OPENAI_PROJECT_ID", "proj-1", "openai.project", "proj-1"),
     ],
 )
 def test_a_variable_reaches_its_setting(service: str, variable: str, value: str, path: str, expected: Any) -> None:
@@ -54,6 +58,9 @@ def test_the_defaults_are_those_of_the_references() -> None:
     assert image.openai.api_key == Secret("sk-test-12345678")
     assert (image.openai.poll_timeout, image.polling.interval, image.polling.errors_in_a_row) == (300, 2, 4)
     assert (image.size, image.quality) == ("1024x1024", "standard")
+    text = settings("openai-text", OPENAI_BASE_URL="https://api.openai.com/v1")
+    assert (text.chat.model, text.chat.max_tokens) == ("gpt-6-luna", None)
+    assert (text.http.timeout, text.http.read_timeout) == (300, 120)
     http = settings("simulation-http")
     assert http.http.base_url == "http://localhost:8299"
     assert (http.polling.interval, http.polling.attempts) == (1, 120)
