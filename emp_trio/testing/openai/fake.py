@@ -6,7 +6,7 @@ import functools
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import trio
@@ -18,6 +18,7 @@ from starlette.routing import Route
 from emp_trio.secrets import Secret
 from emp_trio.testing.openai import chat, images, responses
 from emp_trio.testing.openai.generation import Generation
+from emp_trio.testing.openai.headers import ANSWER_HEADERS, header_violations
 from emp_trio.testing.openai.image_rules import form_body
 from emp_trio.testing.openai.injection import Injection, Injections, RouteName
 from emp_trio.testing.openai.multipart import parse_multipart
@@ -58,7 +59,7 @@ class FakeOpenAI:
         self.generations: dict[str, Generation] = self._service.generations
         self.violations: list[str] = self._service.violations
         self.requests: list[Received] = []
-        self.headers = dict(_HEADERS)
+        self.headers = dict(ANSWER_HEADERS)
         self._injections = Injections()
         self._numbers = itertools.count(1)
         self._changed = trio.Event()
@@ -72,6 +73,7 @@ class FakeOpenAI:
                 self._route("/v1/images/generations", "images", "POST", images.generate),
                 self._route("/v1/images/edits", "edits", "POST", images.edit),
                 self._route("/v1/models", "models", "GET", _models),
+                Route("/{path:path}", self._unknown, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
             ]
         )
 
@@ -145,7 +147,8 @@ class FakeOpenAI:
             body: the whole body instead, as a proxy would send; ``content_type`` is its type.
             delay: seconds before the answer.
             after: the request has its effect all the same.
-            cut: bytes of the answer, its head included, that still come; then the connection ends.
+            cut: bytes of the answer, its head included, that still come; then the connection ends. 0: the request has
+                no effect, unless ``after``.
             reset: it ends with a reset instead; at once, without ``cut``.
             rate: bytes of the answer per second.
         """
@@ -177,6 +180,10 @@ class FakeOpenAI:
 
         return Route(path, endpoint, methods=[method])
 
+    async def _unknown(self, request: Request) -> Response:
+        self.violations.append(f"undocumented call {request.method} {request.url.path}")
+        return Response(status_code=404)  # bare, as the retired routes answer (reference 1.1)
+
     async def _serve(self, name: RouteName, request: Request, handle: _Handler) -> Response:
         try:
             body = _decoded(name, await request.body(), request.headers.get("content-type", ""))
@@ -186,7 +193,8 @@ class FakeOpenAI:
         self.requests.append(Received(route=name, path=request.url.path, headers=headers, body=body))
         self._changed.set()
         self._changed = trio.Event()
-        self._check_headers(headers)
+        streamed = (body if isinstance(body, dict) else request.query_params).get("stream") in (True, "true")
+        self.violations.extend(header_violations(headers, body=body, streamed=streamed, form=name == "edits"))
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
         if given != self.api_key.reveal():
             shown = f"{given[:8]}{'*' * 12}{given[-4:]}"
@@ -194,13 +202,6 @@ class FakeOpenAI:
         usual = functools.partial(handle, self._service, request, body)
         injection = self._injections.take(name)
         return await (usual() if injection is None else injection.answer(usual, request.scope["extensions"]["wire"]))
-
-    def _check_headers(self, headers: Mapping[str, str]) -> None:
-        if "idempotency-key" in headers:
-            self.violations.append("Idempotency-Key is not documented for any endpoint")
-        client_id = headers.get("x-client-request-id", "")
-        if len(client_id) > 512 or not (client_id.isascii() and (client_id.isprintable())):
-            self.violations.append("X-Client-Request-Id is not printable ASCII of at most 512 characters")
 
 
 def _decoded(route: RouteName, raw: bytes, content_type: str) -> Any:
@@ -224,33 +225,27 @@ async def _models(service: Service, request: Request, body: Any) -> Response:
     return JSONResponse({"object": "list", "data": data})
 
 
-_HEADERS: Final = {
-    "openai-processing-ms": "7",
-    "openai-version": "2020-10-01",
-    "openai-organization": "org-fake",
-    "x-ratelimit-limit-requests": "500",
-    "x-ratelimit-remaining-requests": "499",
-    "x-ratelimit-reset-requests": "120ms",
-    "x-ratelimit-limit-tokens": "30000",
-    "x-ratelimit-remaining-tokens": "29000",
-    "x-ratelimit-reset-tokens": "1s",
-}
-
-
 @asynccontextmanager
 async def open_fake_openai(
-    port: int = 0, *, host: str = "127.0.0.1", script: Script | None = None
+    port: int = 0, *, host: str = "127.0.0.1", script: Script | None = None, strict: bool = False
 ) -> AsyncIterator[FakeOpenAI]:
     """Serve a fake OpenAI for the length of the block.
 
     Args:
         port: 0 for any free one.
         script: how generations go; by default they succeed after 50 ms.
+        strict: violations are an error at the end of the block.
 
     Yields:
         the fake; ``base_url`` and ``api_key`` are what a client needs.
+
+    Raises:
+        AssertionError: the block has ended well, but asked for what nobody documents.
+        OSError: the address can't be bound.
     """
     fake = FakeOpenAI(script)
     async with open_wire_server(fake.app, port, host=host) as url:
         fake.base_url = f"{url}/v1"
         yield fake
+    if strict and fake.violations:
+        raise AssertionError("the fake OpenAI was asked for what nobody documents: " + "; ".join(fake.violations))

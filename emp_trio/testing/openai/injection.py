@@ -32,7 +32,7 @@ class Injection(msgspec.Struct, kw_only=True):
     async def answer(self, usual: Callable[[], Awaitable[Response]], wire: Wire) -> Response:
         """The answer to a request whose ``usual`` answer would have had its effect."""
         wire.left, wire.reset, wire.rate = self.cut, self.reset, self.rate
-        replaced = self.status is not None or self.body is not None
+        replaced = self.status is not None or self.body is not None or self.cut == 0
         response = await usual() if self.after or not replaced else None
         await trio.sleep(self.delay)
         if replaced:

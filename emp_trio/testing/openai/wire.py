@@ -54,7 +54,7 @@ class Wire:
                     await trio.sleep(size / self.rate)
         except _GONE:
             raise Cut from None
-        if self.left == 0 and (wanted or self.reset):
+        if self.left == 0:
             if self.reset:
                 reset(self._stream)
             raise Cut
