@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 import msgspec
@@ -30,6 +31,7 @@ from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
 
+_Inputs: TypeAlias = Callable[[], Awaitable[Asked]]
 _Made: TypeAlias = tuple[Answer, tuple[GeneratedFile, ...]]
 
 
@@ -82,15 +84,23 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         if approach == "interactions" and (why := only_generate_content(asked)):
             approach = "generate_content"
             warnings.append(f"generateContent is used: an interaction has no documented place for {why}")
+        filled: Asked | None = None
+
+        async def inputs() -> Asked:
+            nonlocal filled
+            if filled is None:
+                filled = await with_inputs(self, asked)
+            return filled
+
         async with self.limit():
             try:
                 if approach == "interactions":
-                    made = await self._interaction(asked, job, progress)
+                    made = await self._interaction(inputs, job, progress)
                 if approach == "interactions" and made is None:
                     approach = "generate_content"
                     warnings.append("generateContent is used: this server has no interactions")
                 if made is None:
-                    made = await self._content(asked, job, progress)
+                    made = await self._content(inputs, job, progress)
             except ServiceError as error:
                 if error.status == 503 and error.retry and error.retry_after is None:
                     error.retry_after = self.settings.gemini.overload_wait
@@ -112,17 +122,18 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         }
         return Generated(files=files, data=facts)
 
-    async def _interaction(self, asked: Asked, job: Job, progress: ProgressReporter) -> _Made | None:
+    async def _interaction(self, inputs: _Inputs, job: Job, progress: ProgressReporter) -> _Made | None:
         async def body() -> dict[str, Any]:
-            return interaction_body(await with_inputs(self, asked))
+            return interaction_body(await inputs())
 
         async with counted(job, progress, ahead=False):
             answer = await run_interaction(self, job, progress, body)
             return (answer, await generated_files(answer)) if answer is not None else None
 
-    async def _content(self, asked: Asked, job: Job, progress: ProgressReporter) -> _Made:
+    async def _content(self, inputs: _Inputs, job: Job, progress: ProgressReporter) -> _Made:
         """One ``generateContent``. There is no id by which a next attempt could adopt it, so it is counted ahead."""
-        body = generate_content_body(await with_inputs(self, asked))
+        asked = await inputs()
+        body = generate_content_body(asked)
         path = f"{self.address.root}/models/{asked.model}:generateContent"
         async with counted(job, progress, ahead=True):
             progress.report(10, "sending the request to Gemini")

@@ -3,6 +3,7 @@ without being said, and never a third time."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from emp_trio.errors import AssetError, DeadlineExceeded, LeaseLost, Refused, Se
 from emp_trio.jobs import JobResult
 from emp_trio.progress import StageLimits
 from emp_trio.testing.gemini import FakeGemini, Script
+from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
 from tests.services.gemini.support import LONG, cut_short, forms, open_gemini, statuses
 from tests.services.support import job, stored
 
+PNG = base64.b64encode(make_png()).decode()
 CAT = {"prompt": "a cat"}
 NO_INTERACTIONS: dict[str, Any] = {"status": 404, "body": b"<html>The requested URL was not found.</html>", "times": 9}
 
@@ -357,7 +360,9 @@ async def test_an_interaction_that_ends_with_the_time_still_counts(gemini: FakeG
 async def test_a_server_without_interactions_is_asked_the_other_way(gemini: FakeGemini, toolbox: Toolbox) -> None:
     gemini.inject("create", **NO_INTERACTIONS)
     async with open_gemini(gemini, toolbox) as connector:
-        result = await run_job(connector, job(CAT))
+        result = await run_job(connector, job(CAT | {"image": PNG}))
+    sent = gemini.requests[-1].body["contents"][0]["parts"][1]
+    assert sent == {"inlineData": {"mimeType": "image/png", "data": PNG}}
     assert result.data["approach"] == "generate_content"
     assert result.metadata["warnings"] == ["generateContent is used: this server has no interactions"]
     assert (gemini.count("create"), gemini.count("generate"), gemini.billed) == (1, 1, 1)
