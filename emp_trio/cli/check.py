@@ -62,7 +62,7 @@ async def check(
     problems = tuple(map(_redacted, problems))
     wrong = sum(problem.severity == "error" for problem in problems)
     if json:
-        counts = {worker.name: worker.count for worker in planned.workers} if planned is not None else {}
+        counts = planned.slots() if planned is not None else {}
         print_json({"ok": not wrong, "mapping": source, "workers": counts, "problems": problems})
     else:
         _print(problems)
@@ -92,6 +92,6 @@ def _verdict(source: str, wrong: int, planned: Plan | None, asked: bool) -> str:
         return f"{wrong} problem{'s' if wrong > 1 else ''} to solve before a worker can start"
     if planned is None or not asked:
         return f"{source} is fine; name workers (--workers or WORKERS) to check their services and variables too"
-    slots = ", ".join(f"{worker.count} {worker.name}" for worker in planned.workers)
+    slots = ", ".join(f"{count} {name}" for name, count in planned.slots().items())
     types = dict.fromkeys(job_type for worker in planned.workers for job_type in worker.routes)
     return f"ready to start {slots} for jobs of type {', '.join(types)}"

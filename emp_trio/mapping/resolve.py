@@ -15,6 +15,7 @@ from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.build import Built, Origin, build_settings
 from emp_trio.mapping.environment import Need, check_required
 from emp_trio.mapping.findings import Findings, TooMany
+from emp_trio.mapping.instances import instances, on_instance
 from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.paths import child, service_path, worker_path
 from emp_trio.mapping.schema import Service, ServiceMapping
@@ -38,6 +39,7 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         worker_service: its name in the mapping.
+        instance: which of its processes this is about, from 0; None where one address serves all.
         connector_name: the connector's name in the mapping.
         connector: the class.
         settings: an instance of its ``Settings``.
@@ -53,24 +55,43 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
     entry: Service
     origins: tuple[Origin, ...] = ()
     secrets: tuple[Secret, ...] = ()
+    instance: int | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name in a plan."""
+        return self.worker_service if self.instance is None else f"{self.worker_service}#{self.instance}"
 
 
 class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker type with at least one worker.
+    """A lane: workers (slots) of one type that use the same services. A type whose services have several instances
+    has a lane for each of them.
 
     Attributes:
         name: the worker type.
-        count: how many workers (slots) of it.
+        numbers: the numbers of its slots.
         is_gpu_bound: whether each stands for one GPU.
         routes: job type -> service, in the order of the file.
         worker_id: the exact id of a single worker; None for ``{machine}-worker-{name}-{n}``.
+        lane: which of the type's lanes this is, from 0; None where it has only one.
     """
 
     name: str
-    count: int
+    numbers: tuple[int, ...]
     is_gpu_bound: bool
     routes: dict[str, ServicePlan]
     worker_id: str | None = None
+    lane: int | None = None
+
+    @property
+    def count(self) -> int:
+        """How many slots it has."""
+        return len(self.numbers)
+
+    @property
+    def key(self) -> str:
+        """Its name in a plan."""
+        return self.name if self.lane is None else f"{self.name}#{self.lane}"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,13 +99,20 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         workers: in the order of the worker string.
-        services: worker service -> plan; the very objects that the routes point to.
+        services: key -> plan; the very objects that the routes point to.
         warnings: what is worth a word.
     """
 
     workers: tuple[WorkerPlan, ...]
     services: dict[str, ServicePlan]
     warnings: tuple[Problem, ...] = ()
+
+    def slots(self) -> dict[str, int]:
+        """Slots by worker type."""
+        counts: dict[str, int] = {}
+        for worker in self.workers:
+            counts[worker.name] = counts.get(worker.name, 0) + worker.count
+        return counts
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
@@ -134,7 +162,7 @@ def plan(
             counts = single_worker(*single, mapping, findings)
         else:
             counts = parse_workers(workers, mapping, env=env, gpus=gpus, findings=findings)
-        planned = _plan(mapping, counts, env, find_connector, findings)
+        planned = _plan(mapping, counts, env, gpus, find_connector, findings)
     except TooMany:
         findings.problems.append(Problem(path="$", message="more problems than anybody reads: the rest was left out"))
     if findings.errors:
@@ -189,6 +217,7 @@ def _plan(
     mapping: ServiceMapping,
     counts: tuple[WorkerCount, ...],
     env: Mapping[str, str],
+    gpus: int,
     find_connector: FindConnector,
     findings: Findings,
 ) -> Plan:
@@ -210,17 +239,40 @@ def _plan(
                 routes.setdefault(route.job_service_required, service)
         if not routes and not findings.errors:
             findings.error(worker_path(wanted.name, "job_service_required_map"), "leaves no job that can be run")
-        workers.append(
-            WorkerPlan(
-                name=wanted.name,
-                count=wanted.count,
-                is_gpu_bound=worker.is_gpu_bound,
-                routes=routes,
-                worker_id=wanted.worker_id,
-            )
+        whole = WorkerPlan(
+            name=wanted.name,
+            numbers=tuple(range(wanted.count)),
+            is_gpu_bound=worker.is_gpu_bound,
+            routes=routes,
+            worker_id=wanted.worker_id,
         )
+        workers += _lanes(whole, gpus, env, findings)
     check_required(needs, env, findings)
-    return Plan(workers=tuple(workers), services={name: s for name, s in services.items() if s is not None})
+    used = {service.key: service for worker in workers for service in worker.routes.values()}
+    return Plan(workers=tuple(workers), services=used)
+
+
+def _lanes(whole: WorkerPlan, gpus: int, env: Mapping[str, str], findings: Findings) -> list[WorkerPlan]:
+    """The lanes of a worker type: slot ``n`` uses instance ``n`` of each service that has instances, counted round."""
+    slots = len(whole.numbers)
+    counts = {
+        service.worker_service: instances(service, slots, gpus if whole.is_gpu_bound else 0, env, findings)
+        for service in whole.routes.values()
+    }
+    lanes = max(counts.values(), default=1)
+    if lanes == 1:
+        return [whole]
+    made: dict[str, ServicePlan] = {}
+    found: list[WorkerPlan] = []
+    for lane in range(lanes):
+        routes: dict[str, ServicePlan] = {}
+        for job_type, service in whole.routes.items():
+            many = counts[service.worker_service]
+            one = on_instance(service, lane % many, env, findings) if many > 1 else service
+            routes[job_type] = made.setdefault(one.key, one)
+        numbers = tuple(number for number in whole.numbers if number % lanes == lane)
+        found.append(msgspec.structs.replace(whole, numbers=numbers, routes=routes, lane=lane))
+    return found
 
 
 def _service(

@@ -14,6 +14,7 @@ import msgspec
 
 from emp_trio.errors import Problem
 from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.instances import instances_per_gpu
 from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.schema import ServiceMapping, WorkerType
 
@@ -152,14 +153,22 @@ def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mappin
     if count > MOST_SLOTS:
         spec.report(f"{name}: {count} workers are more than the {MOST_SLOTS} allowed")
         return None
-    if not worker.is_gpu_bound or worker.type != "direct_worker" or mock or count <= gpus:
+    most = gpus * _per_gpu(worker, mapping, env, spec.findings)
+    if not worker.is_gpu_bound or worker.type != "direct_worker" or mock or count <= most:
         return count
     if not gpus:
         message = f"{name} is GPU-bound and no GPU was found; starting {count} as asked"
         spec.report(message, "GPU_MODE=mock says that this is meant", severity="warning")
         return count
-    spec.report(f"{name} is GPU-bound: {gpus} instead of {count}, one per GPU", severity="warning")
-    return gpus
+    each = "one per GPU" if most == gpus else f"{most // gpus} per GPU"
+    spec.report(f"{name} is GPU-bound: {most} instead of {count}, {each}", severity="warning")
+    return most
+
+
+def _per_gpu(worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], findings: Findings) -> int:
+    """Workers that share a GPU: as many as the services of the type have processes there."""
+    names = {route.worker_service for route in worker.job_service_required_map} & mapping.services.keys()
+    return max((instances_per_gpu(mapping.services[name], name, env, findings) for name in sorted(names)), default=1)
 
 
 def _auto(
@@ -179,7 +188,7 @@ def _auto(
     if not mock and not gpus:
         message = f"{spec.name}:auto starts no worker: it means one per GPU, and no GPU was found"
         spec.report(message, severity="warning")
-    return 1 if mock else gpus
+    return 1 if mock else gpus * _per_gpu(worker, mapping, env, spec.findings)
 
 
 def _concurrency_variable(name: str) -> str:

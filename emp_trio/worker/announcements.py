@@ -23,6 +23,7 @@ class SlotState(msgspec.Struct, kw_only=True):
 
     worker_id: str
     worker_type: str
+    lane: str  # what its worker type's plan is found by (WorkerPlan.key)
     completed: int = 0
     failed: int = 0
     current_job_id: str | None = None
@@ -126,7 +127,7 @@ def machine_status(
     """The status that an aggregator would send: the way workers appear in the monitor.
 
     Args:
-        offers: worker type -> its services.
+        offers: lane -> its services.
         uptime: seconds.
     """
     ms, here = int(now * 1000), update != "shutdown"
@@ -134,7 +135,7 @@ def machine_status(
     services: dict[str, Any] = {}
     states: dict[str, Any] = {}
     for slot in slots:
-        offered = offers[slot.worker_type]
+        offered = offers[slot.lane]
         workers[slot.worker_id] = {
             "worker_id": slot.worker_id,
             "pm2_name": slot.worker_id,

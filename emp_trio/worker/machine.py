@@ -55,7 +55,7 @@ class Machine:
         self.reaper = Reaper(verbs, settings, self.look_again)
         self._attempts: trio.Nursery | None = None
         states = {
-            worker_id: SlotState(worker_id=worker_id, worker_type=worker.name)
+            worker_id: SlotState(worker_id=worker_id, worker_type=worker.name, lane=worker.key)
             for worker in plan.workers
             for worker_id in worker_ids(worker, settings.machine_id)
         }
@@ -85,11 +85,11 @@ class Machine:
         )
         self.claimers = [
             Claimer(
-                worker.name,
-                [state.worker_id for state in states.values() if state.worker_type == worker.name],
+                worker.key,
+                [state.worker_id for state in states.values() if state.lane == worker.key],
                 verbs,
                 settings,
-                capabilities=partial(self.offers.claim_argument, worker.name),
+                capabilities=partial(self.offers.claim_argument, worker.key),
                 start=self._start,
                 doubt=self.leases.doubt,
             )
@@ -206,7 +206,7 @@ def worker_ids(worker: WorkerPlan, machine_id: str) -> list[str]:
     """Ids of a worker type's slots: ``{machine}-worker-{type}-{n}``, or the one id it was given."""
     if worker.worker_id is not None:
         return [worker.worker_id]
-    return [f"{machine_id}-worker-{worker.name}-{number}" for number in range(worker.count)]
+    return [f"{machine_id}-worker-{worker.name}-{number}" for number in worker.numbers]
 
 
 async def run_machine(

@@ -1,4 +1,4 @@
-"""What the machine can do right now: per worker type, its capabilities and its services, as health has it."""
+"""What the machine can do right now: per lane, its capabilities and its services, as health has it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Offers:
-    """Capabilities by worker type; made once per change of a service's health.
+    """Capabilities by lane (:class:`~emp_trio.mapping.resolve.WorkerPlan`); made once per change of a service's health.
 
     Args:
         workers: the worker types.
@@ -34,7 +34,7 @@ class Offers:
         hardware: Hardware,
         machine_id: str,
     ) -> None:
-        self._workers = {worker.name: worker for worker in workers}
+        self._workers = {worker.key: worker for worker in workers}
         self._supervisors = supervisors
         self._environment = environment
         self._hardware = hardware
@@ -47,33 +47,33 @@ class Offers:
         self._known.clear()
         self._arguments.clear()
 
-    def capabilities(self, worker_type: str) -> Mapping[str, Any]:
+    def capabilities(self, lane: str) -> Mapping[str, Any]:
         """Only job types whose connector can be used now are offered (service mapping reference 8.2). Models stand
         under the connector's service type, as the fleet's workers have them, and under the job types, by which the
         fleet's matching looks for them (queue protocol 3.4, rule 7)."""
-        if worker_type not in self._known:
-            routes = self._workers[worker_type].routes
-            usable = {name: self._supervisors[service.worker_service] for name, service in routes.items()}
+        if lane not in self._known:
+            routes = self._workers[lane].routes
+            usable = {name: self._supervisors[service.key] for name, service in routes.items()}
             usable = {name: supervisor for name, supervisor in usable.items() if supervisor.usable}
             models: dict[str, list[str]] = {}
             for name, supervisor in usable.items():
                 for key in (name, supervisor.plan.connector.service_type):
                     models[key] = list(dict.fromkeys([*models.get(key, []), *supervisor.models]))
-            self._known[worker_type] = capabilities(
+            self._known[lane] = capabilities(
                 self._environment, self._hardware, machine_id=self._machine_id, services=list(usable), models=models
             )
-        return self._known[worker_type]
+        return self._known[lane]
 
-    def claim_argument(self, worker_type: str) -> bytes | None:
+    def claim_argument(self, lane: str) -> bytes | None:
         """The capabilities as a claim takes them, without the slot's id; None while no service can be used."""
-        if worker_type not in self._arguments:
-            found = self.capabilities(worker_type)
+        if lane not in self._arguments:
+            found = self.capabilities(lane)
             encoded = _encode({k: v for k, v in found.items() if v != WORKER_ID_MARK})
-            self._arguments[worker_type] = encoded if found["services"] else None
-        return self._arguments[worker_type]
+            self._arguments[lane] = encoded if found["services"] else None
+        return self._arguments[lane]
 
-    def services(self, worker_type: str) -> list[Offer]:
-        """Every service of a worker type, usable or not."""
-        names = dict.fromkeys(service.worker_service for service in self._workers[worker_type].routes.values())
+    def services(self, lane: str) -> list[Offer]:
+        """Every service of a lane, usable or not."""
+        names = dict.fromkeys(service.key for service in self._workers[lane].routes.values())
         used = [self._supervisors[name] for name in names]
         return [Offer(s.plan.worker_service, s.plan.connector_name, s.usable) for s in used]

@@ -57,7 +57,7 @@ class Registration:
         self._settings = settings
         self._slots = slots
         self._gpus = gpus
-        self._types = sorted({slot.worker_type for slot in slots})
+        self._lanes = sorted({slot.lane for slot in slots})
         self._offers = offers
         self._statuses = statuses
         self._connected_at = iso(time.time())
@@ -99,12 +99,12 @@ class Registration:
             ids = [slot.worker_id for slot in self._slots[start : start + _BATCH]]
             said = [m for i in ids for m in announcements.leaving(i, machine, reason, now=now, unified=unified)]
             if not unified and start + _BATCH >= len(self._slots):
-                said.append(self._status("shutdown", {name: self._offers.services(name) for name in self._types}, now))
+                said.append(self._status("shutdown", {name: self._offers.services(name) for name in self._lanes}, now))
             await self._verbs.leave(ids, said)
 
     async def _beat(self) -> None:
         now, fresh = time.time(), not self.registered.is_set()
-        offers = {name: self._offers.services(name) for name in self._types}
+        offers = {name: self._offers.services(name) for name in self._lanes}
         for start in range(0, len(self._slots), _BATCH):
             batch = self._slots[start : start + _BATCH]
             said = self._arrivals(batch, now) if fresh else self._changes(batch, offers, now)
@@ -114,13 +114,13 @@ class Registration:
         self._told = offers
 
     def _arrivals(self, slots: Sequence[SlotState], now: float) -> Messages:
-        capabilities = {name: self._offers.capabilities(name) for name in self._types}
+        capabilities = {name: self._offers.capabilities(name) for name in self._lanes}
         said: Messages = []
         for slot in slots:
             said += announcements.arriving(
                 slot.worker_id,
                 self._settings.machine_id,
-                capabilities[slot.worker_type],
+                capabilities[slot.lane],
                 connected_at=self._connected_at,
                 now=now,
                 unified=self._settings.unified,
@@ -135,7 +135,7 @@ class Registration:
         return [
             announcements.service_changed(slot.worker_id, self._settings.machine_id, offer, now=now)
             for slot in slots
-            for offer in changed[slot.worker_type]
+            for offer in changed[slot.lane]
         ]
 
     def _status(
@@ -152,17 +152,18 @@ class Registration:
         )
 
     async def _write(self, slots: Sequence[SlotState], messages: Messages, *, fresh: bool) -> None:
-        capabilities = {
-            name: _encode(self._offers.capabilities(name)).decode() for name in {s.worker_type for s in slots}
-        }
+        capabilities = {name: _encode(self._offers.capabilities(name)).decode() for name in {s.lane for s in slots}}
         at = iso(time.time())
+        statuses = sorted(
+            self._statuses(), key=lambda s: s["status"] == "active"
+        )  # of several instances, one is enough
         left = await self._verbs.beat(
             self._settings.machine_id,
             connected_at=self._connected_at,
             fresh=fresh,
-            statuses=_encode({s["connector_id"]: s | {"health_check_at": at} for s in self._statuses()}),
+            statuses=_encode({s["connector_id"]: s | {"health_check_at": at} for s in statuses}),
             capabilities=_encode(capabilities),
-            slots=_encode([[s.worker_id, s.worker_type, s.completed, s.failed] for s in slots]),
+            slots=_encode([[s.worker_id, s.lane, s.completed, s.failed] for s in slots]),
             messages=messages,
         )
         for job_id in left:

@@ -54,7 +54,7 @@ class Slots:
         requeued: Callable[[], None],
     ) -> None:
         self._states = states
-        self._routes = {worker.name: worker.routes for worker in workers}
+        self._routes = {worker.key: worker.routes for worker in workers}
         self._supervisors = supervisors
         self._verbs = verbs
         self._leases = leases
@@ -147,7 +147,7 @@ class Slots:
         if service is None or (job.deadline is not None and time.time() >= job.deadline):
             why = _unserved(job, claimer.name) if service is None else _too_late()
             return outcome.failed(job, why, who, redactor=self._redactor, now=time.time(), random=0.0)
-        supervisor = self._supervisors[service.worker_service]
+        supervisor = self._supervisors[service.key]
         connector = supervisor.connector
         if connector is None or not supervisor.begin():  # it closed, or opened its circuit, while the claim was made
             return messages.released(delay=self._settings.health_retry)

@@ -52,7 +52,16 @@ class AddressConnector:
         token: Secret | None = None
 
 
-CONNECTORS: dict[str, type[Any]] = {cls.__name__: cls for cls in (PictureConnector, EchoConnector, AddressConnector)}
+class GpuConnector:
+    """Talks to a process at a port."""
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        port: Annotated[int, Env("${GPU_PORT:-${GPU_BASE_PORT:-8188}}")] = 8188
+
+
+CONNECTORS: dict[str, type[Any]] = {
+    cls.__name__: cls for cls in (PictureConnector, EchoConnector, AddressConnector, GpuConnector)
+}
 
 
 def find(name: str, path: str | None) -> type[Any] | None:
@@ -85,9 +94,9 @@ def load(tmp_path: Path, **parts: Any) -> Loaded:
     return load_mapping(mapping_file(tmp_path, **parts))
 
 
-def planned(tmp_path: Path, wanted: str, *, env: dict[str, str] | None = None, **parts: Any) -> Plan:
+def planned(tmp_path: Path, wanted: str, *, env: dict[str, str] | None = None, gpus: int = 0, **parts: Any) -> Plan:
     """Write, read and plan."""
-    return plan(load(tmp_path, **parts).checked(), wanted, env=env or {}, gpus=0, find_connector=find)
+    return plan(load(tmp_path, **parts).checked(), wanted, env=env or {}, gpus=gpus, find_connector=find)
 
 
 def said(problems: tuple[Problem, ...] | list[Problem]) -> list[str]:

@@ -130,7 +130,7 @@ def make_plan(workers: Workers, slots: int, *, job_timeout_minutes: float | None
             entry=entry,
         )
     planned = [
-        WorkerPlan(name=name, count=slots, is_gpu_bound=False, routes={name: service})
+        WorkerPlan(name=name, numbers=tuple(range(slots)), is_gpu_bound=False, routes={name: service})
         for name, service in services.items()
     ]
     return Plan(workers=tuple(planned), services={s.worker_service: s for s in services.values()})
@@ -147,6 +147,7 @@ async def open_machine(
     secrets: tuple[str, ...] = (),
     redis_settings: Mapping[str, Any] | None = None,
     job_timeout_minutes: float | None = None,
+    plan: Plan | None = None,
     **settings: Any,
 ) -> AsyncIterator[Machine]:
     """A machine in the test's own run, ready; at the end of the block it hands its jobs back and stops.
@@ -158,7 +159,7 @@ async def open_machine(
     """
     run = partial(
         run_machine,
-        make_plan(workers, slots, job_timeout_minutes=job_timeout_minutes),
+        plan or make_plan(workers, slots, job_timeout_minutes=job_timeout_minutes),
         WorkerSettings(machine_id=machine_id, **{**SHORT, **settings}),
         RedisSettings(url=Secret(url), **(redis_settings or {})),
         StorageSettings(),

@@ -14,6 +14,8 @@ import trio
 
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.mapping import Plan, ServicePlan, WorkerPlan
+from emp_trio.mapping.schema import Service
 from emp_trio.progress import ProgressReporter
 from emp_trio.services.connector import Connector, Health
 from tests.worker.support import Play, eventually, open_machine, submit, until_status
@@ -239,3 +241,36 @@ async def test_a_claim_that_meets_a_closed_connector_is_handed_back(valkey: str,
         supervisor.connector = kept
         job = await until_status(db, job_id, "completed")
     assert job["retry_count"] == "0"
+
+
+async def test_each_slot_keeps_to_its_own_instance_of_the_service(valkey: str, db: Any) -> None:
+    """One plan, two lanes: a job runs at the instance of the slot that has it, and none at an instance that is down."""
+    plays = {number: Play() for number in range(2)}
+    services = [
+        ServicePlan(
+            worker_service="gpu",
+            connector_name="Gpu",
+            connector=play.connector,
+            settings=play.connector.Settings(),
+            entry=Service(connector="Gpu"),
+            instance=number,
+        )
+        for number, play in plays.items()
+    ]
+    lanes = tuple(
+        WorkerPlan(name="render", numbers=(n, n + 2), is_gpu_bound=True, routes={"t": services[n]}, lane=n)
+        for n in range(2)
+    )
+    plan = Plan(workers=lanes, services={service.key: service for service in services})
+    async with open_machine(valkey, {}, plan=plan) as machine:
+        jobs = [submit(db, "t") for _ in range(4)]
+        for play in plays.values():
+            await play.until_begun(2)
+        for number, play in plays.items():
+            ran = {db.hget(f"job:{attempt.job.id}", "worker_id") for attempt in play.attempts}
+            assert ran == {f"m1-worker-render-{number}", f"m1-worker-render-{number + 2}"}
+        assert sorted(machine.supervisors) == ["gpu#0", "gpu#1"]
+        for play in plays.values():
+            play.finish.set()
+        for job_id in jobs:
+            await until_status(db, job_id, "completed")

@@ -1,0 +1,91 @@
+"""Several processes of one service on one machine: how many there are, and the port of each. Pure.
+
+``ports``, ``port_increment`` and ``service_instances_per_gpu`` of a service (service mapping reference 2, 4.1 and 6):
+the worker with the number ``n`` talks to the base port plus ``n`` increments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.paths import service_path
+from emp_trio.mapping.schema import Service, Template
+from emp_trio.mapping.substitution import substitute
+from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.settings import setting_fields
+
+if TYPE_CHECKING:
+    from emp_trio.mapping.resolve import ServicePlan
+
+_LAST_PORT = 65535
+
+
+def instances_per_gpu(entry: Service, name: str, env: Mapping[str, str], findings: Findings) -> int:
+    """How many processes of a service each GPU has; 1 where the mapping does not say."""
+    value = entry.service_instances_per_gpu
+    return max(1, _number(value, name, "service_instances_per_gpu", env, findings, default=1))
+
+
+def instances(service: ServicePlan, slots: int, gpus: int, env: Mapping[str, str], findings: Findings) -> int:
+    """How many processes of a service ``slots`` workers are spread over.
+
+    Args:
+        service: the service, with the address of its first process in its settings.
+        slots: workers of the type.
+        gpus: GPUs that the type is bound to; 0 where it is bound to none, or none was found: each worker then has a
+            process of its own.
+
+    Returns:
+        1 where all use the same address: the mapping gives the service no ports, or its connector has no ``port``.
+    """
+    entry, name = service.entry, service.worker_service
+    if slots == 1 or not entry.ports or _port_field(service.connector) is None or not _step(service, env, findings):
+        return 1
+    if not gpus:
+        return slots
+    return min(slots, gpus * instances_per_gpu(entry, name, env, findings))
+
+
+def on_instance(service: ServicePlan, number: int, env: Mapping[str, str], findings: Findings) -> ServicePlan:
+    """The service as its process ``number`` (from 0) is reached."""
+    part = _port_field(service.connector)
+    holder = service.settings if part is None or part == "" else getattr(service.settings, part)
+    port = holder.port + number * _step(service, env, findings)
+    if port > _LAST_PORT:
+        path = service_path(service.worker_service, "ports")
+        findings.error(path, f"instance {number} would be at port {port}", f"the last port is {_LAST_PORT}")
+        port = holder.port
+    holder = msgspec.structs.replace(holder, port=port)
+    settings = msgspec.structs.replace(service.settings, **{part: holder}) if part else holder
+    return msgspec.structs.replace(service, settings=settings, instance=number)
+
+
+def _port_field(connector: type[Any]) -> str | None:
+    """The part of a connector's settings that has its ``port``, "" for the settings themselves, None without one."""
+    found = next((field for field in setting_fields(connector.Settings) if field.name == "port"), None)
+    return None if found is None else found.part or ""
+
+
+def _step(service: ServicePlan, env: Mapping[str, str], findings: Findings) -> int:
+    return _number(service.entry.port_increment, service.worker_service, "port_increment", env, findings, default=1)
+
+
+def _number(
+    value: Template | None, name: str, field: str, env: Mapping[str, str], findings: Findings, *, default: int
+) -> int:
+    if value is None:
+        return default
+    path = service_path(name, field)
+    try:
+        text = substitute(str(value), env).value.strip()
+    except SubstitutionError as error:
+        findings.error(path, str(error))
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        findings.error(path, f"{text[:40]!r} is not a whole number")
+        return default
+    return int(text)
