@@ -36,7 +36,7 @@ log = structlog.get_logger(__name__)
 _ASKING: Final = 5.0  # progress when the request is sent
 _PULLED: Final = 50.0  # progress when a missing model has been downloaded
 _SAVING: Final = 90.0
-_SLOWNESS: Final = 400.0  # pieces after which progress is about two thirds of the way, where no limit is known
+_SLOWNESS: Final = 200.0  # pieces after which progress is about two thirds of the way, where no limit is known
 
 
 class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
@@ -263,15 +263,15 @@ def _share(pieces: int, most: Any) -> float:
 
 
 def _result(request: OllamaRequest, made: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
-    data, metadata = dict(made), {"service": f"ollama_{request.operation}"}
+    data = dict(made)
+    metadata: dict[str, Any] = {"warnings": list(request.warnings)} if request.warnings else {}
     if saved:
+        metadata["saved_asset"] = saved_asset(saved[0])
         data |= {"mime_type": saved[0].media_type, "asset_url": saved[0].cdn_url, "saved_asset": saved_asset(saved[0])}
     return JobResult(
         success=True,
         data=data,
-        metadata=metadata
-        | ({"saved_asset": saved_asset(saved[0])} if saved else {})
-        | ({"warnings": list(request.warnings)} if request.warnings else {}),
+        metadata=metadata,
         output_files=tuple(asset.output_file() for asset in saved),
         service_metadata={
             "service_version": "ollama",
