@@ -10,6 +10,7 @@
     │  ├─ ServerRefused       the server answered with an error (code, text)
     │  └─ LeaseLost           another holder, or nobody, owns the job now
     ├─ InvalidJob             the job itself is wrong (submitter)
+    ├─ InputUnavailable       a file that the job points to can't be had for now: its server failed, not the service
     ├─ ServiceError           the service failed, or could not be reached (status, code, retry_after, request_id)
     │  └─ Refused             the service declines this request by policy; never retried
     ├─ AssetError             storage or CDN (paid says whether the generation has been paid for)
@@ -132,6 +133,13 @@ class InvalidJob(EmpTrioError):
     default_type = "validation_error"
     default_reason = "invalid_payload"
     default_retry = False
+
+
+class InputUnavailable(EmpTrioError):
+    """The server of an input file failed or could not be reached. That says nothing about the connector's service."""
+
+    default_type = "network_error"
+    default_reason = "connection_failed"
 
 
 class ServiceError(EmpTrioError):

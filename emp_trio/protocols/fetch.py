@@ -66,7 +66,7 @@ class Fetches:
         Raises:
             InvalidJob: the URL is wrong, leads where it must not, to nothing (a client error such as 404), or to a file
                 that is empty or larger than ``input_max_bytes``.
-            ServiceError: the server failed, is out of reach, or took longer than ``input_timeout``; worth a retry.
+            InputUnavailable: its server failed, is out of reach, or took longer than ``input_timeout``; worth a retry.
 
         Texts of errors name the URL without its query. A cancel closes the connection.
         """

@@ -11,7 +11,7 @@ import httpx
 import structlog
 import trio
 
-from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
 from emp_trio.protocols.addresses import permitted
 from emp_trio.protocols.fetch import Fetched, FetchSettings
 from emp_trio.protocols.http_operation import Trail
@@ -50,7 +50,7 @@ class Fetcher:
                 f"last to {shown_url(place)}"
             )
         assert scope.cancelled_caught
-        raise ServiceError(
+        raise InputUnavailable(
             f"{shown_url(url)} did not arrive within {seconds:.3g} s, ended while {trail.phase}",
             type="timeout",
             reason="network_timeout",
@@ -67,11 +67,10 @@ class Fetcher:
                     return await self._read(text, reply)
                 finally:
                     await reply.aclose()
-        except ServiceError as error:
-            error.maybe_started = False  # to fetch a file costs nothing
-            error.message = f"{shown_url(text)}: {error.message}"
-            error.args = (error.message,)
-            raise
+        except ServiceError as error:  # what translated() makes of a fault of the network
+            raise InputUnavailable(
+                f"{shown_url(text)}: {error.message}", type=error.type, reason=error.reason, retry=error.retry
+            ) from error
 
     async def _addresses(self, url: httpx.URL, trail: Trail) -> list[str]:
         """The addresses of the URL's host, all of them checked: a single bad one says that the host is not to be
@@ -83,7 +82,7 @@ class Fetcher:
         except socket.gaierror as error:
             if error.errno in _NO_SUCH_NAME:
                 raise InvalidJob(f"{where}: there is no host of that name") from error
-            raise ServiceError(
+            raise InputUnavailable(
                 f"{where}: the name of the host can't be resolved: {error.strerror}",
                 type="network_error",
                 reason="dns_resolution",
@@ -187,14 +186,12 @@ def _following(url: str, status: int, location: str) -> str:
     return following[1]
 
 
-def _bad_status(url: str, reply: Reply) -> InvalidJob | ServiceError:
+def _bad_status(url: str, reply: Reply) -> InvalidJob | InputUnavailable:
     if reply.status < 500 and reply.status not in _LATER:
         return InvalidJob(f"{shown_url(url)} can't be fetched: its server answered {reply.status}")
-    return ServiceError(
-        f"its server answered {reply.status}",
-        status=reply.status,
+    return InputUnavailable(
+        f"{shown_url(url)} can't be fetched for now: its server answered {reply.status}",
         type="service_error",
         reason="service_unavailable",
-        retry=True,
         retry_after=parse_retry_after(reply.headers, now=time.time()),
     )

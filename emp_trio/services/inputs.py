@@ -54,7 +54,7 @@ async def input_file(caller: _Fetches, source: Any, *, kinds: Collection[str] = 
     Raises:
         InvalidJob: the source is none of these, is too large or is a file of another kind, or see
             :meth:`emp_trio.protocols.fetch.Fetches.fetch`.
-        ServiceError: the server of a URL failed; worth a retry.
+        InputUnavailable: the server of a URL failed; worth a retry.
     """
     if not isinstance(source, str):
         raise InvalidJob(f"an input file was given as {type(source).__name__}, not as text", reason="invalid_format")

@@ -12,14 +12,14 @@ import msgspec
 import pytest
 import trio
 
-from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.errors import InputUnavailable, InvalidJob
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import Connector, open_connector
 from emp_trio.testing.rogue import Answer, cut, dribble, hang, open_rogue, redirect, reply, slow
-from tests.protocols.support import kind, self_signed, toolbox
+from tests.protocols.support import self_signed, toolbox
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 
@@ -42,6 +42,11 @@ async def open_fetch(*, private: bool = True, **settings: Any) -> AsyncIterator[
     made = FetchProbe.Settings(http=HttpSettings(base_url="http://127.0.0.1:9"), fetch=fetch)
     async with open_connector(FetchProbe, made, toolbox()) as probe:
         yield probe
+
+
+def kind(error: InputUnavailable) -> tuple[str, str, bool]:
+    """Type, reason and whether another attempt makes sense."""
+    return error.type, error.reason, error.retry
 
 
 class Names(trio.abc.HostnameResolver):
@@ -149,13 +154,13 @@ async def test_a_certificate_must_be_for_the_name_and_not_for_the_address(
     tls, authority = self_signed(tmp_path)
     Names(pictures_example=[["127.0.0.1"]])
     async with open_rogue(reply(200, PICTURE), tls=tls) as rogue, open_fetch() as probe:
-        with pytest.raises(ServiceError) as caught:
+        with pytest.raises(InputUnavailable) as caught:
             await probe.fetch(f"{rogue.url}/x")
         assert kind(caught.value) == ("network_error", "ssl_certificate", True)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     async with open_rogue(reply(200, PICTURE), tls=tls) as rogue, open_fetch() as probe:
         assert (await probe.fetch(f"{rogue.url}/x")).data == PICTURE
-        with pytest.raises(ServiceError, match="Hostname mismatch") as caught:
+        with pytest.raises(InputUnavailable, match="Hostname mismatch") as caught:
             await probe.fetch(f"https://pictures.example:{rogue.port}/x")
         assert kind(caught.value) == ("network_error", "ssl_certificate", True)
         assert len(rogue.requests) == 1
@@ -260,7 +265,7 @@ def _without_length(answer: Answer) -> Answer:
 )
 async def test_a_slow_file_is_given_up(answer: Answer) -> None:
     async with open_rogue(answer) as rogue, open_fetch(timeout=0.3, max_redirects=1000) as probe:
-        with trio.fail_after(5), pytest.raises(ServiceError, match=r"within 0\.3 s") as caught:
+        with trio.fail_after(5), pytest.raises(InputUnavailable, match=r"within 0\.3 s") as caught:
             await probe.fetch(f"{rogue.url}/x?sig=hidden")
         with trio.fail_after(5):
             await rogue.emptied()
@@ -286,24 +291,23 @@ async def test_an_empty_file_is_refused() -> None:
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_a_server_that_fails_is_worth_another_attempt(status: int) -> None:
     async with open_rogue(reply(status, headers={"retry-after": "7"})) as rogue, open_fetch() as probe:
-        with pytest.raises(ServiceError, match=str(status)) as caught:
+        with pytest.raises(InputUnavailable, match=str(status)) as caught:
             await probe.fetch(f"{rogue.url}/x?sig=hidden")
     assert kind(caught.value) == ("service_error", "service_unavailable", True)
-    assert (caught.value.retry_after, caught.value.maybe_started) == (7.0, False)
+    assert caught.value.retry_after == 7.0
     assert "hidden" not in str(caught.value)
 
 
 async def test_a_connection_that_is_lost_is_worth_another_attempt() -> None:
     async with open_rogue(cut(reply(200, PICTURE), 1000)) as rogue, open_fetch() as probe:
-        with pytest.raises(ServiceError, match="/x: ") as caught:
+        with pytest.raises(InputUnavailable, match="/x: ") as caught:
             await probe.fetch(f"{rogue.url}/x?sig=hidden")
         port = rogue.port
     assert kind(caught.value) == ("network_error", "connection_failed", True)
     async with open_fetch() as probe:
-        with pytest.raises(ServiceError) as caught:
+        with pytest.raises(InputUnavailable) as caught:
             await probe.fetch(f"http://127.0.0.1:{port}/x?sig=hidden")
     assert kind(caught.value) == ("network_error", "connection_failed", True)
-    assert caught.value.maybe_started is False
     assert "hidden" not in str(caught.value)
 
 
@@ -315,7 +319,7 @@ async def test_a_look_up_that_fails_for_now_is_worth_another_attempt(monkeypatch
 
     monkeypatch.setattr(names, "getaddrinfo", later)
     async with open_fetch() as probe:
-        with pytest.raises(ServiceError) as caught:
+        with pytest.raises(InputUnavailable) as caught:
             await probe.fetch("http://pictures.example/x?sig=hidden")
     assert kind(caught.value) == ("network_error", "dns_resolution", True)
     assert "hidden" not in str(caught.value)

@@ -23,6 +23,7 @@ from emp_trio.services.openai.img2img_calls import EditCalls
 from emp_trio.services.openai.img2img_payload import EditJob, edit_job
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL, is_image_model
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
+from emp_trio.services.repeats import calls_before
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
@@ -72,7 +73,8 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
         Raises:
             InvalidJob: there is no prompt or no picture, or an input is not what it should be.
             Refused: OpenAI declined, or the model answered in words.
-            ServiceError: OpenAI failed, or is out of reach; or the server of an input.
+            InputUnavailable: the server of an input failed.
+            ServiceError: OpenAI failed, or is out of reach.
             AssetError: a picture could not be saved.
             trio.Cancelled: after a background response was cancelled upstream, where ``progress.stop_upstream`` says
                 so. A call of the Images API can't be cancelled and may be billed all the same.
@@ -105,8 +107,6 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
         self, job: Job, progress: ProgressReporter, wanted: EditJob, order: tuple[Approach, ...]
     ) -> Generated:
         calls = EditCalls(self, job, progress, wanted)
-        if calls.calls:  # an earlier attempt has come as far as the Images API
-            order = ("direct",)
         edited, attempts = await try_approaches(order, {"background": calls.background, "direct": calls.direct})
         options = msgspec.structs.replace(wanted.options, warnings=(*wanted.options.warnings, *edited.warnings))
         for warning in options.warnings:
@@ -122,4 +122,5 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
                 "original_prompt": wanted.prompt,
                 "reference_images_count": len(wanted.pictures),
             },
+            metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
         )

@@ -8,7 +8,6 @@ from typing import Any, Final, Protocol
 import msgspec
 import trio
 
-from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetched
@@ -25,14 +24,11 @@ from emp_trio.services.openai.img2img_requests import (
 )
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer
+from emp_trio.services.repeats import counted
 from emp_trio.services.upstream import run_upstream
 
 PICTURES: Final = IMAGES - {"image/gif"}
 MASKS: Final = frozenset({"image/png"})
-MOST_CALLS: Final = 2
-"""Calls of images/edits for one job, over all its attempts, that may have been billed (OpenAI reference 3.5)."""
-
-_CALLS: Final = "edits_calls"
 
 
 class EditCaller(Caller, Protocol):
@@ -48,7 +44,7 @@ class Edited(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         record: the request, without the bytes of pictures.
-        warnings: what was left out of it, and what else is to be known.
+        warnings: what was left out of it.
     """
 
     answer: Answer
@@ -71,12 +67,6 @@ class EditCalls:
         self.progress = progress
         self.wanted = wanted
         self._inputs: Inputs | None = None
-
-    @property
-    def calls(self) -> int:
-        """How many calls of images/edits by earlier attempts may have been billed."""
-        found = (self.job.checkpoint or {}).get(_CALLS)
-        return found if isinstance(found, int) else 0
 
     async def background(self) -> Edited:
         """A background response with the image tool, or the one that an earlier attempt has started. That one needs no
@@ -122,23 +112,17 @@ class EditCalls:
 
     async def direct(self) -> Edited:
         """The Images API. Its call has no id to find it by: where an attempt ends in the middle, the next one makes it
-        again, and a third one is not made.
+        again, once per job (:mod:`emp_trio.services.repeats`).
 
         Raises:
             Refused: OpenAI declined.
             ServiceError: OpenAI failed, or ``image_timeout`` ran out.
             trio.Cancelled: the connection is closed; the call may be billed all the same.
         """
-        if self.calls >= MOST_CALLS:
-            raise ServiceError(
-                f"{self.calls} calls of images/edits got no answer and may have been billed: there will be no other",
-                retry=False,
-            )
         request = await trio.to_thread.run_sync(edits_request, self.wanted, await self._get_inputs())
         self.progress.report(20, "sending the pictures to OpenAI")
-        await self.progress.remember({_CALLS: self.calls + 1})  # before the call: a crash may come with it
         seconds = self.caller.settings.image_timeout
-        try:
+        async with counted(self.job, self.progress, ahead=True):
             answer = await self.caller.request(
                 "POST",
                 "/images/edits",
@@ -148,16 +132,9 @@ class EditCalls:
                 read_timeout=seconds,
                 max_bytes=self.caller.settings.http.max_response_bytes * self.wanted.options.n,
             )
-        except ServiceError as error:
-            if not error.maybe_started:
-                await self.progress.remember({_CALLS: self.calls})
-            raise
-        found = read_images_answer(answer.json(), image_model=self.wanted.options.model)
+            found = read_images_answer(answer.json(), image_model=self.wanted.options.model)
         found = msgspec.structs.replace(found, request_ids=tuple(filter(None, (answer.request_id,))))
-        warnings = request.warnings
-        if self.calls:
-            warnings += (f"{self.calls} earlier calls of images/edits got no answer and may have been billed",)
-        return Edited(answer=found, record=request.record, warnings=warnings)
+        return Edited(answer=found, record=request.record, warnings=request.warnings)
 
     async def _get_inputs(self) -> Inputs:
         """All inputs, fetched and looked at, once in an attempt."""

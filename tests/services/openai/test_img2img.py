@@ -12,13 +12,23 @@ import msgspec
 import pytest
 import trio
 
-from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, EmpTrioError, InvalidJob, Refused, ServiceError
+from emp_trio.errors import (
+    AssetError,
+    ConfigError,
+    DeadlineExceeded,
+    EmpTrioError,
+    InputUnavailable,
+    InvalidJob,
+    Refused,
+    ServiceError,
+)
 from emp_trio.jobs import JobContext
 from emp_trio.progress import StageLimits
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.testing.rogue import Rogue, hang, open_rogue, redirect, reply
 from emp_trio.toolbox import Toolbox
+from emp_trio.worker.circuit import verdict
 from tests.services.openai.img2img_support import JPEG, MASK, PNG, data_url, edit, open_img2img
 from tests.services.openai.support import LONG, cut_short, statuses
 from tests.services.support import job, stored
@@ -203,8 +213,8 @@ async def test_private_addresses_are_refused_unless_a_setting_allows_them(
         (reply(200, "<!doctype html>", content_type="image/png"), InvalidJob),
         (reply(200, PNG + bytes(100_000)), InvalidJob),
         (redirect("http://169.254.169.254/"), InvalidJob),
-        (reply(503), ServiceError),
-        (hang(), ServiceError),
+        (reply(503), InputUnavailable),
+        (hang(), InputUnavailable),
     ],
 )
 async def test_a_url_that_leads_to_no_picture_costs_nothing(
@@ -215,7 +225,8 @@ async def test_a_url_that_leads_to_no_picture_costs_nothing(
         async with open_img2img(openai, toolbox, fetch=fetch) as quick:
             with pytest.raises(error) as caught:
                 await run_job(quick, job(edit(images=[data_url(PNG), f"{rogue.url}/x.png?sig=hidden"])))
-    assert caught.value.retry is (error is ServiceError)
+    assert caught.value.retry is (error is InputUnavailable)
+    assert verdict(caught.value, caught.value.failure) == "neutral"  # OpenAI is not to blame
     assert "hidden" not in str(caught.value)
     assert openai.requests == []
 
