@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from emp_trio.errors import NotSent, ServiceError
-from emp_trio.services.upstream import run_upstream
+from emp_trio.services.upstream import run_announced, run_upstream
 from emp_trio.testing.reporter import FakeReporter
 from tests.services.support import job
 
@@ -191,3 +191,60 @@ async def test_a_checkpoint_without_an_id_is_no_work(
     service, reporter = Service(), FakeReporter()
     service.end.set()
     assert await service.run(reporter, checkpoint) == "result of work-1"
+
+
+async def announced(
+    service: Service, reporter: FakeReporter, *, checkpoint: dict[str, Any] | None = None, then: float = 3600
+) -> str:
+    """Work whose id comes in the middle of the call that runs it."""
+
+    async def run(known: Callable[[str], Awaitable[None]]) -> str:
+        work = await service.start()
+        await known(work)
+        service.waiting.set()
+        await trio.sleep(then)
+        return f"stream of {work}"
+
+    return await run_announced(
+        job(checkpoint=checkpoint),
+        reporter,
+        key="id",
+        usable=service.usable,
+        run=run,
+        wait=service.wait,
+        cancel=service.cancel,
+        grace=GRACE,
+    )
+
+
+async def test_work_that_announces_its_id_is_remembered_and_run_to_its_end(autojump_clock: MockClock) -> None:
+    service, reporter = Service(), FakeReporter()
+    assert await announced(service, reporter, then=20) == "stream of work-1"
+    assert reporter.checkpoint == {"id": "work-1"}
+    assert service.cancelled == []
+
+
+@pytest.mark.parametrize(("stop", "cancelled"), [(True, ["work-1"]), (False, [])])
+@pytest.mark.parametrize(("moment", "seconds"), [("before", 0.5), ("after", 0.0)])
+async def test_a_cancel_waits_for_the_id_and_not_for_the_end(
+    stop: bool, cancelled: list[str], moment: str, seconds: float, autojump_clock: MockClock
+) -> None:
+    service, reporter = Service(), FakeReporter(stop_upstream=stop)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(announced, service, reporter)
+        if moment == "before":
+            await trio.sleep(0.5)
+        else:
+            await service.waiting.wait()
+        began = trio.current_time()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - began == pytest.approx(seconds + stop)  # the cancel upstream takes a second
+    assert reporter.checkpoint == {"id": "work-1"}
+    assert service.cancelled == cancelled
+
+
+async def test_announced_work_of_an_earlier_attempt_is_waited_for(autojump_clock: MockClock) -> None:
+    service, reporter = Service(), FakeReporter()
+    service.end.set()
+    assert await announced(service, reporter, checkpoint={"id": "work-0"}) == "result of work-0"
+    assert service.started == []
