@@ -220,17 +220,19 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         between: float,
     ) -> None:
         """Give every line of an answer to ``take``; the next one may take ``between`` seconds, the first ``first``."""
-        limit = first
+        begun = False
         with trio.CancelScope(deadline=trio.current_time() + first) as scope:
             async with self.lines("POST", path, json=body, timeout=math.inf, until=last) as lines:
                 async for line in lines:
                     take(line)
-                    limit = between
+                    begun = True
                     scope.deadline = trio.current_time() + between
         if scope.cancelled_caught:
+            silence = f"nothing more for {between:.3g} s" if begun else f"nothing for {first:.3g} s"
+            loading = not begun and path != PATHS["pull"]
             raise ServiceError(
-                f"POST {path}: Ollama said nothing {'more ' if limit is between else ''}for {limit:.3g} s"
-                + ("" if limit is between else " (a large model may need longer to load: OLLAMA_TIMEOUT_SECONDS)"),
+                f"POST {path}: Ollama said {silence}"
+                + (" (a large model may need longer to load: OLLAMA_TIMEOUT_SECONDS)" if loading else ""),
                 type="timeout",
                 reason="processing_timeout",
                 maybe_started=True,

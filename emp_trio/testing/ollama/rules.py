@@ -131,7 +131,7 @@ def _message_fault(body: dict[str, Any]) -> str | None:
             return f"invalid role: {message.get('role')!r}"
         if not isinstance(message.get("content", ""), str):
             return "json: cannot unmarshal array into Go struct field ChatRequest.messages.content of type string"
-        fault = _image_fault(message.get("images", []))
+        fault = _image_fault(message.get("images") or [])
         if fault:
             return fault
     return None
