@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 import trio
 
-from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript, ToolCall, open_fake_openai
+from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript, ToolCall
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}}
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-
-
-@pytest.fixture
-async def openai() -> AsyncIterator[FakeOpenAI]:
-    async with open_fake_openai(script=Script(seconds=0)) as openai:
-        yield openai
-
-
-@pytest.fixture
-async def client(openai: FakeOpenAI) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"authorization": f"Bearer {openai.api_key.reveal()}"}
-    async with httpx.AsyncClient(base_url=openai.base_url, headers=headers, verify=False) as client:
-        yield client
 
 
 def body(**fields: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -39,19 +38,6 @@ streams = pytest.mark.parametrize(
         ("edits", "/images/edits", EDIT | {"stream": True}),
     ],
 )
-
-
-@pytest.fixture
-async def openai() -> AsyncIterator[FakeOpenAI]:
-    async with open_fake_openai(script=Script(seconds=0)) as openai:
-        yield openai
-
-
-@pytest.fixture
-async def client(openai: FakeOpenAI) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"authorization": f"Bearer {openai.api_key.reveal()}"}
-    async with httpx.AsyncClient(base_url=openai.base_url, headers=headers, verify=False) as client:
-        yield client
 
 
 async def received(openai: FakeOpenAI) -> bytes:

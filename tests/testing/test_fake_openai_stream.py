@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 import trio
 
-from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript, open_fake_openai
+from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript
 
 IMAGE = {"type": "image_generation", "model": "gpt-image-2.6-flare"}
-
-
-@pytest.fixture
-async def openai() -> AsyncIterator[FakeOpenAI]:
-    async with open_fake_openai(script=Script(seconds=0)) as openai:
-        yield openai
-
-
-@pytest.fixture
-async def client(openai: FakeOpenAI) -> AsyncIterator[httpx.AsyncClient]:
-    headers = {"authorization": f"Bearer {openai.api_key.reveal()}"}
-    async with httpx.AsyncClient(base_url=openai.base_url, headers=headers, verify=False) as client:
-        yield client
 
 
 def body(**fields: Any) -> dict[str, Any]:

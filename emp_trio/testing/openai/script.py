@@ -47,14 +47,16 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         queued: seconds in status ``queued`` (Responses only).
         seconds: seconds in status ``in_progress`` after that; the events of a stream are spread over them.
         status: how it ends.
-        error: ``error`` of a failed response (``code`` and ``message``).
-        incomplete_reason: ``incomplete_details.reason`` of an incomplete one.
+        error: ``error`` of a failed response (``code`` and ``message``); of the other APIs, a 500.
+        incomplete_reason: ``incomplete_details.reason`` of an incomplete one: ``max_output_tokens`` or
+            ``content_filter``.
         text: words of the answer; by default there are some where there is no picture.
         refusal: a ``refusal`` part in place of text.
         tool_calls: functions that a chat completion calls.
-        images: pictures made where the request has the image tool.
+        images: pictures made where the request has the image tool. 0 makes none of the Images API either, which else
+            makes as many as it is asked for.
         image_bytes: exact size of a picture.
-        image_error: ``error`` of the picture's item, which then has no picture.
+        image_error: ``error`` of the picture's item, which then has no picture; of the Images API, a 400.
         extra: further items of ``output``, before the rest.
         stream: what else happens to a stream.
     """
