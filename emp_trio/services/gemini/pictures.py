@@ -27,7 +27,7 @@ async def with_inputs(caller: Any, asked: Asked) -> Asked:
 
     Raises:
         InvalidJob: a picture can't be had, is none, or is too large.
-        ServiceError: the server that should have it failed.
+        InputUnavailable: the server that should have it failed.
     """
     found = {}
     for source in sources(asked):

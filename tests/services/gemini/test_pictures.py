@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.errors import InputUnavailable, InvalidJob
 from emp_trio.testing.gemini import FakeGemini, Script
 from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import run_job
@@ -268,6 +268,6 @@ async def test_what_cannot_work_costs_nothing(
     gemini: FakeGemini, toolbox: Toolbox, payload: dict[str, Any], said: str | None
 ) -> None:
     async with open_gemini(gemini, toolbox) as connector:
-        with pytest.raises(InvalidJob if said else ServiceError, match=said):
+        with pytest.raises(InvalidJob if said else InputUnavailable, match=said):
             await run_job(connector, job(payload))
     assert gemini.requests == []
