@@ -117,3 +117,20 @@ async def test_two_machines_that_reap_at_once_put_a_job_back_once(verbs: Verbs, 
     lib.expire_leases()
     first, second = await verbs.reap(most=3), await verbs.reap(most=10)
     assert sorted([*first.requeued, *second.requeued]) == list("abcdef")
+
+
+async def test_job_that_is_claimed_again_and_again_and_never_begins_fails_in_the_end(
+    verbs: Verbs, lib: Library
+) -> None:
+    """As a job does that ends the process of its worker at once; a lost reply or two of a claim cost it nothing."""
+    lib.submit("a")
+    for _ in range(8):
+        lib.claim("w")
+        lib.expire_leases()
+        assert (await verbs.reap()).requeued == ("a",)
+    assert lib.job("a")["retry_count"] == "0"
+    lib.claim("w")
+    lib.expire_leases()
+    [(failed, why)] = (await verbs.reap()).failed
+    assert (failed, lib.job("a")["status"]) == ("a", "failed")
+    assert "claimed 9 times and never begun" in why

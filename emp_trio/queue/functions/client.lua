@@ -52,7 +52,7 @@ redis.register_function('emp_trio_retry', function(_, argv)
   if f.retry_token == argv[2] then return {'queued', f.status} end
   if f.status ~= 'failed' then return {'refused', f.status} end
   redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'retry_count', '0',
-    'crashes', '0', 'lease_token', '', 'retry_token', argv[2])
+    'crashes', '0', 'unstarted', '0', 'lease_token', '', 'retry_token', argv[2])
   redis.call('HDEL', 'job:' .. id, 'error', 'failure_type', 'failure_reason', 'failed_at', 'cancelled_at',
     'started_at', 'checkpoint')
   redis.call('HDEL', 'jobs:failed', id)

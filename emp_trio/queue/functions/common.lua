@@ -20,6 +20,7 @@
 --   lease_token    token of the present lease, '' when there is none; lease_worker: its slot
 --   settled_token  token of the attempt that ended last, so that a repeated settle is recognised
 --   attempt        claims so far; crashes: leases that ran out; checkpoint: JSON of the upstream work
+--   unstarted      leases that ran out before their attempt had begun
 --   submit_token, retry_token   nonces of the submit and of the last new life, so that repeats are recognised
 --
 -- Times: ms are numbers of milliseconds since the epoch, ISO and LuaTime as in queue protocol 0.2.

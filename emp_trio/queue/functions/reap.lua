@@ -2,7 +2,10 @@
 --   ARGV  1 entries to handle of each kind, at most   2 crashes after which a job fails for good
 --   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids,
 --         {id, error} of each that could not be handled}
--- A lease that ran out before the attempt began to run (its claim's reply was lost) is no crash and uses no attempt.
+-- A lease that ran out before the attempt began to run (its claim's reply was lost) is no crash and uses no attempt. But
+-- a job to which that happens again and again may be what ends its worker: it fails after UNSTARTED times as many.
+local UNSTARTED = 3
+
 local function reap_lease(id, max_crashes, now, requeued, failed)
   local f = job_table(id)
   local running = f.status == 'assigned' or f.status == 'in_progress'
@@ -10,10 +13,16 @@ local function reap_lease(id, max_crashes, now, requeued, failed)
     local worker = f.worker_id
     local used = f.status == 'in_progress' and 1 or 0
     local crashes, count = (number(f.crashes) or 0) + used, (number(f.retry_count) or 0) + used
-    redis.call('HSET', 'job:' .. id, 'crashes', crashes)
+    local unstarted = (number(f.unstarted) or 0) + 1 - used
+    redis.call('HSET', 'job:' .. id, 'crashes', crashes, 'unstarted', unstarted)
     local failure = {type = 'system_error', reason = 'internal_error',
       error = 'worker ' .. worker .. ' stopped renewing its lease on this job (crash ' .. crashes .. ')'}
-    if used == 1 and (crashes >= max_crashes or count >= attempts_of(f)) then
+    local never = used == 0 and unstarted >= max_crashes * UNSTARTED
+    if never then
+      failure.error = 'claimed ' .. unstarted .. ' times and never begun, last by worker ' .. worker ..
+        ': the job may end the process that takes it'
+    end
+    if never or (used == 1 and (crashes >= max_crashes or count >= attempts_of(f))) then
       fail_for_good(id, f, worker, '', failure, count, now)
       failed[#failed + 1] = {id, failure.error}
     else
