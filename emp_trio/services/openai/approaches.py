@@ -20,6 +20,9 @@ Approach = Literal["background", "streaming", "direct"]
 
 APPROACHES: Final[tuple[Approach, ...]] = get_args(Approach)
 
+LISTED: Final = r"^\s*(background|streaming|direct)(\s*,\s*(background|streaming|direct))*\s*$"
+"""Pattern of a setting that lists approaches."""
+
 _OBJECTIONS: Final = {
     "tools": None,  # "Tool 'image_generation' is not supported with ...": any objection to the tool as such
     "tool_choice": None,
@@ -48,6 +51,12 @@ def next_approach(error: Exception, approach: Approach) -> bool:
     if error.status == 404:  # of the path; a model's and a response's are of another kind
         return error.code != "model_not_found" and error.param != "model" and error.type == "validation_error"
     return error.status == 400 and approach != "direct" and _objects(error.param or "", error.code)
+
+
+def listed_approaches(text: str) -> tuple[Approach, ...]:
+    """The approaches of a setting that has the pattern ``LISTED``, in its order."""
+    names = [name.strip() for name in text.split(",")]
+    return tuple(sorted((approach for approach in APPROACHES if approach in names), key=names.index))
 
 
 def refuses_background(error: ServiceError) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 import structlog
@@ -20,8 +20,10 @@ from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.approaches import (
     APPROACHES,
+    LISTED,
     Approach,
     choose_approaches,
+    listed_approaches,
     refuses_background,
     try_approaches,
 )
@@ -40,6 +42,7 @@ from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
 
+_ALL: Final = ",".join(APPROACHES)
 _Made = tuple[Answer, dict[str, Any]]  # an answer, and the body of the request that brought it
 
 
@@ -62,7 +65,8 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
 
         Attributes:
             image_model, size, quality: where a job does not say.
-            approaches: the ways to a picture, in their order; a job may choose one of them (``payload.approach``).
+            approaches: the ways to a picture, in their order, with commas between them; a job may choose one of them
+                (``payload.approach``).
             image_timeout: seconds for a call of the Images API, which is silent until the picture is done.
         """
 
@@ -74,7 +78,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
         image_model: Annotated[str, Env("${OPENAI_IMAGE_MODEL:-" + DEFAULT_IMAGE_MODEL + "}")] = DEFAULT_IMAGE_MODEL
         size: Annotated[str, Env("${OPENAI_IMAGE_SIZE:-1024x1024}")] = "1024x1024"
         quality: Annotated[str, Env("${OPENAI_IMAGE_QUALITY:-standard}")] = "standard"
-        approaches: Annotated[tuple[Approach, ...], msgspec.Meta(min_length=1)] = APPROACHES
+        approaches: Annotated[str, msgspec.Meta(pattern=LISTED), Env("${OPENAI_IMAGE_APPROACHES:-" + _ALL + "}")] = _ALL
         image_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
@@ -95,7 +99,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
             quality=self.settings.quality,
             today=datetime.datetime.now(datetime.UTC).date(),
         )
-        order = choose_approaches(self.settings.approaches, job.payload.get("approach"), options)
+        order = choose_approaches(listed_approaches(self.settings.approaches), job.payload.get("approach"), options)
         for warning in options.warnings:
             log.warning(warning)
         self.toolbox.assets.check(job)  # before anything is paid

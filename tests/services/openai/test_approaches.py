@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any
 
 import msgspec
 import pytest
 
 from emp_trio.errors import AssetError, DeadlineExceeded, InvalidJob, Refused, ServiceError
-from emp_trio.services.openai.approaches import APPROACHES, Approach, choose_approaches, next_approach, try_approaches
+from emp_trio.services.openai.approaches import (
+    APPROACHES,
+    LISTED,
+    Approach,
+    choose_approaches,
+    listed_approaches,
+    next_approach,
+    try_approaches,
+)
 from emp_trio.services.openai.errors import describe_error, failed_response, stream_error
 from emp_trio.services.openai.image_options import image_options
 
@@ -139,6 +148,24 @@ def test_the_order(allowed: tuple[Approach, ...], payload: dict[str, Any], order
 def test_what_no_approach_can_do_is_invalid(allowed: tuple[Approach, ...], payload: dict[str, Any]) -> None:
     with pytest.raises(InvalidJob):
         chosen(allowed, **payload)
+
+
+@pytest.mark.parametrize(
+    ("text", "approaches"),
+    [
+        ("background,streaming,direct", APPROACHES),
+        (" direct , background ", ("direct", "background")),
+        ("direct,direct", ("direct",)),
+        ("", None),
+        ("direct,", None),
+        ("prayer", None),
+        ("direct background", None),
+    ],
+)
+def test_a_setting_lists_them(text: str, approaches: tuple[Approach, ...] | None) -> None:
+    assert (re.search(LISTED, text) is not None) is (approaches is not None)
+    if approaches is not None:
+        assert listed_approaches(text) == approaches
 
 
 async def test_when_none_is_to_be_had_all_reasons_are_named() -> None:

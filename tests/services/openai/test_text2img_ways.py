@@ -93,7 +93,7 @@ async def test_a_service_without_the_tool_or_the_path_is_asked_through_the_image
 
 async def test_the_settings_give_the_order(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     openai.inject("images", status=404)
-    result = await made(openai, toolbox, CAT, own={"approaches": ("direct", "background")})
+    result = await made(openai, toolbox, CAT, own={"approaches": "direct, background"})
     assert outcomes(result) == [("direct", "unavailable"), ("background", "completed")]
 
 
@@ -128,7 +128,7 @@ async def test_no_other_failure_leads_to_another_way(
     openai: FakeOpenAI, toolbox: Toolbox, error: dict[str, Any], kind: str, payload: dict[str, Any]
 ) -> None:
     refuse(openai, **error)
-    own = {"approaches": ("background", "direct") if payload is CAT else ("streaming", "direct")}
+    own = {"approaches": "background,direct" if payload is CAT else "streaming,direct"}
     with pytest.raises(ServiceError) as caught:
         await made(openai, toolbox, payload, own=own)
     assert caught.value.type == kind
