@@ -95,7 +95,8 @@ class EditCalls:
                 await prepare()
             return adopted
 
-        if not (self.job.checkpoint or {}).get("response_id"):
+        earlier = (self.job.checkpoint or {}).get("response_id")
+        if not (isinstance(earlier, str) and earlier):  # else usable() is asked first
             await prepare()
         answer = await run_upstream(
             self.job,

@@ -335,11 +335,13 @@ async def test_a_next_attempt_adopts_the_response_without_its_inputs(
     assert content[3]["file_id"] == "file-abc123"
 
 
+@pytest.mark.parametrize("response_id", ["resp_gone", "", None, 7])
 async def test_a_response_that_is_gone_is_made_anew_with_all_its_inputs(
-    openai: FakeOpenAI, toolbox: Toolbox, pictures: Rogue
+    openai: FakeOpenAI, toolbox: Toolbox, pictures: Rogue, response_id: Any
 ) -> None:
+    checkpoint = {"response_id": response_id}
     async with open_img2img(openai, toolbox) as connector:
-        await run_job(connector, job(edit(image_url=pictures.url), attempt=2, checkpoint={"response_id": "resp_gone"}))
+        await run_job(connector, job(edit(image_url=pictures.url), attempt=2, checkpoint=checkpoint))
     assert openai.count("create") == 1
     assert next(r for r in openai.requests if r.route == "create").body["input"][0]["content"] == [BLUE, part(PNG)]
 
