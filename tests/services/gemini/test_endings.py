@@ -1,32 +1,23 @@
-"""How an attempt ends while its generation is under way, and what the next attempt makes of it: nothing is paid twice
-without being said, and never a third time."""
+"""How an attempt ends while its interaction is under way, and what the next attempt makes of it."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import pytest
 import trio
 
-from emp_trio.assets.config import KeepSettings, StorageSettings
-from emp_trio.assets.saver import open_asset_saver
-from emp_trio.errors import AssetError, DeadlineExceeded, LeaseLost, Refused, ServiceError
+from emp_trio.errors import DeadlineExceeded, LeaseLost, Refused, ServiceError
 from emp_trio.jobs import JobResult
 from emp_trio.progress import StageLimits
 from emp_trio.testing.gemini import FakeGemini, Script
-from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
 from tests.services.gemini.support import LONG, cut_short, forms, open_gemini, statuses
-from tests.services.support import job, stored
+from tests.services.support import job
 
-PNG = base64.b64encode(make_png()).decode()
 CAT = {"prompt": "a cat"}
-NO_INTERACTIONS: dict[str, Any] = {"status": 404, "body": b"<html>The requested URL was not found.</html>", "times": 9}
 
 
 # What a crash, a drain or a lost lease leaves behind: an interaction is adopted.
@@ -109,158 +100,6 @@ async def test_five_failed_polls_in_a_row_leave_the_interaction_for_the_next_att
     assert (caught.value.status, caught.value.retry, gemini.count("retrieve")) == (500, True, 5)
     assert reporter.checkpoint == {"interaction_id": next(iter(gemini.generations))}
     assert statuses(gemini) == ["in_progress"]
-
-
-# An upload that fails.
-
-
-class Broken:
-    """A toolbox's assets whose store is away, and which keeps what could not be saved in memory."""
-
-    inline_bytes = 0
-
-    def __init__(self) -> None:
-        self.kept_here: Any = None
-
-    def check(self, job: Any) -> None: ...
-
-    async def save(self, *args: Any, **options: Any) -> Any:
-        raise AssetError("storage is away")
-
-    async def kept(self, job: Any) -> Any:
-        return None
-
-    async def keep(self, generated: Any, job: Any) -> str:
-        self.kept_here = generated
-        return "It is kept in memory."
-
-    async def forget(self, job: Any) -> None: ...
-
-
-@pytest.fixture
-async def keeping(tmp_path: Path) -> AsyncIterator[Toolbox]:
-    """A toolbox with a folder for what could not be uploaded; its store is broken while a file is in the way of it."""
-    storage = StorageSettings(
-        provider="local", local_path=tmp_path / "assets", keep=KeepSettings(folder=tmp_path / "kept")
-    )
-    async with open_asset_saver(storage) as saver:
-        yield Toolbox(assets=saver)
-
-
-@forms
-async def test_an_upload_that_failed_is_made_up_for_by_the_next_attempt_and_not_paid_again(
-    gemini: FakeGemini, keeping: Toolbox, tmp_path: Path, api: str
-) -> None:
-    gemini.script = Script(images=2, text="Here.")
-    (tmp_path / "assets").write_text("in the way")
-    limits = StageLimits(upload=0.2)
-    reporter = FakeReporter(limits=limits)
-    async with open_gemini(gemini, keeping, api=api) as connector:
-        with pytest.raises((AssetError, DeadlineExceeded), match="kept"):
-            await run_job(connector, job(CAT), reporter)
-        (tmp_path / "assets").unlink()
-        result = await run_job(connector, job(CAT, attempt=2, checkpoint=reporter.checkpoint))
-    assert len(stored(tmp_path / "assets")) == len(result.output_files) == 2
-    assert (result.data["text"], result.data["approach"]) == ("Here.", api)
-    assert result.raw_request_payload["model"] == "gemini-nano-banana-2.1"
-    assert (gemini.count("create") + gemini.count("generate"), gemini.billed) == (1, 1)
-
-
-async def test_facts_that_are_kept_are_plain_and_hold_no_secret(gemini: FakeGemini) -> None:
-    assets = Broken()
-    async with open_gemini(gemini, Toolbox(assets=assets), api="generate_content") as connector:
-        with pytest.raises(AssetError):
-            await run_job(connector, job(CAT))
-    text = msgspec.json.encode(assets.kept_here.data).decode()
-    assert gemini.api_key.reveal() not in text
-    assert "iVBOR" not in text
-
-
-# generateContent has no id: what may have run is repeated once, which is said, and then no more.
-
-
-async def test_a_crash_in_the_call_is_counted(gemini: FakeGemini, toolbox: Toolbox) -> None:
-    gemini.script = LONG
-    reporter = FakeReporter(stop_upstream=False)
-    async with open_gemini(gemini, toolbox, api="generate_content") as connector:
-        await cut_short(connector, CAT, reporter)
-        assert reporter.checkpoint == {"calls": 1}
-        gemini.script = Script()
-        result = await run_job(connector, job(CAT, attempt=2, checkpoint=reporter.checkpoint))
-        assert result.metadata["maybe_billed_before"] == 1
-        before = len(gemini.requests)
-        with pytest.raises(ServiceError, match="asked 2 times") as caught:
-            await run_job(connector, job(CAT, attempt=3, checkpoint={"calls": 2}))
-    assert not caught.value.retry
-    assert len(gemini.requests) == before
-
-
-@forms
-@pytest.mark.parametrize(("status", "word"), [(500, "INTERNAL"), (502, "BAD"), (504, "DEADLINE_EXCEEDED")])
-async def test_a_call_that_may_have_run_is_repeated_once_and_that_is_said(
-    gemini: FakeGemini, toolbox: Toolbox, api: str, status: int, word: str
-) -> None:
-    route: Any = "create" if api == "interactions" else "generate"
-    gemini.inject(route, status=status, word=word, after=True, times=2)
-    async with open_gemini(gemini, toolbox, api=api) as connector:
-        first, second = FakeReporter(), FakeReporter()
-        with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(CAT), first)
-        assert (caught.value.retry, caught.value.maybe_started, first.checkpoint) == (True, True, {"calls": 1})
-        with pytest.raises(ServiceError, match="not asked again") as caught:
-            await run_job(connector, job(CAT, attempt=2, checkpoint=first.checkpoint), second)
-        assert (caught.value.retry, second.checkpoint) == (False, {"calls": 2})
-        assert gemini.count(route) == 2
-        result = await run_job(connector, job(CAT, attempt=2, checkpoint=first.checkpoint))
-    assert result.metadata["maybe_billed_before"] == 1
-
-
-@forms
-async def test_an_answer_that_does_not_come_may_have_run(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
-    route: Any = "create" if api == "interactions" else "generate"
-    gemini.inject(route, delay=3600, after=True, status=200)
-    reporter = FakeReporter()
-    async with open_gemini(gemini, toolbox, api=api, http={"read_timeout": 0.2}) as connector:
-        with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(CAT), reporter)
-    assert (caught.value.type, caught.value.retry, reporter.checkpoint) == ("timeout", True, {"calls": 1})
-    assert gemini.count(route) == 1
-
-
-@forms
-async def test_a_call_that_has_not_run_does_not_count(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
-    route: Any = "create" if api == "interactions" else "generate"
-    gemini.inject(route, status=429, word="RESOURCE_EXHAUSTED", headers={"retry-after": "600"})
-    reporter = FakeReporter()
-    async with open_gemini(gemini, toolbox, api=api) as connector:
-        with pytest.raises(ServiceError):
-            await run_job(connector, job(CAT), reporter)
-    assert reporter.checkpoint in (None, {"calls": 0})
-
-
-@forms
-@pytest.mark.parametrize(
-    "script",
-    [
-        Script(images=0),
-        Script(finish_reason="NO_IMAGE", status="failed", images=0),
-        Script(data="!!!"),
-        Script(data="PGh0bWw+"),
-    ],
-)
-async def test_a_generation_without_a_picture_is_made_once_more(
-    gemini: FakeGemini, toolbox: Toolbox, api: str, script: Script
-) -> None:
-    gemini.script = script
-    reporter = FakeReporter()
-    async with open_gemini(gemini, toolbox, api=api) as connector:
-        with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(CAT), reporter)
-        assert (caught.value.retry, reporter.checkpoint) == (True, {"calls": 1})
-        with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(CAT, attempt=2, checkpoint=reporter.checkpoint))
-    assert caught.value.retry is False
-    assert gemini.billed == 2
 
 
 # Ways to end an attempt.
@@ -352,52 +191,3 @@ async def test_an_interaction_that_ends_with_the_time_still_counts(gemini: FakeG
         nursery.start_soon(finish)
         assert (await run_job(connector, job(CAT))).success
     assert gemini.count("cancel") == 1
-
-
-# A server without interactions.
-
-
-async def test_a_server_without_interactions_is_asked_the_other_way(gemini: FakeGemini, toolbox: Toolbox) -> None:
-    gemini.inject("create", **NO_INTERACTIONS)
-    async with open_gemini(gemini, toolbox) as connector:
-        result = await run_job(connector, job(CAT | {"image": PNG}))
-    sent = gemini.requests[-1].body["contents"][0]["parts"][1]
-    assert sent == {"inlineData": {"mimeType": "image/png", "data": PNG}}
-    assert result.data["approach"] == "generate_content"
-    assert result.metadata["warnings"] == ["generateContent is used: this server has no interactions"]
-    assert (gemini.count("create"), gemini.count("generate"), gemini.billed) == (1, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("status", "word"),
-    [
-        (400, "INVALID_ARGUMENT"),
-        (400, "FAILED_PRECONDITION"),
-        (401, "UNAUTHENTICATED"),
-        (402, "FAILED_PRECONDITION"),
-        (403, "PERMISSION_DENIED"),
-        (404, "NOT_FOUND"),
-        (429, "RESOURCE_EXHAUSTED"),
-        (500, "INTERNAL"),
-        (503, "UNAVAILABLE"),
-        (504, "DEADLINE_EXCEEDED"),
-    ],
-)
-async def test_no_other_failure_falls_through(gemini: FakeGemini, toolbox: Toolbox, status: int, word: str) -> None:
-    gemini.inject("create", status=status, word=word, times=9)
-    async with open_gemini(gemini, toolbox) as connector:
-        with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(CAT))
-    assert caught.value.status == status
-    assert gemini.count("generate") == 0
-
-
-@pytest.mark.parametrize("script", [Script(images=0, text="No."), Script(status="failed"), Script(images=0)])
-async def test_nor_does_an_interaction_that_gives_no_picture(
-    gemini: FakeGemini, toolbox: Toolbox, script: Script
-) -> None:
-    gemini.script = script
-    async with open_gemini(gemini, toolbox) as connector:
-        with pytest.raises(ServiceError):
-            await run_job(connector, job(CAT))
-    assert (gemini.count("create"), gemini.count("generate"), gemini.billed) == (1, 0, 1)
