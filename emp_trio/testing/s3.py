@@ -26,19 +26,16 @@ _MAY_ALL = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action":
 
 
 class S3(msgspec.Struct, frozen=True, kw_only=True):
-    """A running S3 with one user who may do everything."""
+    """A running S3 with one user who may do everything; ``client`` is boto3's, to look behind the scenes."""
 
     endpoint: str
     key_id: str
     secret: Secret
+    client: Any
 
     def create_bucket(self, name: str) -> None:
         """Make a bucket."""
-        self.client().create_bucket(Bucket=name)
-
-    def client(self, service: str = "s3") -> Any:
-        """A boto3 client, to look behind the scenes."""
-        return _client(service, self.endpoint, self.key_id, self.secret.reveal())
+        self.client.create_bucket(Bucket=name)
 
     def environment(self, bucket: str) -> dict[str, str]:
         """The variables that make a worker use this bucket."""
@@ -68,7 +65,9 @@ def running_s3() -> Iterator[S3]:
         iam.put_user_policy(UserName="worker", PolicyName="all", PolicyDocument=json.dumps(_MAY_ALL))
         key = iam.create_access_key(UserName="worker")["AccessKey"]
         requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=10).raise_for_status()
-        yield S3(endpoint=endpoint, key_id=key["AccessKeyId"], secret=Secret(key["SecretAccessKey"]))
+        key_id, secret = key["AccessKeyId"], key["SecretAccessKey"]
+        client = _client("s3", endpoint, key_id, secret)
+        yield S3(endpoint=endpoint, key_id=key_id, secret=Secret(secret), client=client)
     finally:
         requests.post(f"{endpoint}/moto-api/reset-auth", data=b"inf", timeout=10)
         server.stop()

@@ -77,7 +77,7 @@ def test_the_cdn_of_another_provider_is_not_used() -> None:
 @pytest.mark.parametrize(
     ("env", "ctx", "error", "words"),
     [
-        ({}, {}, ConfigError, "CLOUD_STORAGE_PROVIDER to azure .* LOCAL_STORAGE_PATH"),
+        ({}, {}, ConfigError, "CLOUD_STORAGE_PROVIDER to azure, .* LOCAL_STORAGE_PATH"),
         ({}, {"provider": "local"}, ConfigError, "LOCAL_STORAGE_PATH"),
         ({}, {"provider": "azure"}, ConfigError, "AZURE_STORAGE_ACCOUNT"),
         (AZURE | {"CLOUD_STORAGE_CONTAINER": ""}, {}, ConfigError, "CLOUD_STORAGE_CONTAINER"),

@@ -32,7 +32,9 @@ async def test_nothing_configured_says_what_to_set(tmp_path: Path, monkeypatch: 
     async with open_asset_saver(StorageSettings()) as saver:
         with pytest.raises(ConfigError, match=r"CLOUD_STORAGE_PROVIDER=local with LOCAL_STORAGE_PATH"):
             saver.check(a_job())
-        with pytest.raises(ConfigError, match=r"CLOUD_STORAGE_PROVIDER to azure, s3 or gcs with CLOUD_STORAGE_CONTAINER"):
+        with pytest.raises(
+            ConfigError, match=r"CLOUD_STORAGE_PROVIDER to azure, s3 or gcs with CLOUD_STORAGE_CONTAINER"
+        ):
             await saver.save(PNG, a_job(), FakeReporter())
     assert list(tmp_path.iterdir()) == []
 

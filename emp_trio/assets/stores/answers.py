@@ -99,23 +99,25 @@ def unanswered(error: BaseException, *, what: str, read_timeout: float, host_hin
             reason="dns_resolution",
             retry=True,
         )
-    if among(rq.SSLError):
+    if among(rq.SSLError, ul.SSLError):
         return storage_failure(
             f"{what}: the store's certificate was not accepted",
             type="network_error",
             reason="ssl_certificate",
             retry=False,
         )
-    if among(rq.ProxyError):
+    if among(rq.ProxyError, ul.ProxyError):
         return storage_failure(f"{what}: the proxy failed", type="network_error", reason="proxy_error", retry=True)
     if among(rq.ReadTimeout, ul.ReadTimeoutError):
         text = f"{what}: the store did not answer within {read_timeout:g} s"
         return storage_failure(text, type="timeout", reason="network_timeout", retry=True)
-    if among(rq.ConnectTimeout):
-        return storage_failure(
-            f"{what}: the store did not answer", type="timeout", reason="network_timeout", retry=True
-        )
-    text = "the store can't be reached" if among(ul.NewConnectionError) else "the connection to the store was lost"
+    if among(ul.NewConnectionError):
+        text = "the store can't be reached"
+    elif among(rq.ConnectTimeout, ul.ConnectTimeoutError):
+        text = f"{what}: the store did not answer"
+        return storage_failure(text, type="timeout", reason="network_timeout", retry=True)
+    else:
+        text = "the connection to the store was lost"
     return storage_failure(f"{what}: {text}", type="network_error", reason="connection_failed", retry=True)
 
 

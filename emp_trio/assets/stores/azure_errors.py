@@ -40,7 +40,7 @@ _CODES: Final[dict[str, Meaning]] = {
 _HINTS: Final = {
     300: "Is AZURE_STORAGE_ENDPOINT a blob service?",
     401: _KEY,
-    403: "Is the key right, and may this machine use the account (its network rules)?",
+    403: "Is the key right (AZURE_STORAGE_KEY), and may this machine use the account (its network rules)?",
     404: "Is AZURE_STORAGE_ENDPOINT right?",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,6 +16,8 @@ from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.oauth2 import service_account
+from urllib3.exceptions import HTTPError
 
 from emp_trio.assets.destination import GcsPlace
 from emp_trio.assets.stores import Blob, Stored, storage_failure
@@ -29,6 +32,18 @@ with the last one."""
 
 _PUBLIC: Final = "https://storage.googleapis.com"
 _SCOPES: Final = ("https://www.googleapis.com/auth/devstorage.read_write",)
+
+# What requests has not made its own comes as urllib3's: where nothing is to be repeated, it lets that pass.
+_FAILURES: Final = (
+    GoogleAPICallError,
+    GoogleAuthError,
+    InvalidResponse,
+    DataCorruption,
+    requests.RequestException,
+    HTTPError,
+    OSError,
+    ValueError,
+)
 
 
 class GcsStore:
@@ -45,7 +60,13 @@ class GcsStore:
         try:
             self._credentials = _credentials(place)
         except (GoogleAuthError, OSError, ValueError) as error:
-            raise self._failure(error, "Google storage can't be used", ahead=0.0, uploading=False) from error
+            raise storage_failure(
+                f"Google storage can't be used: there are no credentials ({type(error).__name__})",
+                hint="Is GOOGLE_APPLICATION_CREDENTIALS the file of an account, or does this machine have one?",
+                type="auth_error",
+                reason="invalid_api_key",
+                retry=False,
+            ) from error
 
     def head(self, key: str, wire: Wire) -> Stored | None:
         """The object's size, and the digest and owner from its metadata. A missing bucket is found by the upload: here
@@ -91,22 +112,18 @@ class GcsStore:
     def _bucket(self, key: str, wire: Wire, what: str, *, uploading: bool) -> Iterator[Any]:
         """The bucket on a connection of its own, for the time of one call."""
         with self._pool.session(wire) as session:
-            carrier = AuthorizedSession(self._credentials, auth_request=Request(session=session))  # type: ignore[no-untyped-call]
-            carrier.mount("https://", session.adapter)
-            carrier.mount("http://", session.adapter)
+            if session.carrier is None:
+                # Kept with the session: its Request closes the session when it is garbage-collected.
+                session.carrier = AuthorizedSession(self._credentials, auth_request=Request(session=session))  # type: ignore[no-untyped-call]
+                session.carrier.mount("https://", session.adapter)
+                session.carrier.mount("http://", session.adapter)
             options = {"api_endpoint": self._place.endpoint or _PUBLIC}
-            client = storage.Client(project=None, credentials=self._credentials, _http=carrier, client_options=options)
+            client = storage.Client(
+                project=None, credentials=self._credentials, _http=session.carrier, client_options=options
+            )
             try:
                 yield client.bucket(self._place.bucket)
-            except (
-                GoogleAPICallError,
-                GoogleAuthError,
-                InvalidResponse,
-                DataCorruption,
-                requests.RequestException,
-                OSError,
-                ValueError,
-            ) as error:
+            except _FAILURES as error:
                 raise self._failure(error, what.format(repr(key)), ahead=session.ahead, uploading=uploading) from error
 
     def _failure(self, error: Exception, what: str, *, ahead: float, uploading: bool) -> AssetError:
@@ -138,9 +155,10 @@ class _Counted:
 
 
 def _credentials(place: GcsPlace) -> Any:
-    if place.credentials is not None:
-        found: Any = google.auth.load_credentials_from_file(str(place.credentials), scopes=_SCOPES)  # type: ignore[no-untyped-call]
-        return found[0]
-    if place.endpoint is not None:
+    if place.credentials is None and place.endpoint is not None:
         return AnonymousCredentials()  # type: ignore[no-untyped-call]
+    if place.credentials is not None:
+        info = json.loads(place.credentials.read_bytes())
+        if isinstance(info, dict) and info.get("type") == "service_account":
+            return service_account.Credentials.from_service_account_info(info, scopes=_SCOPES)  # type: ignore[no-untyped-call]
     return google.auth.default(scopes=_SCOPES)[0]

@@ -5,13 +5,12 @@ Reasons: Cloud Storage JSON API reference, "HTTP status and error codes".
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import (
-    DefaultCredentialsError,
     GoogleAuthError,
-    MalformedError,
     RefreshError,
     TransportError,
 )
@@ -63,15 +62,13 @@ def gcs_failure(error: Exception, *, what: str, uploading: bool, read_timeout: f
             code=reason,
             request_id=headers.get("x-guploader-uploadid"),
             headers=headers,
-            meaning=_NO_BUCKET if status == 404 and uploading else _REASONS.get(reason),
+            meaning=_NO_BUCKET if status == 404 and uploading else BUSY if status == 412 else _REASONS.get(reason),
             hints=_HINTS,
             ahead=ahead,
         )
     if isinstance(error, RefreshError) and abs(ahead) > TOLERATED:
         return skewed(f"{what}: Google gives no token for the credentials", ahead)
-    if isinstance(error, DefaultCredentialsError | MalformedError) or (
-        isinstance(error, RefreshError) and not error.retryable
-    ):
+    if isinstance(error, RefreshError) and not error.retryable:
         return storage_failure(
             f"{what}: Google does not take the credentials ({type(error).__name__})",
             hint=_KEY,
@@ -90,6 +87,10 @@ def gcs_failure(error: Exception, *, what: str, uploading: bool, read_timeout: f
 
 
 def error_reason(error: GoogleAPICallError) -> str:
-    """The store's own word for an error, or an empty text."""
+    """The store's own word for an error, or an empty text. The library reads it from the answer to everything but an
+    upload."""
     details: Any = error.errors
+    if not details:
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # no body, or that of something in between
+            details = error.response.json()["error"]["errors"]
     return str(details[0].get("reason", "")) if details and isinstance(details[0], dict) else ""

@@ -14,6 +14,7 @@ import structlog
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from urllib3.exceptions import HTTPError
 
 from emp_trio.assets.destination import S3Place
 from emp_trio.assets.stores import Blob, Stored
@@ -26,6 +27,9 @@ log = structlog.get_logger(__name__)
 PART: Final = 8 * 2**20
 """Bytes sent in one request. Larger content is sent in parts (5 MiB at least, 10,000 at most: S3's limits) and appears
 when they are completed."""
+
+# What requests has not made its own comes as urllib3's: where nothing is to be repeated, it lets that pass.
+_FAILURES: Final = (BotoCoreError, ClientError, HTTPClientError, requests.RequestException, HTTPError, OSError)
 
 
 class S3Store:
@@ -147,7 +151,7 @@ class S3Store:
             self._call.session, self._call.timeout = session, self._timeout
             try:
                 yield
-            except (BotoCoreError, ClientError, HTTPClientError, requests.RequestException, OSError) as error:
+            except _FAILURES as error:
                 raise self._failure(error, what.format(repr(key)), ahead=session.ahead) from error
             finally:
                 del self._call.session
@@ -163,7 +167,7 @@ class S3Store:
             self._call.session, self._call.timeout = session, self._abort_timeout
             try:
                 self._client.abort_multipart_upload(**upload)
-            except (BotoCoreError, ClientError, requests.RequestException, OSError) as error:
+            except _FAILURES as error:
                 if not isinstance(error, ClientError) or error_code(error) != "NoSuchUpload":
                     log.warning("s3.parts_left", bucket=upload["Bucket"], key=upload["Key"], error=type(error).__name__)
             finally:

@@ -24,12 +24,14 @@ class CuttableSession(requests.Session):
 
     Attributes:
         adapter: what carries its requests; another session that mounts it is cut together with this one.
+        carrier: such a session, kept for as long as this one.
         ahead: seconds by which this machine's clock is ahead of the server's, as of the last answer; 0 if unknown.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.ahead = 0.0
+        self.carrier: requests.Session | None = None
         self._lock = threading.Lock()
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._is_cut = False
