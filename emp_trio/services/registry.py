@@ -20,6 +20,8 @@ from emp_trio.settings import setting_fields
 GROUP: Final = "emp_trio.connectors"
 
 _BUILT_IN: Final = {
+    "ComfyUIRemoteConnector": "emp_trio.services.comfyui.connectors:ComfyUIRemoteConnector",
+    "ComfyUIWebSocketConnector": "emp_trio.services.comfyui.connectors:ComfyUIWebSocketConnector",
     "GeminiConnector": "emp_trio.services.gemini.connector:GeminiConnector",
     "MockConnector": "emp_trio.services.mock:MockConnector",
     "OllamaConnector": "emp_trio.services.ollama.connector:OllamaConnector",

@@ -93,7 +93,7 @@ CLASSES: Final[dict[str, dict[str, Any]]] = {
     "RigSay": _class({"text": _TEXT}, {"salt": _SALT}, out="", output_node=True),
     "RigRaise": _class({"image": _IMAGE, "message": _TEXT}, {"kind": _TEXT, "salt": _SALT}, out="", output_node=True),
     "RigFiles": _class({"key": _TEXT, "extension": _TEXT, "filename_prefix": _TEXT}, out="", output_node=True),
-    "RigNothing": _class({"salt": _SALT}, out="", output_node=True),
+    "RigNothing": _class(None, {"salt": _SALT}, out="", output_node=True),
 }
 
 

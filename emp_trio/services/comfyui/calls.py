@@ -1,0 +1,146 @@
+"""The calls that a client makes of ComfyUI, each with the care it needs (reference 2)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
+from emp_trio.protocols.multipart import FilePart, multipart
+from emp_trio.services.comfyui.classes import NodeClass, read_class
+from emp_trio.services.comfyui.errors import login_page
+from emp_trio.services.comfyui.history import Entry, QueueLook, read_entry, read_queue
+from emp_trio.services.comfyui.outputs import File
+from emp_trio.services.comfyui.settings import ComfyUISettings
+from emp_trio.services.inputs import InputFile
+
+
+class Caller(Protocol):
+    """What is needed of the connector: :class:`emp_trio.protocols.http.Http`."""
+
+    @property
+    def request(self) -> Callable[..., Awaitable[HttpAnswer]]: ...
+
+    @property
+    def stream(self) -> Callable[..., AbstractAsyncContextManager[HttpStream]]: ...
+
+
+class Calls:
+    """The calls. All raise ServiceError, and none holds state.
+
+    Args:
+        caller: the connector.
+        settings: its limits.
+    """
+
+    def __init__(self, caller: Caller, settings: ComfyUISettings) -> None:
+        self._caller = caller
+        self._settings = settings
+
+    async def remaining(self) -> int:
+        """How many prompts wait or run; the cheapest question there is."""
+        info = await self._json("GET", "/prompt", retries=0)
+        found = info.get("exec_info") if isinstance(info, dict) else None
+        count = found.get("queue_remaining") if isinstance(found, dict) else None
+        if not isinstance(count, int):
+            raise ServiceError(
+                "the answer of GET /prompt is not ComfyUI's", type="response_error", reason="invalid_response_format"
+            )
+        return count
+
+    async def queue(self) -> QueueLook:
+        """Who waits and who runs. Heavy: the answer holds whole graphs."""
+        return read_queue(await self._json("GET", "/queue", retries=0))
+
+    async def entry(self, prompt_id: str) -> Entry | None:
+        """How a prompt has ended; None for one that has not, or is not known."""
+        return read_entry(await self._json("GET", f"/history/{quote(prompt_id)}", retries=0), prompt_id)
+
+    async def submit(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Queue a prompt.
+
+        Returns:
+            its node errors: outputs that are left out (2.1).
+
+        Raises:
+            ServiceError: without ``maybe_started``, nothing was queued; with it, nobody knows (2.1).
+        """
+        answer = await self._json("POST", "/prompt", json=body)
+        found = answer.get("node_errors") if isinstance(answer, dict) else None
+        return found if isinstance(found, dict) else {}
+
+    async def delete(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, if it waits."""
+        await self._post("/queue", {"delete": [prompt_id]})
+
+    async def interrupt(self, prompt_id: str) -> None:
+        """Interrupt a prompt, if it runs. Only for one that is known to: older servers stop whatever runs (2.2)."""
+        await self._post("/interrupt", {"prompt_id": prompt_id})
+
+    async def forget(self, prompt_id: str) -> None:
+        """Take a prompt out of the history."""
+        await self._post("/history", {"delete": [prompt_id]})
+
+    async def node_classes(self, names: Iterable[str]) -> dict[str, NodeClass | None]:
+        """What the server says of node classes; None for one that it does not have."""
+        return {
+            name: read_class(name, await self._json("GET", f"/object_info/{quote(name, safe='')}")) for name in names
+        }
+
+    async def checkpoints(self) -> list[str]:
+        """Names of the checkpoint models."""
+        listed = await self._json("GET", "/models/checkpoints")
+        return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+
+    async def upload(self, file: InputFile, subfolder: str) -> str:
+        """Store an input file.
+
+        Returns:
+            how a graph names it: the server may have given it another name (2.4).
+        """
+        part = FilePart(field="image", filename=file.name, media_type=file.media_type, data=file.data)
+        content_type, body = multipart([("subfolder", subfolder), ("type", "input")], [part])
+        stored = await self._json(
+            "POST",
+            "/upload/image",
+            content=body,
+            headers={"content-type": content_type},
+            idempotent=True,  # the same file again is the same file
+            timeout=self._settings.transfer_timeout,
+        )
+        name = stored.get("name") if isinstance(stored, dict) else None
+        if not isinstance(name, str) or not name:
+            raise ServiceError(
+                "ComfyUI took an upload without naming it", type="response_error", reason="missing_expected_data"
+            )
+        folder = stored.get("subfolder")
+        return f"{folder}/{name}" if isinstance(folder, str) and folder else name
+
+    @asynccontextmanager
+    async def view(self, file: File) -> AsyncIterator[HttpStream]:
+        """A file as a stream, for the block."""
+        async with self._caller.stream(
+            "GET", "/view", params=file.address, timeout=self._settings.transfer_timeout
+        ) as stream:
+            if "html" in stream.headers.get("content-type", ""):  # ComfyUI itself sends pages as octet-stream (2.3)
+                page = ServiceError("a page came instead of a file", reason="unexpected_content_type")
+                raise stream.explain(login_page(page))
+            yield stream
+
+    async def _json(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = await self._caller.request(method, path, **({"timeout": self._settings.call_timeout} | options))
+        except ServiceError as error:
+            found = login_page(error)
+            if found is error:
+                raise
+            raise found from error
+        return answer.json()
+
+    async def _post(self, path: str, body: dict[str, Any]) -> None:
+        await self._caller.request(
+            "POST", path, json=body, expect="any", idempotent=True, timeout=self._settings.call_timeout
+        )

@@ -1,0 +1,252 @@
+"""One attempt of a job as a prompt of ComfyUI: prepared, sent or adopted, followed to its end (reference 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job
+from emp_trio.progress import ProgressReporter
+from emp_trio.services.comfyui.calls import Calls
+from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inputs
+from emp_trio.services.comfyui.errors import refused
+from emp_trio.services.comfyui.graph import Graph, Workflow, made_unique, prompt_id_of, with_inputs
+from emp_trio.services.comfyui.history import Entry, Place
+from emp_trio.services.comfyui.messages import Event
+from emp_trio.services.comfyui.server import ComfyUIServer
+from emp_trio.services.comfyui.stopping import stop_prompt
+from emp_trio.services.comfyui.tracker import Tracker
+from emp_trio.services.inputs import IMAGES, input_file
+from emp_trio.services.upstream import stop_work, uninterrupted
+
+log = structlog.get_logger(__name__)
+
+KEY: Final = "comfyui"
+"""Name of the checkpoint."""
+
+_KINDS: Final = IMAGES | {
+    "video/mp4",
+    "video/webm",
+    "video/quicktime",
+    "video/x-matroska",
+    "audio/wav",
+    "audio/mpeg",
+    "audio/ogg",
+    "audio/flac",
+    "audio/mp4",
+}
+
+
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt that has succeeded.
+
+    Attributes:
+        prompt_id: its id.
+        entry: its end, as the history tells it.
+        cached: every node's result was reused; None where nobody heard.
+        adopted: an earlier attempt had sent it.
+    """
+
+    prompt_id: str
+    entry: Entry
+    cached: bool
+    adopted: bool
+
+
+async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow: Workflow) -> Ran:
+    """Run a job's graph, or wait for the run that an earlier attempt has begun.
+
+    The prompt's id follows from the job's, and the server does not mind the same id twice: so a later attempt looks at
+    queue and history before it sends anything, and sending is not torn in two by a cancel.
+
+    Args:
+        server: the connector.
+        job: names the prompt.
+        progress: hears of it.
+        workflow: what to run.
+
+    Raises:
+        InvalidJob: the graph or one of its input files can't be used.
+        ServiceError: the server refused or failed it, lost it, or is gone.
+        trio.Cancelled: after the prompt was stopped, where ``progress.stop_upstream`` says so.
+    """
+    run = _Run(server, job, progress, workflow)
+    with server.listening(run.prompt_id, run):
+        try:
+            entry = await run.end()
+        except BaseException as error:
+            cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
+            if run.sent and (run.to_be_stopped or (cancelled and progress.stop_upstream)):
+                await run.stop()
+            raise
+    return Ran(prompt_id=run.prompt_id, entry=entry, cached=run.tracker.cached, adopted=run.adopted)
+
+
+class _Run:
+    """The run of one attempt; receives the messages of its prompt."""
+
+    def __init__(self, server: Any, job: Job, progress: ProgressReporter, workflow: Workflow) -> None:
+        self.prompt_id = prompt_id_of(job.id)
+        self.sent = False
+        self.adopted = False
+        self.to_be_stopped = False
+        self.tracker = self._new_tracker(server, workflow)
+        self._server: ComfyUIServer = server
+        self._connector = server
+        self._calls: Calls = server.calls
+        self._job = job
+        self._progress = progress
+        self._workflow = workflow
+        self._stirred = trio.Event()
+
+    def _new_tracker(self, server: Any, workflow: Workflow) -> Tracker:
+        return Tracker(self.prompt_id, workflow.graph, server.settings.follow, now=trio.current_time())
+
+    def take(self, event: Event) -> None:
+        """A message about the prompt."""
+        before = self.tracker.next_look
+        self.tracker.hear(event, trio.current_time())
+        self._report()
+        if self.tracker.next_look < before:
+            self._stirred.set()
+
+    def lost(self, error: ServiceError) -> None:
+        """The socket is gone; the prompt is not."""
+        self.tracker.unheard(trio.current_time())
+        self._stirred.set()
+
+    async def end(self) -> Entry:
+        """Find or send the prompt, and wait for its end."""
+        if not await self._adopt():
+            graph = await self._prepare()
+            await self._progress.remember(
+                {KEY: {"server": self._server.settings.http.base_url, "prompt": self.prompt_id}}
+            )
+            await uninterrupted(lambda _: self._send(graph), grace=self._server.settings.comfyui.cleanup_timeout)
+        await self._follow()
+        entry = self.tracker.entry
+        if entry is None:
+            failure = self.tracker.failure
+            assert failure is not None
+            if failure.type == "timeout" and failure.reason in ("queue_timeout", "processing_timeout"):
+                self.to_be_stopped = True
+                self._server.probe.suspect(self.prompt_id)
+            raise failure
+        if entry.error is not None:
+            await stop_work(self._calls.forget, self.prompt_id, self._server.settings.comfyui.cleanup_timeout)
+            raise entry.error
+        return entry
+
+    async def stop(self) -> None:
+        """Stop the prompt, within the cleanup's time; a server that does not let itself be stopped is suspected."""
+        stopped = trio.Event()
+
+        async def stop(prompt_id: str) -> None:
+            how = await stop_prompt(self._calls, prompt_id)
+            stopped.set()
+            await self._calls.forget(prompt_id)  # whatever it has made by now is not to be adopted
+            log.info("prompt.stopped", prompt=prompt_id, how=how)
+
+        await stop_work(stop, self.prompt_id, self._server.settings.comfyui.cleanup_timeout)
+        if not stopped.is_set():
+            self._server.probe.suspect(self.prompt_id)
+
+    async def _adopt(self) -> bool:
+        """Whether an earlier attempt's prompt is there to be waited for."""
+        if self._job.attempt == 1 and not self._job.checkpoint:
+            return False
+        place: Place = (await self._calls.queue()).place(self.prompt_id)
+        entry = await self._calls.entry(self.prompt_id)
+        # An end that was told to nobody counts, but for one that another attempt may spare the job.
+        if entry is not None and entry.error is not None and entry.error.retry and place == "absent":
+            return False
+        if entry is None and place == "absent":
+            return False
+        self.sent = self.adopted = True
+        self.tracker.looked(place, entry if place == "absent" else None, trio.current_time())
+        log.info("prompt.adopted", prompt=self.prompt_id, place=place if entry is None else "ended")
+        self._progress.report(5, "found the prompt of an earlier attempt in ComfyUI")
+        return True
+
+    async def _prepare(self) -> Graph:
+        """The graph as it is sent: checked, with its input files uploaded, and with file names of its own."""
+        self._progress.report(1, "checking the graph")
+        graph = self._workflow.graph
+        classes = await self._checked(graph)
+        names: dict[tuple[str, str], str] = {}
+        stored: dict[str, str] = {}
+        for wanted in file_inputs(graph, classes):
+            if wanted.source not in stored:
+                self._progress.report(3, "uploading input files")
+                file = await input_file(self._connector, wanted.source, kinds=_KINDS)
+                stored[wanted.source] = await self._calls.upload(file, self.prompt_id)
+            names[wanted.node, wanted.input] = stored[wanted.source]
+        return made_unique(with_inputs(graph, names), f"{self.prompt_id}/{self._job.attempt}")
+
+    async def _checked(self, graph: Graph) -> Mapping[str, NodeClass | None]:
+        """The graph's classes, where the server tells of them; the graph is held against them."""
+        names = {node["class_type"] for node in graph.values()}
+        try:
+            classes = await self._server.node_classes(names)
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+            return {}  # a proxy that lets only a few routes through
+        try:
+            check_classes(graph, classes)
+        except ServiceError:
+            classes = await self._server.node_classes(names, again=True)
+            check_classes(graph, classes)
+        return classes
+
+    async def _send(self, graph: Graph) -> None:
+        """Queue the prompt. What becomes of an answer that nobody can make sense of is for queue and history to say."""
+        self._progress.report(5, "sending the graph to ComfyUI")
+        await self._calls.forget(self.prompt_id)  # whatever is found under this id from now on is this very run
+        self.tracker = self._new_tracker(self._connector, self._workflow)
+        self.sent = True
+        body = {"prompt": graph, "prompt_id": self.prompt_id, "client_id": self._server.client_id}
+        if self._workflow.extra_data:
+            body["extra_data"] = self._workflow.extra_data
+        try:
+            node_errors = await self._calls.submit(body)
+        except ServiceError as error:
+            if not error.maybe_started:
+                self.sent = False
+                raise
+            log.warning("prompt.unsure", prompt=self.prompt_id, error=error.message)
+            return
+        if node_errors and not self._server.settings.comfyui.accept_partial:
+            self.to_be_stopped = True
+            raise refused(None, node_errors)
+
+    async def _follow(self) -> None:
+        """Wait for the end, by whichever way it is heard of."""
+        while not self.tracker.concluded:
+            with trio.move_on_at(self.tracker.next_look):
+                await self._stirred.wait()
+            self._stirred = trio.Event()
+            if trio.current_time() >= self.tracker.next_look:
+                await self._look()
+
+    async def _look(self) -> None:
+        try:
+            place = (await self._calls.queue()).place(self.prompt_id) if self.tracker.wants_queue else None
+            entry = await self._calls.entry(self.prompt_id)
+        except ServiceError as error:
+            self.tracker.look_failed(error, trio.current_time())
+        else:
+            self.tracker.looked(place, entry, trio.current_time())
+            self._report()
+
+    def _report(self) -> None:
+        if self.tracker.place == "pending":
+            self._progress.report(5, "waiting in ComfyUI's queue")
+        elif self.tracker.place == "running":
+            what = "all results are cached" if self.tracker.cached else f"running node {self.tracker.node}"
+            self._progress.report(10 + 80 * self.tracker.fraction, what, step=self.tracker.node)

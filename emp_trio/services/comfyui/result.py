@@ -1,0 +1,86 @@
+"""The outputs of a finished prompt as the job's result: files streamed into storage, texts, and the rest."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.progress import ProgressReporter
+from emp_trio.services.comfyui.graph import Workflow
+from emp_trio.services.comfyui.outputs import File, Outputs, read_outputs
+from emp_trio.services.comfyui.prompt import Ran
+from emp_trio.services.redaction import redacted
+from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.services.upstream import stop_work
+
+_LONGEST_TEXT: Final = 100_000  # characters of one text in a result
+
+
+async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow: Workflow, ran: Ran) -> JobResult:
+    """Save what a prompt has made.
+
+    Args:
+        connector: has the calls, and saves assets.
+        ran: the prompt.
+
+    Raises:
+        ServiceError: a file could not be fetched; one that is gone (4.8) is made again by the next attempt.
+        AssetError: a file could not be saved.
+    """
+    outputs = read_outputs(ran.entry.outputs, include_temp=job.payload.get("include_temp") is True)
+    saved: list[SavedAsset] = []
+    for index, file in enumerate(outputs.files):
+        progress.report(90 + 9 * index / len(outputs.files), f"saving {index + 1} of {len(outputs.files)} files")
+        try:
+            async with connector.calls.view(file) as stream:
+                media_type = stream.headers.get("content-type")
+                saved.append(
+                    await connector.save_asset(stream.chunks(), job, progress, media_type=media_type, index=index)
+                )
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+            # Its entry would lead every later attempt to the same gap.
+            await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
+            raise _gone(file) from error
+    progress.report(100, "done")
+    return _result(connector, workflow, ran, outputs, saved)
+
+
+def _gone(file: File) -> ServiceError:
+    return ServiceError(
+        f"the file {file.filename!r} of node {file.node!r} is gone from the server",
+        type="response_error",
+        reason="missing_expected_data",
+        retry=True,
+        maybe_started=True,
+    )
+
+
+def _result(connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs, saved: list[SavedAsset]) -> JobResult:
+    data: dict[str, Any] = {"prompt_id": ran.prompt_id, "cached": ran.cached}
+    if outputs.texts:
+        data["text"] = "\n".join(text[:_LONGEST_TEXT] for text in outputs.texts)
+    if saved:
+        data |= asset_data(saved[0])
+    listed = [
+        {"node": file.node, "key": file.key, "type": file.type, "file_name": asset.file_name}
+        for file, asset in zip(outputs.files, saved, strict=True)
+    ]
+    metadata: dict[str, Any] = {"comfyui_outputs": {"files": listed, "other": redacted(outputs.other)}}
+    if saved:
+        metadata["saved_asset"] = saved_asset(saved[0])
+    return JobResult(
+        success=True,
+        data=data,
+        metadata=metadata,
+        output_files=tuple(asset.output_file() for asset in saved),
+        service_metadata={
+            "service_version": "comfyui",
+            "service_type": connector.service_type,
+            "service_job_id": ran.prompt_id,
+            "adopted": ran.adopted,
+        },
+        raw_request_payload=redacted({"prompt": workflow.graph}),
+    )

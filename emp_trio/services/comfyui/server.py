@@ -1,0 +1,140 @@
+"""``ComfyUIServer``: what every connector of ComfyUI has in common: address, credentials, one socket, health."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any, Final
+
+import trio
+
+from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.protocols.auth import Auth
+from emp_trio.protocols.urls import join_url
+from emp_trio.protocols.websocket import Socket
+from emp_trio.services.comfyui.calls import Calls
+from emp_trio.services.comfyui.classes import NodeClass
+from emp_trio.services.comfyui.errors import describe_error
+from emp_trio.services.comfyui.messages import Event, decode, prompt_of
+from emp_trio.services.comfyui.probe import Probe
+from emp_trio.services.comfyui.settings import ComfyUISettings, auth_of, located
+from emp_trio.services.connector import Health
+from emp_trio.services.shared_socket import Receiver, SharedSocket
+from emp_trio.toolbox import Toolbox
+
+_ANY: Final = "comfyui-default"
+
+
+class ComfyUIServer:
+    """Stands before ``Http`` and ``WebSocket`` among a connector's bases; its settings are ``self.settings.comfyui``.
+
+    Attributes:
+        calls: the calls of its API.
+        probe: evidence of work.
+        client_id: under which the socket that is open, or the next one, is known to the server.
+    """
+
+    settings: Any
+    calls: Calls
+    probe: Probe
+    client_id: str
+
+    def __init__(self, settings: Any, toolbox: Toolbox) -> None:
+        super().__init__(located(settings), toolbox)  # type: ignore[call-arg]  # Connector's
+        self._classes: dict[str, NodeClass | None] = {}
+        self._prompts: set[str] = set()
+
+    def auth(self) -> Auth:
+        """The server's credentials."""
+        return auth_of(self.settings.comfyui)
+
+    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+        """Refused graphs in ComfyUI's own words."""
+        return describe_error(status, headers, body)
+
+    @asynccontextmanager
+    async def opening(self: Any) -> AsyncIterator[None]:
+        """Keep the socket open and the server under observation while the connector is open."""
+        comfyui: ComfyUISettings = self.settings.comfyui
+        self.client_id = str(uuid.uuid4())
+        self.calls = Calls(self, comfyui)
+        self.probe = Probe(self.calls, comfyui)
+        self._shared = SharedSocket(self._open_socket, _mine, delay=comfyui.reconnect_delay, cap=comfyui.reconnect_cap)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._shared.keep_open)
+                nursery.start_soon(self.probe.run)
+                yield
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            if len(group.exceptions) == 1:  # the block's own error, which its caller knows
+                raise group.exceptions[0] from None
+            raise
+
+    async def health(self) -> Health:
+        """Whether the server answers, and has shown that it works."""
+        try:
+            await self.calls.remaining()
+        except EmpTrioError as error:
+            return Health(healthy=False, detail=error.message)
+        trouble = await self.probe.verdict()
+        return Health(healthy=not trouble, detail=trouble)
+
+    async def models(self) -> list[str]:
+        """The fleet's name for any ComfyUI (connector reference 5.1), and the checkpoints of this one."""
+        try:
+            return [_ANY, *await self.calls.checkpoints()]
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+            return [_ANY]  # an older server does not tell
+
+    async def node_classes(self, names: Iterable[str], *, again: bool = False) -> dict[str, NodeClass | None]:
+        """What the server says of node classes, asked for once.
+
+        Args:
+            names: of the classes.
+            again: ask anew: models and node packs may have been added since.
+        """
+        wanted = set(names)
+        asked = wanted if again else wanted - self._classes.keys()
+        self._classes |= await self.calls.node_classes(sorted(asked))
+        return {name: self._classes[name] for name in wanted}
+
+    @contextmanager
+    def listening(self, prompt_id: str, receiver: Receiver[Event]) -> Iterator[None]:
+        """Hand messages about a prompt to ``receiver`` inside the block.
+
+        Raises:
+            ServiceError: an earlier attempt of the same job is still being wound up here; worth a retry.
+        """
+        if prompt_id in self._prompts:
+            raise ServiceError(
+                "an earlier attempt of this job has not left this connector yet",
+                type="resource_limit",
+                reason="concurrent_limit",
+                retry_after=self.settings.comfyui.cleanup_timeout,
+            )
+        self._prompts.add(prompt_id)
+        try:
+            with self._shared.receiving(prompt_id, receiver):
+                yield
+        finally:
+            self._prompts.remove(prompt_id)
+
+    _shared: SharedSocket[Event]
+
+    def _open_socket(self: Any) -> AbstractAsyncContextManager[Socket]:
+        """A socket under a new id: where the server still has the old one, its end would silence the new one (4.4)."""
+        self.client_id = str(uuid.uuid4())
+        return self.open_socket(join_url(self.settings.websocket.url, "", {"clientId": self.client_id}))  # type: ignore[no-any-return]
+
+
+def _mine(message: str | bytes) -> tuple[str | None, Event | None]:
+    """A message as (its prompt, event); previews and what names no prompt are of no interest (4.4, 4.9)."""
+    if isinstance(message, bytes):
+        return None, None
+    event = decode(message)
+    prompt_id = prompt_of(event)
+    return prompt_id, event if prompt_id is not None else None

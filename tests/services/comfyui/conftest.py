@@ -1,0 +1,34 @@
+"""The fake ComfyUI, and a connector that is open to it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import trio
+
+from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
+from emp_trio.toolbox import Toolbox
+from tests.services.comfyui.support import open_comfyui
+
+
+@pytest.fixture
+async def in_time() -> AsyncIterator[None]:
+    """No test may hang."""
+    with trio.fail_after(20):
+        yield
+
+
+@pytest.fixture
+async def fake(in_time: None) -> AsyncIterator[FakeComfyUI]:
+    """A server."""
+    async with open_fake_comfyui() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def connector(fake: FakeComfyUI, toolbox: Toolbox) -> AsyncIterator[Any]:
+    """A connector of it."""
+    async with open_comfyui(fake, toolbox) as connector:
+        yield connector
