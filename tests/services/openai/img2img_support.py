@@ -9,10 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
-
 from emp_trio.protocols.fetch import FetchSettings
-from emp_trio.services.connector import open_connector
 from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
 from emp_trio.testing.openai import FakeOpenAI
 from emp_trio.testing.openai.media import make_picture
@@ -56,9 +53,6 @@ async def open_img2img(
     openai: FakeOpenAI, toolbox: Toolbox, *, private: bool = True, **settings: Any
 ) -> AsyncIterator[OpenAIImg2ImgConnector]:
     """Open the connector; it may fetch from this machine unless ``private`` is False. Keywords are settings of it."""
-    async with open_openai(OpenAIImg2ImgConnector, openai, toolbox) as plain:
-        made = plain.settings
     fetch = FetchSettings(input_allow_private=private, input_max_bytes=100_000, input_timeout=5.0)
-    made = msgspec.structs.replace(made, **({"fetch": fetch} | settings))
-    async with open_connector(OpenAIImg2ImgConnector, made, toolbox) as connector:
+    async with open_openai(OpenAIImg2ImgConnector, openai, toolbox, own={"fetch": fetch} | settings) as connector:
         yield connector

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,22 +15,30 @@ from emp_trio.errors import AssetError
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import Connector, open_connector
+from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
 from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
 from emp_trio.testing.openai import FakeOpenAI, Script
+from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
 from tests.services.support import job
 
 LONG = Script(seconds=3600)
 
-connectors = pytest.mark.parametrize("cls", [OpenAIResponsesConnector, OpenAIText2ImgConnector])
+connectors = pytest.mark.parametrize("cls", [OpenAIResponsesConnector, OpenAIText2ImgConnector, OpenAIImg2ImgConnector])
+
+_PAYLOADS: dict[type[Connector], dict[str, Any]] = {
+    OpenAIResponsesConnector: {"input": "a cat"},
+    OpenAIText2ImgConnector: {"prompt": "a cat"},
+    OpenAIImg2ImgConnector: {"prompt": "a cat", "images": [base64.b64encode(make_png()).decode()]},
+}
 
 
 def payload_for(cls: type[Connector], **more: Any) -> dict[str, Any]:
     """The simplest payload for a connector."""
-    return ({"prompt": "a cat"} if cls is OpenAIText2ImgConnector else {"input": "a cat"}) | more
+    return _PAYLOADS[cls] | more
 
 
 @asynccontextmanager
@@ -45,9 +54,10 @@ async def open_openai(
     """Open ``cls`` against the fake. Keywords go to ``OpenAISettings``, ``http`` to ``HttpSettings``, ``own`` to the
     connector's own settings."""
     account = OpenAISettings(**({"api_key": openai.api_key} | settings))
+    reached: dict[str, Any] = {"base_url": openai.base_url, "retry_delay": 0.01, "verify_tls": False}
     made = cls.Settings(
         openai=account,
-        http=HttpSettings(**({"base_url": openai.base_url, "retry_delay": 0.01, "verify_tls": False} | (http or {}))),
+        http=HttpSettings(**(reached | (http or {}))),
         **({"polling": PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4)} | (own or {})),
     )
     async with open_connector(cls, made, toolbox) as connector:
