@@ -157,7 +157,7 @@ class _Stream:
             if not self.state.response_id:
                 raise
             log.warning("stream.lost", response=self.state.response_id, after=self.state.sequence, error=error.message)
-            return error.retry
+            return error.retry and error.status is None  # a service that says no is better asked patiently: polled
         if not self.state.response_id and not self.state.ended:
             raise _lost(self.state)
         return True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 import structlog
 
-from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
@@ -21,29 +20,22 @@ from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.approaches import (
     APPROACHES,
     LISTED,
-    Approach,
     choose_approaches,
     listed_approaches,
-    refuses_background,
     try_approaches,
 )
-from emp_trio.services.openai.background import request_headers, run_background
-from emp_trio.services.openai.image_options import ImageOptions, image_options, image_prompt
+from emp_trio.services.openai.image_options import image_options, image_prompt
 from emp_trio.services.openai.image_results import generated_pictures, image_result
-from emp_trio.services.openai.images_api import generations_request, read_images_answer
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model
-from emp_trio.services.openai.previews import PreviewSettings, with_previews
-from emp_trio.services.openai.requests import as_stream, image_request
-from emp_trio.services.openai.responses import Answer
+from emp_trio.services.openai.previews import PreviewSettings
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
-from emp_trio.services.openai.stream import OnPartial, run_stream
-from emp_trio.services.repeats import calls_before, counted
+from emp_trio.services.openai.text2img_calls import PictureCalls
+from emp_trio.services.repeats import calls_before
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
 
 _ALL: Final = ",".join(APPROACHES)
-_Made = tuple[Answer, dict[str, Any]]  # an answer, and the body of the request that brought it
 
 
 class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, SavesAssets, Connector):
@@ -105,8 +97,17 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
         self.toolbox.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
+            calls = PictureCalls(self, job, progress, prompt, options)
             async with self.limit():
-                return await self._make(job, progress, prompt, options, order)
+                drawn, attempts = await try_approaches(order, calls.ways)
+            return await generated_pictures(
+                drawn.answer,
+                options,
+                request=drawn.body,
+                service_type=self.service_type,
+                data={"approach": attempts[-1]["approach"], "attempts": attempts},
+                metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
+            )
 
         generated = await self.generated(job, progress, make)
         progress.report(90, "saving the picture")
@@ -117,69 +118,3 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
     async def models(self) -> list[str]:
         """Image models of the account."""
         return [model for model in await list_models(self) if is_image_model(model)]
-
-    async def _make(
-        self, job: Job, progress: ProgressReporter, prompt: str, options: ImageOptions, order: tuple[Approach, ...]
-    ) -> Generated:
-        request = image_request(
-            prompt,
-            options,
-            job_id=job.id,
-            outer_model=self.settings.openai.model,
-            metadata=job.payload.get("metadata"),
-        )
-        in_background = True
-
-        async def background() -> _Made:
-            nonlocal in_background
-            try:
-                return await run_background(self, job, progress, request), request.body
-            except ServiceError as error:
-                in_background = not refuses_background(error)
-                raise
-
-        async def stream(*, background: bool) -> _Made:
-            partials = 0 if options.fields.get("output_format") == "gif" else self.settings.preview.partial_images
-            streamed = as_stream(request, background=background, partial_images=partials)
-
-            async def follow(on_partial: OnPartial) -> Answer:
-                return await run_stream(self, job, progress, streamed, on_partial=on_partial)
-
-            return await with_previews(self, job, progress, self.settings.preview, follow), streamed.body
-
-        async def streaming() -> _Made:
-            if in_background:  # a stream that can be resumed, and adopted
-                try:
-                    return await stream(background=True)
-                except ServiceError as error:
-                    if not refuses_background(error):
-                        raise
-            return await stream(background=False)
-
-        async def direct() -> _Made:
-            body = generations_request(prompt, options)
-            progress.report(20, "sending the request to OpenAI's Images API")
-            async with counted(job, progress, ahead=True):
-                answer = await self.request(
-                    "POST",
-                    "/images/generations",
-                    json=body,
-                    headers=request_headers(self.settings.openai, job),
-                    timeout=self.settings.image_timeout,
-                    read_timeout=self.settings.image_timeout,
-                    max_bytes=self.settings.http.max_response_bytes * options.n,
-                )
-                found = read_images_answer(answer.json(), image_model=options.model)
-            return msgspec.structs.replace(found, request_ids=tuple(filter(None, (answer.request_id,)))), body
-
-        (answer, body), attempts = await try_approaches(
-            order, {"background": background, "streaming": streaming, "direct": direct}
-        )
-        return await generated_pictures(
-            answer,
-            options,
-            request=body,
-            service_type=self.service_type,
-            data={"approach": attempts[-1]["approach"], "attempts": attempts},
-            metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
-        )

@@ -152,11 +152,12 @@ async def test_a_connection_that_is_reset_is_a_lost_stream(
 
 
 @streamed
+@pytest.mark.parametrize(("status", "code"), [(400, "unsupported_parameter"), (429, "rate_limit_exceeded"), (500, "x")])
 async def test_a_stream_that_can_not_be_resumed_is_polled(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], status: int, code: str
 ) -> None:
     openai.script = Script(stream=StreamScript(cut_after=2))
-    openai.inject("retrieve", status=400, param="stream", code="unsupported_parameter")
+    openai.inject("retrieve", status=status, param="stream", code=code)
     async with open_openai(cls, openai, toolbox) as connector:
         assert (await run_job(connector, job(payload))).success
     assert resumptions(openai) == 1
