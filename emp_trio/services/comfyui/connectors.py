@@ -47,7 +47,7 @@ class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAs
                 password="${COMFYUI_PASSWORD:-}",  # noqa: S106 - a reference
                 api_key="${COMFYUI_API_KEY:-}",
             ),
-        ] = ComfyUISettings()
+        ] = ComfyUISettings(host="localhost")
         http: HttpSettings = HttpSettings(base_url="")
         websocket: Annotated[WebSocketSettings, Env(url="${COMFYUI_WS_URL:-}")] = WebSocketSettings(url="")
         follow: FollowSettings = FollowSettings()

@@ -23,7 +23,7 @@ class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where a server is, how to log in, and what its jobs may do. All times in seconds.
 
     Attributes:
-        host, port, secure: where it is, unless ``base_url`` says; ``secure`` means TLS.
+        host, port, secure: where it is, unless ``base_url`` says; ``secure`` means TLS. A host may be a whole URL.
         username, password: sent as Basic credentials.
         api_key: sent as a bearer token, or as it is in the header ``api_key_header`` where that is set.
         accept_partial: run what is left of a graph of which the server drops outputs, instead of failing the job.
@@ -35,7 +35,7 @@ class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
         reconnect_delay, reconnect_cap: before the first reconnect of the socket, doubled up to the cap.
     """
 
-    host: str = "localhost"
+    host: str
     port: _Port = 8188
     secure: bool = False
     username: str = ""

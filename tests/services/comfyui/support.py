@@ -55,7 +55,7 @@ async def open_comfyui(
         comfyui, follow, http, fetch, websocket: settings.
     """
     settings = cls.Settings(
-        comfyui=ComfyUISettings(**(FAST | comfyui)),
+        comfyui=ComfyUISettings(**({"host": "localhost"} | FAST | comfyui)),
         http=HttpSettings(**({"base_url": fake.url, "retry_delay": 0.01} | (http or {}))),
         websocket=WebSocketSettings(**({"url": ""} | (websocket or {}))),
         follow=msgspec.structs.replace(FOLLOW, **(follow or {})),
