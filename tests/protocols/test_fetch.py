@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from emp_trio.errors import InputUnavailable, InvalidJob
 from emp_trio.protocols.auth import Auth, Bearer
@@ -128,6 +130,16 @@ async def test_a_hostile_url_goes_nowhere(url: str, monkeypatch: pytest.MonkeyPa
     async with open_fetch(private=False) as probe:
         with pytest.raises(InvalidJob):
             await probe.fetch(url)
+
+
+# Without digits, so that no text becomes an address that exists.
+@given(st.text(st.characters(exclude_categories=["Cs", "Nd", "Nl", "No"]), max_size=30))
+async def test_no_url_is_fatal(text: str) -> None:
+    Names()
+    async with open_fetch(private=False) as probe:
+        for url in (text, f"http://{text}", f"https://x.example/{text}", f"http://[{text}]/", f"http://x:{text}/"):
+            with pytest.raises(InvalidJob):
+                await probe.fetch(url)
 
 
 async def test_the_name_is_looked_up_once_and_the_connection_goes_where_it_said() -> None:
