@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -10,12 +11,37 @@ import pytest
 import trio
 
 from emp_trio.testing.openai import FakeOpenAI, Script
+from emp_trio.testing.png import make_png
 
+PICTURE = make_png()
+MASK = make_png(alpha=True)
 IMAGE = {"type": "image_generation", "model": "gpt-image-2.6-flare"}
 
 
 def body(**fields: Any) -> dict[str, Any]:
     return {"model": "gpt-6-luna", "input": "hi", "background": True, "store": True} | fields
+
+
+def uri(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def message(**picture: Any) -> dict[str, Any]:
+    """A message with a picture."""
+    return {"type": "message", "role": "user", "content": [{"type": "input_image"} | picture]}
+
+
+def edit(picture: bytes, mask: dict[str, str]) -> dict[str, Any]:
+    """The fields of an edit with a mask."""
+    return {"input": [message(image_url=uri(picture))], "tools": [IMAGE | {"input_image_mask": mask}]}
+
+
+async def test_a_masked_edit_is_taken(client: httpx.AsyncClient, openai: FakeOpenAI) -> None:
+    fields = {"input": [message(image_url=uri(PICTURE), detail="auto")]}
+    tool = IMAGE | {"action": "edit", "input_image_mask": {"image_url": uri(MASK)}}
+    done = (await client.post("/responses", json=body(tools=[tool], background=False, **fields))).json()
+    assert done["output"][1]["action"] == "edit"
+    assert openai.violations == []
 
 
 async def test_the_life_of_a_background_response(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
@@ -98,6 +124,17 @@ async def test_a_request_can_bring_its_own_script(openai: FakeOpenAI, client: ht
         ({"tools": [IMAGE | {"partial_images": 2}]}, "tools[0].partial_images", "invalid_value"),
         ({"tools": [IMAGE | {"input_fidelity": "high"}]}, "tools[0].input_fidelity", "unsupported_parameter"),
         ({"tools": [{}]}, "tools[0].type", None),
+        ({"tools": [IMAGE | {"action": "edit"}]}, "tools[0].action", "invalid_value"),
+        (edit(MASK, {"image_url": uri(MASK), "file_id": "file-1"}), "tools[0].input_image_mask", "invalid_value"),
+        (edit(PICTURE, {"image_url": uri(PICTURE)}), "tools[0].input_image_mask", "invalid_image_file"),
+        (edit(make_png(32, 32), {"image_url": uri(MASK)}), "tools[0].input_image_mask", "invalid_image_file"),
+        ({"input": [message()]}, "input[0].content[0]", "invalid_value"),
+        ({"input": [message(image_url={"url": "https://x/y"})]}, "input[0].content[0].image_url", "invalid_type"),
+        ({"input": [message(image_url="ftp://x/y")]}, "input[0].content[0]", "invalid_image_url"),
+        ({"input": [message(image_url="data:image/png;base64,?")]}, "input[0].content[0]", "invalid_base64_image"),
+        ({"input": [message(image_url="https://x/y", url="z")]}, "input[0].content[0].url", "unknown_parameter"),
+        ({"input": [{"type": "message", "role": "robot", "content": "hi"}]}, "input[0].role", "invalid_value"),
+        ({"stream_options": {}}, "stream_options", "invalid_value"),
         ({"tool_choice": {"type": "image_generation"}}, "tool_choice", "invalid_value"),
         ({"tool_choice": "please"}, "tool_choice", "invalid_value"),
         ({"metadata": {str(i): "x" for i in range(17)}}, "metadata", None),
@@ -128,6 +165,9 @@ async def test_wrong_requests_are_told_so_in_the_documented_shape(
         ({"tools": [{"type": "image_generation"}]}, "does not say its model"),
         ({"tools": [IMAGE | {"style": "vivid"}]}, "undocumented option 'style'"),
         ({"input": [{"role": "user", "content": "hi"}]}, "without type: message"),
+        ({"input": [message(file_id="file-1")]}, "without detail"),
+        ({"input": [message(file_id="file-1") | {"name": "x"}]}, "field 'name' of an input message"),
+        ({"reasoning": {"budget": 7}}, "undocumented field 'reasoning.budget'"),
     ],
 )
 async def test_what_nobody_documents_is_a_violation(

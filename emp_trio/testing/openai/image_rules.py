@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from emp_trio.testing.openai.checks import BOOL, INT, TEXT, Fault, missing, type_fault
 from emp_trio.testing.openai.image_options import image_model_of, option_faults
-from emp_trio.testing.openai.looks import Looks, looks_of
+from emp_trio.testing.openai.looks import Looks
 from emp_trio.testing.openai.multipart import Upload
+from emp_trio.testing.openai.picture_rules import looks_of_picture, mask_faults
 
 _COMMON: Final[dict[str, tuple[type, ...]]] = {
     "prompt": (str,),
@@ -30,9 +29,6 @@ _EDIT: Final = _COMMON | {"images": (list,), "mask": (dict, Upload), "markup": (
 _REFUSED: Final = ("response_format", "style")
 _NUMBERS: Final = ("n", "output_compression", "partial_images")
 _FILES: Final = ("image", "image[]", "mask", "markup")
-_EXTENSIONS: Final = {"png": ("png",), "jpeg": ("jpg", "jpeg"), "webp": ("webp",)}
-_LARGEST_FILE: Final = 50 * 2**20
-_LONGEST_URL: Final = 20_971_520
 
 
 def image_violations(body: dict[str, Any], *, edit: bool) -> list[str]:
@@ -106,7 +102,7 @@ def _edit_faults(body: dict[str, Any]) -> Iterator[Fault]:
         yield Fault("At most 16 images.", "image", "array_above_max_length")
     first: Looks | None = None
     for index, image in enumerate(images):
-        looks = _looks(image, f"image[{index}]")
+        looks = looks_of_picture(image, f"image[{index}]")
         if isinstance(looks, Fault):
             yield looks
         elif index == 0:
@@ -119,49 +115,4 @@ def _edit_faults(body: dict[str, Any]) -> Iterator[Fault]:
         yield Fault("markup is not supported with this model.", "markup", "unsupported_parameter")
     for name in ("mask", "markup"):
         if body.get(name) is not None:
-            yield from _mask_faults(body[name], first, name)
-
-
-def _mask_faults(mask: Any, first: Looks | None, name: str) -> Iterator[Fault]:
-    looks = _looks(mask, name)
-    if isinstance(looks, Fault):
-        yield looks
-    elif looks is not None:
-        if looks.format != "png" or not looks.alpha:
-            yield Fault(f"Invalid {name}: it must be a PNG with an alpha channel.", name, "invalid_image_file")
-        if first is not None and (looks.width, looks.height) != (first.width, first.height):
-            yield Fault(f"Invalid {name}: its size differs from the image's.", name, "invalid_image_file")
-
-
-def _looks(image: Any, where: str) -> Looks | Fault | None:
-    """What a picture looks like; a Fault where it may not be sent like this; None where only its address is known."""
-    if isinstance(image, Upload):
-        return _upload_looks(image, where)
-    given = {name: image[name] for name in ("image_url", "file_id") if name in image} if isinstance(image, dict) else {}
-    if len(given) != 1 or len(image) != 1 or not all(isinstance(value, str) and value for value in given.values()):
-        return Fault(f"'{where}' needs exactly one of image_url and file_id.", where)
-    url = given.get("image_url", "")
-    if len(url) > _LONGEST_URL:
-        return Fault(f"'{where}.image_url' is too long.", where, "string_above_max_length")
-    if not url.startswith("data:"):
-        bad = url and not url.startswith("https://")
-        return Fault(f"'{where}.image_url' is not an https URL.", where, "invalid_image_url") if bad else None
-    head, _, data = url.partition(",")
-    try:
-        looks = looks_of(base64.b64decode(data, validate=True))
-    except binascii.Error:
-        return Fault(f"'{where}.image_url' is not base64.", where, "invalid_base64_image")
-    if looks is None or head != f"data:image/{looks.format};base64":
-        return Fault(f"'{where}.image_url' is not what it says.", where, "invalid_image_format")
-    return looks
-
-
-def _upload_looks(upload: Upload, where: str) -> Looks | Fault:
-    looks = looks_of(upload.data)
-    if looks is None or len(upload.data) >= _LARGEST_FILE:
-        return Fault(f"Invalid image file '{where}'.", where, "invalid_image_file")
-    extension = (upload.filename or "").rpartition(".")[2].lower()
-    if upload.content_type != f"image/{looks.format}" or extension not in _EXTENSIONS[looks.format]:
-        text = f"Invalid file '{where}': {upload.filename!r} of type {upload.content_type!r} is a {looks.format}."
-        return Fault(text, where, "invalid_image_file")
-    return looks
+            yield from mask_faults(body[name], first, name)

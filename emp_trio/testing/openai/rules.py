@@ -17,11 +17,13 @@ from emp_trio.testing.openai.checks import (
     Fault,
     choice_fault,
     metadata_fault,
-    missing,
     text_model_fault,
     type_fault,
 )
 from emp_trio.testing.openai.image_options import option_faults
+from emp_trio.testing.openai.input_rules import input_faults, input_violations, pictures_of
+from emp_trio.testing.openai.looks import looks_of
+from emp_trio.testing.openai.picture_rules import data_of, mask_faults
 
 FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "model": (str,),
@@ -61,10 +63,11 @@ _IMAGE_TOOL: Final = frozenset(
     "type model action size quality background output_format output_compression partial_images moderation "
     "input_fidelity input_image_mask complexity frame_count frame_duration_ms svg".split()
 )
-_PARTS: Final = {
-    "input_text": frozenset(("type", "text")),
-    "input_image": frozenset(("type", "detail", "image_url", "file_id")),
-    "input_file": frozenset(("type", "file_id", "file_url", "file_data", "filename", "detail")),
+_MEMBERS: Final = {
+    "background_options": frozenset(("completion_window", "continuation_id")),
+    "stream_options": frozenset(("include_obfuscation",)),
+    "reasoning": frozenset(("effort", "summary", "mode")),
+    "text": frozenset(("format", "verbosity")),
 }
 
 
@@ -77,12 +80,13 @@ def violations_of(body: dict[str, Any]) -> list[str]:
         found += [f"undocumented option {name!r} of the image_generation tool" for name in tool.keys() - _IMAGE_TOOL]
         if "model" not in tool:
             found.append("the image_generation tool does not say its model")
-    for item in body["input"] if isinstance(body.get("input"), list) else []:
-        if isinstance(item, dict) and "role" in item and item.get("type") != "message":
-            found.append("an input message without type: message")
+    for name, members in _MEMBERS.items():
+        given = body.get(name)
+        if isinstance(given, dict):
+            found += [f"undocumented field '{name}.{member}'" for member in given.keys() - members]
     if body.get("background") and body.get("store") is not True:
         found.append("background without store: true")
-    return found
+    return found + input_violations(body)
 
 
 def fault_of(body: dict[str, Any]) -> Fault | None:
@@ -91,7 +95,8 @@ def fault_of(body: dict[str, Any]) -> Fault | None:
         type_fault(body, FIELDS)
         or text_model_fault(body, api="Responses", effort=(body.get("reasoning") or {}).get("effort"))
         or _tool_fault(body)
-        or _input_fault(body)
+        or next(input_faults(body), None)
+        or _edit_fault(body)
         or metadata_fault(body)
         or _other_fault(body)
     )
@@ -117,30 +122,23 @@ def _tool_fault(body: dict[str, Any]) -> Fault | None:
     return None
 
 
-def _input_fault(body: dict[str, Any]) -> Fault | None:
-    given = body.get("input")
-    if given is None and not body.get("previous_response_id") and not body.get("prompt"):
-        return missing("input")
-    for i, item in enumerate(given if isinstance(given, list) else []):
-        if not isinstance(item, dict):
-            return Fault(f"Invalid type for 'input[{i}]'.", f"input[{i}]", "invalid_type")
-        content = item.get("content")
-        for j, part in enumerate(content if isinstance(content, list) else []):
-            where = f"input[{i}].content[{j}]"
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind not in _PARTS and kind != "output_text":
-                return Fault(f"Invalid value: {kind!r}. Supported values are: {', '.join(_PARTS)}.", f"{where}.type")
-            if kind == "input_image" and not isinstance(part.get("image_url", ""), str):
-                return Fault(f"Invalid type for '{where}.image_url'.", f"{where}.image_url", "invalid_type")
-            if kind in _PARTS and part.keys() - _PARTS[kind]:
-                extra = sorted(part.keys() - _PARTS[kind])[0]
-                return Fault(f"Unknown parameter: '{where}.{extra}'.", f"{where}.{extra}", "unknown_parameter")
+def _edit_fault(body: dict[str, Any]) -> Fault | None:
+    pictures = list(pictures_of(body))
+    for tool in _image_tools(body):
+        if tool.get("action") == "edit" and not pictures and not body.get("previous_response_id"):
+            return Fault("There is no image in the context to edit.", "tools[0].action", "invalid_value")
+        if tool.get("input_image_mask") is not None:
+            data = data_of(str(pictures[0].get("image_url", "")), "input") if pictures else None
+            first = looks_of(data) if isinstance(data, bytes) else None
+            return next(mask_faults(tool["input_image_mask"], first, "tools[0].input_image_mask"), None)
     return None
 
 
 def _other_fault(body: dict[str, Any]) -> Fault | None:
     if body.get("previous_response_id") and body.get("conversation"):
         return Fault("Use previous_response_id or conversation, not both.", "conversation")
+    if body.get("stream_options") is not None and not body.get("stream"):
+        return Fault("stream_options is only allowed when stream is enabled.", "stream_options")
     window = (body.get("background_options") or {}).get("completion_window", "soonest")
     if window != "soonest" and (not body.get("background") or body.get("stream")):
         return Fault("completion_window needs background and no stream.", "background_options.completion_window")
