@@ -11,6 +11,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile
 from emp_trio.services.openai.image_options import ImageOptions
+from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.responses import Answer, Picture
 from emp_trio.services.redaction import redacted
 from emp_trio.services.results import asset_data, saved_asset
@@ -64,7 +65,7 @@ async def generated_pictures(
         "revised_prompt": picture.revised_prompt,
         "openai_job_id": answer.response_id or None,
         "usage": answer.usage,
-        "raw_output": redacted(dict(answer.raw)),
+        "raw_output": raw_output(answer),
     }
     service = {
         "service_version": "openai-image",

@@ -19,6 +19,7 @@ from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.background import run_background, steady
 from emp_trio.services.openai.image_results import picture_files
 from emp_trio.services.openai.models import is_image_model
+from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.requests import ResponsesRequest, responses_request
 from emp_trio.services.openai.responses import Answer
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, OpenAISettings
@@ -94,7 +95,7 @@ async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: b
         "openai_response_id": answer.response_id,
         "model_used": answer.model,
         "usage": answer.usage,
-        "raw_output": redacted(dict(answer.raw)),
+        "raw_output": raw_output(answer),
     }
     files = await picture_files(answer.pictures)
     if files:

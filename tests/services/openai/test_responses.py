@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.errors import EmpTrioError, Refused, ServiceError
+from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.responses import Answer, read_response, usage
 
 PICTURE = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "iVBORw0KGgo="}
@@ -259,3 +260,12 @@ def test_no_response_ends_in_anything_but_an_answer_or_an_error_of_ours(found: d
     with contextlib.suppress(EmpTrioError):
         answer = read_response(found, picture_wanted=picture)
         assert answer is None or answer.pictures or (answer.text and not picture)
+
+
+def test_the_raw_output_of_a_result_has_no_picture_and_no_secret_in_it() -> None:
+    answer = read(PICTURE, message(text("sk-proj-a1b2c3d4e5f6g7h8")), metadata={"b64_json": "AAAA"})
+    raw = raw_output(answer)
+    assert raw["output"][0]["result"] == "<base64 image, 8 bytes>"
+    assert raw["metadata"] == {"b64_json": "<base64 image, 3 bytes>"}
+    assert "a1b2c3" not in str(raw)
+    assert answer.raw["output"][0]["result"] == PICTURE["result"]

@@ -68,6 +68,10 @@ async def test_pictures_are_saved_and_their_bytes_are_nowhere_in_the_result(
     assert result.data["text_description"] == "Three cats."
     assert result.data["usage"]["image"] == {"input_tokens": 15, "output_tokens": 1056}
     assert result.data["usage"]["image_model"] == "gpt-image-2.6-flare"
+    raw = result.data["raw_output"]
+    assert raw["id"] == result.data["openai_response_id"]
+    pictures = [item for item in raw["output"] if item["type"] == "image_generation_call"]
+    assert [picture["result"] for picture in pictures] == ["<base64 image, 20000 bytes>"] * 3
     assert len(msgspec.json.encode(result)) < 6000
 
 

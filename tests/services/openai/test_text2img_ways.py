@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -188,7 +189,8 @@ async def test_every_option_reaches_the_api(openai: FakeOpenAI, toolbox: Toolbox
     assert result.data["image_model"] == "gpt-image-2.6-sunburst"
     assert (result.data["size"], result.data["quality"]) == ("1536x1024", "xhigh")
     assert result.data["usage"]["image"]["output_tokens"] > 0
-    assert result.data["raw_output"]
+    assert "<base64 image, " in str(result.data["raw_output"])
+    assert len(msgspec.json.encode(result)) < 6000
     assert result.service_metadata["request_ids"]
     assert openai.billed == 1
 
