@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import trio
 
+from emp_trio.errors import EmpTrioError
+from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.fetch import FetchSettings
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.websocket import WebSocketSettings
@@ -18,6 +20,7 @@ from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.tracker import FollowSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.testing.comfyui import FakeComfyUI
+from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
 
 ID = prompt_id_of("job-1")
@@ -99,3 +102,28 @@ async def running(fake: FakeComfyUI, prompt_id: str = ID) -> None:
     await fake.until(
         lambda: fake.engine.running is not None and fake.engine.running.prompt_id == prompt_id and fake.engine.node
     )
+
+
+async def disturbed(
+    connector: Any, a_job: Job, disturb: Callable[[], Awaitable[object]], reporter: FakeReporter | None = None
+) -> JobResult:
+    """Run an attempt while ``disturb`` runs beside it; an error of the attempt comes out alone."""
+    failed: list[EmpTrioError] = []
+    results: list[JobResult] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(disturb)
+        try:
+            results.append(await run_job(connector, a_job, reporter))
+        except EmpTrioError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return results[0]
+
+
+async def cut_short(connector: Any, a_job: Job, fake: FakeComfyUI, reporter: FakeReporter) -> None:
+    """Run an attempt until its prompt runs a node, then end it as its reporter says."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, a_job, reporter)
+        await running(fake)
+        nursery.cancel_scope.cancel()
