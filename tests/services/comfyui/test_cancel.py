@@ -1,0 +1,131 @@
+"""Cancelling: no one call does it, and none says whether it worked (reference 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from emp_trio.errors import DeadlineExceeded, ServiceError
+from emp_trio.progress import StageLimits
+from emp_trio.testing.comfyui import FakeComfyUI
+from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.toolbox import Toolbox
+from tests.services.comfyui.support import ID, cut_short, open_comfyui, picture, running, runs, sleeping
+from tests.services.support import job
+
+HEARS = sleeping(100, 1000)
+
+
+async def test_a_running_prompt_is_interrupted_and_gone_before_the_attempt_ends(
+    connector: Any, fake: FakeComfyUI
+) -> None:
+    await cut_short(connector, job({"workflow": HEARS}), fake, FakeReporter())
+    assert fake.engine.remaining == 0
+    interrupts = [msgspec.json.decode(request.body) for request in fake.of("POST /interrupt")]
+    assert interrupts
+    assert all(body == {"prompt_id": ID} for body in interrupts)
+    assert (await run_job(connector, job({"workflow": picture()}, id="next"))).success
+
+
+async def test_a_pending_prompt_is_deleted_and_the_running_one_left_alone(connector: Any, fake: FakeComfyUI) -> None:
+    """6: an interrupt of a pending prompt does nothing; with an older server it would stop somebody else's."""
+    fake.manner.old_interrupts = True
+    fake.stranger(HEARS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, job({"workflow": picture()}))
+        await fake.until(lambda: fake.engine.pending)
+        nursery.cancel_scope.cancel()
+    assert not fake.engine.pending
+    assert fake.count("POST /interrupt") == 0
+    assert fake.engine.running is not None
+    assert fake.engine.running.prompt_id == "a-stranger"
+    assert runs(fake) == 0
+
+
+async def test_a_late_interrupt_is_waited_for(connector: Any, fake: FakeComfyUI) -> None:
+    """6: a node that does not report hears it only when the next node starts."""
+    await cut_short(connector, job({"workflow": sleeping(0.5)}), fake, FakeReporter())
+    assert fake.engine.remaining == 0
+    assert not any(key[0] == "output" for key in fake.disk.files)
+
+
+async def test_a_prompt_that_can_not_be_stopped_does_not_hold_up_the_cancel_and_is_known(
+    connector: Any, fake: FakeComfyUI
+) -> None:
+    """6, 4.6: bounded; and a server that goes on with it gets no further jobs until it has ended."""
+    fake.manner.ignore_interrupts = True
+    start = trio.current_time()
+    await cut_short(connector, job({"workflow": sleeping(2.5, 10)}), fake, FakeReporter())
+    assert 1.0 <= trio.current_time() - start < 2.0
+    while (await connector.health()).healthy:
+        await trio.sleep(0.01)
+    assert "can't be made to stop" in (await connector.health()).detail
+    while not (await connector.health()).healthy:
+        await trio.sleep(0.05)
+    assert fake.engine.remaining == 0
+
+
+async def test_work_is_left_to_the_next_attempt_where_nobody_wants_it_stopped(
+    connector: Any, fake: FakeComfyUI
+) -> None:
+    await cut_short(connector, job({"workflow": HEARS}), fake, FakeReporter(stop_upstream=False))
+    assert fake.engine.running is not None
+    assert fake.count("POST /interrupt") == 0
+
+
+async def test_a_deadline_stops_the_prompt(connector: Any, fake: FakeComfyUI) -> None:
+    """6, 11: a time-out that leaves the prompt running makes the next job wait behind it."""
+    reporter = FakeReporter(0.6, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    with pytest.raises(DeadlineExceeded):
+        await run_job(connector, job({"workflow": HEARS}), reporter)
+    assert runs(fake) == 1
+    assert fake.engine.remaining == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"), [({"queue_timeout": 0.3}, "queue_timeout"), ({"silence_timeout": 0.3}, "processing_timeout")]
+)
+async def test_the_limits_of_queue_and_silence_stop_the_prompt_before_they_are_told(
+    fake: FakeComfyUI, toolbox: Toolbox, limits: dict[str, float], reason: str
+) -> None:
+    """8: time in the queue and time without a sign of life are limits of their own; on expiry: cancel, then report."""
+    async with open_comfyui(fake, toolbox, follow=limits) as connector:
+        if reason == "queue_timeout":
+            fake.stranger(HEARS)
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job({"workflow": sleeping(1.5)}))
+        assert (caught.value.reason, caught.value.retry) == (reason, True)
+        assert not fake.engine.pending
+        assert fake.engine.running is None or fake.engine.running.prompt_id != ID or fake.engine.interrupted
+
+
+async def test_a_cancel_while_the_prompt_is_being_sent_does_not_lose_it(connector: Any, fake: FakeComfyUI) -> None:
+    """2.1: a broken POST may have queued the prompt, so it is not broken off but awaited, and then stopped."""
+    fake.inject("POST /prompt", delay=0.3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, job({"workflow": HEARS}))
+        await fake.until(lambda: any(ID.encode() in request.body for request in fake.of("POST /prompt")))
+        nursery.cancel_scope.cancel()
+    assert runs(fake) == 1
+    assert fake.engine.remaining == 0
+    assert not (await connector.calls.queue()).running
+
+
+async def test_a_cancel_at_any_moment_leaves_nothing_running(connector: Any, fake: FakeComfyUI) -> None:
+    for number in range(25):
+        with trio.move_on_after(0.004 * number):
+            await run_job(connector, job({"workflow": sleeping(100, 1000, salt=number)}, id=f"job-{number}"))
+        assert fake.engine.remaining == 0
+
+
+async def test_a_cancel_by_a_dead_server_is_bounded(connector: Any, fake: FakeComfyUI) -> None:
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, job({"workflow": HEARS}))
+        await running(fake)
+        await fake.kill()
+        nursery.cancel_scope.cancel()
+    assert trio.current_time() - start < 3
