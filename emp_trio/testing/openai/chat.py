@@ -141,7 +141,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
             case "json_object":
                 return msgspec.json.encode({"answer": f"A fake answer to {self.id}."}).decode()
             case "json_schema":
-                return msgspec.json.encode(_instance(wanted["json_schema"].get("schema") or {})).decode()
+                return msgspec.json.encode(_instance(wanted["json_schema"].get("schema"))).decode()
         return f"A fake answer to {self.id}."
 
 
@@ -150,19 +150,21 @@ def _call(index: int, call: ToolCall) -> dict[str, Any]:
     return {"id": f"call_{index:06d}", "type": "function", "function": function}
 
 
-def _instance(schema: dict[str, Any]) -> Any:
+def _instance(schema: Any) -> Any:
     """The simplest value of a JSON schema, as far as its types and enumerations go."""
-    if schema.get("enum"):
-        return schema["enum"][0]
-    match schema.get("type"):
-        case "object":
-            return {name: _instance(member) for name, member in (schema.get("properties") or {}).items()}
-        case "array":
+    match schema:
+        case {"enum": [first, *_]}:
+            return first
+        case {"type": "object"}:
+            properties = schema.get("properties")
+            members = properties.items() if isinstance(properties, dict) else ()
+            return {name: _instance(member) for name, member in members}
+        case {"type": "array"}:
             return []
-        case "string":
+        case {"type": "string"}:
             return "fake"
-        case "integer" | "number":
+        case {"type": "integer" | "number"}:
             return 1
-        case "boolean":
+        case {"type": "boolean"}:
             return True
     return None

@@ -63,7 +63,8 @@ def chat_violations(body: dict[str, Any]) -> list[str]:
     options = body.get("stream_options")
     if isinstance(options, dict):
         found += [f"undocumented stream option {name!r}" for name in options.keys() - _STREAM_OPTIONS]
-    for message in body.get("messages") or []:
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else []:
         if isinstance(message, dict):
             found += [f"undocumented field {name!r} of a message" for name in message.keys() - _MESSAGE]
     return found
@@ -76,14 +77,14 @@ def chat_fault(body: dict[str, Any]) -> Fault | None:
 
 def _faults(body: dict[str, Any]) -> Iterator[Fault]:
     effort = body.get("reasoning_effort")
-    for fault in (
-        type_fault(body, _FIELDS),
-        text_model_fault(body, api="Chat Completions", effort=effort if isinstance(effort, str) else None),
-        metadata_fault(body),
-    ):
-        if fault is not None:
-            yield fault
-            return
+    fault = (
+        type_fault(body, _FIELDS)
+        or text_model_fault(body, api="Chat Completions", effort=effort)
+        or metadata_fault(body)
+    )
+    if fault is not None:
+        yield fault
+        return
     if is_reasoning(body["model"]):
         if body.get("max_tokens") is not None:
             yield unsupported("max_tokens", " Use 'max_completion_tokens' instead.")
@@ -142,13 +143,13 @@ def _format_faults(format: dict[str, Any] | None) -> Iterator[Fault]:
 
 
 def _tool_faults(body: dict[str, Any]) -> Iterator[Fault]:
-    names = set()
+    names = []
     for index, tool in enumerate(body.get("tools") or []):
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             yield missing(f"tools[{index}].function.name")
         else:
-            names.add(function["name"])
+            names.append(function["name"])
     choice = body.get("tool_choice")
     if isinstance(choice, str):
         fault = choice_fault(choice, ("none", "auto", "required"), "tool_choice")
@@ -156,5 +157,6 @@ def _tool_faults(body: dict[str, Any]) -> Iterator[Fault]:
             yield fault
     if choice is not None and not names:
         yield Fault("tool_choice is only allowed when tools are specified.", "tool_choice")
-    if isinstance(choice, dict) and (choice.get("function") or {}).get("name") not in names:
+    chosen = choice.get("function") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and not (isinstance(chosen, dict) and chosen.get("name") in names):
         yield Fault("The tool chosen is not among 'tools'.", "tool_choice")

@@ -117,7 +117,7 @@ def _tool_fault(body: dict[str, Any]) -> Fault | None:
     choice = body.get("tool_choice", "auto")
     if isinstance(choice, str) and choice not in ("none", "auto", "required"):
         return Fault(f"Invalid value: {choice!r}.", "tool_choice")
-    if isinstance(choice, dict) and choice.get("type") not in {tool.get("type") for tool in tools}:
+    if isinstance(choice, dict) and choice.get("type") not in [tool["type"] for tool in tools]:
         return Fault(f"Tool choice {choice.get('type')!r} not found in 'tools'.", "tool_choice")
     return None
 
