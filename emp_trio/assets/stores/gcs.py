@@ -121,6 +121,8 @@ class GcsStore:
             client = storage.Client(
                 project=None, credentials=self._credentials, _http=session.carrier, client_options=options
             )
+            # What the library puts there asks for the bucket in threads of its own, on this call's connection.
+            client._bucket_metadata_cache = None
             try:
                 yield client.bucket(self._place.bucket)
             except _FAILURES as error:

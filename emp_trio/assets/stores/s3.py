@@ -14,6 +14,7 @@ import structlog
 from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from emp_trio.assets.destination import S3Place
@@ -29,7 +30,15 @@ PART: Final = 8 * 2**20
 when they are completed."""
 
 # What requests has not made its own comes as urllib3's: where nothing is to be repeated, it lets that pass.
-_FAILURES: Final = (BotoCoreError, ClientError, HTTPClientError, requests.RequestException, HTTPError, OSError)
+_FAILURES: Final = (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    ResponseParserError,
+    requests.RequestException,
+    HTTPError,
+    OSError,
+)
 
 
 class S3Store:
@@ -142,6 +151,11 @@ class S3Store:
         prepared.headers.pop("expect", None)  # nobody here would wait for the 100
         settings = session.merge_environment_settings(request.url, {}, True, None, None)
         answer = session.adapter.send(prepared, timeout=self._call.timeout, **settings)
+        if answer.is_redirect and "x-amz-bucket-region" not in answer.headers:
+            answer.close()
+            raise ResponseParserError(
+                "a redirect that is not S3's"
+            )  # botocore would ask it where the bucket is, for ever
         return AWSResponse(request.url, answer.status_code, answer.headers, answer.raw)
 
     @contextmanager

@@ -1,0 +1,280 @@
+"""What is S3's or Google's own: the meaning of their answers, clocks, addresses, credentials."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from email.utils import formatdate
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from emp_trio.assets import stores
+from emp_trio.assets.accounts import S3Account
+from emp_trio.assets.config import StorageSettings, storage_settings
+from emp_trio.assets.destination import GcsPlace, S3Place, destination
+from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.stores import open_store, require_library
+from emp_trio.errors import AssetError, ConfigError
+from emp_trio.jobs import JobContext
+from emp_trio.retry import RetryPolicy
+from emp_trio.secrets import Secret
+from emp_trio.testing.gcs import Refusal, open_gcs
+from emp_trio.testing.reporter import FakeReporter
+from emp_trio.testing.rogue import Answer, open_rogue, reply
+from tests.assets.support import a_job
+
+KEY = "an aws secret"
+
+
+def at(provider: str, url: str) -> StorageSettings:
+    """A worker with storage at ``url``, that tries once."""
+    env = {
+        "azure": {
+            "AZURE_STORAGE_ACCOUNT": "ours",
+            "AZURE_STORAGE_KEY": "a2V5",
+            "AZURE_STORAGE_ENDPOINT": url,
+        },
+        "s3": {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": KEY, "S3_ENDPOINT_URL": url},
+        "gcs": {"STORAGE_EMULATOR_HOST": url},
+    }[provider] | {"CLOUD_STORAGE_PROVIDER": provider, "CLOUD_STORAGE_CONTAINER": "any"}
+    return msgspec.structs.replace(storage_settings(env), retry=RetryPolicy(retries=0))
+
+
+def s3_error(status: int, code: str, **headers: str) -> Answer:
+    return reply(status, f"<Error><Code>{code}</Code></Error>", content_type="application/xml", headers=headers)
+
+
+def gcs_error(status: int, reason: str) -> Answer:
+    return reply(status, json={"error": {"code": status, "message": "", "errors": [{"reason": reason}]}})
+
+
+async def failure(provider: str, *answers: Answer) -> AssetError:
+    async with open_rogue(*answers) as rogue, open_asset_saver(at(provider, rogue.url)) as saver:
+        with pytest.raises(AssetError, match="is paid for") as caught:
+            await saver.save(b"x", a_job(), FakeReporter(10))
+        assert len(rogue.requests) == len(answers)  # the library repeats nothing
+    assert KEY not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (403, "SignatureDoesNotMatch", ("auth_error", "invalid_api_key", False)),
+        (403, "AccessDenied", ("auth_error", "insufficient_permissions", False)),
+        (400, "ExpiredToken", ("auth_error", "expired_token", True)),
+        (403, "RequestTimeTooSkewed", ("system_error", "config_error", True)),
+        (404, "NoSuchBucket", ("system_error", "config_error", False)),
+        (400, "AuthorizationHeaderMalformed", ("system_error", "config_error", False)),
+        (412, "PreconditionFailed", ("service_error", "degraded_performance", True)),
+        (409, "ConditionalRequestConflict", ("service_error", "degraded_performance", True)),
+        (503, "SlowDown", ("rate_limit", "requests_per_minute", True)),
+        (500, "InternalError", ("service_error", "service_down", True)),
+        (507, "XMinioStorageFull", ("resource_limit", "disk_space_full", True)),
+        (403, "QuotaExceeded", ("resource_limit", "disk_space_full", True)),
+        (501, "NotImplemented", ("system_error", "config_error", False)),
+        (503, "Unknown", ("service_error", "service_unavailable", True)),
+        (418, "Unknown", ("validation_error", "invalid_payload", False)),
+    ],
+)
+async def test_answers_of_s3(status: int, code: str, expected: tuple[str, str, bool]) -> None:
+    missing = s3_error(404, "NoSuchKey")
+    for answers in ((s3_error(status, code),), (missing, s3_error(status, code))):
+        error = await failure("s3", *answers)
+        assert (error.type, error.reason, error.retry) == expected
+        assert f"HTTP {status}, {code}" in error.message
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "expected"),
+    [
+        (403, "forbidden", ("auth_error", "insufficient_permissions", False)),
+        (403, "accountDisabled", ("auth_error", "account_suspended", False)),
+        (412, "conditionNotMet", ("service_error", "degraded_performance", True)),
+        (429, "rateLimitExceeded", ("rate_limit", "requests_per_minute", True)),
+        (403, "quotaExceeded", ("resource_limit", "disk_space_full", True)),
+        (403, "retentionPolicyNotMet", ("validation_error", "invalid_payload", False)),
+        (500, "backendError", ("service_error", "service_down", True)),
+        (503, "backendError", ("service_error", "service_unavailable", True)),
+    ],
+)
+async def test_answers_of_google(status: int, reason: str, expected: tuple[str, str, bool]) -> None:
+    for answers in ((gcs_error(status, reason),), (gcs_error(404, "notFound"), gcs_error(status, reason))):
+        error = await failure("gcs", *answers)
+        assert (error.type, error.reason, error.retry) == expected
+        assert f"HTTP {status}, {reason}" in error.message
+
+
+@pytest.mark.parametrize("provider", ["azure", "s3", "gcs"])
+async def test_something_else_at_the_address(provider: str) -> None:
+    error = await failure(provider, reply(302, headers={"location": "http://example.invalid/"}))
+    assert error.retry
+    assert error.paid
+
+
+LATE = formatdate(time.time() + 3600, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("provider", "answer", "words"),
+    [
+        (
+            "azure",
+            reply(403, headers={"x-ms-error-code": "AuthenticationFailed", "date": LATE}),
+            "s behind the store's",
+        ),
+        ("s3", s3_error(403, "RequestTimeTooSkewed", date=LATE), "s behind the store's"),
+        ("s3", s3_error(403, "AccessDenied", date=LATE), "s behind the store's"),
+        ("s3", s3_error(403, "RequestTimeTooSkewed"), "too far from the store's"),
+    ],
+)
+async def test_a_clock_that_is_wrong(provider: str, answer: Answer, words: str) -> None:
+    error = await failure(provider, answer)
+    assert (error.type, error.reason, error.retry) == ("system_error", "config_error", True)
+    assert words in error.message
+    assert "set the clock" in error.message
+
+
+async def test_a_clock_that_is_wrong_gets_no_token_of_google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import google.auth._helpers
+
+    now = google.auth._helpers.utcnow
+    async with open_gcs(tmp_path) as gcs:
+        gcs.create_bucket("assets")
+        settings = storage_settings(gcs.environment("assets"))
+        signed_at = now().timestamp() + 7200
+
+        class Late:
+            """The clock of the machine that signs; the service's own is right."""
+
+            def __call__(self) -> Any:
+                return now().fromtimestamp(signed_at, now().tzinfo)
+
+        import google.oauth2.service_account
+
+        helpers = SimpleNamespace(**vars(google.auth._helpers) | {"utcnow": Late()})
+        monkeypatch.setattr(google.oauth2.service_account, "_helpers", helpers)
+        monkeypatch.setattr("emp_trio.assets.stores.session.time", SimpleNamespace(time=lambda: signed_at))
+        async with open_asset_saver(msgspec.structs.replace(settings, retry=RetryPolicy(retries=0))) as saver:
+            with pytest.raises(AssetError, match=r"7[12]\d\d s ahead of the store's.* set the clock") as caught:
+                await saver.save(b"x", a_job(), FakeReporter(10))
+    assert (caught.value.reason, caught.value.retry) == ("config_error", True)
+
+
+async def test_a_token_that_google_does_not_take(tmp_path: Path) -> None:
+    def refuse(request: Any) -> None:
+        raise Refusal(401, "authError", "Invalid Credentials")
+
+    async with open_gcs(tmp_path) as gcs:
+        gcs.create_bucket("assets")
+        gcs.fault = refuse
+        async with open_asset_saver(storage_settings(gcs.environment("assets"))) as saver:
+            with pytest.raises(AssetError, match=r"401, authError.*GOOGLE_APPLICATION_CREDENTIALS.* is paid") as caught:
+                await saver.save(b"x", a_job(), FakeReporter(10))
+    assert (caught.value.type, caught.value.retry) == ("auth_error", False)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"type": "service_account"}', None])
+async def test_credentials_that_are_none(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "credentials.json"
+    if content is not None:
+        path.write_text(content)
+    env = {
+        "CLOUD_STORAGE_PROVIDER": "google",
+        "CLOUD_STORAGE_CONTAINER": "any",
+        "GOOGLE_APPLICATION_CREDENTIALS": str(path),
+    }
+    async with open_asset_saver(storage_settings(env)) as saver:
+        with pytest.raises(AssetError, match=r"GOOGLE_APPLICATION_CREDENTIALS.* is paid for") as caught:
+            await saver.save(b"x", a_job(), FakeReporter(10))
+    assert (caught.value.type, caught.value.retry) == ("auth_error", False)
+
+
+@pytest.mark.parametrize(
+    ("account", "bucket", "url"),
+    [
+        (S3Account(region="eu-central-1"), "b", "https://b.s3.eu-central-1.amazonaws.com/a%20b/c"),
+        (S3Account(region="eu-central-1"), "b.c", "https://s3.eu-central-1.amazonaws.com/b.c/a%20b/c"),
+        (S3Account(endpoint="http://minio:9000"), "b", "http://minio:9000/b/a%20b/c"),
+    ],
+)
+def test_addresses_of_s3(account: S3Account, bucket: str, url: str) -> None:
+    store = open_store(S3Place(account=account, bucket=bucket), connect_timeout=1, read_timeout=1, abort_timeout=1)
+    assert store.url("a b/c") == url
+    store.close()
+
+
+async def test_a_machine_without_aws_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    env = {"CLOUD_STORAGE_PROVIDER": "aws", "CLOUD_STORAGE_CONTAINER": "any-bucket"}
+    async with open_asset_saver(storage_settings(env)) as saver:
+        with pytest.raises(AssetError, match=r"no AWS credentials .*AWS_ACCESS_KEY_ID.* is paid for"):
+            await saver.save(b"x", a_job(), FakeReporter(3))
+
+
+def test_a_missing_library_is_found_before_anything_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {
+        "s3": S3Place(account=S3Account(), bucket="b"),
+        "gcs": GcsPlace(credentials=None, endpoint=None, bucket="b"),
+    }
+    stores._installed.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for extra, place in places.items():
+        with pytest.raises(ConfigError, match=rf"pip install 'emp-trio\[{extra}\]'"):
+            require_library(place)
+    stores._installed.cache_clear()
+
+
+AWS = {
+    "CLOUD_STORAGE_PROVIDER": "s3",
+    "CLOUD_STORAGE_CONTAINER": "pictures",
+    "CLOUD_CDN_URL": "cdn.example.com",
+    "AWS_ACCESS_KEY_ID": "AKIAOURS",
+    "AWS_SECRET_ACCESS_KEY": KEY,
+    "AWS_SESSION_TOKEN": "a token",
+    "AWS_REGION": "eu-central-1",
+    "S3_ENDPOINT_URL": "https://minio.internal/",
+}
+
+
+def test_the_account_of_s3_comes_from_the_environment() -> None:
+    found = destination(JobContext(), storage_settings(AWS))
+    assert found.cdn_url == "https://cdn.example.com"
+    assert isinstance(found.place, S3Place)
+    account = found.place.account
+    assert (account.key_id, account.region, account.endpoint) == ("AKIAOURS", "eu-central-1", "https://minio.internal")
+    assert account.secret is not None
+    assert account.secret.reveal() == KEY
+    assert KEY not in repr(found) + repr(storage_settings(AWS))
+    assert {secret.reveal() for secret in storage_settings(AWS).secrets} == {KEY, "a token"}
+
+
+def test_a_job_with_its_own_account_of_s3_gets_nothing_of_ours() -> None:
+    ctx = JobContext(account_name="AKIATHEIRS", account_key=Secret("theirs"), bucket="films")
+    found = destination(ctx, storage_settings(AWS))
+    assert found.cdn_url is None
+    assert isinstance(found.place, S3Place)
+    assert found.place.account == S3Account(key_id="AKIATHEIRS", secret=Secret("theirs"))
+    assert found.place.bucket == "films"
+
+
+def test_google_from_the_environment() -> None:
+    env = {"CLOUD_STORAGE_CONTAINER": "pictures", "GOOGLE_APPLICATION_CREDENTIALS": "/secrets/key.json"}
+    found = destination(JobContext(provider="google"), storage_settings(env))
+    assert found.place == GcsPlace(credentials=Path("/secrets/key.json"), endpoint=None, bucket="pictures")
+    emulated = storage_settings(env | {"CLOUD_STORAGE_PROVIDER": "gcs", "STORAGE_EMULATOR_HOST": "127.0.0.1:9"})
+    assert emulated.gcs is not None
+    assert emulated.gcs.endpoint == "http://127.0.0.1:9"
+
+
+def test_aws_variables_of_another_purpose_do_no_harm() -> None:
+    azure = {"CLOUD_STORAGE_PROVIDER": "local", "LOCAL_STORAGE_PATH": "/x"}
+    assert storage_settings(azure | {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_REGION": "%%"}).s3 is None
+    with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY"):
+        storage_settings({"CLOUD_STORAGE_PROVIDER": "aws", "AWS_ACCESS_KEY_ID": "AKIA"})
