@@ -66,11 +66,12 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
     Args:
         event: its JSON; its ``type`` counts, not the ``event:`` line.
     """
-    if not isinstance(event, dict):
+    kind = event.get("type") if isinstance(event, dict) else None
+    if not isinstance(kind, str):
         return state
-    kind, number = event.get("type"), event.get("sequence_number")
+    number = event.get("sequence_number")
     if kind in _ENDS:
-        return _ended(state, event, str(kind))
+        return _ended(state, event, kind)
     if kind == "error":
         return msgspec.structs.replace(state, error=stream_error(event))
     if isinstance(number, int):

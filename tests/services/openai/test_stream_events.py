@@ -6,7 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emp_trio.errors import EmpTrioError, Refused, ServiceError
@@ -185,6 +185,7 @@ EVENTS = JSON | st.builds(
 )
 
 
+@example([{"type": ["response.completed"]}], False)
 @given(st.lists(EVENTS, max_size=6), st.booleans())
 def test_no_event_is_fatal(events: list[Any], wanted: bool) -> None:
     with contextlib.suppress(EmpTrioError):
