@@ -107,6 +107,19 @@ async def test_a_stream_is_cut_at_any_byte(
     assert openai.billed == 2
 
 
+async def test_what_runs_in_the_foreground_ends_with_its_connection(
+    openai: FakeOpenAI, client: httpx.AsyncClient
+) -> None:
+    openai.script = Script(seconds=3600)
+    openai.inject("create", cut=900)
+    with trio.fail_after(5), pytest.raises(httpx.RemoteProtocolError):
+        await client.post("/responses", json=CREATE | {"stream": True})
+    (generation,) = openai.generations.values()
+    with trio.fail_after(5):
+        await generation.run.over.wait()
+    assert generation.status(trio.current_time()) == "cancelled"
+
+
 async def test_a_reset_after_the_fact_leaves_the_fact(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.inject("chat", reset=True, after=True)
     with pytest.raises(httpx.ReadError):

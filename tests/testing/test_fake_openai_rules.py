@@ -22,8 +22,8 @@ from emp_trio.testing.openai.sse import pieces
 
 WORDS = """
     type role content name function model tools tool_choice messages input image_url file_id url detail prompt images
-    mask n size stream stream_options metadata response_format json_schema schema text image_generation input_image message
-    user assistant json_object gpt-6-luna gpt-4.1 gpt-image-2.6-flare none auto required reasoning effort
+    mask n size stream stream_options metadata response_format json_schema schema text image_generation input_image
+    message user assistant json_object gpt-6-luna gpt-4.1 gpt-image-2.6-flare none auto required reasoning effort
     reasoning_effort background partial_images output_format gif svg data:image/png;base64,AAAA action edit
     input_image_mask quality output_compression https://x/y completion_window background_options enum properties object
 """.split()

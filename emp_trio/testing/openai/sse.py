@@ -33,7 +33,7 @@ class EventStream(Response):
     Args:
         script: where it is cut, or stalls.
         error: a frame for its end, also where it is cut.
-        left: called where the client goes away before the end.
+        left: called where the connection ends before the stream does.
     """
 
     media_type = "text/event-stream"
@@ -61,23 +61,30 @@ class EventStream(Response):
         """Send it (ASGI)."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": b"", "more_body": True})
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, receive, nursery.cancel_scope)
-            for index, (after, data) in enumerate(self._frames):
-                if index == self._stall_after:
-                    await self._run.over.wait()
-                if not await self._run.reach(after):
-                    break
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-            nursery.cancel_scope.cancel()
+        left = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_disconnected, receive, nursery.cancel_scope)
+                await self._send_frames(send)
+                left = False
+                nursery.cancel_scope.cancel()
+        finally:
+            if left and self._left is not None:
+                self._left()
 
-    async def _listen(self, receive: Receive, over: trio.CancelScope) -> None:
+    async def _send_frames(self, send: Send) -> None:
+        for index, (after, data) in enumerate(self._frames):
+            if index == self._stall_after:
+                await self._run.over.wait()
+            if not await self._run.reach(after):
+                break
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _until_disconnected(self, receive: Receive, stream: trio.CancelScope) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        if self._left is not None:
-            self._left()
-        over.cancel()
+        stream.cancel()
 
 
 def spread(frames: Sequence[bytes], seconds: float) -> list[Frame]:
