@@ -69,7 +69,7 @@ class KeepSettings(msgspec.Struct, frozen=True, kw_only=True):
     folder: Path | None = None
     max_bytes: int = 2**30
     max_age: float = 86400.0
-    limit: float = 5.0
+    limit: float = 3.0
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     uploads: int = 8
     connect_timeout: float = 5.0
     read_timeout: float = 30.0
-    abort_timeout: float = 2.0
+    abort_timeout: float = 1.0
     retry: RetryPolicy = RetryPolicy(retries=8, base=0.5, cap=15.0)
     cdn: CdnSettings = CdnSettings()
     keep: KeepSettings = KeepSettings()

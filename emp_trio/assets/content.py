@@ -21,7 +21,8 @@ import msgspec
 import trio
 
 from emp_trio.assets.media import HEAD
-from emp_trio.errors import AssetError, ServiceError
+from emp_trio.assets.stores import storage_failure
+from emp_trio.errors import ServiceError
 
 IN_MEMORY: Final = 8 * 2**20
 """Bytes of a stream that are kept in memory; more goes to a temporary file."""
@@ -152,17 +153,18 @@ def _room() -> Iterator[None]:
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        raise AssetError(
-            f"the temporary file of an asset can't be written in {tempfile.gettempdir()}: {error.strerror}. "
-            "Make room there, or point TMPDIR to a larger disk",
+        raise storage_failure(
+            f"the temporary file of an asset can't be written in {tempfile.gettempdir()}: {error.strerror}",
+            hint="Make room there, or point TMPDIR to a larger disk",
             type="resource_limit" if full else "system_error",
             reason="disk_space_full" if full else "internal_error",
+            retry=True,
         ) from error
 
 
 def _bounded(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise AssetError(
+        raise storage_failure(
             f"the service's file is larger than the {max_bytes} bytes that an asset may have",
             type="resource_limit",
             reason="disk_space_full",

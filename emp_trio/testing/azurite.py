@@ -116,13 +116,20 @@ def install_azurite(cache: Path, *, limit: float = 300.0) -> Path:
 
 @contextmanager
 def running_azurite(
-    cache: Path, *, memory_mb: int | None = None, start_limit: float = 30.0, stop_limit: float = 10.0
+    cache: Path,
+    *,
+    memory_mb: int | None = None,
+    certificate: Path | None = None,
+    start_limit: float = 30.0,
+    stop_limit: float = 10.0,
 ) -> Iterator[Azurite]:
     """Run a blob service on a free loopback port for as long as the block runs; it keeps everything in memory.
 
     Args:
         cache: where it is installed, or will be (see :func:`install_azurite`).
         memory_mb: megabytes it may hold; above, it answers that it is full.
+        certificate: file with a certificate and its key, to serve https and take tokens of an identity (of any, as long
+            as they are meant for storage).
         start_limit: seconds until it must be ready.
         stop_limit: seconds for its end, before it is killed.
 
@@ -143,6 +150,8 @@ def running_azurite(
     options += ["--disableProductStyleUrl", "--disableTelemetry"]
     if memory_mb is not None:
         options += ["--extentMemoryLimit", str(memory_mb)]
+    if certificate is not None:
+        options += ["--oauth", "basic", "--cert", str(certificate), "--key", str(certificate)]
     with (
         tempfile.TemporaryDirectory(prefix="emp-trio-azurite-") as home,
         subprocess.Popen(  # our own command line

@@ -14,6 +14,7 @@ import pytest
 
 from emp_trio.assets import stores
 from emp_trio.assets.accounts import S3Account
+from emp_trio.assets.cdn import Expected, judge
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import GcsPlace, S3Place, destination
 from emp_trio.assets.saver import open_asset_saver
@@ -278,3 +279,10 @@ def test_aws_variables_of_another_purpose_do_no_harm() -> None:
     assert storage_settings(azure | {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_REGION": "%%"}).s3 is None
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY"):
         storage_settings({"CLOUD_STORAGE_PROVIDER": "aws", "AWS_ACCESS_KEY_ID": "AKIA"})
+
+
+@pytest.mark.parametrize("header", ["x-ms-meta-sha256", "x-amz-meta-sha256", "x-goog-meta-sha256"])
+def test_a_cdn_passes_the_digest_on_from_any_store(header: str) -> None:
+    expected = Expected(size=3, sha256="abc")
+    assert judge("HEAD", 200, {header: "abc"}, expected) == "right"
+    assert judge("HEAD", 200, {header: "of an earlier attempt"}, expected) == "wrong"

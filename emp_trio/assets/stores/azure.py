@@ -81,6 +81,8 @@ class AzureStore:
     def close(self) -> None:
         """Close the idle connections, and those in use when they come back."""
         self._pool.close()
+        if hasattr(self._credential, "close"):
+            self._credential.close()
 
     @contextmanager
     def _client(self, key: str, wire: Wire, what: str) -> Iterator[BlobClient]:
