@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Set
 from typing import Any, Final
 
 import structlog
@@ -26,12 +27,16 @@ _DEAD: Final = "takes prompts and does not run them: its worker thread has died,
 class Probe:
     """Tries a server out at the start and whenever it is under suspicion, until it has shown that it works.
 
+    Args:
+        ours: prompts that are being followed, and so need no watching here.
+
     Attributes:
         trouble: why no jobs should be given to it; empty where nothing is known against it.
     """
 
-    def __init__(self, calls: Calls, settings: ComfyUISettings) -> None:
+    def __init__(self, calls: Calls, settings: ComfyUISettings, ours: Set[str]) -> None:
         self.trouble = ""
+        self._ours = ours
         self._calls = calls
         self._settings = settings
         self._stuck: set[str] = set()
@@ -44,6 +49,12 @@ class Probe:
         """A prompt gave no sign of life, or could not be stopped."""
         self._stuck.add(prompt_id)
         self._suspicion.set()
+
+    def watch(self, look: QueueLook) -> None:
+        """Somebody waits in this queue."""
+        self._judge_head(look)
+        if self.trouble:
+            self._suspicion.set()
 
     async def verdict(self) -> str:
         """The trouble, once the server has been tried out for the first time."""
@@ -110,7 +121,7 @@ class Probe:
             self.trouble = ""
         if head in self._stuck:
             self.trouble = f"ComfyUI {_DEAD} (it can't be made to stop the prompt {head})"
-        elif now - self._head[1] >= self._settings.stall_timeout:
+        elif head not in self._ours and now - self._head[1] >= self._settings.stall_timeout:
             self.trouble = f"ComfyUI has been at the prompt {head} for {now - self._head[1]:.0f} s, and may be dead"
 
     async def _clear_away(self, canary: str) -> None:

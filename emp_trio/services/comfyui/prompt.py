@@ -236,7 +236,12 @@ class _Run:
 
     async def _look(self) -> None:
         try:
-            place = (await self._calls.queue()).place(self.prompt_id) if self.tracker.wants_queue else None
+            place: Place | None = None
+            if self.tracker.wants_queue:
+                look = await self._calls.queue()
+                place = look.place(self.prompt_id)
+                if place == "pending":
+                    self._server.probe.watch(look)
             entry = await self._calls.entry(self.prompt_id)
         except ServiceError as error:
             self.tracker.look_failed(error, trio.current_time())

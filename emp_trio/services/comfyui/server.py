@@ -59,7 +59,7 @@ class ComfyUIServer:
         comfyui: ComfyUISettings = self.settings.comfyui
         self.client_id = str(uuid.uuid4())
         self.calls = Calls(self, comfyui)
-        self.probe = Probe(self.calls, comfyui)
+        self.probe = Probe(self.calls, comfyui, self._prompts)
         self._shared = SharedSocket(self._open_socket, _mine, delay=comfyui.reconnect_delay, cap=comfyui.reconnect_cap)
         try:
             async with trio.open_nursery() as nursery:

@@ -64,6 +64,8 @@ async def answer(engine: Engine, request: Received) -> Answer:
         case "GET /object_info":
             found = class_of(last, any_class=engine.manner.any_class)
             return reply(json={} if found is None else {last: {**found, "name": last, "display_name": last}})
+        case "GET /models":
+            return reply(json=["fake.safetensors"])
         case "GET /system_stats":
             device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": 1, "vram_free": 1}
             return reply(json={"system": {"os": "posix", "comfyui_version": "0.3.64"}, "devices": [device]})

@@ -24,6 +24,7 @@ class Engine:
         flags: feature flags by client id.
         cache: outputs of nodes by signature; None for a node that shows nothing.
         interrupted: the running prompt is to be interrupted.
+        dead: the worker thread has died: nothing that waits is run any more.
     """
 
     def __init__(self, disk: Disk, manner: Manner, executions: Counter[str], say: Say) -> None:
@@ -39,6 +40,7 @@ class Engine:
         self.cache: dict[str, dict[str, Any] | None] = {}
         self._counter = 0
         self.interrupted = False
+        self.dead = False
         self._changed = trio.Event()
 
     @property
@@ -90,7 +92,7 @@ class Engine:
     async def work(self) -> None:
         """Run prompts one after the other until cancelled."""
         while True:
-            while not self.pending:
+            while not self.pending or self.dead:
                 await self._changed.wait()
             item = self.running = self.pending.pop(0)
             self.interrupted = False

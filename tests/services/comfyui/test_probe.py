@@ -1,0 +1,124 @@
+"""Health: evidence of work, and not only of an answer (reference 4.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.testing.comfyui import FakeComfyUI
+from emp_trio.testing.reporter import run_job
+from emp_trio.toolbox import Toolbox
+from tests.services.comfyui.support import bodies, open_comfyui, picture, sleeping
+from tests.services.support import job
+
+KILLS = picture() | {"9": {"class_type": "PreviewImage"}}
+
+
+async def test_a_healthy_server_runs_a_canary_once(fake: FakeComfyUI, connector: Any) -> None:
+    for _ in range(3):
+        assert (await connector.health()).healthy
+    assert fake.count("POST /prompt") == sum(fake.executions.values()) == 1
+    assert not bodies(fake)
+    assert fake.engine.history == {}
+
+
+async def test_a_dead_worker_thread_is_found_at_the_start_and_so_is_its_restart(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    """4.6: everything is accepted, nothing runs, HTTP is healthy."""
+    fake.engine.dead = True
+    async with open_comfyui(fake, toolbox, quiet=False, canary_timeout=0.3) as connector:
+        health = await connector.health()
+        assert not health.healthy
+        assert "worker thread has died" in health.detail
+        assert await connector.calls.remaining() == 0  # HTTP is healthy, and the canary was taken back
+        await fake.restart()
+        while not (await connector.health()).healthy:
+            await trio.sleep(0.02)
+
+
+async def test_a_worker_thread_that_dies_in_the_middle_is_found_by_those_who_wait(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    """4.6: the head of the queue does not change any more."""
+    async with open_comfyui(fake, toolbox, stall_timeout=0.3) as connector:
+        fake.stranger(KILLS, client_id="x")
+        await fake.until(lambda: fake.executions["a-stranger"])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job({"workflow": picture()}))
+            while (await connector.health()).healthy:
+                await trio.sleep(0.02)
+            assert "a-stranger" in (await connector.health()).detail
+            nursery.cancel_scope.cancel()
+        await fake.restart()
+        while not (await connector.health()).healthy:
+            await trio.sleep(0.02)
+
+
+async def test_a_long_job_of_our_own_that_gives_signs_of_life_is_no_reason_for_suspicion(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    async with open_comfyui(fake, toolbox, stall_timeout=0.1) as connector, trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, job({"workflow": sleeping(100, 1000)}))
+        await fake.until(lambda: fake.engine.node)
+        nursery.start_soon(run_job, connector, job({"workflow": picture()}, id="waits"))
+        await fake.until(lambda: fake.engine.pending)
+        looks = fake.count("GET /queue")
+        await fake.until(lambda: fake.count("GET /queue") > looks + 4)
+        assert (await connector.health()).healthy
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_job_that_fell_silent_makes_the_server_suspect(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+    """4.6, 8: after any time-out the server has to show that it works."""
+    async with open_comfyui(fake, toolbox, follow={"silence_timeout": 0.3}) as connector:
+        with pytest.raises(ServiceError):
+            await run_job(connector, job({"workflow": sleeping(0.8)}))
+        canaries = fake.count("POST /prompt")
+        await fake.until(lambda: fake.count("POST /prompt") > canaries)
+        while not (await connector.health()).healthy:
+            await trio.sleep(0.02)
+
+
+async def test_a_server_with_work_in_hand_is_not_troubled_and_not_suspected(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    """7: a shared server is often busy with others' work."""
+    fake.stranger(sleeping(3600))
+    async with open_comfyui(fake, toolbox) as connector:
+        assert (await connector.health()).healthy
+        assert fake.count("POST /prompt") == 0
+
+
+async def test_a_server_without_the_classes_of_the_canary_is_taken_as_it_is(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    body = b'{"error": {"type": "invalid_prompt", "message": "no such class", "details": ""}, "node_errors": {}}'
+    fake.inject("POST /prompt", 400, body)
+    async with open_comfyui(fake, toolbox) as connector:
+        assert (await connector.health()).healthy
+
+
+async def test_a_server_that_is_away_is_unhealthy_and_says_why(connector: Any, fake: FakeComfyUI) -> None:
+    await fake.kill()
+    health = await connector.health()
+    assert not health.healthy
+    assert str(fake.port) in health.detail
+
+
+async def test_something_else_at_the_port_is_not_taken_for_comfyui(connector: Any, fake: FakeComfyUI) -> None:
+    """11: a wrapper once talked to the wrong server."""
+    fake.inject("GET /prompt", 200, b'{"hello": "world"}', content_type="application/json")
+    assert not (await connector.health()).healthy
+    fake.inject("GET /prompt", 200, b"<html>login</html>", content_type="text/html")
+    health = await connector.health()
+    assert "credentials" in health.detail
+
+
+async def test_models_are_the_fleets_word_and_the_checkpoints(connector: Any, fake: FakeComfyUI) -> None:
+    assert await connector.models() == ["comfyui-default", "fake.safetensors"]
+    fake.inject("GET /models", 404)
+    assert await connector.models() == ["comfyui-default"]
