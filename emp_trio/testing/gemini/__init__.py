@@ -8,7 +8,7 @@
         assert gemini.billed == 1
 """
 
-from emp_trio.testing.gemini.fake import FakeGemini, Received, open_fake_gemini
+from emp_trio.testing.gemini.fake import FakeGemini, open_fake_gemini
 from emp_trio.testing.gemini.generation import Script
 
-__all__ = ["FakeGemini", "Received", "Script", "open_fake_gemini"]
+__all__ = ["FakeGemini", "Script", "open_fake_gemini"]

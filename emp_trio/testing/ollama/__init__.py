@@ -8,8 +8,8 @@
         assert [work.end for work in ollama.generations] == ["done"]
 """
 
-from emp_trio.testing.ollama.fake import FakeOllama, Received, open_fake_ollama
+from emp_trio.testing.ollama.fake import FakeOllama, open_fake_ollama
 from emp_trio.testing.ollama.script import Script
 from emp_trio.testing.ollama.stream import Work
 
-__all__ = ["FakeOllama", "Received", "Script", "Work", "open_fake_ollama"]
+__all__ = ["FakeOllama", "Script", "Work", "open_fake_ollama"]

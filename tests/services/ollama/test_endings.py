@@ -40,9 +40,9 @@ async def test_a_cancel_is_seen_by_ollama(
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run_job, connector, job(type, payload), FakeReporter(stop_upstream=stop_upstream))
-                await ollama.until(lambda: bool(ollama.work) and ollama.work[0].lines >= (script.stall_after or 0))
+                await ollama.until_true(lambda: bool(ollama.work) and ollama.work[0].lines >= (script.stall_after or 0))
                 nursery.cancel_scope.cancel()
-            await ollama.until(lambda: ollama.work[0].end == "dropped")
+            await ollama.until_true(lambda: ollama.work[0].end == "dropped")
     assert len(ollama.work) == 1
 
 
@@ -54,7 +54,7 @@ async def test_a_deadline_ends_the_generation(ollama: FakeOllama, toolbox: Toolb
         with pytest.raises(DeadlineExceeded) as caught:
             await run_job(connector, job("text_generation", TEXT), reporter)
         with trio.fail_after(10):
-            await ollama.until(lambda: ollama.work[0].end == "dropped")
+            await ollama.until_true(lambda: ollama.work[0].end == "dropped")
     assert caught.value.stage == "service"
 
 
@@ -62,7 +62,7 @@ async def test_a_deadline_ends_the_wait_for_a_place(ollama: FakeOllama, toolbox:
     ollama.script = Script(load=3600)
     async with open_ollama(ollama.base_url, toolbox, limit=1) as connector, trio.open_nursery() as nursery:
         nursery.start_soon(run_job, connector, job("text_generation", TEXT))
-        await ollama.until(lambda: bool(ollama.work))
+        await ollama.until_true(lambda: bool(ollama.work))
         with pytest.raises(DeadlineExceeded):
             await run_job(connector, job("text_generation", TEXT), FakeReporter(0.4))
         assert len(ollama.work) == 1
@@ -82,7 +82,7 @@ async def test_no_more_jobs_run_at_once_than_are_allowed(ollama: FakeOllama, too
         for number in range(5):
             payload = TEXT | {"save_assets": False, "seed": number}
             nursery.start_soon(run_job, connector, job("text_generation", payload))
-        await ollama.until(watch)
+        await ollama.until_true(watch)
     assert most == 2
 
 
@@ -92,7 +92,7 @@ async def test_a_next_attempt_begins_anew(ollama: FakeOllama, toolbox: Toolbox) 
     reporter = FakeReporter(stop_upstream=False)
     async with open_ollama(ollama.base_url, toolbox) as first, trio.open_nursery() as nursery:
         nursery.start_soon(run_job, first, job("text_generation", TEXT), reporter)
-        await ollama.until(lambda: bool(ollama.work) and ollama.work[0].lines == 2)
+        await ollama.until_true(lambda: bool(ollama.work) and ollama.work[0].lines == 2)
         nursery.cancel_scope.cancel()
     assert reporter.checkpoint is None
     ollama.script = Script()

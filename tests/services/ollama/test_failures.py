@@ -201,7 +201,7 @@ async def test_a_model_that_falls_silent(ollama: FakeOllama, toolbox: Toolbox) -
     async with open_ollama(ollama.base_url, toolbox, line_timeout=0.2) as connector:
         with pytest.raises(ServiceError, match=r"nothing more for 0\.2 s") as caught:
             await run_job(connector, job("text_generation", TEXT))
-        await ollama.until(lambda: ollama.work[0].end == "dropped")
+        await ollama.until_true(lambda: ollama.work[0].end == "dropped")
     assert (caught.value.type, caught.value.retry) == ("timeout", True)
 
 
