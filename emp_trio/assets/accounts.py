@@ -115,6 +115,10 @@ def azure_account(given: Mapping[str, str], wrong: Wrong) -> AzureAccount | None
         wrong("AZURE_STORAGE_SAS_TOKEN" if "AZURE_STORAGE_SAS_TOKEN" in given else variable, text)
     if endpoint is not None and (text := base_url_problem(endpoint)):
         wrong("AZURE_STORAGE_ENDPOINT" if "AZURE_STORAGE_ENDPOINT" in given else variable, text)
+    elif endpoint is not None and login and not (key or sas) and not endpoint.startswith("https:"):
+        wrong(
+            "AZURE_STORAGE_ENDPOINT", "is not https, and AZURE_STORAGE_AUTH_MODE=login sends tokens over nothing else"
+        )
     if name is None:
         return None
     return AzureAccount(name=name, key=secret, sas=signature, login=login, endpoint=_base(endpoint))

@@ -1,4 +1,4 @@
-"""The Azure store on a real blob service: what is stored, what is found again, and every way in which it can fail."""
+"""What is Azure's own, on a real blob service; what it has in common with other stores is in test_contract.py."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from starlette.routing import Route
 from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import destination
-from emp_trio.assets.naming import safe_id
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
@@ -32,13 +31,12 @@ from emp_trio.errors import AssetError, DeadlineExceeded
 from emp_trio.jobs import JobContext
 from emp_trio.progress import StageLimits
 from emp_trio.retry import RetryPolicy
-from emp_trio.secrets import Secret
 from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter
 from emp_trio.testing.serve import open_server
 from tests.assets.conftest import CACHE
-from tests.assets.support import Line, a_job, closed_port, open_line, pieces
+from tests.assets.support import a_job, open_line, pieces
 
 PNG = make_png()
 BIG = os.urandom(11 * 2**20)  # three blocks
@@ -74,19 +72,6 @@ async def fetch(url: str) -> httpx.Response:
         return await client.get(url)
 
 
-async def test_a_small_asset(azurite: Azurite, container: str) -> None:
-    async with open_asset_saver(settings(azurite, container)) as saver:
-        saved = await saver.save(PNG, a_job("jöb/1", prefix="a b/c"), FakeReporter())
-    assert saved.file_path == f"a b/c/{safe_id('jöb/1')}_0.png"
-    assert saved.file_url == saved.cdn_url == f"{azurite.endpoint}/{container}/a%20b/c/{safe_id('jöb/1')}_0.png"
-    answer = await fetch(saved.file_url)
-    assert answer.content == PNG
-    assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["cache-control"] == "public, max-age=31536000"
-    assert answer.headers["x-ms-meta-job_id"] == "j%C3%B6b%2F1"
-    assert answer.headers["x-ms-meta-sha256"] == saved.sha256 == hashlib.sha256(PNG).hexdigest()
-
-
 async def test_a_large_stream_in_blocks(azurite: Azurite, container: str) -> None:
     async with open_asset_saver(settings(azurite, container)) as saver:
         saved = await saver.save(pieces(BIG), a_job(filename="film.mp4"), FakeReporter(), media_type="video/x-odd")
@@ -108,24 +93,6 @@ async def test_a_retry_finds_its_earlier_upload(azurite: Azurite, container: str
     assert again == first
     assert line.sent < 10_000
     assert blob(azurite, container, first.file_path).get_blob_properties().etag == etag
-
-
-async def test_other_content_of_the_same_job_replaces_the_earlier(azurite: Azurite, container: str) -> None:
-    async with open_asset_saver(settings(azurite, container)) as saver:
-        first = await saver.save(PNG, a_job(), FakeReporter())
-        other = make_png(seed=1)
-        second = await saver.save(other, a_job(), FakeReporter())
-    assert second.file_url == first.file_url
-    assert (await fetch(second.file_url)).content == other
-
-
-async def test_an_asset_of_another_job_is_not_replaced(azurite: Azurite, container: str) -> None:
-    async with open_asset_saver(settings(azurite, container)) as saver:
-        first = await saver.save(PNG, a_job("a/b"), FakeReporter())
-        with pytest.raises(AssetError, match="another job") as caught:
-            await saver.save(make_png(seed=1), a_job(safe_id("a/b")), FakeReporter())
-    assert not caught.value.retry
-    assert (await fetch(first.file_url)).content == PNG
 
 
 async def test_what_came_between_the_look_and_the_write_is_not_replaced(azurite: Azurite, container: str) -> None:
@@ -160,25 +127,6 @@ async def test_many_jobs_at_once(azurite: Azurite, container: str) -> None:
         assert len(list(client.get_container_client(container).list_blob_names())) == 40
 
 
-@pytest.mark.parametrize("size", [1000, len(BIG)])
-async def test_a_wrong_key(azurite: Azurite, container: str, size: int) -> None:
-    wrong = Secret("d3JvbmcgYnV0IGJhc2U2NA==")
-    async with open_asset_saver(settings(azurite, container, key=wrong)) as saver:
-        with pytest.raises(AssetError, match="Is the key right") as caught:
-            await saver.save(BIG[:size], a_job(), FakeReporter())
-    error = caught.value
-    assert (error.type, error.retry, error.paid) == ("auth_error", False, True)
-    assert "succeeded" in str(error)
-    assert wrong.reveal() not in str(error) + repr(error.__cause__)
-
-
-async def test_a_missing_container(azurite: Azurite) -> None:
-    async with open_asset_saver(settings(azurite, "missing")) as saver:
-        with pytest.raises(AssetError, match=r"container missing.*ContainerNotFound.*Make the container") as caught:
-            await saver.save(PNG, a_job(), FakeReporter())
-    assert (caught.value.reason, caught.value.retry) == ("config_error", False)
-
-
 async def test_a_full_store() -> None:
     with running_azurite(CACHE, memory_mb=9) as small:
         small.create_container("full")
@@ -187,15 +135,6 @@ async def test_a_full_store() -> None:
                 await saver.save(BIG, a_job(), FakeReporter())
             assert (caught.value.type, caught.value.reason) == ("resource_limit", "disk_space_full")
             assert (await saver.save(PNG, a_job(), FakeReporter())).size == len(PNG)
-
-
-async def test_a_store_that_is_not_there(azurite: Azurite, container: str) -> None:
-    nowhere = f"http://127.0.0.1:{closed_port()}/devstoreaccount1"
-    async with open_asset_saver(settings(azurite, container, endpoint=nowhere)) as saver:
-        with pytest.raises(AssetError, match="can't be reached") as caught:
-            await saver.save(PNG, a_job(), FakeReporter())
-    assert (caught.value.type, caught.value.reason) == ("network_error", "connection_failed")
-    assert caught.value.retry
 
 
 async def test_an_unknown_account_is_a_name_that_does_not_resolve(azurite: Azurite, container: str) -> None:
@@ -233,32 +172,6 @@ async def test_a_store_that_comes_back_within_the_stage(azurite: Azurite, contai
         async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
             saved = await saver.save(BIG, a_job(), FakeReporter())
     assert blob(azurite, container, saved.file_path).download_blob().readall() == BIG
-
-
-async def stop_in_the_middle(saver: AssetSaver, line: Line, data: bytes) -> None:
-    """Start a save, and cancel it when the line has carried half of it."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(saver.save, data, a_job(), FakeReporter())
-        await line.until_sent(len(data) // 2)
-        nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("size", [3 * 2**20, 24 * 2**20], ids=["one block", "many blocks"])
-async def test_a_cancelled_upload_stores_and_sends_nothing_more(azurite: Azurite, container: str, size: int) -> None:
-    data = os.urandom(size)
-    async with open_line(azurite.endpoint) as line:
-        line.delay = 0.03
-        line.stop_after = size // 2 if size < 2**22 else None
-        async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
-            with trio.fail_after(10):
-                await stop_in_the_middle(saver, line, data)
-            ended = trio.current_time()
-            await line.until_quiet()  # the connection is cut with the upload: nothing can follow on it
-            assert trio.current_time() - ended < 0.5
-            assert line.sent < size // 2 + 6 * 2**20
-            assert not blob(azurite, container, "job-1_0.bin").exists()
-            line.delay, line.stop_after = 0.0, None
-            await saver.save(PNG, a_job("after"), FakeReporter())  # and the saver goes on working
 
 
 async def test_a_call_that_is_cut_before_it_connects_sends_nothing(azurite: Azurite) -> None:
@@ -301,16 +214,6 @@ async def test_a_slow_store_is_waited_for_while_others_go_on(azurite: Azurite, c
         nursery.cancel_scope.cancel()
     assert saved.size == len(BIG)
     assert ticks > 20  # at least six answers of 0.1 s each: the loop was never held up by them
-
-
-async def test_a_silent_store_is_a_timeout(azurite: Azurite, container: str) -> None:
-    async with open_line(azurite.endpoint) as line:
-        line.stop_after = 0
-        through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint), read_timeout=0.1)
-        async with open_asset_saver(through) as saver:
-            with pytest.raises(AssetError, match=r"did not answer within 0.1 s") as caught:
-                await saver.save(PNG, a_job(), FakeReporter())
-    assert (caught.value.type, caught.value.reason, caught.value.retry) == ("timeout", "network_timeout", True)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,16 @@ def test_every_problem_comes_out_at_once() -> None:
         (AZURE | {"CLOUD_STORAGE_CONTAINER": "X"}, "CLOUD_STORAGE_CONTAINER"),
         ({"AZURE_STORAGE_ACCOUNT": "ours"}, "AZURE_STORAGE_KEY"),
         ({"AZURE_STORAGE_KEY": KEY}, "AZURE_STORAGE_ACCOUNT"),
+        (
+            {
+                "AZURE_STORAGE_ACCOUNT": "ours",
+                "AZURE_STORAGE_AUTH_MODE": "login",
+                "AZURE_STORAGE_ENDPOINT": "http://127.0.0.1:1",
+            },
+            "AZURE_STORAGE_ENDPOINT",
+        ),
+        ({"CLOUD_STORAGE_CACHE_CONTROL": "a\nb: c"}, "CLOUD_STORAGE_CACHE_CONTROL"),
+        (AZURE | {"CLOUD_STORAGE_PROVIDER": "s3", "AWS_REGION": "evil.com/"}, "AWS_REGION"),
         ({"AZURE_STORAGE_CONNECTION_STRING": "UseDevelopmentStorage=true"}, "AZURE_STORAGE_CONNECTION_STRING"),
         (
             AZURE | {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=other;AccountKey={KEY}"},
