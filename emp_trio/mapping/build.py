@@ -16,8 +16,9 @@ from emp_trio.mapping.convert import Unfit, convert
 from emp_trio.mapping.findings import Findings
 from emp_trio.mapping.lint import lint_values
 from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.nested import Nested
 from emp_trio.mapping.paths import child
-from emp_trio.mapping.schema import Scalar
+from emp_trio.mapping.schema import Setting
 from emp_trio.mapping.substitution import Piece, is_secret_name, references, substitute
 from emp_trio.mapping.syntax import SubstitutionError
 from emp_trio.secrets import MASK, Redactor, Secret
@@ -80,7 +81,7 @@ class _Value(msgspec.Struct, frozen=True):
 
 def build_settings(
     connector: type[Any],
-    api_config: Mapping[str, Scalar],
+    api_config: Mapping[str, Setting],
     path: str,
     *,
     env: Mapping[str, str],
@@ -104,16 +105,20 @@ def build_settings(
     return Built(
         settings=build.assemble(fields, values) if complete else None,
         origins=tuple(build.origins),
-        secrets=tuple(v for v in values.values() if isinstance(v, Secret)),
+        secrets=tuple(dict.fromkeys([*(v for v in values.values() if isinstance(v, Secret)), *build.secrets])),
         needed=tuple(dict.fromkeys(build.needed)),
     )
+
+
+class _Reported(Exception):
+    """A value can't be made, and the findings say why."""
 
 
 class _Build:
     def __init__(
         self,
         connector: type[Any],
-        api_config: Mapping[str, Scalar],
+        api_config: Mapping[str, Setting],
         path: str,
         env: Mapping[str, str],
         findings: Findings,
@@ -127,6 +132,7 @@ class _Build:
         self.findings = findings
         self.origins: list[Origin] = []
         self.needed: list[str] = []
+        self.secrets: list[Secret] = []
 
     def field(self, field: SettingField) -> Any:
         """The converted value of one setting, or UNSET."""
@@ -137,6 +143,9 @@ class _Build:
             self.findings.substitution(path, error)
             text = str(self.api_config[field.name]) if error.missing else None
             self.note(field, _Value(None, "missing", path, text=text))
+            return msgspec.UNSET
+        except _Reported:
+            self.note(field, _Value(None, "missing", child(self.path, field.name)))
             return msgspec.UNSET
         if found is None:
             self.note(field, _Value(None, "missing", self.place(field), text=field.expression))
@@ -182,6 +191,8 @@ class _Build:
     def configured(self, field: SettingField) -> _Value | None:
         value = self.api_config.get(field.name)
         path = child(self.path, field.name)
+        if isinstance(value, (dict, list)):
+            return self.nested(value, path)
         if not isinstance(value, str):
             return None if value is None else _Value(value, "literal", path)
         done = substitute(value, self.env)
@@ -190,6 +201,16 @@ class _Build:
         if not done.value.strip():
             return None
         return _Value(done.value, _source(done.pieces), path, text=value, pieces=done.pieces, whole=done.whole)
+
+    def nested(self, value: Any, path: str) -> _Value:
+        made = Nested(value, path, self.env)
+        for problem in made.problems:
+            self.findings.add(problem)
+        for place, error in made.errors:
+            self.findings.substitution(place, error)
+        if made.errors:
+            raise _Reported
+        return _Value(made.value, _source(tuple(made.pieces)), path, pieces=tuple(made.pieces))
 
     def convert(self, field: SettingField, found: _Value) -> Any:
         try:
@@ -211,9 +232,11 @@ class _Build:
 
     def note(self, field: SettingField, found: _Value) -> bool:
         """Add to the origins; returns whether the setting is a secret."""
-        named = tuple(dict.fromkeys(r.variable for r in references(found.text))) if found.text else ()
-        used = [p.variable for p in found.pieces if p.source == "environment" and p.variable is not None]
-        secret = _holds_secret(field.type) or any(is_secret_name(name) for name in used)
+        read = references(found.text) if found.text is not None else found.pieces
+        named = tuple(dict.fromkeys(one.variable for one in read if one.variable is not None))
+        hidden = [p.text for p in found.pieces if p.source == "environment" and is_secret_name(p.variable or "")]
+        self.secrets += [Secret(text) for text in hidden if text]
+        secret = _holds_secret(field.type) or bool(hidden)
         shown = msgspec.to_builtins(found.value, enc_hook=str, builtin_types=())
         if secret:
             shown = MASK if found.value else None

@@ -16,6 +16,7 @@ from emp_trio.mapping.findings import Findings
 from emp_trio.mapping.lint import lint_text
 from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.paths import child
+from emp_trio.mapping.schema import Setting
 from emp_trio.mapping.syntax import SubstitutionError
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -87,6 +88,8 @@ class _Decoder:
             return self.object(value, _arguments(type_)[1], path)
         if container is tuple:
             return self.list(value, _arguments(type_)[0], path)
+        if isinstance(value, (dict, list)) and type_ in (Setting, Any):  # of any form: only its texts are looked at
+            return self.object(value, Any, path) if isinstance(value, dict) else [*self.list(value, Any, path)]
         return self.scalar(value, type_, path)
 
     def object(self, value: Any, type_: Any, path: str) -> Any:

@@ -6,7 +6,7 @@ for services in use. Fields read by other parts of the fleet are kept so that on
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,7 @@ VariableName = Annotated[
 ]
 Template = Annotated[str | int, Meta(description="May hold references such as `${COMFYUI_BASE_PORT:-8188}`.")]
 Scalar = str | int | float | bool | None
+Setting = str | int | float | bool | list[Any] | dict[str, Any] | None
 
 WorkerKind = Literal["direct_worker", "service_client", "daemon_client"]
 ServiceKind = Literal[
@@ -77,7 +78,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     connector: Annotated[str, Meta(description="Class name, as in `connectors`.")]
     type: ServiceKind | None = None
     api_config: Annotated[
-        dict[str, Scalar],
+        dict[str, Setting],
         Meta(description="Settings of the connector by name (`base_url`, `timeout`, ...); text may hold references."),
     ] = {}
     job_timeout_minutes: Annotated[

@@ -84,7 +84,7 @@ def test_the_fleets_mapping_fits_but_for_its_unknown_fields() -> None:
         {"services": {"s": {}}},
         {"services": {"s": {"connector": 5}}},
         {"services": {"s": {"connector": "C", "type": "other"}}},
-        {"services": {"s": {"connector": "C", "api_config": {"timeout": []}}}},
+        {"services": {"s": {"connector": "C", "installer_config": {"branch": []}}}},
         {"services": {"s": {"connector": "C", "required_env": ["A B"]}}},
         {"services": {"s": {"connector": "C", "is_gpu_bound": 1}}},
         {"workers": {"w": {"job_service_required_map": [{"job_service_required": "a"}]}}},

@@ -93,7 +93,7 @@ def test_all_problems_come_out_in_one_run_with_full_paths(tmp_path: Path) -> Non
         services={
             "openai-image": {
                 **SERVICE,
-                "api_config": {"timeout": [60], "base_url": "http://${HOST", "x": "${A.B}${C"},
+                "api_config": {"body": {"parts": [60, "${A"]}, "base_url": "http://${HOST", "x": "${A.B}${C"},
                 "type": "external_apy",
                 "apiconfig": {},
                 "telemetry_logs": [{"path": "/x"}],
@@ -111,7 +111,8 @@ def test_all_problems_come_out_in_one_run_with_full_paths(tmp_path: Path) -> Non
         "error: $.workers.openai.required_env[0]: Expected `str` matching regex '^[A-Za-z_][A-Za-z0-9_]*$'",
         "error: $.workers.bare.job_service_required_map: is missing",
         "error: $.services[\"openai-image\"].type: unknown value 'external_apy' (did you mean external_api?)",
-        'error: $.services["openai-image"].api_config.timeout: must be a single value, not a list',
+        'error: $.services["openai-image"].api_config.body.parts[1] column 1: `${` at column 1 is not closed '
+        "(add the missing `}`, or write `$${` for a literal `${`)",
         'error: $.services["openai-image"].api_config.base_url column 8: `${` at column 8 is not closed '
         "(add the missing `}`, or write `$${` for a literal `${`)",
         "error: $.services[\"openai-image\"].api_config.x column 1: '.' can't be part of a variable name "

@@ -106,6 +106,8 @@ UNFIT: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {"max_retries": "${NONE:-many}"}, '"many" does not fit max_retries: a whole number is wanted'),
     ({}, {"verify": "${NONE:-yes}"}, '"yes" does not fit verify: true, false, 1 or 0 is wanted'),
     ({}, {"quality": "best"}, '"best" does not fit quality: '),
+    ({}, {"timeout": [60]}, "[60] does not fit timeout: Expected `float`, got `array`"),
+    ({}, {"quality": {"a": "b"}}, '{"a": "b"} does not fit quality: '),
     ({}, {"base_url": 5}, "5 does not fit base_url: Expected `str`, got `int`"),
 ]
 
