@@ -106,7 +106,9 @@ class FakeService:
         """Serve ``path`` (``/jobs/{id}``: see ``request.path_params``) with ``handle``; ``name`` is for tests."""
 
         async def endpoint(request: Request) -> Response:
-            return await self._serve(name, request, handle)
+            response = await self._serve(name, request, handle)
+            self.sent(response)
+            return response
 
         self._routes.append(Route(path, endpoint, methods=[method]))
 
@@ -119,6 +121,9 @@ class FakeService:
         """Hook: an error in the service's documented shape, from what ``inject`` was given beside its own. ``message``,
         its text, is among it where a body can't be read. (``args`` let an override take what it likes.)"""
         return JSONResponse({"error": "an injected error"} | words, status)
+
+    def sent(self, response: Response) -> None:
+        """Hook: every answer of a route, for headers that all of them have."""
 
     def decoded(self, name: str, raw: bytes, content_type: str) -> Any:
         """Hook: the body of a request. Raises ValueError (of which msgspec.DecodeError is one) for a bad one."""
@@ -193,7 +198,7 @@ class FakeService:
         try:
             body = self.decoded(name, await request.body(), request.headers.get("content-type", ""))
         except ValueError as error:
-            return self.error(400, message=f"the body cannot be read: {error}")
+            return self.error(400, message=f"could not parse the body: {error}")
         headers = {key: value for key, value in request.headers.items() if key not in self.secret_headers}
         self.requests.append(Received(route=name, path=request.url.path, headers=headers, body=body))
         self.tell()
@@ -213,8 +218,8 @@ class FakeService:
         return waiting.pop(0) if waiting[0].times <= 0 else waiting[0]
 
     async def _unknown(self, request: Request) -> Response:
-        self.violations.append(f"{request.method} {request.url.path} is no documented call")
-        return Response("404 page not found", 404, media_type="text/plain")
+        self.violations.append(f"undocumented call {request.method} {request.url.path}")
+        return Response(status_code=404)
 
 
 S = TypeVar("S", bound=FakeService)

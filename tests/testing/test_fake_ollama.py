@@ -120,7 +120,7 @@ async def test_documented_errors(
         ("chat", {"model": "llama3.2", "messages": [USER[0] | {"name": "me"}]}, "'name' of a message"),
         ("embed", {"model": "nomic-embed-text", "input": "x", "prompt": "x"}, "'prompt'"),
         ("pull", {"model": "tinyllama", "insecure": True}, "'insecure'"),
-        ("embeddings", {"model": "nomic-embed-text", "prompt": "x"}, "no documented call"),
+        ("embeddings", {"model": "nomic-embed-text", "prompt": "x"}, "undocumented call"),
     ],
 )
 async def test_what_nobody_documents_is_a_violation(

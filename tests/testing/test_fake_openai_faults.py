@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from emp_trio.testing.openai import FakeOpenAI, Script, open_fake_openai
-from emp_trio.testing.openai.injection import RouteName
+from emp_trio.testing.openai.fake import RouteName
 
 CHAT = {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "hi"}]}
 CREATE = {"model": "gpt-6-luna", "input": "hi"}
