@@ -22,6 +22,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
         retry_delay: before the first repeat, doubled for each further one up to 8 s; a stated wait beats it.
         max_response_bytes: a larger body is an error.
         max_connections: at once; further calls wait within their timeout.
+        keepalive_timeout: for which an idle connection is kept for the next call.
         verify_tls: False accepts any certificate.
     """
 
@@ -34,4 +35,5 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_delay: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     max_response_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 * 2**20
     max_connections: Annotated[int, msgspec.Meta(gt=0)] = 100
+    keepalive_timeout: Seconds = 5.0
     verify_tls: bool = True

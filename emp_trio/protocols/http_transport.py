@@ -18,6 +18,7 @@ from emp_trio.protocols.faults import network_fault
 from emp_trio.protocols.http_call import Call
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.http_pool import Pool
 from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
 
@@ -88,8 +89,9 @@ class Client:
         self._transports: dict[tuple[str | None, bool], httpx.AsyncHTTPTransport] = {}
         self._proxies = urllib.request.getproxies()
         self._verify_tls = settings.verify_tls
+        self._most, self._keep = settings.max_connections, settings.keepalive_timeout
         self._limits = httpx.Limits(
-            max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections
+            max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=self._keep
         )
         self._headers = {"user-agent": user_agent, "accept-encoding": "gzip"}
         self._timeouts = {
@@ -160,6 +162,8 @@ class Client:
                     reason="proxy_error",
                     retry=False,
                 ) from error
+            if proxy is None:
+                transport._pool = Pool(tls, most=self._most, keep=self._keep)
             self._transports[proxy, secure] = transport
             self._stack.push_async_callback(transport.aclose)
         return self._transports[proxy, secure]
