@@ -220,6 +220,7 @@ async def test_a_form_that_is_none_is_told_so(client: httpx.AsyncClient) -> None
         answer = await client.post("/images/edits", content=b"abc", headers={"content-type": content_type})
         assert answer.status_code == 400
         assert "parse" in answer.json()["error"]["message"]
+        assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
 async def test_the_older_models_take_a_fidelity(client: httpx.AsyncClient, openai: FakeOpenAI) -> None:

@@ -10,7 +10,8 @@ It refuses what the API refuses, and what no reference documents it remembers (`
 how generations go; ``inject`` answers single requests with errors, late, slowly, or not to the end.
 """
 
+from emp_trio.testing.fake_service import Received
 from emp_trio.testing.openai.fake import FakeOpenAI, open_fake_openai
 from emp_trio.testing.openai.script import Script, StreamScript, ToolCall
 
-__all__ = ["FakeOpenAI", "Script", "StreamScript", "ToolCall", "open_fake_openai"]
+__all__ = ["FakeOpenAI", "Received", "Script", "StreamScript", "ToolCall", "open_fake_openai"]

@@ -93,13 +93,19 @@ class FakeOpenAI(FakeService):
         status: int,
         *,
         code: str | None = None,
-        type: str = "server_error",
+        type: str | None = None,
         message: str = "An injected error.",
         param: str | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> Response:
-        """An error in the documented shape; ``extra``: further members of the error object."""
-        error = {"message": message, "type": type, "param": param, "code": code} | dict(extra or {})
+        """An error in the documented shape.
+
+        Args:
+            type: None for the type that is usual with the status.
+            extra: further members of the error object.
+        """
+        usual = "server_error" if status >= 500 else "invalid_request_error"
+        error = {"message": message, "type": type or usual, "param": param, "code": code} | dict(extra or {})
         return JSONResponse({"error": error}, status)
 
     def refusal(self, request: Request, body: Any) -> Response | None:
