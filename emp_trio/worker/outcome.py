@@ -13,6 +13,7 @@ from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
+from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Redactor
 
 _LONGEST_TEXT: Final = 64 * 2**10  # characters of an error that are looked at at all; what is stored is shorter
@@ -47,12 +48,17 @@ def succeeded(job: Job, result: object, who: Identity, *, redactor: Redactor, to
 def failed(
     job: Job, error: BaseException, who: Identity, *, redactor: Redactor, now: float, random: float
 ) -> Settlement:
-    """The settlement of an attempt that ended in an error: a retry, or the end.
+    """The settlement of an attempt that ended in an error: a retry, the end, or, where the service asks for a wait that
+    is too long to be slept, the job handed back with a not-before time and without using an attempt.
 
     Args:
         random: a number from 0 to 1, for the retry's delay.
     """
     failure = described(error, redactor)
+    wait = failure.retry_after or 0.0
+    in_time = job.deadline is None or now + wait < job.deadline
+    if failure.type == "rate_limit" and failure.retry and wait > RetryPolicy().longest_stated and in_time:
+        return messages.released(delay=wait)
     if job.deadline is not None and now >= job.deadline:
         failure = msgspec.structs.replace(failure, retry=False)
     return messages.failed(job, failure, who, now=now, random=random)

@@ -14,7 +14,7 @@ from emp_trio.mapping import WorkerPlan
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
 from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import Redactor, Secret
 from emp_trio.worker import outcome
 from emp_trio.worker.announcements import SlotState
 from emp_trio.worker.attempt import Attempt
@@ -156,7 +156,7 @@ class Slots:
         seconds = self._settings.job_timeout if minutes is None else minutes * 60
         attempt = self._attempt(job, LeaseRef(claim.job_id, claim.token), claim.worker_id, expires, seconds)
         self._leases.add(attempt)
-        secrets = () if job.ctx.account_key is None else (job.ctx.account_key,)
+        secrets = _credentials(job)
         self._redactor.add(*secrets)
         settlement: Settlement | None = None
         try:
@@ -216,6 +216,13 @@ class Slots:
 
 
 _NOT_SETTLED = "its lease runs out and it is tried again"
+
+
+def _credentials(job: Job) -> tuple[Secret, ...]:
+    """What a job brings of its own: keys for its storage, and for its service."""
+    own = job.payload.get("api_key")
+    given = (job.ctx.account_key, Secret(own) if isinstance(own, str) and own else None)
+    return tuple(secret for secret in given if secret is not None)
 
 
 def _unserved(job: Job, worker_type: str) -> EmpTrioError:
