@@ -171,7 +171,7 @@ async def test_a_wait_above_two_minutes_hands_the_job_back(
     for error, delay in ((caught.value, 300.0), (other.value, other.value.retry_after)):
         who = Identity(worker_id="w", machine_id="m")
         settlement = failed(job(PROMPT), error, who, redactor=Redactor(), now=0.0, random=0.5)
-        assert (settlement.kind, settlement.delay) == ("retry", delay)
+        assert (settlement.kind, settlement.delay) == ("release", delay)
 
 
 async def test_exhausted_credit_is_no_reason_to_wait(openai: FakeOpenAI, toolbox: Toolbox) -> None:
