@@ -29,21 +29,24 @@ class Probe:
 
     Args:
         ours: prompts that are being followed, and so need no watching here.
-
-    Attributes:
-        trouble: why no jobs should be given to it; empty where nothing is known against it.
     """
 
     def __init__(self, calls: Calls, settings: ComfyUISettings, ours: Set[str]) -> None:
-        self.trouble = ""
-        self._ours = ours
         self._calls = calls
         self._settings = settings
+        self._ours = ours
+        self._unreachable = ""
+        self._doubt = ""
         self._stuck: set[str] = set()
         self._head = ("", 0.0)
         self._tried = trio.Event()
         self._suspicion = trio.Event()
         self._suspicion.set()
+
+    @property
+    def trouble(self) -> str:
+        """Why no jobs should be given to the server; empty where nothing is known against it."""
+        return self._unreachable or self._doubt
 
     def suspect(self, prompt_id: str) -> None:
         """A prompt gave no sign of life, or could not be stopped."""
@@ -53,7 +56,7 @@ class Probe:
     def watch(self, look: QueueLook) -> None:
         """Somebody waits in this queue."""
         self._judge_head(look)
-        if self.trouble:
+        if self._doubt:
             self._suspicion.set()
 
     async def verdict(self) -> str:
@@ -67,32 +70,29 @@ class Probe:
             await self._suspicion.wait()
             try:
                 cleared = await self._try()
-            except ServiceError as error:  # unreachable: that is for the health check to say
-                log.debug("canary.not_sent", error=error.message)
-                cleared = False
+                self._unreachable = ""
+            except ServiceError as error:
+                cleared, self._unreachable = False, error.message
             if cleared:
-                self.trouble = ""
+                self._doubt = ""
                 self._stuck.clear()
                 self._suspicion = trio.Event()
             self._tried.set()
             if not cleared:
-                await trio.sleep(min(self._settings.canary_timeout, 5.0))
+                await trio.sleep(self._settings.canary_interval)
 
     async def _try(self) -> bool:
         """Whether the server has shown that it works."""
         look = await self._calls.queue()
         if look.running or look.pending:
-            self._judge_head(look)
-            return False
-        self.trouble = ""
+            return self._judge_head(look)
         canary = str(uuid.uuid4())
         try:
             with trio.move_on_after(self._settings.canary_timeout):
                 return await self._fly(canary)
             look = await self._calls.queue()
             if look.place(canary) == "running" or not look.running:
-                self._stuck.add(canary)
-                self.trouble = f"ComfyUI {_DEAD}"
+                self._doubt = f"ComfyUI {_DEAD}"
             return False
         finally:
             await self._clear_away(canary)
@@ -112,17 +112,27 @@ class Probe:
             pause = min(1.0, 2 * pause)
         return True
 
-    def _judge_head(self, look: QueueLook) -> None:
-        """A server with work in hand can't be tried out; but the work must go on."""
+    def _judge_head(self, look: QueueLook) -> bool:
+        """Look at a server with work in hand: it can't be tried out, but its work must go on.
+
+        Returns:
+            whether it has gone on since the last look.
+        """
         now = trio.current_time()
-        head = look.running[0] if look.running else look.pending[0]
-        if head != self._head[0]:
+        head = look.running[0] if look.running else ""
+        before, since = self._head
+        if head != before:
             self._head = (head, now)
-            self.trouble = ""
-        if head in self._stuck:
-            self.trouble = f"ComfyUI {_DEAD} (it can't be made to stop the prompt {head})"
-        elif head not in self._ours and now - self._head[1] >= self._settings.stall_timeout:
-            self.trouble = f"ComfyUI has been at the prompt {head} for {now - self._head[1]:.0f} s, and may be dead"
+            if before and head:
+                self._doubt = ""
+                return True
+        elif head in self._stuck:
+            self._doubt = f"ComfyUI {_DEAD} (it can't be made to stop the prompt {head})"
+        elif head not in self._ours and now - since >= self._settings.stall_timeout:
+            self._doubt = (
+                f"ComfyUI has been at the prompt {head or 'before the first'} for {now - since:.0f} s: restart it?"
+            )
+        return False
 
     async def _clear_away(self, canary: str) -> None:
         with trio.move_on_after(self._settings.cleanup_timeout, shield=True):

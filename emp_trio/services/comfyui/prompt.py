@@ -48,7 +48,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         prompt_id: its id.
         entry: its end, as the history tells it.
-        cached: every node's result was reused; None where nobody heard.
+        cached: every node's result was reused, as far as anybody heard.
         adopted: an earlier attempt had sent it.
     """
 

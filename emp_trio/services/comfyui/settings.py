@@ -31,6 +31,7 @@ class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
         transfer_timeout: for one file, which may stand still for the read timeout only.
         cleanup_timeout: for stopping a prompt when its job is stopped.
         canary_timeout: within which an idle server must have run a tiny graph, or it counts as one that does no work.
+        canary_interval: between two looks at a server that is under suspicion.
         stall_timeout: how long one prompt may head the queue of a server that is under suspicion.
         reconnect_delay, reconnect_cap: before the first reconnect of the socket, doubled up to the cap.
     """
@@ -47,6 +48,7 @@ class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
     transfer_timeout: _Seconds = 3600.0
     cleanup_timeout: _Seconds = 5.0
     canary_timeout: _Seconds = 30.0
+    canary_interval: _Seconds = 5.0
     stall_timeout: _Seconds = 900.0
     reconnect_delay: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     reconnect_cap: Annotated[float, msgspec.Meta(ge=0)] = 30.0

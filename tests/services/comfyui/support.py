@@ -33,6 +33,7 @@ FAST: dict[str, Any] = {
     "call_timeout": 2.0,
     "cleanup_timeout": 1.0,
     "canary_timeout": 1.0,
+    "canary_interval": 0.1,
     "reconnect_delay": 0.02,
     "reconnect_cap": 0.1,
 }

@@ -77,8 +77,7 @@ async def test_a_job_that_fell_silent_makes_the_server_suspect(fake: FakeComfyUI
     async with open_comfyui(fake, toolbox, follow={"silence_timeout": 0.3}) as connector:
         with pytest.raises(ServiceError):
             await run_job(connector, job({"workflow": sleeping(0.8)}))
-        canaries = fake.count("POST /prompt")
-        await fake.until(lambda: fake.count("POST /prompt") > canaries)
+        await fake.until(lambda: fake.count("POST /prompt") - len(bodies(fake)) == 2)  # the first was at the start
         while not (await connector.health()).healthy:
             await trio.sleep(0.02)
 
@@ -91,6 +90,33 @@ async def test_a_server_with_work_in_hand_is_not_troubled_and_not_suspected(
     async with open_comfyui(fake, toolbox) as connector:
         assert (await connector.health()).healthy
         assert fake.count("POST /prompt") == 0
+
+
+async def test_a_busy_server_whose_work_goes_on_needs_no_canary(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+    for number in range(4):
+        fake.stranger(sleeping(0.2, salt=number), f"stranger-{number}")
+    fake.stranger(sleeping(3600), "the-last")
+    async with open_comfyui(fake, toolbox) as connector:
+        await fake.until(lambda: fake.engine.running is not None and fake.engine.running.prompt_id == "the-last")
+        assert (await connector.health()).healthy
+        looks = fake.count("GET /queue")
+        with trio.move_on_after(0.4):
+            await fake.until(lambda: fake.count("GET /queue") > looks)
+        assert fake.count("GET /queue") == looks  # the queue is heavy
+        assert fake.count("POST /prompt") == 0
+
+
+async def test_a_dead_server_does_not_come_to_life_between_two_canaries(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+    fake.engine.dead = True
+    async with open_comfyui(fake, toolbox, quiet=False, canary_timeout=0.1, canary_interval=0.02) as connector:
+        seen = 0
+        while seen < 3:
+            assert not (await connector.health()).healthy
+            seen = fake.count("POST /prompt")
+        fake.stranger(picture())
+        for _ in range(20):
+            assert not (await connector.health()).healthy
+            await trio.sleep(0.01)
 
 
 async def test_a_server_without_the_classes_of_the_canary_is_taken_as_it_is(
