@@ -20,6 +20,7 @@ from emp_trio.settings import setting_fields
 GROUP: Final = "emp_trio.connectors"
 
 _BUILT_IN: Final = {
+    "A1111WebSocketConnector": "emp_trio.services.a1111.connector:A1111WebSocketConnector",
     "ComfyUIRemoteConnector": "emp_trio.services.comfyui.connectors:ComfyUIRemoteConnector",
     "ComfyUIWebSocketConnector": "emp_trio.services.comfyui.connectors:ComfyUIWebSocketConnector",
     "GeminiConnector": "emp_trio.services.gemini.connector:GeminiConnector",

@@ -74,7 +74,7 @@ def test_every_built_in_connector_loads() -> None:
         assert info.abilities is not None
 
 
-@pytest.mark.parametrize("name", ["A1111WebSocketConnector", "Nonsense", ""])
+@pytest.mark.parametrize("name", ["NobodysConnector", "Nonsense", ""])
 def test_an_unknown_name_is_nobody(name: str) -> None:
     assert find_connector(name, "./redis-direct-worker.js") is None
 

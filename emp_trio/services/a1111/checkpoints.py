@@ -1,0 +1,110 @@
+"""The models of a server, and which one has made a picture: a name that is not known is dropped without a word (A1111
+reference 10.2). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.errors import ServiceError
+from emp_trio.mapping.near import did_you_mean
+
+_STEM: Final = re.compile(r"\.(safetensors|ckpt|pt|pth)$", re.IGNORECASE)
+_SHORTEST_HASH: Final = 8
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of ``/sd-models``; hashes are empty where the server has not made them yet."""
+
+    title: str
+    model_name: str = ""
+    hash: str = ""
+    sha256: str = ""
+    filename: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the server itself takes for a name."""
+        return tuple(filter(None, (self.title, self.model_name, self.hash, self.filename)))
+
+    @property
+    def stem(self) -> str:
+        """The name of its file, without folder and extension."""
+        return _stem(self.filename or self.title)
+
+
+def read_checkpoints(answer: Any) -> tuple[Checkpoint, ...]:
+    """An answer of ``/sd-models``; entries without a title are left out."""
+    entries = [entry for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []
+    fields = Checkpoint.__struct_fields__
+    return tuple(
+        Checkpoint(**{name: entry[name] for name in fields if isinstance(entry.get(name), str)})
+        for entry in entries
+        if isinstance(entry.get("title"), str) and entry["title"]
+    )
+
+
+def find_checkpoint(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """The model that a job means by ``name``: one of the server's own names for it, or that of its file.
+
+    Raises:
+        ServiceError: (model_not_found) the server has none; another may.
+    """
+    found = next((entry for entry in checkpoints if name in entry.names), None)
+    if found is None:
+        found = next((entry for entry in checkpoints if _stem(name) == entry.stem), None)
+    if found is None:
+        hint = did_you_mean(name, [entry.model_name or entry.title for entry in checkpoints])
+        raise ServiceError(
+            f"A1111 has no model {name[:200]!r} among its {len(checkpoints)}" + (f" ({hint})" if hint else ""),
+            code="model_missing",
+            type="validation_error",
+            reason="model_not_found",
+            retry=True,
+        )
+    return found
+
+
+def check_made_by(info: Mapping[str, Any], wanted: Checkpoint) -> bool:
+    """Check that a picture is the wanted model's.
+
+    Args:
+        info: ``info`` of the answer.
+
+    Returns:
+        whether the answer names its model at all.
+
+    Raises:
+        ServiceError: (model_not_found) it was another model's.
+    """
+    name, hash_ = _text(info, "sd_model_name"), _text(info, "sd_model_hash")
+    own = [known for known in (wanted.hash, wanted.sha256) if known]
+    if len(hash_) >= _SHORTEST_HASH and own:
+        same = any(known.startswith(hash_) or hash_.startswith(known) for known in own)
+    elif name:
+        same = _stem(name) == wanted.stem or name in wanted.names
+    else:
+        return False
+    if not same:
+        raise ServiceError(
+            f"A1111 has used the model {(name or hash_)[:200]!r} instead of {wanted.title!r}, which it has",
+            code="model_mismatch",
+            type="validation_error",
+            reason="model_not_found",
+            retry=True,
+            maybe_started=True,
+        )
+    return True
+
+
+def _stem(name: str) -> str:
+    """A file's name without folder, extension and the hash in brackets that titles have."""
+    return _STEM.sub("", name.partition(" [")[0].replace("\\", "/").rpartition("/")[2])
+
+
+def _text(info: Mapping[str, Any], name: str) -> str:
+    value = info.get(name)
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,207 @@
+"""``A1111WebSocketConnector``: pictures by AUTOMATIC1111's web UI (A1111 reference 10; connector reference 6)."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final
+
+import msgspec
+import structlog
+import trio
+
+from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.auth import Auth
+from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.services.a1111.answers import kept_info, picture_file, read_answer
+from emp_trio.services.a1111.calls import Calls
+from emp_trio.services.a1111.checkpoints import check_made_by, find_checkpoint
+from emp_trio.services.a1111.errors import describe_error, is_out_of_memory
+from emp_trio.services.a1111.generation import generate, stop_earlier
+from emp_trio.services.a1111.payload import (
+    A1111Request,
+    Endpoint,
+    read_payload,
+    task_id,
+    unknown_fields,
+    with_pictures,
+)
+from emp_trio.services.a1111.settings import A1111Settings, auth_of, located
+from emp_trio.services.a1111.status import Meter, trouble_in
+from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.inputs import input_file
+from emp_trio.services.redaction import redacted
+from emp_trio.services.repeats import counted
+from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.settings import Env
+from emp_trio.toolbox import Toolbox
+
+log = structlog.get_logger(__name__)
+
+_ASKING: Final = 5.0  # progress when the request is sent
+_SAVING: Final = 90.0
+_LOOK_BACK: Final = 3  # earlier attempts whose work is looked for
+
+
+class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
+    """Pictures from text (``txt2img``) and from pictures (``img2img``).
+
+    The name is the fleet's; what it uses is the REST API, as the web UI's socket can't be relied on (A1111 reference
+    10.6). One job runs at a time on each server. The answer of a call is the only place where its pictures are, so a
+    next attempt begins anew, after stopping what is left of an earlier one.
+    """
+
+    service_type: ClassVar[str] = "a1111"
+    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of A1111. ``base_url`` may say all of scheme, host, path and query, as of a proxy."""
+
+        a1111: A1111Settings = A1111Settings()
+        http: Annotated[HttpSettings, Env(base_url="${A1111_BASE_URL:-}")] = HttpSettings(
+            base_url="", max_response_bytes=512 * 2**20
+        )
+        limits: LimitsSettings = LimitsSettings(max_concurrent_jobs=1)
+        fetch: FetchSettings = FetchSettings()
+
+    def __init__(self, settings: Any, toolbox: Toolbox) -> None:
+        super().__init__(located(settings), toolbox)
+        self.calls = Calls(self, self._a1111)
+        self._fields: dict[Endpoint, frozenset[str] | None] = {}
+
+    def auth(self) -> Auth:
+        """The server's credentials."""
+        return auth_of(self._a1111)
+
+    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+        """Errors as A1111 says them."""
+        return describe_error(status, headers, body)
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: the payload asks for nothing that can be made, or an input picture can't be used.
+            ServiceError: A1111 refused, failed, used another model, or is out of reach.
+            AssetError: a picture could not be saved; it is kept for the next attempt.
+            trio.Cancelled: after the generation was interrupted.
+        """
+        request = read_payload(job.payload, restore_model=self._a1111.restore_model)
+        self.toolbox.assets.check(job)  # before a GPU is kept busy
+        generated = await self.generated(job, progress, lambda: self._make(request, job, progress))
+        progress.report(_SAVING, "saving the pictures")
+        saved = await self.save_generated(generated, job, progress)
+        progress.report(100, "done")
+        return _result(generated.data, saved)
+
+    async def health(self) -> Health:
+        """Whether the server answers, and its memory is in order."""
+        try:
+            trouble = trouble_in(await self.calls.memory())
+        except EmpTrioError as error:
+            return Health(healthy=False, detail=error.message)
+        return Health(healthy=not trouble, detail=trouble)
+
+    async def models(self) -> list[str]:
+        """Names of the server's models."""
+        return [entry.model_name or entry.title for entry in await self.calls.checkpoints()]
+
+    @property
+    def _a1111(self) -> A1111Settings:
+        settings: A1111Settings = self.settings.a1111
+        return settings
+
+    async def _make(self, request: A1111Request, job: Job, progress: ProgressReporter) -> Generated:
+        body = with_pictures(request, await self._encoded(request))
+        task = body["force_task_id"] = task_id(job.id, job.attempt)
+        async with self.limit():
+            wanted = None
+            if request.checkpoint is not None:
+                wanted = find_checkpoint(request.checkpoint, await self.calls.checkpoints())
+                body["override_settings"] = body["override_settings"] | {"sd_model_checkpoint": wanted.title}
+            warnings = [*request.warnings, *await self._unknown(request.endpoint, body)]
+            earlier = range(max(1, job.attempt - _LOOK_BACK), job.attempt)
+            await stop_earlier(self.calls, self._a1111, [task_id(job.id, number) for number in earlier])
+            async with counted(job, progress, ahead=False):
+                progress.report(_ASKING, f"asking A1111 for {request.endpoint}")
+                answer = read_answer(await self._ask(request.endpoint, task, body, progress), script=_has_script(body))
+                named = wanted is None or check_made_by(answer.info, wanted)
+                files = tuple([await trio.to_thread.run_sync(picture_file, text) for text in answer.pictures])
+        if not named:
+            warnings.append("A1111 does not say which model it has used")
+        for warning in warnings:
+            log.warning(warning)
+        facts = {
+            "task_id": task,
+            "endpoint": request.endpoint,
+            "info": kept_info(answer.info),
+            "model_used": answer.info.get("sd_model_name") or (wanted.title if wanted is not None else None),
+            "warnings": warnings,
+            "request": redacted(body),
+        }
+        return Generated(files=files, data=facts)
+
+    async def _ask(self, endpoint: Endpoint, task: str, body: dict[str, Any], progress: ProgressReporter) -> Any:
+        meter = Meter(_ASKING, _SAVING)
+        try:
+            return await generate(
+                self.calls, self._a1111, task_id=task, endpoint=endpoint, body=body, progress=progress, meter=meter
+            )
+        except ServiceError as error:
+            if is_out_of_memory(error):
+                error.maybe_started = False  # it has ended: trying again is not doing it twice
+            raise
+
+    async def _encoded(self, request: A1111Request) -> dict[Any, str]:
+        """Every input picture as base64, each had once."""
+        encoded: dict[Any, str] = {}
+        for source in request.pictures:
+            if not isinstance(source, str) or source not in encoded:
+                file = await input_file(self, source)
+                encoded[source] = (await trio.to_thread.run_sync(base64.b64encode, file.data)).decode()
+        return encoded
+
+    async def _unknown(self, endpoint: Endpoint, body: dict[str, Any]) -> list[str]:
+        """A warning about parameters that the server would ignore without a word."""
+        if endpoint not in self._fields:
+            try:
+                self._fields[endpoint] = await self.calls.documented_fields(endpoint)
+            except ServiceError as error:
+                log.debug("a1111.schema_unknown", error=error.message)
+        names = unknown_fields(body, self._fields.get(endpoint))
+        return [f"this A1111 has no parameter {', '.join(names)[:200]} and ignores it"] if names else []
+
+
+def _has_script(body: Mapping[str, Any]) -> bool:
+    return bool(body.get("script_name"))
+
+
+def _result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
+    info = facts["info"]
+    data: dict[str, Any] = asset_data(saved[0]) | {
+        "images": [asset.cdn_url for asset in saved],
+        "seeds": info.get("all_seeds"),
+        "model_used": facts["model_used"],
+        "info": info,
+    }
+    metadata: dict[str, Any] = {"endpoint": facts["endpoint"], "saved_asset": saved_asset(saved[0])}
+    if facts["warnings"]:
+        metadata["warnings"] = facts["warnings"]
+    return JobResult(
+        success=True,
+        data=data,
+        metadata=metadata,
+        output_files=tuple(asset.output_file() for asset in saved),
+        service_metadata={
+            "service_version": "a1111",
+            "service_type": A1111WebSocketConnector.service_type,
+            "service_job_id": facts["task_id"],
+            "model_used": facts["model_used"],
+        },
+        raw_request_payload=facts["request"],
+    )

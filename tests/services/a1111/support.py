@@ -1,0 +1,35 @@
+"""The A1111 connector, opened with intervals and time limits that suit a test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from emp_trio.protocols.fetch import FetchSettings
+from emp_trio.protocols.http import HttpSettings
+from emp_trio.protocols.limits import LimitsSettings
+from emp_trio.services.a1111.connector import A1111WebSocketConnector
+from emp_trio.services.a1111.settings import A1111Settings
+from emp_trio.services.connector import open_connector
+from emp_trio.toolbox import Toolbox
+
+PROMPT = {"prompt": "a lighthouse"}
+GENERATE = "/sdapi/v1/txt2img"
+
+
+@asynccontextmanager
+async def open_a1111(
+    base_url: str, toolbox: Toolbox, *, http: dict[str, Any] | None = None, limit: int = 1, **settings: Any
+) -> AsyncIterator[A1111WebSocketConnector]:
+    """Open the connector for ``base_url``. Keywords go to ``A1111Settings``, ``http`` to ``HttpSettings``."""
+    usual: dict[str, Any] = {"progress_interval": 0.01, "interrupt_interval": 0.02, "call_timeout": 5.0}
+    reach: dict[str, Any] = {"base_url": base_url, "retry_delay": 0.01}
+    made = A1111WebSocketConnector.Settings(
+        a1111=A1111Settings(**(usual | settings)),
+        http=HttpSettings(**(reach | (http or {}))),
+        limits=LimitsSettings(max_concurrent_jobs=limit),
+        fetch=FetchSettings(input_allow_private=True),
+    )
+    async with open_connector(A1111WebSocketConnector, made, toolbox) as connector:
+        yield connector
