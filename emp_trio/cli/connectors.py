@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from emp_trio.cli.output import FAILED, OK, print_json, print_problem, print_table
 from emp_trio.errors import ConfigError
@@ -66,7 +67,9 @@ def _show(info: ConnectorInfo, json: bool) -> int:
     if json:
         print_json({"connector": info, "settings": settings})
         return OK
-    print(f"{info.name} ({info.place}, {info.origin})\nIts service offers: {_abilities(info)}\n")
+    print(f"{info.name} ({info.place}, {info.origin})\nIts service offers: {_abilities(info)}")
+    lacks = info.abilities.lacks() if info.abilities is not None else {}
+    print("".join(f"It has no {name.replace('_', ' ')}: {so}\n" for name, so in lacks.items()))
     print_table(
         ("SETTING", "TYPE", "ENVIRONMENT", "DEFAULT"),
         [(s["name"], s["type"], s["environment"] or "", _default(s)) for s in settings],
@@ -85,14 +88,31 @@ def _setting(field: SettingField) -> dict[str, Any]:
     import msgspec
 
     required = field.default is msgspec.UNSET and ":-" not in (field.expression or "")
-    base = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
     return {
         "name": field.name,
-        "type": base.__name__ if isinstance(base, type) else str(base).replace("typing.", ""),
+        "type": _type_name(field.type),
         "environment": field.expression,
         "required": required,
         "default": None if field.default is msgspec.UNSET else msgspec.to_builtins(field.default, enc_hook=str),
     }
+
+
+def _type_name(hint: Any) -> str:
+    """A type as people write it: without its bounds, and without the modules of its words."""
+    base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    if base is type(None):
+        return "none"
+    if get_origin(base) is Literal:
+        return " or ".join(map(str, get_args(base)))
+    if get_origin(base) in (Union, UnionType):
+        return " or ".join(map(_type_name, get_args(base)))
+    if get_origin(base) is tuple:
+        return "list of " + _type_name(get_args(base)[0])
+    if isinstance(base, type):
+        return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
+            base.__name__, base.__name__
+        )
+    return str(base).replace("typing.", "")
 
 
 def _default(setting: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ def test_the_connectors_are_listed_for_people_and_for_programs(capsys: pytest.Ca
     assert run(["connectors"]) == 0
     header, *rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert header == ["CONNECTOR", "SERVICE TYPE", "ITS SERVICE OFFERS", "FROM"]
-    assert ["MockConnector", "mock", "health check", "built in"] in rows
+    assert ["MockConnector", "mock", "health check, cancellation", "built in"] in rows
     assert run(["connectors", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)["connectors"]
     assert [row[0] for row in rows] == [connector["name"] for connector in listed]
@@ -28,7 +28,7 @@ def test_the_settings_of_a_connector_are_shown(capsys: pytest.CaptureFixture[str
     settings = {s["name"]: s for s in json.loads(capsys.readouterr().out)["settings"]}
     assert settings["api_key"]["required"]
     assert not settings["base_url"]["required"]
-    assert settings["timeout"]["type"] == "float"
+    assert settings["timeout"]["type"] == "number"
 
 
 def test_a_misspelt_connector_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,10 +52,17 @@ class AddressConnector:
         token: Secret | None = None
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """A part, as the mixin of that name has one."""
+
+    max_concurrent_jobs: int | None = None
+
+
 class GpuConnector:
     """Talks to a process at a port."""
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        limits: Limits = Limits()
         port: Annotated[int, Env("${GPU_PORT:-${GPU_BASE_PORT:-8188}}")] = 8188
 
 

@@ -70,3 +70,12 @@ def test_numbers_that_are_none_are_named(
     with pytest.raises(ConfigError) as caught:
         planned(tmp_path, "render:auto", env=env, gpus=2, **rig(**service))
     assert any(text in line for line in said(caught.value.problems))
+
+
+def test_slots_that_a_limit_keeps_idle_are_worth_a_warning(tmp_path: Path) -> None:
+    parts = rig(ports=[])
+    parts["services"]["gpu"]["api_config"] = {"max_concurrent_jobs": 2}
+    found = planned(tmp_path, "render:auto", gpus=3, **parts)
+    [line] = said(found.warnings)
+    assert "$.services.gpu.api_config.max_concurrent_jobs: lets 2 of the 3 slots of render work at a time" in line
+    assert planned(tmp_path, "render:auto", gpus=2, **parts).warnings == ()
