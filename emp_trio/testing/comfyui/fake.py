@@ -112,7 +112,7 @@ class FakeComfyUI:
         Args:
             route: such as ``POST /prompt``, ``GET /history``, ``GET /ws``.
             status, body, headers, content_type: of the answer; without a status it is the usual one, only late or cut.
-            delay: seconds before it.
+            delay: seconds before anything is done about the request; it is done though the client may have left.
             after: the request has its effect all the same.
             times: how many of them.
             cut: the connection ends after so many bytes of the answer.
@@ -182,11 +182,11 @@ class FakeComfyUI:
         injection.times -= 1
         if injection.times <= 0:
             waiting.pop(0)
+        await trio.sleep(injection.delay)
         made = injection.answer
         if made is None or injection.after:
             usual = await self._usual(request, engine)
             made = made or usual
-        await trio.sleep(injection.delay)
         return made if injection.cut is None else cut(made, injection.cut)
 
     def _tell(self) -> None:

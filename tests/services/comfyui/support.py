@@ -105,6 +105,11 @@ async def running(fake: FakeComfyUI, prompt_id: str = ID) -> None:
     )
 
 
+async def waiting(fake: FakeComfyUI, prompt_id: str = ID) -> None:
+    """Wait until a prompt waits in the queue."""
+    await fake.until(lambda: any(item.prompt_id == prompt_id for item in fake.engine.pending))
+
+
 async def disturbed(
     connector: Any, a_job: Job, disturb: Callable[[], Awaitable[object]], reporter: FakeReporter | None = None
 ) -> JobResult:

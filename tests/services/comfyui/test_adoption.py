@@ -12,7 +12,17 @@ from emp_trio.errors import ServiceError
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import ID, bodies, cut_short, disturbed, open_comfyui, picture, runs, sleeping
+from tests.services.comfyui.support import (
+    ID,
+    bodies,
+    cut_short,
+    disturbed,
+    open_comfyui,
+    picture,
+    runs,
+    sleeping,
+    waiting,
+)
 from tests.services.support import job, stored
 
 DRAIN: dict[str, Any] = {"stop_upstream": False}
@@ -45,7 +55,7 @@ async def test_a_waiting_prompt_is_adopted(connector: Any, fake: FakeComfyUI) ->
     first = FakeReporter(**DRAIN)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_job, connector, job({"workflow": picture()}), first)
-        await fake.until(lambda: fake.engine.pending)
+        await waiting(fake)
         nursery.cancel_scope.cancel()
     assert (await run_job(connector, job({"workflow": picture()}, attempt=2, checkpoint=first.checkpoint))).success
     assert runs(fake) == len(bodies(fake)) == 1

@@ -13,7 +13,17 @@ from emp_trio.progress import StageLimits
 from emp_trio.testing.comfyui import FakeComfyUI
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import ID, cut_short, open_comfyui, picture, running, runs, sleeping
+from tests.services.comfyui.support import (
+    ID,
+    bodies,
+    cut_short,
+    open_comfyui,
+    picture,
+    running,
+    runs,
+    sleeping,
+    waiting,
+)
 from tests.services.support import job
 
 HEARS = sleeping(100, 1000)
@@ -36,13 +46,29 @@ async def test_a_pending_prompt_is_deleted_and_the_running_one_left_alone(connec
     fake.stranger(HEARS)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_job, connector, job({"workflow": picture()}))
-        await fake.until(lambda: fake.engine.pending)
+        await waiting(fake)
         nursery.cancel_scope.cancel()
     assert not fake.engine.pending
     assert fake.count("POST /interrupt") == 0
     assert fake.engine.running is not None
     assert fake.engine.running.prompt_id == "a-stranger"
     assert runs(fake) == 0
+
+
+async def test_a_pending_prompt_that_is_still_there_is_deleted_again_and_not_interrupted(
+    connector: Any, fake: FakeComfyUI
+) -> None:
+    """6, 2.2: an older server stops whatever runs, so only a prompt that is seen to run is interrupted."""
+    fake.manner.old_interrupts = True
+    fake.stranger(HEARS)
+    fake.inject("POST /queue", 200)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, job({"workflow": picture()}))
+        await waiting(fake)
+        nursery.cancel_scope.cancel()
+    assert not fake.engine.pending
+    assert fake.count("POST /interrupt") == 0
+    assert fake.engine.remaining == 1
 
 
 async def test_a_late_interrupt_is_waited_for(connector: Any, fake: FakeComfyUI) -> None:
@@ -107,11 +133,10 @@ async def test_a_cancel_while_the_prompt_is_being_sent_does_not_lose_it(connecto
     fake.inject("POST /prompt", delay=0.3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(run_job, connector, job({"workflow": HEARS}))
-        await fake.until(lambda: any(ID.encode() in request.body for request in fake.of("POST /prompt")))
+        await fake.until(lambda: bodies(fake))
         nursery.cancel_scope.cancel()
-    assert runs(fake) == 1
+    await fake.until(lambda: runs(fake) == 1)
     assert fake.engine.remaining == 0
-    assert not (await connector.calls.queue()).running
 
 
 async def test_a_cancel_at_any_moment_leaves_nothing_running(connector: Any, fake: FakeComfyUI) -> None:

@@ -8,10 +8,11 @@ import pytest
 import trio
 
 from emp_trio.errors import ServiceError
+from emp_trio.services.comfyui.graph import prompt_id_of
 from emp_trio.testing.comfyui import FakeComfyUI
 from emp_trio.testing.reporter import run_job
 from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import bodies, open_comfyui, picture, sleeping
+from tests.services.comfyui.support import bodies, open_comfyui, picture, sleeping, waiting
 from tests.services.support import job
 
 KILLS = picture() | {"9": {"class_type": "PreviewImage"}}
@@ -65,7 +66,7 @@ async def test_a_long_job_of_our_own_that_gives_signs_of_life_is_no_reason_for_s
         nursery.start_soon(run_job, connector, job({"workflow": sleeping(100, 1000)}))
         await fake.until(lambda: fake.engine.node)
         nursery.start_soon(run_job, connector, job({"workflow": picture()}, id="waits"))
-        await fake.until(lambda: fake.engine.pending)
+        await waiting(fake, prompt_id_of("waits"))
         looks = fake.count("GET /queue")
         await fake.until(lambda: fake.count("GET /queue") > looks + 4)
         assert (await connector.health()).healthy

@@ -12,7 +12,17 @@ from emp_trio.errors import ServiceError
 from emp_trio.testing.comfyui import FakeComfyUI
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import ID, bodies, disturbed, open_comfyui, picture, running, runs, sleeping
+from tests.services.comfyui.support import (
+    ID,
+    bodies,
+    disturbed,
+    open_comfyui,
+    picture,
+    running,
+    runs,
+    sleeping,
+    waiting,
+)
 from tests.services.support import job, stored
 
 PATIENT = {"poll_soon": 60.0, "poll_interval": 60.0}  # only the socket can be quick
@@ -177,7 +187,7 @@ async def test_a_prompt_that_another_client_deletes_is_lost(connector: Any, fake
     fake.stranger(sleeping(3600))
 
     async def disturb() -> None:
-        await fake.until(lambda: fake.engine.pending)
+        await waiting(fake)
         fake.engine.delete([ID])
 
     with pytest.raises(ServiceError) as caught:
