@@ -163,9 +163,9 @@ class Engine:
             work.step += 1
             self.tell()
 
-    def release(self) -> None:
-        """Let everything that has been asked for go on to its end."""
-        for work in self.work:
+    def release(self, *works: Work) -> None:
+        """Let what is held go on to its end."""
+        for work in works:
             work.released = True
         self.tell()
 

@@ -104,9 +104,9 @@ class FakeA1111:
         while not met():
             await self._changed.wait()
 
-    def release(self) -> None:
-        """Let everything that has been asked for go on to its end."""
-        self.engine.release()
+    def release(self, *works: Work) -> None:
+        """Let these, or everything that has been asked for, go on to their end."""
+        self.engine.release(*(works or self.work))
 
     def inject(self, path: str, *, status: int, body: Any = None, delay: float = 0.0, times: int = 1) -> None:
         """Answer the next ``times`` requests of a path with another status and body (bytes are a page), and do nothing.

@@ -12,10 +12,12 @@ from emp_trio.protocols.limits import LimitsSettings
 from emp_trio.services.a1111.connector import A1111WebSocketConnector
 from emp_trio.services.a1111.settings import A1111Settings
 from emp_trio.services.connector import open_connector
+from emp_trio.testing.a1111 import FakeA1111, Script
 from emp_trio.toolbox import Toolbox
 
 PROMPT = {"prompt": "a lighthouse"}
 GENERATE = "/sdapi/v1/txt2img"
+HELD = Script(hold_at=2)  # in the middle: a picture has four steps
 
 
 @asynccontextmanager
@@ -33,3 +35,8 @@ async def open_a1111(
     )
     async with open_connector(A1111WebSocketConnector, made, toolbox) as connector:
         yield connector
+
+
+def held(a1111: FakeA1111, number: int = 0) -> bool:
+    """Whether a generation stands still in the middle."""
+    return len(a1111.work) > number and a1111.work[number].step == HELD.hold_at
