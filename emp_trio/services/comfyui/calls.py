@@ -18,7 +18,7 @@ from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.inputs import InputFile
 
 
-class Caller(Protocol):
+class _Caller(Protocol):
     """What is needed of the connector: :class:`emp_trio.protocols.http.Http`."""
 
     @property
@@ -36,7 +36,7 @@ class Calls:
         settings: its limits.
     """
 
-    def __init__(self, caller: Caller, settings: ComfyUISettings) -> None:
+    def __init__(self, caller: _Caller, settings: ComfyUISettings) -> None:
         self._caller = caller
         self._settings = settings
 
