@@ -134,10 +134,10 @@ def _log_configuration(problems: Sequence[Problem], planned: Plan) -> None:
     for problem in problems:
         log.warning("configuration", problem=str(problem))
     for service in planned.services.values():
-        abilities = service.connector.abilities
-        missing = [name for name in abilities.__struct_fields__ if not getattr(abilities, name)]
-        if missing:
-            log.info("service.limits", service=service.worker_service, lacks=missing)
+        lacks = service.connector.offers(service.settings).lacks()
+        if lacks:
+            said = [f"no {name.replace('_', ' ')}: {so}" for name, so in lacks.items()]
+            log.info("service.limits", service=service.worker_service, connector=service.connector_name, limits=said)
 
 
 async def _run_embedded(state: Path, run: Callable[[Secret], Awaitable[None]]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
 
@@ -24,12 +24,31 @@ from emp_trio.toolbox import Toolbox
 
 
 class Abilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a service can do; the worker says at start what it can't, and treats it accordingly."""
+    """What a service can do; the worker says at start what it can't, and treats it accordingly.
+
+    Attributes:
+        health_check: it can be asked whether it can take work.
+        job_status: work that it has begun can be found again by another attempt.
+        cancellation: work that it has begun can be stopped, by a call or by closing the connection.
+        queue_introspection: it says what else it has to do.
+    """
 
     health_check: bool = True
     job_status: bool = False
     cancellation: bool = False
     queue_introspection: bool = False
+
+    def lacks(self) -> dict[str, str]:
+        """What the service can't do, each with what follows from it."""
+        return {name: text for name, text in _LACKS.items() if not getattr(self, name)}
+
+
+_LACKS: Final = {
+    "health_check": "it is taken for healthy until its jobs fail",
+    "job_status": "work that a dead worker has left is begun, and paid for, anew",
+    "cancellation": "work goes on in it after its job was cancelled",
+    "queue_introspection": "nobody knows how much it has to do for others",
+}
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +91,11 @@ class Connector:
     def name(cls) -> str:
         """The connector's name: that of its class, as in the mapping."""
         return cls.__name__
+
+    @classmethod
+    def offers(cls, settings: Any) -> Abilities:
+        """What the service can do with these settings; ``abilities``, unless the settings decide."""
+        return cls.abilities
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.

@@ -25,7 +25,7 @@ class MockConnector(Connector):
     """Waits ``delay_ms`` milliseconds (100) and returns ``test_data``; fails for good when ``should_fail`` is true."""
 
     service_type: ClassVar[str] = "mock"
-    abilities: ClassVar[Abilities] = Abilities()
+    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.

@@ -33,7 +33,7 @@ class SimulationConnector(Connector):
     """
 
     service_type: ClassVar[str] = "simulation"
-    abilities: ClassVar[Abilities] = Abilities()
+    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the in-process simulation."""

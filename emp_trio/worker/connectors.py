@@ -140,7 +140,7 @@ class Supervisor:
 
     async def _check(self, connector: Connector) -> Health:
         """What the connector says of its service. An error in there is no reason to close it under its jobs."""
-        if not connector.abilities.health_check:
+        if not connector.offers(connector.settings).health_check:
             return Health(healthy=True)
         limit = self._settings.health_timeout
         with trio.move_on_after(limit):

@@ -152,6 +152,9 @@ class Slots:
         if connector is None or not supervisor.begin():  # it closed, or opened its circuit, while the claim was made
             return messages.released(delay=self._settings.health_retry)
         self._states[claim.worker_id].current_service = service.worker_service
+        offers = service.connector.offers(service.settings)
+        if not offers.job_status and claim.fields.get("crashes", b"0") not in (b"", b"0"):
+            log.warning("job.begun_anew", service=service.worker_service, why=offers.lacks()["job_status"])
         minutes = service.entry.job_timeout_minutes
         seconds = self._settings.job_timeout if minutes is None else minutes * 60
         attempt = self._attempt(job, LeaseRef(claim.job_id, claim.token), claim.worker_id, expires, seconds)
@@ -167,6 +170,10 @@ class Slots:
             supervisor.end(attempt.verdict, failure.message if failure is not None else "")
         if settlement is None:
             log.info("job.stopped", why=attempt.ending)
+            if attempt.ending == "cancelled" and not offers.cancellation:
+                log.warning(
+                    "job.not_stopped_upstream", service=service.worker_service, why=offers.lacks()["cancellation"]
+                )
         return settlement
 
     def _attempt(self, job: Job, lease: LeaseRef, worker_id: str, expires: float, seconds: float) -> Attempt:

@@ -1,0 +1,142 @@
+"""Answers of services that nobody knows beforehand: everything may be missing, or of another type. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
+from emp_trio.services.redaction import redacted
+from emp_trio.services.rest.pointers import pointed
+from emp_trio.services.rest.settings import AnswerSettings, WorkSettings
+
+LONGEST_ID: Final = 512
+_CANCELLED: Final = frozenset(("cancelled", "canceled"))
+
+Phase = Literal["done", "failed", "cancelled", "running"]
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """How work is: the phase, the service's own word for it, and from 0 to 1 how far it is where it says so."""
+
+    phase: Phase
+    word: str
+    share: float | None = None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What is in a finished answer: the part that is the result, fit to be kept; a text; sources of files."""
+
+    result: Any
+    text: str | None
+    files: tuple[str, ...]
+
+
+def read_id(answer: Any, pointer: str) -> str:
+    """The id of the work that the service has begun: text, or a whole number.
+
+    Raises:
+        ServiceError: (response_error) there is none, or it can't be one. The work may have begun.
+    """
+    found = pointed(answer, pointer)
+    if isinstance(found, int) and not isinstance(found, bool):
+        found = str(found)
+    if not isinstance(found, str) or not found.strip() or found in (".", ".."):
+        raise _nothing("an id of the work", pointer, found)
+    if len(found) > LONGEST_ID or not found.isprintable():
+        raise bad_answer(f"the id of the work at {_place(pointer)} is no id", reason="invalid_response_format")
+    return found
+
+
+def read_state(answer: Any, work: WorkSettings) -> State:
+    """How the work is.
+
+    Raises:
+        ServiceError: (response_error) there is no status, or one that the settings don't know.
+    """
+    found = pointed(answer, work.status_at)
+    if not isinstance(found, str | int | bool) or found == "":
+        raise _nothing("a status", work.status_at, found)
+    word = str(found)[:80]
+    phase = _phase(word.casefold(), work)
+    if phase is None:
+        raise bad_answer(
+            f"the status {word!r} is none of the done_words, failed_words and running_words",
+            reason="invalid_response_format",
+            retry=False,
+        )
+    return State(phase=phase, word=word, share=_share(answer, work))
+
+
+def read_result(answer: Any, places: AnswerSettings) -> Found:
+    """What is in a finished answer.
+
+    Raises:
+        ServiceError: (response_error) something that the settings point to is not there, or of another type.
+    """
+    result = pointed(answer, places.result_at)
+    if result is msgspec.UNSET:
+        raise _nothing("a result", places.result_at, result)
+    text = None
+    if places.text_at is not None:
+        text = pointed(answer, places.text_at)
+        if not isinstance(text, str):
+            raise _nothing("a text", places.text_at, text)
+    try:
+        return Found(result=redacted(result), text=text, files=_files(answer, places))
+    except RecursionError:
+        raise bad_answer("the answer is nested too deeply", reason="invalid_response_format") from None
+
+
+def error_text(answer: Any, pointer: str | None) -> str:
+    """The service's text of an error, on one line; empty where there is none."""
+    found = None if pointer is None else pointed(answer, pointer)
+    if found is None or found is msgspec.UNSET or found == "":
+        return ""
+    if not isinstance(found, str):
+        try:
+            found = msgspec.json.encode(redacted(found)).decode()
+        except RecursionError:
+            return ""
+    return " ".join(found[: 4 * LONGEST_TEXT].split())[:LONGEST_TEXT]
+
+
+def _phase(word: str, work: WorkSettings) -> Phase | None:
+    if word in map(str.casefold, work.done_words):
+        return "done"
+    if word in map(str.casefold, work.failed_words):
+        return "cancelled" if word in _CANCELLED else "failed"
+    if not work.running_words or word in map(str.casefold, work.running_words):
+        return "running"
+    return None
+
+
+def _share(answer: Any, work: WorkSettings) -> float | None:
+    found = None if work.progress_at is None else pointed(answer, work.progress_at)
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        return None
+    return min(max(found, 0.0), work.progress_max) / work.progress_max
+
+
+def _files(answer: Any, places: AnswerSettings) -> tuple[str, ...]:
+    if places.files_at is None:
+        return ()
+    found = pointed(answer, places.files_at)
+    listed = found if isinstance(found, list) else [found]
+    sources = [pointed(item, places.file_at) if isinstance(item, dict) else item for item in listed]
+    if not sources or not all(isinstance(source, str) and source for source in sources):
+        raise _nothing("a file, or a list of files,", places.files_at, found)
+    return tuple(sources)
+
+
+def _nothing(what: str, pointer: str, found: Any) -> ServiceError:
+    kind = "nothing" if found is msgspec.UNSET else "null" if found is None else f"{type(found).__name__} {found!r:.80}"
+    if isinstance(found, dict | list):
+        kind = "an object" if isinstance(found, dict) else f"a list of {len(found)}"
+    return bad_answer(f"{what} is wanted at {_place(pointer)}, there is {kind}", reason="missing_expected_data")
+
+
+def _place(pointer: str) -> str:
+    return f"{pointer!r} of the answer" if pointer else "the answer itself"

@@ -1,0 +1,143 @@
+"""``RestApi``: what both REST connectors have in common: credentials, errors in the service's words, health, files."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+from urllib.parse import urljoin
+
+import msgspec
+import trio
+
+from emp_trio.assets.content import decode_text
+from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
+from emp_trio.jobs import JobResult, SavedAsset
+from emp_trio.protocols.auth import Auth, auth_secrets
+from emp_trio.protocols.fetch import Fetched
+from emp_trio.protocols.http import HttpAnswer, describe_status
+from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
+from emp_trio.protocols.urls import keeps_credentials, shown_url
+from emp_trio.secrets import Redactor
+from emp_trio.services.connector import Health
+from emp_trio.services.redaction import redacted
+from emp_trio.services.rest.answers import error_text, read_result
+from emp_trio.services.rest.calls import RestCall
+from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.toolbox import Generated, GeneratedFile
+
+
+class Caller(Protocol):
+    """What is needed of a connector: ``RestApi``, ``Http`` and ``Fetches``."""
+
+    settings: Any
+
+    @property
+    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+        """:meth:`emp_trio.protocols.http.Http.request`."""
+
+    @property
+    def fetch(self) -> Callable[[str], Awaitable[Fetched]]:
+        """:meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
+
+    @property
+    def auth(self) -> Callable[[], Auth]:
+        """:meth:`RestApi.auth`."""
+
+
+class RestApi:
+    """Stands before ``Http`` among a connector's bases; reads ``login``, ``answer`` and ``health_path``
+    of its settings."""
+
+    settings: Any
+
+    def auth(self) -> Auth:
+        """The configured credentials."""
+        auth: Auth = self.settings.login.auth()
+        return auth
+
+    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+        """Errors by their status, with the text at ``error_at`` where there is one."""
+        error = describe_status(status, headers, body)
+        if self.settings.answer.error_at is not None:
+            try:
+                said = error_text(msgspec.json.decode(body), self.settings.answer.error_at)
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                said = ""
+            if said:
+                error.message = f"the service answered {status}: {said}"[:LONGEST_TEXT]
+                error.args = (error.message,)
+        return error
+
+    async def health(self: Caller) -> Health:
+        """Whether ``health_path`` is answered with a 2xx; without it, whether the service answers at all."""
+        path = self.settings.health_path
+        try:
+            await self.request("GET", path or "", expect="any", retries=0)
+        except ServiceError as error:
+            if path is None and error.status is not None and error.status < 500:
+                return Health(healthy=True)
+            return Health(healthy=False, detail=error.message)
+        return Health(healthy=True)
+
+
+async def read_answer(caller: Caller, answer: Any, *, work: str = "") -> Generated:
+    """A finished answer with its files, as the settings say where they are.
+
+    Args:
+        work: the service's id of the work.
+
+    Raises:
+        ServiceError: something is not where it should be, or a file can't be had.
+    """
+    found = read_result(answer, caller.settings.answer)
+    files = [await _file(caller, source) for source in found.files]
+    known = Redactor(auth_secrets(caller.auth()))
+    data: dict[str, Any] = {"result": known.known_in(found.result)}
+    if found.text is not None:
+        data |= {"text": known.known(found.text)}
+    return Generated(files=tuple(files), data=data | ({"service_job_id": work} if work else {}))
+
+
+def rest_result(call: RestCall, made: Generated, saved: list[SavedAsset], *, service_type: str) -> JobResult:
+    """The result of a job."""
+    data: dict[str, Any] = {name: made.data[name] for name in ("result", "text") if name in made.data}
+    if "text" in data:
+        data |= {"text_content": data["text"], "content_type": "text"}
+    if saved:
+        data |= asset_data(saved[0])
+    service = {"service_version": "rest", "service_type": service_type}
+    return JobResult(
+        success=True,
+        data=data,
+        metadata={"saved_asset": saved_asset(saved[0])} if saved else {},
+        output_files=tuple(asset.output_file() for asset in saved),
+        service_metadata=service | {name: made.data[name] for name in ("service_job_id",) if name in made.data},
+        raw_request_payload=redacted(call.body),
+    )
+
+
+async def _file(caller: Caller, source: str) -> GeneratedFile:
+    if source[:5].lower() == "data:" or caller.settings.answer.files_are == "base64":
+        declared, data = await trio.to_thread.run_sync(decode_text, source)
+        if not data:
+            raise bad_answer("a file in the answer is empty", reason="missing_expected_data")
+        return GeneratedFile(data=data, media_type=declared)
+    base = caller.settings.http.base_url
+    try:
+        url = urljoin(base.rstrip("/") + "/", source.strip())
+        own = keeps_credentials(base, url)
+    except ValueError:
+        text = "what the answer gives as the URL of a file is none"
+        raise bad_answer(text, reason="invalid_response_format") from None
+    if own:
+        answer = await caller.request("GET", url, expect="any")
+        return GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
+    try:
+        return GeneratedFile(data=(await caller.fetch(url)).data)
+    except (InvalidJob, InputUnavailable) as error:  # in the words for a job's input; it is the service's output
+        raise ServiceError(
+            f"the file of the answer at {shown_url(url)} can't be had: {error.message}",
+            type="response_error",
+            reason="missing_expected_data",
+            retry=isinstance(error, InputUnavailable),
+        ) from error

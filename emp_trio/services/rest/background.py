@@ -1,0 +1,191 @@
+"""``RestAsyncConnector``: a service that takes work, gives it an id, and is asked until it is done."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+import structlog
+
+from emp_trio.errors import ServiceError
+from emp_trio.jobs import Job, JobResult
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.auth import auth_secrets
+from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.secrets import Redactor
+from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.repeats import counted
+from emp_trio.services.rest.answers import State, error_text, read_id, read_state
+from emp_trio.services.rest.api import RestApi, read_answer, rest_result
+from emp_trio.services.rest.calls import RestCall, rest_call, with_id
+from emp_trio.services.rest.settings import (
+    AnswerSettings,
+    CallSettings,
+    LoginSettings,
+    Path,
+    WorkSettings,
+    polled,
+)
+from emp_trio.services.upstream import run_upstream, stop_work
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+_GONE = (404, 410)
+
+
+class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, Connector):
+    """Jobs of any HTTP service that works in the background, by configuration alone.
+
+    The id of the work is remembered with the job: after a crash, a drain or a lost lease the next attempt waits for the
+    same work. A user's cancel stops it at ``cancel_path``, where the service has such a thing.
+    """
+
+    service_type: ClassVar[str] = "rest_async"
+    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of an asynchronous REST service; ``health_path`` as for the synchronous one."""
+
+        login: LoginSettings = LoginSettings()
+        http: Annotated[
+            HttpSettings,
+            Env(
+                base_url="${WORKER_REST_ASYNC_BASE_URL:-http://localhost:8080}",
+                max_retries="${WORKER_REST_ASYNC_RETRY_ATTEMPTS:-3}",
+                retry_delay="${WORKER_REST_ASYNC_RETRY_DELAY_SECONDS:-2}",
+            ),
+        ]
+        call: CallSettings = CallSettings()
+        work: Annotated[
+            WorkSettings,
+            Env(
+                status_path="${WORKER_REST_ASYNC_COMPLETION_ENDPOINT:-}",
+                status_at="${WORKER_REST_ASYNC_STATUS_FIELD:-}",
+                polling_interval_ms="${WORKER_REST_ASYNC_POLLING_INTERVAL_MS:-}",
+                work_timeout="${WORKER_REST_ASYNC_TIMEOUT_SECONDS:-}",
+            ),
+        ] = WorkSettings()
+        polling: PollingSettings = PollingSettings(interval=2.0, attempts=150)
+        answer: Annotated[AnswerSettings, Env(result_at="${WORKER_REST_ASYNC_RESULT_FIELD:-}")] = AnswerSettings()
+        health_path: Path | None = None
+        limits: Annotated[LimitsSettings, Env(max_concurrent_jobs="${WORKER_REST_ASYNC_MAX_CONCURRENT_JOBS:-}")] = (
+            LimitsSettings()
+        )
+        fetch: FetchSettings = FetchSettings()
+
+        def __post_init__(self) -> None:
+            msgspec.structs.force_setattr(self, "polling", polled(self.polling, self.work))
+
+    @classmethod
+    def offers(cls, settings: Any) -> Abilities:
+        """Work can be cancelled where the settings say how."""
+        return msgspec.structs.replace(cls.abilities, cancellation=settings.work.cancel_path is not None)
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: the payload lacks something, or asks for a call that it must not make.
+            ServiceError: the service failed the work or is out of reach, or an answer lacks what the settings look for.
+            AssetError: a file could not be saved; it is kept for the next attempt.
+            trio.Cancelled: after the work was cancelled upstream, where ``progress.stop_upstream`` says so.
+        """
+        call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
+        if self.settings.answer.files_at is not None:
+            self.toolbox.assets.check(job)  # before the work is done
+        made = await self.generated(job, progress, lambda: self._make(call, job, progress))
+        progress.report(90, "saving the result")
+        saved = await self.save_generated(made, job, progress)
+        progress.report(100, "done")
+        return rest_result(call, made, saved, service_type=self.service_type)
+
+    @property
+    def _work(self) -> WorkSettings:
+        work: WorkSettings = self.settings.work
+        return work
+
+    async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
+        async def start() -> str:
+            progress.report(5, "handing the job to the service")
+            async with counted(job, progress, ahead=False):
+                answer = await self.request(call.method, call.path, **call.options())
+                return read_id(answer.json(), self._work.id_at)
+
+        async with self.limit():
+            return await run_upstream(
+                job,
+                progress,
+                key="work_id",
+                usable=self._usable,
+                start=start,
+                wait=lambda work: self._finished(work, job, progress),
+                cancel=self._cancel,
+                grace=self._work.cleanup_timeout,
+            )
+
+    async def _usable(self, work: str) -> bool:
+        """Whether work that an earlier attempt has begun is under way or done."""
+        try:
+            return (await self._state(work))[0].phase in ("running", "done")
+        except ServiceError as error:
+            if error.status in _GONE:
+                return False
+            raise
+
+    async def _finished(self, work: str, job: Job, progress: ProgressReporter) -> Generated:
+        last = ""
+
+        async def look() -> Any:
+            nonlocal last
+            state, answer = await self._state(work, retries=0)
+            if state.phase == "done":
+                return (answer,)
+            if state.phase != "running":
+                raise self._failure(work, state, answer)
+            last = state.word
+            told = None if state.share is None else 10 + 75 * state.share
+            progress.report(10 if told is None else told, f"the service says: {state.word}")
+            return None
+
+        try:
+            (answer,) = await self.poll(look, hint=f"work {work}")
+        except ServiceError as error:
+            if error.reason == "processing_timeout":
+                error.message += f" (the status is {last!r})" if last else ""
+                error.args = (error.message,)
+                if job.last_attempt:  # nobody will adopt it
+                    await stop_work(self._cancel, work, self._work.cleanup_timeout)
+            raise
+        progress.report(85, "fetching the result")
+        if self._work.result_path is not None:
+            path = with_id(self._work.result_path, work)
+            answer = (await self.request("GET", path, timeout=self._work.call_timeout)).json()
+        return await read_answer(self, answer, work=work)
+
+    async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any]:
+        path = with_id(self._work.status_path, work)
+        answer = (await self.request("GET", path, timeout=self._work.call_timeout, retries=retries)).json()
+        return read_state(answer, self._work), answer
+
+    def _failure(self, work: str, state: State, answer: Any) -> ServiceError:
+        said = error_text(answer, self.settings.answer.error_at) or "no reason given"
+        text = f"work {work} is {state.word!r} in the service: {said}"
+        hidden = Redactor(auth_secrets(self.auth())).text(text)
+        return ServiceError(hidden, retry=state.phase == "failed")
+
+    async def _cancel(self, work: str) -> None:
+        if self._work.cancel_path is None:
+            log.warning("rest.goes_on", work=work, why="the settings have no cancel_path")
+            return
+        await self.request(
+            self._work.cancel_method,
+            with_id(self._work.cancel_path, work),
+            idempotent=True,
+            expect="any",
+            timeout=self._work.cleanup_timeout,
+        )

@@ -1,0 +1,101 @@
+"""``RestSyncConnector``: a service that answers a call with the finished work."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+
+from emp_trio.jobs import Job, JobResult
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.repeats import counted
+from emp_trio.services.rest.api import RestApi, read_answer, rest_result
+from emp_trio.services.rest.calls import RestCall, rest_call
+from emp_trio.services.rest.settings import AnswerSettings, CallSettings, LoginSettings, Path, patient
+from emp_trio.settings import Env
+
+
+class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
+    """Jobs of any HTTP service that answers when the work is done, by configuration alone.
+
+    A call that the service may have run is made once more for a job, and not again (a GET or PUT as often as the queue
+    likes). What it made is kept where it can't be saved, so that nothing is made twice for a storage that was away.
+    """
+
+    service_type: ClassVar[str] = "rest_sync"
+    abilities: ClassVar[Abilities] = Abilities()
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of a synchronous REST service.
+
+        ``http.timeout`` bounds the call, which may be silent until the work is done. ``response_format`` says what the
+        answer is: ``json``; ``text``, which becomes ``data.text``; or ``binary``, a file to be saved. ``health_path``
+        is asked for health; without it any answer below 500 at ``base_url`` will do.
+        """
+
+        login: LoginSettings = LoginSettings()
+        http: Annotated[
+            HttpSettings,
+            Env(
+                base_url="${WORKER_REST_SYNC_BASE_URL:-http://localhost:8080}",
+                timeout="${WORKER_REST_SYNC_TIMEOUT_SECONDS:-60}",
+                max_retries="${WORKER_REST_SYNC_RETRY_ATTEMPTS:-3}",
+                retry_delay="${WORKER_REST_SYNC_RETRY_DELAY_SECONDS:-2}",
+            ),
+        ]
+        call: Annotated[CallSettings, Env(method="${WORKER_REST_SYNC_METHOD:-POST}")] = CallSettings()
+        answer: AnswerSettings = AnswerSettings()
+        response_format: Annotated[
+            Literal["json", "text", "binary"], Env("${WORKER_REST_SYNC_RESPONSE_FORMAT:-json}")
+        ] = "json"
+        health_path: Annotated[Path | None, Env("${WORKER_REST_SYNC_HEALTH_URL:-}")] = None
+        limits: Annotated[LimitsSettings, Env(max_concurrent_jobs="${WORKER_REST_SYNC_MAX_CONCURRENT_JOBS:-}")] = (
+            LimitsSettings()
+        )
+        fetch: FetchSettings = FetchSettings()
+
+        def __post_init__(self) -> None:
+            msgspec.structs.force_setattr(self, "http", patient(self.http))
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: the payload lacks something, or asks for a call that it must not make.
+            ServiceError: the service failed, is out of reach, or its answer lacks what the settings look for.
+            AssetError: a file could not be saved; it is kept for the next attempt.
+            trio.Cancelled: the connection is closed. Whether the service goes on is its own affair.
+        """
+        call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
+        if self._makes_files:
+            self.toolbox.assets.check(job)  # before the work is done
+        made = await self.generated(job, progress, lambda: self._make(call, job, progress))
+        progress.report(90, "saving the result")
+        saved = await self.save_generated(made, job, progress)
+        progress.report(100, "done")
+        return rest_result(call, made, saved, service_type=self.service_type)
+
+    @property
+    def _makes_files(self) -> bool:
+        return self.settings.response_format == "binary" or self.settings.answer.files_at is not None
+
+    async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
+        progress.report(5, "asking the service")
+        expect: Literal["json", "any"] = "json" if self.settings.response_format == "json" else "any"
+        once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
+        async with self.limit(), once:
+            answer = await self.request(call.method, call.path, expect=expect, **call.options())
+        match self.settings.response_format:
+            case "binary":
+                file = GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
+                return Generated(files=(file,), data={})
+            case "text":
+                text = answer.body.decode("utf-8", "replace")
+                return Generated(files=(), data={"text": text})
+        return await read_answer(self, answer.json())
