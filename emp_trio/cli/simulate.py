@@ -14,10 +14,18 @@ from cyclopts.validators import Number
 from emp_trio.cli.output import OK, print_json
 from emp_trio.errors import ConfigError
 
-Service = Literal["http", "websocket", "openai", "gemini", "ollama", "comfyui"]
+Service = Literal["http", "websocket", "openai", "gemini", "ollama", "comfyui", "a1111"]
 
 # Where the connectors look by default, but for openai and gemini.
-_PORTS: Final = {"http": 8299, "websocket": 8399, "openai": 8499, "gemini": 8599, "ollama": 11434, "comfyui": 8188}
+_PORTS: Final = {
+    "http": 8299,
+    "websocket": 8399,
+    "openai": 8499,
+    "gemini": 8599,
+    "ollama": 11434,
+    "comfyui": 8188,
+    "a1111": 7860,
+}
 
 
 async def simulate(
@@ -40,10 +48,10 @@ async def simulate(
         emp-trio simulate openai --seconds 2
 
     Args:
-        service: Which one. openai, gemini, ollama and comfyui are fakes of those APIs; they cost nothing and know
-            nothing.
+        service: Which one. openai, gemini, ollama, comfyui and a1111 are fakes of those APIs; they cost nothing and
+            know nothing.
         port: TCP port; 0 for a free one. Without it 8299 (http), 8399 (websocket), 8499 (openai), 8599 (gemini),
-            11434 (ollama) or 8188 (comfyui).
+            11434 (ollama), 8188 (comfyui) or 7860 (a1111).
         host: Address to listen at.
         seconds: How long a job takes when it does not say itself.
         json: Print where the service is as one JSON object.
@@ -93,6 +101,12 @@ async def _open(service: Service, port: int, host: str, seconds: float) -> Async
             manner = Manner(seconds=seconds, any_class=True)
             async with open_fake_comfyui(port, host=host, manner=manner) as comfyui:
                 yield {"COMFYUI_WS_URL": f"ws{comfyui.url.removeprefix('http')}/ws"}
+        case "a1111":
+            from emp_trio.testing.a1111 import Script as A1111Script
+            from emp_trio.testing.a1111 import open_fake_a1111
+
+            async with open_fake_a1111(port, host=host, script=A1111Script(seconds=seconds)) as a1111:
+                yield {"A1111_BASE_URL": a1111.base_url}
         case "openai":
             from emp_trio.testing.openai import Script, open_fake_openai
 

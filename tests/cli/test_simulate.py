@@ -22,6 +22,7 @@ from emp_trio.cli import run
         ("gemini", "GEMINI_NANO_BANANA_URL", signal.SIGTERM),
         ("ollama", "OLLAMA_BASE_URL", signal.SIGTERM),
         ("comfyui", "COMFYUI_WS_URL", signal.SIGINT),
+        ("a1111", "A1111_BASE_URL", signal.SIGTERM),
     ],
 )
 def test_a_simulated_service_serves_until_it_is_told_to_stop(service: str, variable: str, stop: signal.Signals) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import trio
 
-from emp_trio.mapping import load_mapping
+from emp_trio.mapping import load_mapping, plan
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.services.a1111.connector import A1111WebSocketConnector
 from emp_trio.services.a1111.settings import A1111Settings, located
+from emp_trio.services.registry import find_connector
 from emp_trio.testing.a1111 import FakeA1111
 from emp_trio.toolbox import Toolbox
 from tests.services.a1111.support import HELD, held, open_a1111
@@ -73,3 +74,26 @@ def test_where_a_server_is(a1111: dict[str, Any], base_url: str, url: str) -> No
     made = located(A1111WebSocketConnector.Settings(a1111=A1111Settings(**a1111), http=HttpSettings(base_url=base_url)))
     assert made.http.base_url == url
     assert made.a1111.username == ("ann" if "@" in base_url else "")
+
+
+@pytest.mark.parametrize(
+    ("env", "ports"),
+    [
+        ({}, [7860, 7861, 7862]),
+        ({"A1111_BASE_PORT": "9000", "A1111_PORT_INCREMENT": "10"}, [9000, 9010, 9020]),
+        ({"A1111_BASE_PORT": "9000", "A1111_PORT": "9500"}, [9500, 9501, 9502]),
+    ],
+)
+def test_every_slot_of_the_shipped_mapping_has_a_server_of_its_own(env: dict[str, str], ports: list[int]) -> None:
+    found = plan(load_mapping(None).checked(), "a1111:auto", env=env, gpus=3, find_connector=find_connector)
+    located_ = [located(lane.routes["a1111"].settings) for lane in found.workers]
+    assert [made.http.base_url for made in located_] == [f"http://localhost:{port}" for port in ports]
+
+
+def test_the_environment_says_how_to_log_in() -> None:
+    env = {"A1111_HOST": "gpu", "A1111_USERNAME": "ann", "A1111_PASSWORD": "pw", "A1111_BASE_URL": "https://x.example"}
+    found = plan(load_mapping(None).checked(), "a1111:1", env=env, gpus=1, find_connector=find_connector)
+    made = located(found.workers[0].routes["a1111"].settings)
+    assert (made.http.base_url, made.a1111.host, made.a1111.username) == ("https://x.example", "gpu", "ann")
+    assert made.a1111.password.reveal() == "pw"
+    assert made.limits.max_concurrent_jobs == 1
