@@ -176,8 +176,13 @@ class SavedAsset(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     sha256: str
 
+    @property
+    def inline(self) -> bool:
+        """Whether it is nowhere but in its own (data) URL."""
+        return self.cdn_url.startswith("data:")
+
     def output_file(self) -> OutputFile:
-        """This asset as an entry of ``JobResult.output_files``."""
+        """This asset as an entry of ``JobResult.output_files``; the bytes of an inline one are in ``data`` only."""
         word = self.media_type.split("/", 1)[0]
         return OutputFile(
             filename=self.file_name,
@@ -185,5 +190,5 @@ class SavedAsset(msgspec.Struct, frozen=True, kw_only=True):
             type=word if word in ("image", "video", "audio", "text") else "binary",
             size_bytes=self.size,
             mime_type=self.media_type,
-            metadata={"cdn_url": self.cdn_url, "original_filename": self.file_name, "sha256": self.sha256},
+            metadata={"cdn_url": "" if self.inline else self.cdn_url, "original_filename": self.file_name, "sha256": self.sha256},
         )

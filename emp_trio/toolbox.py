@@ -33,9 +33,8 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
 class AssetSaving(Protocol):
     """What ``SavesAssets`` needs of the worker: :class:`emp_trio.assets.saver.AssetSaver` has it."""
 
-    @property
-    def inline_bytes(self) -> int:
-        """Size of the largest file that a result may carry itself (``emp_trio.assets.inline.inline_data``)."""
+    def inline(self, file: GeneratedFile) -> SavedAsset | None:
+        """A file as a data URL in place of an address, or None where it is too large for a result."""
 
     def check(self, job: Job) -> None:
         """Raise the error that saving an asset of this job would certainly end in; for before something is paid."""

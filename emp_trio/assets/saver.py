@@ -15,6 +15,7 @@ from emp_trio.assets.cdn import Expected, WaitLog, public_url, wait_for_cdn
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.content import Content, gathered
 from emp_trio.assets.destination import Place, destination
+from emp_trio.assets.inline import inline_asset
 from emp_trio.assets.kept import Keep
 from emp_trio.assets.media import media_type as type_of
 from emp_trio.assets.naming import AssetName, asset_name, check_names, owner_mark
@@ -24,7 +25,7 @@ from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, Stage
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.retry import next_wait
-from emp_trio.toolbox import Generated
+from emp_trio.toolbox import Generated, GeneratedFile
 
 if TYPE_CHECKING:
     import httpx
@@ -44,10 +45,9 @@ class AssetSaver:
         self._stores: OrderedDict[Place, AssetStore] = OrderedDict()
         self._keep = Keep(settings.keep)
 
-    @property
-    def inline_bytes(self) -> int:
-        """Size of the largest file that a result may carry itself."""
-        return self._settings.inline_bytes
+    def inline(self, file: GeneratedFile) -> SavedAsset | None:
+        """A file as a data URL in place of an address, or None where it is too large for a result."""
+        return inline_asset(file, self._settings.inline_bytes)
 
     def check(self, job: Job) -> None:
         """Whether an asset of this job could be saved, as far as can be said without talking to the store. Worth

@@ -76,6 +76,8 @@ class SavesAssets:
     async def save_generated(self, generated: Generated, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
         """Save every file, as output 0 and up. What can't be saved is kept on this machine for the next attempt.
 
+        The one small file of a job with ``save_assets: false`` is not stored but goes into the result as a data URL.
+
         Returns:
             the saved assets in the order of the files; nothing is kept any more.
 
@@ -85,6 +87,12 @@ class SavesAssets:
                 any more, after those of an earlier attempt were removed. Both are shielded and limited.
         """
         assets = self.toolbox.assets
+        if job.payload.get("save_assets") is False and len(generated.files) == 1:
+            inline = assets.inline(generated.files[0])
+            if inline is not None:
+                await assets.forget(job)
+                return [inline]
+            log.info("asset.too_large_for_result", job_id=job.id, size=len(generated.files[0].data))
         try:
             saved = [
                 await self.save_asset(file.data, job, progress, media_type=file.media_type, index=index)

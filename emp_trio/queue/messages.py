@@ -22,6 +22,7 @@ from emp_trio.secrets import Redactor
 MAX_PAYLOAD_BYTES: Final = 64 * 2**20
 MAX_RESULT_BYTES: Final = 4 * 2**20
 MAX_ERROR_CHARACTERS: Final = 4000
+_INLINE: Final = "@INLINE_FILE@"  # stands for a file in the result while everything else is looked through for bytes
 _FILE_RUN: Final = 4096  # a hash or a token may be long, a file is longer
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -142,7 +143,8 @@ def completed(
 ) -> Settlement:
     """The settlement of a successful attempt (queue protocol 2.4 and the completion record of 1.8).
 
-    No file bytes go into Redis: long base64 is replaced in the published result too.
+    No file bytes go into Redis: long base64 is replaced in the published result too. The one exception is a small file
+    that the job asked for in place of a stored one: the data URL in ``data.image_url``.
 
     Args:
         now: seconds since the epoch.
@@ -151,6 +153,11 @@ def completed(
     Raises:
         ServiceError: the result can't be written as JSON, or is too large for Redis.
     """
+    inline = result.data.get("image_url")
+    if isinstance(inline, str) and inline.startswith("data:"):
+        result = msgspec.structs.replace(result, data={**result.data, "image_url": _INLINE})
+    else:
+        inline = None
     try:
         encoded = _redacted(sanitised(_encode(result), shortest=_FILE_RUN), job, redactor).encode()
         request = _redacted(sanitised(_encode(result.raw_request_payload)), job, redactor)
@@ -159,6 +166,8 @@ def completed(
     if len(encoded) > MAX_RESULT_BYTES:
         raise _unusable(f"the connector's result is {len(encoded)} bytes of JSON; at most {MAX_RESULT_BYTES} are kept")
     clean = sanitised(encoded)
+    if inline is not None:
+        encoded = encoded.replace(_encode(_INLINE), _encode(inline), 1)
     ms, at = int(now * 1000), iso(now)
     record = {
         "job_id": job.id,

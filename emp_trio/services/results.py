@@ -6,12 +6,14 @@ from emp_trio.jobs import SavedAsset
 
 
 def saved_asset(asset: SavedAsset) -> dict[str, str]:
-    """An asset as ``metadata.saved_asset`` (queue protocol 5.3); ``fileUrl`` is the one that clients open."""
+    """An asset as ``metadata.saved_asset`` (queue protocol 5.3); ``fileUrl`` is the one that clients open, empty for a
+    file that is in the result itself."""
+    url = "" if asset.inline else asset.cdn_url
     return {
         "filePath": asset.file_path,
         "fileName": asset.file_name,
-        "fileUrl": asset.cdn_url,
-        "cdnUrl": asset.cdn_url,
+        "fileUrl": url,
+        "cdnUrl": url,
         "mimeType": asset.media_type,
     }
 

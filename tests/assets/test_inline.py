@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from emp_trio.assets.config import LARGEST_INLINE, StorageSettings, storage_settings
 from emp_trio.assets.content import decode_text
-from emp_trio.assets.inline import inline_data
+from emp_trio.assets.inline import inline_asset
 from emp_trio.errors import ConfigError
 from emp_trio.testing.png import make_png
 from emp_trio.toolbox import GeneratedFile
@@ -17,17 +19,15 @@ from emp_trio.toolbox import GeneratedFile
     [(make_png(), "image/jpeg", "image/png"), (b"words", "text/plain", "text/plain"), (b"\xff\x00", None, None)],
 )
 def test_a_small_file_becomes_a_data_url(data: bytes, declared: str | None, kind: str | None) -> None:
-    made = inline_data(GeneratedFile(data=data, media_type=declared), len(data))
-    assert made.problem == ""
-    assert made.url is not None
-    assert decode_text(made.url) == (kind or "application/octet-stream", data)
+    made = inline_asset(GeneratedFile(data=data, media_type=declared), len(data))
+    assert made is not None
+    assert decode_text(made.cdn_url) == (kind or "application/octet-stream", data)
+    assert (made.inline, made.size, made.sha256) == (True, len(data), hashlib.sha256(data).hexdigest())
+    assert made.output_file().metadata["cdn_url"] == ""
 
 
-def test_a_larger_one_does_not_and_says_what_to_do() -> None:
-    made = inline_data(GeneratedFile(data=b"12345"), 4)
-    assert made.url is None
-    assert "5 bytes" in made.problem
-    assert "EMP_TRIO_INLINE_MAX_BYTES" in made.problem
+def test_a_larger_one_does_not() -> None:
+    assert inline_asset(GeneratedFile(data=b"12345"), 4) is None
 
 
 def test_the_cap_is_a_setting_with_a_cap() -> None:

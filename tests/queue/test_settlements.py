@@ -277,3 +277,12 @@ def test_a_secret_that_looks_like_json_leaves_the_result_valid(secret: str) -> N
     settled = completed(Job(id="j", type="t"), result, WHO, now=1.0, redactor=Redactor([Secret(secret)]))
     data = json.loads(settled.message)["result"]["data"]
     assert data == {"size": 10240, "success": "***", "note": "key ***!"}
+
+
+def test_a_small_file_that_the_job_asked_for_stays_in_the_result_and_nowhere_else() -> None:
+    url = "data:image/png;base64," + "A" * 8000
+    result = JobResult(success=True, data={"image_url": url, "echo": url}, metadata={"raw": url})
+    settlement = completed(PLAIN, result, WHO, now=NOW)
+    assert settlement.stored.count(b"A" * 8000) == 1
+    assert json.loads(settlement.stored)["data"]["data"]["image_url"] == url
+    assert all(b"A" * 8000 not in value for _, value in settlement.records)

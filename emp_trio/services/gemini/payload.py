@@ -88,8 +88,6 @@ def read_payload(payload: dict[str, Any], *, api: Api, configured: str, in_addre
         warnings.append(warning)
     if given.get("n") not in (None, 1, "1"):
         warnings.append(f"n={given['n']!r} is left out: Gemini has no field for the number of pictures")
-    if given.get("save_assets") is False:
-        warnings.append("save_assets: false is left out: a result never carries the bytes of a picture")
     image, flat, config = _config(given, warnings)
     left_out = sorted(name for name in given if name not in _KNOWN and name not in _EXTRAS)
     if left_out and not _prompt(given):

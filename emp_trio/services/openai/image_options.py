@@ -74,8 +74,6 @@ def image_options(
     model, warning = choose_image_model(asked if asked and outer_model is None else image_model, today=today)
     if warning:
         warnings.append(warning)
-    if payload.get("save_assets") is False:
-        warnings.append("save_assets: false is left out: a result never carries the bytes of a picture")
     fields = {"size": size, "quality": quality} | _fields(payload)
     fields["size"] = fields["size"].strip().lower()
     fields["quality"] = _QUALITIES.get(fields["quality"], fields["quality"])

@@ -33,12 +33,12 @@ NO_INTERACTIONS: dict[str, Any] = {"status": 404, "body": b"<html>The requested 
 class Broken:
     """A toolbox's assets whose store is away, and which keeps what could not be saved in memory."""
 
-    inline_bytes = 0
-
     def __init__(self) -> None:
         self.kept_here: Any = None
 
     def check(self, job: Any) -> None: ...
+
+    def inline(self, file: Any) -> None: ...
 
     async def save(self, *args: Any, **options: Any) -> Any:
         raise AssetError("storage is away")

@@ -61,7 +61,6 @@ def test_the_newer_way_to_ask_for_a_picture_is_kept_and_never_mixed_with_the_old
     [
         ({"prompt": "x", "n": 3}, "n=3 is left out"),
         ({"prompt": "x", "model": "imagen-4.0-generate-001"}, "imagen-4.0-generate-001 was shut down"),
-        ({"prompt": "x", "save_assets": False}, "save_assets: false is left out"),
         ({"contents": [{"parts": [{"text": "x"}]}], "tools": [], "ctx": {}}, "Gemini does not know it: tools"),
     ],
 )

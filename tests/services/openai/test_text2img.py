@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from emp_trio.assets.content import decode_text
 from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.services.connector import open_connector
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
@@ -45,6 +46,22 @@ async def test_a_prompt_becomes_a_picture(openai: FakeOpenAI, toolbox: Toolbox, 
     assert result.service_metadata["service_job_id"] in openai.generations
     assert openai.billed == 1
     assert len(msgspec.json.encode(result)) < 4000
+
+
+@pytest.mark.parametrize(("size", "images", "inline"), [(20_000, 1, True), (300_000, 1, False), (20_000, 2, False)])
+async def test_one_small_picture_is_in_the_result_itself_where_nothing_is_to_be_saved(
+    openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path, size: int, images: int, inline: bool
+) -> None:
+    """What a result can't carry is stored all the same: it has been paid for."""
+    openai.script = Script(image_bytes=size, images=images)
+    async with open_openai(OpenAIText2ImgConnector, openai, toolbox) as connector:
+        result = await run_job(connector, job({"prompt": "a cat", "save_assets": False}))
+    assert result.data["image_url"].startswith("data:image/png;base64,") is inline
+    assert len(stored(tmp_path / "assets")) == (0 if inline else images)
+    if inline:
+        assert len(decode_text(result.data["image_url"])[1]) == size
+        rest = msgspec.json.encode(result).replace(result.data["image_url"].encode(), b"")
+        assert len(rest) < 4000, "the bytes are there once"
 
 
 async def test_the_request_is_the_documented_one(openai: FakeOpenAI, toolbox: Toolbox) -> None:
