@@ -15,7 +15,8 @@ from emp_trio.services.redaction import redacted
 from emp_trio.toolbox import GeneratedFile
 
 _MOST_INFO: Final = 32 * 2**10  # bytes of ``info`` that are kept in a result
-_MOST_NAMES: Final = 20
+_MOST_NAMES: Final = 20  # of members that are left out, and characters of each
+_LONGEST_NAME: Final = 80
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +74,7 @@ def kept_info(info: Mapping[str, Any]) -> dict[str, Any]:
         if total <= _MOST_INFO:
             break
         del kept[name]
-        dropped.append(name)
+        dropped.append(name[:_LONGEST_NAME])
         total -= sizes[name]
     return kept | ({"left_out": dropped[:_MOST_NAMES]} if dropped else {})
 

@@ -26,8 +26,6 @@ _BY_WORDS: Final[tuple[tuple[str, _Kind], ...]] = (
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """The error for an HTTP error answer: A1111's own, or that of whatever stands in front of it.
 
-    The error has a ``code`` where A1111 itself says that it has failed: then nothing runs any more.
-
     Args:
         status: HTTP status.
         headers: in lower case.

@@ -119,7 +119,7 @@ async def generate(
             failed = error
         nursery.cancel_scope.cancel()
     if failed is not None:
-        if isinstance(failed, ServiceError) and failed.maybe_started and failed.code is None:
+        if isinstance(failed, ServiceError) and failed.maybe_started:
             await _stop_lost(calls, watch, settings)
         raise failed
     return answer
