@@ -31,6 +31,14 @@ def test_the_settings_of_a_connector_are_shown(capsys: pytest.CaptureFixture[str
     assert settings["timeout"]["type"] == "number"
 
 
+def test_what_a_service_cannot_do_is_said_with_what_follows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["connectors", "LimitedServiceConnector"]) == 0
+    out = capsys.readouterr().out
+    assert "Its service offers: health check\n" in out
+    assert "It has no job status: work that a dead worker has left is begun, and paid for, anew\n" in out
+    assert "It has no cancellation: work goes on in it after its job was cancelled\n" in out
+
+
 def test_a_misspelt_connector_gets_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["connectors", "MokConnector"]) == 2
     assert "did you mean MockConnector?" in capsys.readouterr().err

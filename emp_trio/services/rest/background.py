@@ -169,7 +169,12 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
 
     async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any]:
         path = with_id(self._work.status_path, work)
-        answer = (await self.request("GET", path, timeout=self._work.call_timeout, retries=retries)).json()
+        try:
+            answer = (await self.request("GET", path, timeout=self._work.call_timeout, retries=retries)).json()
+        except ServiceError as error:
+            if error.status in _GONE:  # nothing about the job is wrong: it is not known yet, or not any more
+                error.type, error.reason, error.retry = "response_error", "missing_expected_data", True
+            raise
         return read_state(answer, self._work), answer
 
     def _failure(self, work: str, state: State, answer: Any) -> ServiceError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -94,11 +95,11 @@ class Studio(FakeService):
         return JSONResponse({"job": self.works[name]}, 202)
 
     async def _look(self, request: Request, body: Any) -> Response:
-        found = self.works.get(request.path_params["id"])
+        found = self.works.get(unquote(request.path_params["id"]))
         return JSONResponse({"job": found}) if found else JSONResponse({"job": None}, 404)
 
     async def _stop(self, request: Request, body: Any) -> Response:
-        self.works[request.path_params["id"]]["state"] = "cancelled"
+        self.works[unquote(request.path_params["id"])]["state"] = "cancelled"
         return Response(status_code=204)
 
     async def _output(self, request: Request, body: Any) -> Response:

@@ -95,7 +95,10 @@ async def test_a_get_puts_the_body_into_the_query(toolbox: Toolbox) -> None:
     async with (
         open_rogue(reply(503), reply(200, json={"n": 1})) as service,
         open_rest(
-            "RestSyncConnector", service.url, toolbox, {"method": "GET", "path": "/find", "body": body}
+            "RestSyncConnector",
+            service.url,
+            toolbox,
+            {"method": "GET", "path": "/find", "body": body, "retry_delay": 0.01},
         ) as connector,
     ):
         result = await run_job(connector, job(CAT))

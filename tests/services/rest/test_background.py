@@ -1,0 +1,239 @@
+"""A service that works under an id, configured and not programmed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from emp_trio.errors import AssetError, DeadlineExceeded, ServiceError
+from emp_trio.progress import StageLimits
+from emp_trio.services.connector import Connector
+from emp_trio.services.rest.background import RestAsyncConnector
+from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.testing.rogue import open_rogue, reply
+from emp_trio.toolbox import Toolbox
+from tests.services.rest.support import KEY, LATER, PICTURE, Studio, configured, open_rest
+from tests.services.support import job, stored
+
+CAT = {"prompt": "a cat"}
+FIRST = "work 1?#"
+Changes = dict[str, Any]
+
+
+@pytest.fixture
+async def connector(studio: Studio, toolbox: Toolbox) -> AsyncIterator[Connector]:
+    async with open_rest("RestAsyncConnector", studio.base_url, toolbox, LATER) as connector:
+        yield connector
+
+
+async def left_running(connector: Connector, studio: Studio, **reporter: Any) -> FakeReporter:
+    """An attempt that was cancelled while its work was being done; what it has left behind."""
+    studio.first_state = "painting"
+    told = FakeReporter(**reporter)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job(CAT), told)
+            await studio.until("look")
+            nursery.cancel_scope.cancel()
+    return told
+
+
+async def test_work_is_begun_followed_and_fetched(connector: Connector, studio: Studio, tmp_path: Path) -> None:
+    studio.first_state = "painting"
+    reporter = FakeReporter()
+
+    async def finish() -> None:
+        await studio.until("look", 2)
+        studio.end("ready")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(finish)
+        result = await run_job(connector, job(CAT, id="j-7"), reporter)
+    assert studio.requests[0].body == {"text": "a cat", "steps": 4, "ref": "j-7"}
+    assert result.data["text"] == "a cat, painted"
+    assert result.data["result"] == {"brush": 7}
+    assert list(stored(tmp_path / "assets").values()) == [PICTURE]
+    assert result.service_metadata["service_job_id"] == FIRST
+    assert reporter.checkpoint == {"work_id": FIRST}
+    told = {(report.value, report.message) for report in reporter.reports}
+    assert (47.5, "the service says: painting") in told
+    assert reporter.reports[-1].value == 100
+
+
+async def test_a_result_may_come_with_the_status(toolbox: Toolbox) -> None:
+    done = {"id": "w", "status": "completed", "result": {"answer": 42}}
+    async with (
+        open_rogue(reply(200, json={"id": "w"}), reply(200, json=done)) as service,
+        open_rest("RestAsyncConnector", service.url, toolbox, {"interval": 0.01, "result_at": "result"}) as connector,
+    ):
+        result = await run_job(connector, job(CAT))
+    assert result.data == {"result": {"answer": 42}}
+    assert [request.target for request in service.requests] == ["/", "/status/w"]
+
+
+@pytest.mark.parametrize(("state", "retry"), [("broken", True), ("cancelled", False)])
+async def test_failed_work_is_told_in_the_services_words(
+    connector: Connector, studio: Studio, state: str, retry: bool
+) -> None:
+    studio.first_state = "painting"
+    async with trio.open_nursery() as nursery:
+
+        async def fail() -> None:
+            await studio.until("look")
+            studio.end(state, fault=f"no paint for {KEY}")
+
+        nursery.start_soon(fail)
+        with pytest.raises(ServiceError, match=r"no paint for \*\*\*") as caught:
+            await run_job(connector, job(CAT))
+    assert caught.value.retry is retry
+
+
+@pytest.mark.parametrize(("stop_upstream", "state"), [(True, "cancelled"), (False, "painting")])
+async def test_a_cancel_reaches_the_service_only_where_the_job_is_over(
+    connector: Connector, studio: Studio, stop_upstream: bool, state: str
+) -> None:
+    await left_running(connector, studio, stop_upstream=stop_upstream)
+    assert studio.works[FIRST]["state"] == state
+
+
+async def test_a_deadline_ends_the_work_too(connector: Connector, studio: Studio) -> None:
+    studio.first_state = "painting"
+    limits = StageLimits(upload=0.05, cdn=0.05, settle=0.05)
+    with pytest.raises(DeadlineExceeded):
+        await run_job(connector, job(CAT), FakeReporter(0.4, limits=limits))
+    assert studio.works[FIRST]["state"] == "cancelled"
+
+
+async def test_a_next_attempt_adopts_what_is_running(connector: Connector, studio: Studio) -> None:
+    told = await left_running(connector, studio, stop_upstream=False)
+    studio.end("ready")
+    result = await run_job(connector, job(CAT, attempt=2, checkpoint=told.checkpoint))
+    assert result.service_metadata["service_job_id"] == FIRST
+    assert studio.count("begin") == 1
+
+
+@pytest.mark.parametrize("remembered", ["forgotten", "broken", "cancelled"])
+async def test_a_next_attempt_begins_anew_where_there_is_nothing_to_adopt(
+    connector: Connector, studio: Studio, remembered: str
+) -> None:
+    told = await left_running(connector, studio, stop_upstream=False)
+    studio.first_state = "ready"
+    if remembered == "forgotten":
+        studio.works.clear()
+    studio.end(remembered)
+    assert (await run_job(connector, job(CAT, attempt=2, checkpoint=told.checkpoint))).success
+    assert studio.count("begin") == 2
+
+
+async def test_a_cancel_while_the_work_is_being_begun_stops_it(connector: Connector, studio: Studio) -> None:
+    studio.first_state = "painting"
+    studio.inject("begin", delay=0.2)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job(CAT), FakeReporter())
+            await studio.until("begin")
+            nursery.cancel_scope.cancel()
+    assert studio.works[FIRST]["state"] == "cancelled"
+
+
+async def test_without_a_cancel_path_the_work_goes_on(studio: Studio, toolbox: Toolbox) -> None:
+    plan = {name: value for name, value in LATER.items() if not name.startswith("cancel_")}
+    async with open_rest("RestAsyncConnector", studio.base_url, toolbox, plan) as connector:
+        await left_running(connector, studio)
+        assert not connector.offers(connector.settings).cancellation
+    assert studio.works[FIRST]["state"] == "painting"
+    assert RestAsyncConnector.offers(configured("RestAsyncConnector", LATER)).cancellation
+
+
+@pytest.mark.parametrize(("attempts_left", "state"), [(True, "painting"), (False, "cancelled")])
+async def test_work_that_takes_too_long_is_left_to_the_next_attempt_as_long_as_there_is_one(
+    studio: Studio, toolbox: Toolbox, attempts_left: bool, state: str
+) -> None:
+    studio.first_state = "painting"
+    async with open_rest("RestAsyncConnector", studio.base_url, toolbox, LATER, attempts=3) as connector:
+        with pytest.raises(ServiceError, match="status is 'painting'") as caught:
+            await run_job(connector, job(CAT, max_attempts=3 if attempts_left else 1))
+    assert (caught.value.type, caught.value.reason, caught.value.retry) == ("timeout", "processing_timeout", True)
+    assert studio.works[FIRST]["state"] == state
+
+
+async def test_looks_that_fail_are_put_up_with(connector: Connector, studio: Studio) -> None:
+    studio.inject("look", status=502, times=3)
+    studio.inject("look", status=404)
+    studio.inject("look", body=b"<html>")
+    assert (await run_job(connector, job(CAT))).success
+
+
+async def test_a_begin_that_may_have_run_is_repeated_once(connector: Connector, studio: Studio) -> None:
+    checkpoint = None
+    for attempt in (1, 2):
+        reporter = FakeReporter()
+        studio.inject("begin", cut=0, after=True)
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job(CAT, attempt=attempt, checkpoint=checkpoint), reporter)
+        checkpoint = reporter.checkpoint
+        assert caught.value.retry is (attempt == 1)
+    assert "the second time that it may have run" in caught.value.message
+    assert studio.count("begin") == 2
+
+
+async def test_work_that_the_service_has_lost_is_worth_another_attempt(connector: Connector, studio: Studio) -> None:
+    studio.inject("look", status=404, times=6)
+    with pytest.raises(ServiceError) as caught:
+        await run_job(connector, job(CAT))
+    assert (caught.value.type, caught.value.retry) == ("response_error", True)
+
+
+HOSTILE: list[tuple[Any, Any, str]] = [
+    ({}, None, "an id of the work is wanted at '/job/id'"),
+    ({"job": {"id": ".."}}, None, "an id of the work"),
+    ({"job": []}, None, "an id of the work"),
+    ([], None, "an id of the work"),
+    ({"job": {"id": "w"}}, {}, "a status is wanted at '/job/state'"),
+    ({"job": {"id": "w"}}, {"job": {"state": {}}}, "a status is wanted"),
+    ({"job": {"id": "w"}}, {"job": {"state": "dancing"}}, "'dancing' is none of the done_words"),
+    ({"job": {"id": "w"}}, [[]], "a status is wanted"),
+]
+
+
+@pytest.mark.parametrize(("begun", "looked_at", "words"), HOSTILE)
+async def test_answers_that_make_no_sense_are_errors_of_the_service(
+    toolbox: Toolbox, begun: Any, looked_at: Any, words: str
+) -> None:
+    answers = [reply(200, json=begun), reply(200, json=looked_at)]
+    async with (
+        open_rogue(*answers) as service,
+        open_rest("RestAsyncConnector", service.url, toolbox, LATER, errors_in_a_row=1) as connector,
+    ):
+        with pytest.raises(ServiceError, match=words) as caught:
+            await run_job(connector, job(CAT))
+    assert caught.value.type == "response_error"
+
+
+async def test_an_upload_that_fails_costs_no_second_work(connector: Connector, studio: Studio, tmp_path: Path) -> None:
+    (tmp_path / "assets").write_text("a file where the folder should be")
+    reporter = FakeReporter()
+    with pytest.raises(AssetError):
+        await run_job(connector, job(CAT), reporter)
+    (tmp_path / "assets").unlink()
+    result = await run_job(connector, job(CAT, attempt=2, checkpoint=reporter.checkpoint))
+    assert len(result.output_files) == 1
+    assert (studio.count("begin"), studio.count("output")) == (1, 1)
+
+
+async def test_so_many_jobs_at_once(studio: Studio, toolbox: Toolbox) -> None:
+    studio.first_state = "painting"
+    async with open_rest("RestAsyncConnector", studio.base_url, toolbox, LATER, max_concurrent_jobs=2) as connector:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                for number in range(3):
+                    nursery.start_soon(run_job, connector, job(CAT, id=f"j{number}"))
+                await studio.until("look", 20)
+                assert studio.count("begin") == 2
+                studio.first_state = "ready"
+                studio.end("ready")
+    assert studio.count("begin") == 3

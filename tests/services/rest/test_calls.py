@@ -1,0 +1,139 @@
+"""Calls that payloads describe: the fleet's form, where it is allowed, and never to another host."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emp_trio.errors import InvalidJob
+from emp_trio.protocols.urls import join_url
+from emp_trio.services.rest.calls import RestCall, rest_call, with_id
+from emp_trio.services.rest.settings import CallSettings
+from emp_trio.testing.reporter import run_job
+from emp_trio.testing.rogue import open_rogue, reply
+from emp_trio.toolbox import Toolbox
+from tests.services.rest.support import KEY, open_rest
+from tests.services.support import job
+
+BASE = "https://api.example/v1"
+OPEN = CallSettings(payload_calls=True, path="/run", headers={"x-v": "1"})
+
+
+def call(payload: dict[str, Any], settings: CallSettings = OPEN) -> RestCall:
+    return rest_call(job(payload), settings, key_header="X-Key")
+
+
+def test_a_payload_describes_its_call() -> None:
+    made = call({"endpoint": "/a?b=c", "method": "put", "data": {"n": 1}, "body": 2, "headers": {"X-Mine": "yes"}})
+    assert made == RestCall(method="PUT", path="/a?b=c", headers={"x-v": "1", "X-Mine": "yes"}, body={"n": 1})
+    assert call({"body": [1]}) == RestCall(method="POST", path="/run", headers={"x-v": "1"}, body=[1])
+    assert call({"method": "GET"}).options() == {"headers": {"x-v": "1"}, "params": {}}
+
+
+def test_without_leave_it_is_a_payload_like_any_other() -> None:
+    payload = {"endpoint": "/admin", "method": "PUT", "headers": {"x": "y"}}
+    assert call(payload, CallSettings(path="/run")) == RestCall(method="POST", path="/run", headers={}, body=payload)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://evil/",
+        "//evil/",
+        "evil",
+        "@evil/",
+        "/../admin",
+        "/a/..",
+        "/%2e%2e/admin",
+        "/a/%2E./b",
+        "/a%2f..%2fb",
+        "/./a",
+        "/\\evil",
+        "/a b",
+        "/a\r\nx: y",
+        "/ä",
+        "/a#b",
+        "/a{id}",
+        5,
+        ["/a"],
+    ],
+)
+def test_no_endpoint_leads_elsewhere(endpoint: Any) -> None:
+    with pytest.raises(InvalidJob, match=r"payload\.endpoint"):
+        call({"endpoint": endpoint})
+
+
+@given(st.text(st.sampled_from("/.%2eEfF\\@:?#a ht\r\n"), min_size=1))
+def test_whatever_an_endpoint_is_the_base_stays(endpoint: str) -> None:
+    try:
+        made = call({"endpoint": endpoint})
+    except InvalidJob:
+        return
+    parts = urlsplit(join_url(BASE, made.path))
+    assert (parts.scheme, parts.netloc) == ("https", "api.example")
+    assert parts.path.startswith("/v1/")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": "x"},
+        {"x-key": "x"},
+        {"X-KEY": "x"},
+        {"Host": "evil"},
+        {"cookie": "x"},
+        {"Transfer-Encoding": "chunked"},
+        {"a": "b\r\nc: d"},
+        {"a b": "c"},
+        {"": "c"},
+        {"a": 1},
+        ["a"],
+        "a: b",
+    ],
+)
+def test_headers_that_are_not_for_a_job_to_set(headers: Any) -> None:
+    with pytest.raises(InvalidJob, match=r"payload\.headers"):
+        call({"headers": headers})
+
+
+@pytest.mark.parametrize("method", ["DELETE", "CONNECT", "POST /x", 5])
+def test_methods_are_those_of_the_settings(method: Any) -> None:
+    with pytest.raises(InvalidJob, match=r"payload\.method"):
+        call({"method": method})
+
+
+@pytest.mark.parametrize("body", [[1], "text", {"a": {"b": 1}}, {"a": [[1]]}])
+def test_what_a_query_cannot_hold(body: Any) -> None:
+    with pytest.raises(InvalidJob):
+        call({"method": "GET", "data": body})
+
+
+@given(st.text(min_size=1))
+def test_an_id_stays_in_its_segment(work: str) -> None:
+    try:
+        work.encode()
+    except UnicodeEncodeError:
+        return
+    path = with_id("/w/{id}/state", work)
+    assert path.count("/") == 3
+    assert "?" not in path
+    assert "#" not in path
+    assert with_id("/w/", work) == with_id("/w/{id}", work)
+
+
+async def test_a_described_call_is_made_with_the_workers_credentials(toolbox: Toolbox) -> None:
+    settings = {"payload_calls": True, "api_key": KEY}
+    async with (
+        open_rogue(reply(200, json={"n": 1})) as service,
+        open_rest("RestSyncConnector", service.url, toolbox, settings) as connector,
+    ):
+        await run_job(connector, job({"endpoint": "/do", "data": {"a": 1}, "ctx": {"storageKey": "c2VjcmV0"}}))
+        with pytest.raises(InvalidJob):
+            await run_job(connector, job({"endpoint": "http://elsewhere/"}))
+    (request,) = service.requests
+    assert (request.method, request.target, request.body) == ("POST", "/do", b'{"a":1}')
+    assert request.headers["authorization"] == f"Bearer {KEY}"

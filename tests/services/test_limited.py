@@ -1,0 +1,75 @@
+"""The connector of a service that can do its work and say that it is well, and no more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.http import HttpSettings
+from emp_trio.services.connector import open_connector
+from emp_trio.services.limited import LimitedServiceConnector
+from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.testing.rogue import cut, hang, open_rogue, reply
+from emp_trio.toolbox import Toolbox
+from tests.services.support import job
+
+
+@asynccontextmanager
+async def open_limited(url: str, toolbox: Toolbox) -> AsyncIterator[LimitedServiceConnector]:
+    settings = LimitedServiceConnector.Settings(http=HttpSettings(base_url=url, max_retries=0))
+    async with open_connector(LimitedServiceConnector, settings, toolbox) as connector:
+        yield connector
+
+
+async def test_the_payload_goes_and_the_answer_is_the_result(toolbox: Toolbox) -> None:
+    answer = reply(200, json={"text": "done", "file": "QUJD" * 200})
+    async with open_rogue(answer) as service, open_limited(service.url, toolbox) as connector:
+        result = await run_job(connector, job({"n": 1, "ctx": {"storageKey": "c2VjcmV0"}}))
+    (request,) = service.requests
+    assert (request.method, request.target, request.body) == ("POST", "/jobs", b'{"n":1}')
+    assert result.data == {"text": "done", "file": "<base64 data, 600 bytes>"}
+    assert result.raw_request_payload == {"n": 1}
+
+
+@pytest.mark.parametrize(("answer", "words"), [([], "not a JSON object"), ("x", "not a JSON object")])
+async def test_an_answer_that_is_no_object_is_an_error_of_the_service(
+    toolbox: Toolbox, answer: object, words: str
+) -> None:
+    async with open_rogue(reply(200, json=answer)) as service, open_limited(service.url, toolbox) as connector:
+        with pytest.raises(ServiceError, match=words) as caught:
+            await run_job(connector, job())
+    assert caught.value.type == "response_error"
+
+
+async def test_work_that_cannot_be_looked_up_is_begun_twice_at_most(toolbox: Toolbox) -> None:
+    checkpoint = None
+    async with open_rogue(cut(reply(), 5)) as service, open_limited(service.url, toolbox) as connector:
+        for attempt, retry in ((1, True), (2, False), (3, False)):
+            reporter = FakeReporter()
+            with pytest.raises(ServiceError) as caught:
+                await run_job(connector, job(attempt=attempt, checkpoint=checkpoint), reporter)
+            checkpoint = reporter.checkpoint or checkpoint
+            assert caught.value.retry is retry
+        assert len(service.requests) == 2
+
+
+async def test_a_cancel_closes_the_connection(toolbox: Toolbox) -> None:
+    async with open_rogue(hang()) as service, open_limited(service.url, toolbox) as connector:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_job, connector, job())
+                await service.received(1)
+                nursery.cancel_scope.cancel()
+            await service.emptied()
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (404, False), (503, False)])
+async def test_health_is_what_the_service_says(toolbox: Toolbox, status: int, healthy: bool) -> None:
+    async with open_rogue(reply(status)) as service, open_limited(service.url, toolbox) as connector:
+        found = await connector.health()
+    assert (found.healthy, bool(found.detail)) == (healthy, not healthy)
+    assert service.requests[0].target == "/health"
