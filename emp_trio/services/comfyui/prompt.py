@@ -168,6 +168,7 @@ class _Run:
         if entry is None and place == "absent":
             return False
         self.sent = self.adopted = True
+        self.tracker.unheard(trio.current_time())
         self.tracker.looked(place, entry if place == "absent" else None, trio.current_time())
         log.info("prompt.adopted", prompt=self.prompt_id, place=place if entry is None else "ended")
         self._progress.report(5, "found the prompt of an earlier attempt in ComfyUI")

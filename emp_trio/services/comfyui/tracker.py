@@ -45,8 +45,8 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True):
         outage_timeout: how long no look may succeed before the server counts as gone.
         busy_timeout: the same for a server that takes connections and does not answer: computing can hold it up.
         queue_timeout: longest time in the server's queue; None for no limit.
-        silence_timeout: longest time that a running prompt may give no sign of life; models take minutes to load. None
-            for no limit.
+        silence_timeout: longest time that a running prompt may give no sign of life; models take minutes to load. Not
+            for one whose messages go to a socket that is gone. None for no limit.
     """
 
     poll_interval: _Seconds = 5.0
@@ -93,6 +93,7 @@ class Tracker:
         self._since = now  # submitted
         self._sign = now  # of life: a message, or a change of place
         self._heard = False  # a message since the last look
+        self._deaf = False
         self._answered = now  # by the server, to a look
         self._ended: float | None = None  # an end was announced
         self._absences = 0
@@ -130,8 +131,8 @@ class Tracker:
                 self._follow(event)
 
     def unheard(self, now: float) -> None:
-        """The socket is gone, and with it every message that would still have come."""
-        self._heard = False
+        """Its messages go, or went, to a socket that is gone: none will come any more, and silence means nothing."""
+        self._heard, self._deaf = False, True
         self._pause = self._settings.poll_soon
         self.next_look = min(self.next_look, now)
 
@@ -186,7 +187,7 @@ class Tracker:
         queue, silence = self._settings.queue_timeout, self._settings.silence_timeout
         if self.place != "running" and queue is not None and now - self._since >= queue:
             self.failure = late("queue_timeout", f"the prompt waited in ComfyUI's queue for {queue:.3g} s")
-        elif self.place == "running" and silence is not None and now - self._sign >= silence:
+        elif self.place == "running" and silence is not None and not self._deaf and now - self._sign >= silence:
             self.failure = late("processing_timeout", f"the running prompt gave no sign of life for {silence:.3g} s")
 
     def _plan(self, now: float) -> None:

@@ -79,6 +79,11 @@ class Process:
             wire = message if isinstance(message, bytes) else msgspec.json.encode(message).decode()
             self._say.send_nowait((sid, wire))
 
+    @property
+    def unsent(self) -> int:
+        """Messages that some socket has not taken yet."""
+        return self._said.statistics().current_buffer_used
+
     async def drop(self, *, close_frame: bool) -> None:
         """Lose every socket."""
         for stream, reading in list(self._streams.items()):
@@ -94,6 +99,7 @@ class Process:
                 if sid is None or key == sid:
                     with suppress(*_LOST):
                         await peer.send(message)
+            self._changed()
 
     async def _connection(self, stream: trio.abc.Stream, *, tls: ssl.SSLContext | None) -> None:
         if tls is not None:

@@ -41,6 +41,17 @@ async def test_a_running_prompt_is_adopted(fake: FakeComfyUI, toolbox: Toolbox, 
     assert len(stored(tmp_path / "assets")) == 1
 
 
+async def test_an_adopted_prompt_is_not_taken_for_dead_because_it_talks_to_another(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    """4.4: its messages go to the client id that sent it."""
+    first = FakeReporter(**DRAIN)
+    async with open_comfyui(fake, toolbox, follow={"silence_timeout": 0.2}) as connector:
+        await cut_short(connector, job({"workflow": sleeping(0.8)}), fake, first)
+        again = job({"workflow": sleeping(0.8)}, attempt=2, checkpoint=first.checkpoint)
+        assert (await run_job(connector, again)).success
+
+
 async def test_a_finished_prompt_is_adopted(connector: Any, fake: FakeComfyUI) -> None:
     first = FakeReporter(**DRAIN)
     await cut_short(connector, job({"workflow": sleeping(0.2, 2)}), fake, first)

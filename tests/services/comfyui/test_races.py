@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from emp_trio.errors import ServiceError
 from emp_trio.testing.comfyui import FakeComfyUI
@@ -244,3 +245,57 @@ async def test_a_download_that_breaks_off_is_taken_up_by_the_next_attempt(
     assert stored(tmp_path / "assets") == {}
     assert (await run_job(connector, job({"workflow": picture()}, attempt=2))).success
     assert runs(fake) == 1
+
+
+async def test_the_queue_is_asked_before_the_history(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+    """8: between the two a prompt goes from queue to history, never back."""
+    fake.manner.refuse_sockets = True
+    async with open_comfyui(fake, toolbox, quiet=False) as connector:
+        await connector.probe.verdict()
+        before = len(fake.requests)
+        assert (await run_job(connector, job({"workflow": sleeping(0.5, 2)}))).success
+    asked = [request.target.split("/")[1] for request in fake.requests[before:] if request.method == "GET"]
+    looks = [name for name in asked if name in ("queue", "history")]
+    assert len(looks) > 2
+    assert looks == ["queue", "history"] * (len(looks) // 2)
+
+
+async def test_a_job_that_is_busy_elsewhere_does_not_hold_up_the_socket(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+    """4.7: the server waits for each of its sockets; a client that does not read stops the messages of everybody."""
+    saving = trio.Event()
+
+    class Slow:
+        def check(self, job: Any) -> None: ...
+
+        async def save(self, *args: Any, **more: Any) -> Any:
+            saving.set()
+            await trio.sleep_forever()
+
+    slow = Toolbox(assets=Slow())
+    async with open_comfyui(fake, slow) as busy, open_comfyui(fake, toolbox) as other, trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, busy, job({"workflow": picture()}, id="busy"))
+        await saving.wait()
+        for _ in range(200):
+            fake.say({"type": "large", "data": "x" * 200_000})
+        result = await run_job(other, job({"workflow": sleeping(0.1, 2)}))
+        assert result.success
+        assert all(sid in fake.process.sockets for sid in (busy.client_id, other.client_id))
+        with trio.fail_after(5):
+            await fake.until(lambda: fake.process.unsent == 0)
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_of_a_users_prompt_gets_into_the_log(connector: Any) -> None:
+    """8: prompt texts and what a traceback shows stay out of logs."""
+    words = "a wish that is nobody's business"
+    say = {"class_type": "RigSay", "inputs": {"text": words}}
+    bad = picture() | {
+        "3": say,
+        "4": {"class_type": "RigRaise", "inputs": {"image": ["1", 0], "message": f"no\n{words}"}},
+    }
+    with capture_logs() as logs:
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job({"workflow": bad}))
+        await run_job(connector, job({"workflow": {"3": say}}, id="job-2"))
+    assert words not in str(logs)
+    assert words not in caught.value.message

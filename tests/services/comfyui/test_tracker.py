@@ -236,6 +236,16 @@ def test_time_in_the_queue_and_silence_while_running_have_limits_of_their_own() 
     assert running.failure.reason == "processing_timeout"
 
 
+def test_silence_means_nothing_where_the_messages_go_to_a_socket_that_is_gone() -> None:
+    """4.4: after a reconnect under a new id nothing more is heard of a prompt that runs on."""
+    follower = tracker(silence_timeout=10.0)
+    follower.hear(Started(prompt_id="p"), 1.0)
+    follower.unheard(2.0)
+    for now in range(3, 1000, 5):
+        follower.looked("running", None, float(now))
+    assert not follower.concluded
+
+
 def fractions(nodes: str, *events: Event) -> list[float]:
     follower = tracker(nodes)
     seen = []
