@@ -69,7 +69,7 @@ class SharedSocket(Generic[E]):
                     failed = 0
                     with trio.CancelScope() as self._reading:
                         error = await self._read(socket)
-                    if self._reading.cancelled_caught:
+                    if self._reading.cancel_called:  # though the socket may have been lost in the same moment
                         return
                     self._tell_all(error.message)  # before the socket's own goodbye, which may take a while
             except EmpTrioError as refused:
