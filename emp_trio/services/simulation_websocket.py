@@ -75,7 +75,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
         Raises:
             ServiceError: the service failed the job or cancelled it, or the socket was lost.
             AssetError: the picture could not be saved.
-            trio.Cancelled: after the simulation was cancelled upstream, where ``progress.stop_upstream`` says so.
+            trio.Cancelled: after the simulation was cancelled upstream.
         """
         if wants_assets(job):
             self.toolbox.assets.check(job)
@@ -96,8 +96,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
                 await socket.send_json(request)
                 completed = await waiting.outcome()
             except trio.Cancelled:
-                if progress.stop_upstream:
-                    await self._cancel(wire_id)
+                await self._cancel(wire_id)  # whatever the reason: no next attempt could adopt it
                 raise
         saved = await self._save_pictures(completed, job, progress) if wants_assets(job) else []
         progress.report(100, "simulation completed")
