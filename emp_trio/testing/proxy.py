@@ -31,6 +31,10 @@ class FaultProxy:
         bandwidth: bytes per second that go down on each connection; None for no limit.
         cut_before_reply: so many of the next replies are not passed on: their connections are closed instead.
         cut_after: each connection is closed after so many bytes down; None for never.
+        cut_at: the connection that would bring ``bytes_down`` above this number is closed before it does, once; None
+            for never.
+        cut_with_reset: whether that is a reset (RST) instead of a close (FIN).
+        transcript: collects what goes down, where it is not None.
         blackhole: everything is read and nothing passed on, in both directions: half-open, as behind a dead router.
         refuse: new connections are reset at once.
         accepted: connections taken so far.
@@ -43,6 +47,9 @@ class FaultProxy:
         self.bandwidth: float | None = None
         self.cut_before_reply = 0
         self.cut_after: int | None = None
+        self.cut_at: int | None = None
+        self.cut_with_reset = False
+        self.transcript: bytearray | None = None
         self.blackhole = False
         self.refuse = False
         self.accepted = 0
@@ -53,7 +60,7 @@ class FaultProxy:
 
     @property
     def connections(self) -> int:
-        """Connections that are open now."""
+        """Connections that are open now, and that their clients have not left."""
         return len(self._clients)
 
     def reset_all(self) -> None:
@@ -85,6 +92,7 @@ class FaultProxy:
                 if not self.blackhole:
                     self.bytes_up += len(data)
                     await server.send_all(data)
+            self._clients.discard(client)
             if self.blackhole:
                 over.cancel()  # nobody is left to be kept waiting
             await server.send_eof()
@@ -103,13 +111,20 @@ class FaultProxy:
                 await trio.sleep(self.latency)
                 if self.cut_after is not None:
                     data = data[: max(0, self.cut_after - passed)]
+                last = self.cut_at is not None and self.bytes_down + len(data) > self.cut_at
+                if last:
+                    data, self.cut_at = data[: (self.cut_at or 0) - self.bytes_down], None
                 for piece in self._pieces(data):
                     self.bytes_down += len(piece)
+                    if self.transcript is not None:
+                        self.transcript += piece
                     await client.send_all(piece)
                     passed += len(piece)
                     if self.bandwidth is not None:
                         await trio.sleep(len(piece) / self.bandwidth)
-                if self.cut_after is not None and passed >= self.cut_after:
+                if last and self.cut_with_reset:
+                    reset(client)
+                if last or (self.cut_after is not None and passed >= self.cut_after):
                     break
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass

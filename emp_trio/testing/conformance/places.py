@@ -1,0 +1,63 @@
+"""Where to disturb an exchange: bytes to cut at, values to make wrong, and a choice of a few among many. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+_EDGES: Final = re.compile(rb"\r\n\r\n|\n\n|\r\n|\n|[{}\[\]]")
+_WRONG: Final[tuple[Any, ...]] = (None, 7, "wrong", [], {}, True)
+_SMALL: Final = 4096  # bytes of which each is a place
+
+
+def sampled(items: Sequence[T], limit: int | None) -> list[T]:
+    """At most ``limit`` of the items, evenly spread, with the first and the last; all for None."""
+    if limit is None or len(items) <= limit:
+        return list(items)
+    return [items[round(index * (len(items) - 1) / (limit - 1))] for index in range(limit)]
+
+
+def cut_places(answer: bytes, limit: int | None) -> list[int]:
+    """Numbers of bytes after which to cut ``answer``: each of a small one; of a large one the ends of lines, heads and
+    JSON parts, and an even spread between them. At most ``limit``, half of them structural."""
+    if len(answer) <= _SMALL:
+        return sampled(range(len(answer)), limit)
+    edges = sorted({place for found in _EDGES.finditer(answer) for place in found.span() if place < len(answer)})
+    spread = sampled(range(len(answer)), _SMALL)
+    half = None if limit is None else limit // 2
+    return sorted({*sampled(edges, half), *sampled(spread, half)})
+
+
+def wrong_bodies(body: bytes, content_type: str) -> list[bytes]:
+    """Copies of a JSON body, JSON lines or server-sent events, in each of which one value has another type or is
+    missing; none for other bodies."""
+    lines = body.split(b"\n") if "ndjson" in content_type or "event-stream" in content_type else [body]
+    found = []
+    for number, line in enumerate(lines):
+        prefix = b"data: " if line.startswith(b"data: ") else b""
+        try:
+            value = msgspec.json.decode(line.removeprefix(prefix))
+        except msgspec.DecodeError:
+            continue
+        for wrong in wrong_values(value):
+            changed = prefix + msgspec.json.encode(wrong)
+            found.append(b"\n".join([*lines[:number], changed, *lines[number + 1 :]]))
+    return found
+
+
+def wrong_values(value: Any) -> Iterator[Any]:
+    """Copies of a JSON value in each of which one part, itself included, has another type or is missing."""
+    yield from (wrong for wrong in _WRONG if type(wrong) is not type(value))
+    match value:
+        case dict():
+            for key, item in value.items():
+                yield {name: part for name, part in value.items() if name != key}
+                yield from ({**value, key: wrong} for wrong in wrong_values(item))
+        case list():
+            for index, item in enumerate(value[:3]):
+                yield from ([*value[:index], wrong, *value[index + 1 :]] for wrong in wrong_values(item))

@@ -1,0 +1,145 @@
+"""A relay in front of an HTTP service that can replace any of its answers. WebSockets pass through it untouched."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+import h11
+import msgspec
+import trio
+
+from emp_trio.testing.rogue import Answer, Cut, Exchange, Received, open_rogue, reply
+
+_CHUNK = 64 * 2**10
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A request and what the service answered to it."""
+
+    request: Received
+    status: int
+    content_type: str
+    body: bytes
+
+
+Spoil: TypeAlias = Callable[[int, Answered], Answer | None]
+"""Given an exchange and its number from 0, the answer to send instead of the service's; None to send that."""
+
+
+_NOTHING: Final = Received(method="", target="", headers={}, body=b"", head=b"")
+_UPGRADED: Final = Answered(request=_NOTHING, status=101, content_type="", body=b"")
+
+
+class Relay:
+    """A running relay; made by :func:`open_relay`.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+        exchanges: all so far, as the service answered them.
+        spoil: what is done to answers from now on.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.port = 0
+        self.exchanges: list[Answered] = []
+        self.spoil: Spoil = lambda number, answered: None
+        self._service = (host, port)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        try:
+            stream = await trio.open_tcp_stream(*self._service)
+        except OSError:
+            raise Cut from None
+        async with stream:
+            upgrade = "upgrade" in exchange.request.headers
+            try:
+                answered, headers = (_UPGRADED, {}) if upgrade else await _ask(exchange.request, stream)
+            except h11.RemoteProtocolError:
+                raise Cut from None
+            answered = msgspec.structs.replace(answered, request=exchange.request)
+            self.exchanges.append(answered)
+            spoilt = self.spoil(len(self.exchanges) - 1, answered)
+            if upgrade and spoilt is None:
+                await _pass_through(exchange, stream)
+        usual = reply(answered.status, answered.body, content_type=answered.content_type, headers=headers)
+        await (spoilt or usual)(exchange)
+
+
+async def _ask(request: Received, stream: trio.SocketStream) -> tuple[Answered, dict[str, str]]:
+    """Send a request to the service and read the whole answer, with its other headers."""
+    http = h11.Connection(h11.CLIENT)
+    await stream.send_all(
+        http.send(h11.Request(method=request.method, target=request.target, headers=list(request.headers.items())))
+        or b""
+    )
+    if request.body:
+        await stream.send_all(http.send(h11.Data(data=request.body)) or b"")
+    await stream.send_all(http.send(h11.EndOfMessage()) or b"")
+    status, body, headers = 0, bytearray(), {}
+    while not isinstance(event := http.next_event(), h11.EndOfMessage):
+        if event is h11.NEED_DATA:
+            http.receive_data(bytes(await stream.receive_some(_CHUNK)))
+        elif isinstance(event, h11.Response):
+            status = event.status_code
+            headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.ConnectionClosed):
+            raise Cut
+    content_type = headers.pop("content-type", "")
+    for name in ("content-length", "transfer-encoding", "connection"):
+        headers.pop(name, None)
+    return Answered(request=request, status=status, content_type=content_type, body=bytes(body)), headers
+
+
+async def _pass_through(exchange: Exchange, service: trio.SocketStream) -> None:
+    """Copy bytes both ways until one side has enough."""
+
+    async def copy(source: trio.abc.ReceiveStream, target: trio.abc.SendStream) -> None:
+        while data := await source.receive_some(_CHUNK):
+            await target.send_all(data)
+        nursery.cancel_scope.cancel()
+
+    await service.send_all(exchange.request.head)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(copy, exchange.stream, service)
+        nursery.start_soon(copy, service, exchange.stream)
+    raise Cut
+
+
+@asynccontextmanager
+async def open_relay(host: str, port: int) -> AsyncIterator[Relay]:
+    """A relay in front of ``host:port``, on a free port of 127.0.0.1 while the block runs."""
+    relay = Relay(host, port)
+    async with open_rogue(relay._answer) as rogue:
+        relay.port = rogue.port
+        yield relay
+
+
+def bad_answers() -> dict[str, Answer]:
+    """Answers that no service should give to anything, by name. Each has the status of a success, but for two."""
+    page = "<!DOCTYPE html><html><body><h1>Welcome to nginx!</h1></body></html>"
+    values: dict[str, Any] = {"null": None, "text": "ok", "number": 7, "list": [], "object": {}, "nested": [[{}]]}
+    return {
+        "page": reply(200, page, content_type="text/html"),
+        "page as JSON": reply(200, page, content_type="application/json"),
+        "empty": reply(200, b"", content_type="application/json"),
+        "not text": reply(200, b"\xff\xfe\x00{", content_type="application/json"),
+        "deep": reply(200, b"[" * 100_000, content_type="application/json"),
+        "huge": reply(200, b'{"', content_type="application/json", length=10**12),
+        "proxy's 502": reply(502, page, content_type="text/html"),
+        "not found": reply(404, page, content_type="text/html"),
+        **{name: reply(200, json=value) for name, value in values.items()},
+    }
+
+
+def echo() -> Answer:
+    """A refusal that repeats everything it was sent, credentials and all."""
+
+    async def answer(exchange: Exchange) -> None:
+        sent = exchange.request.head.decode("latin-1") + exchange.request.body.decode("utf-8", "replace")
+        await reply(400, json={"error": {"message": f"what is this? {sent}", "code": sent}})(exchange)
+
+    return answer
