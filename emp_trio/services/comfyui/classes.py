@@ -14,6 +14,9 @@ from emp_trio.services.inputs import is_url
 
 _LONGEST_NAME: Final = 255  # of a file; a longer text is the file itself
 
+# Classes with a validation of their own take values outside of their lists, which nothing tells; but not for models.
+_MODELS: Final = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+
 # Inputs that name an input file, for servers that do not tell.
 _FILE_INPUTS: Final = frozenset(
     {
@@ -138,7 +141,8 @@ def _absent(id: str, node: Mapping[str, Any], found: NodeClass | None) -> list[s
     return [
         f"{value!r} for {name!r} of node {id!r} ({node['class_type']})"
         for name, value in node["inputs"].items()
-        if isinstance(value, str | int | float)
+        if isinstance(value, str)
+        and value.lower().endswith(_MODELS)
         and name in specs
         and (options := specs[name].options) is not None
         and value not in options

@@ -41,6 +41,10 @@ class QueueLook(msgspec.Struct, frozen=True, kw_only=True):
             return "running"
         return "pending" if prompt_id in self.pending else "absent"
 
+    def before(self, prompt_id: str) -> int:
+        """How many prompts come before a pending one."""
+        return len(self.running) + self.pending.index(prompt_id)
+
 
 def read_entry(answer: Any, prompt_id: str) -> Entry | None:
     """The entry in an answer of ``GET /history/{prompt_id}``; None while there is none.

@@ -18,7 +18,7 @@ from emp_trio.services.comfyui.errors import refused
 from emp_trio.services.comfyui.graph import Graph, Workflow, made_unique, prompt_id_of, with_inputs
 from emp_trio.services.comfyui.history import Entry, Place
 from emp_trio.services.comfyui.messages import Event
-from emp_trio.services.comfyui.server import ComfyUIServer
+from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.stopping import stop_prompt
 from emp_trio.services.comfyui.tracker import Tracker
 from emp_trio.services.inputs import IMAGES, input_file
@@ -96,9 +96,9 @@ class _Run:
         self.adopted = False
         self.to_be_stopped = False
         self.tracker = self._new_tracker(server, workflow)
-        self._server: ComfyUIServer = server
-        self._connector = server
+        self._server = server
         self._calls: Calls = server.calls
+        self._settings: ComfyUISettings = server.settings.comfyui
         self._job = job
         self._progress = progress
         self._workflow = workflow
@@ -127,7 +127,7 @@ class _Run:
             await self._progress.remember(
                 {KEY: {"server": self._server.settings.http.base_url, "prompt": self.prompt_id}}
             )
-            await uninterrupted(lambda _: self._send(graph), grace=self._server.settings.comfyui.cleanup_timeout)
+            await uninterrupted(lambda _: self._send(graph), grace=self._settings.cleanup_timeout)
         await self._follow()
         entry = self.tracker.entry
         if entry is None:
@@ -138,7 +138,7 @@ class _Run:
                 self._server.probe.suspect(self.prompt_id)
             raise failure
         if entry.error is not None:
-            await stop_work(self._calls.forget, self.prompt_id, self._server.settings.comfyui.cleanup_timeout)
+            await stop_work(self._calls.forget, self.prompt_id, self._settings.cleanup_timeout)
             raise entry.error
         return entry
 
@@ -152,7 +152,7 @@ class _Run:
             await self._calls.forget(prompt_id)  # whatever it has made by now is not to be adopted
             log.info("prompt.stopped", prompt=prompt_id, how=how)
 
-        await stop_work(stop, self.prompt_id, self._server.settings.comfyui.cleanup_timeout)
+        await stop_work(stop, self.prompt_id, self._settings.cleanup_timeout)
         if not stopped.is_set():
             self._server.probe.suspect(self.prompt_id)
 
@@ -184,7 +184,7 @@ class _Run:
         for wanted in file_inputs(graph, classes):
             if wanted.source not in stored:
                 self._progress.report(3, "uploading input files")
-                file = await input_file(self._connector, wanted.source, kinds=_KINDS)
+                file = await input_file(self._server, wanted.source, kinds=_KINDS)
                 stored[wanted.source] = await self._calls.upload(file, self.prompt_id)
             names[wanted.node, wanted.input] = stored[wanted.source]
         return made_unique(with_inputs(graph, names), f"{self.prompt_id}/{self._job.attempt}")
@@ -192,6 +192,7 @@ class _Run:
     async def _checked(self, graph: Graph) -> Mapping[str, NodeClass | None]:
         """The graph's classes, where the server tells of them; the graph is held against them."""
         names = {node["class_type"] for node in graph.values()}
+        classes: Mapping[str, NodeClass | None]
         try:
             classes = await self._server.node_classes(names)
         except ServiceError as error:
@@ -209,7 +210,9 @@ class _Run:
         """Queue the prompt. What becomes of an answer that nobody can make sense of is for queue and history to say."""
         self._progress.report(5, "sending the graph to ComfyUI")
         await self._calls.forget(self.prompt_id)  # whatever is found under this id from now on is this very run
-        self.tracker = self._new_tracker(self._connector, self._workflow)
+        self.tracker = self._new_tracker(self._server, self._workflow)
+        if not self._server.connected:
+            self.tracker.unheard(trio.current_time())
         self.sent = True
         body = {"prompt": graph, "prompt_id": self.prompt_id, "client_id": self._server.client_id}
         if self._workflow.extra_data:
@@ -222,7 +225,7 @@ class _Run:
                 raise
             log.warning("prompt.unsure", prompt=self.prompt_id, error=error.message)
             return
-        if node_errors and not self._server.settings.comfyui.accept_partial:
+        if node_errors and not self._settings.accept_partial:
             self.to_be_stopped = True
             raise refused(None, node_errors)
 
@@ -243,16 +246,15 @@ class _Run:
                 place = look.place(self.prompt_id)
                 if place == "pending":
                     self._server.probe.watch(look)
+                    waiting = f"waiting in ComfyUI's queue, {look.before(self.prompt_id)} before it"
+                    self._progress.report(5, waiting)
             entry = await self._calls.entry(self.prompt_id)
         except ServiceError as error:
             self.tracker.look_failed(error, trio.current_time())
         else:
             self.tracker.looked(place, entry, trio.current_time())
-            self._report()
 
     def _report(self) -> None:
-        if self.tracker.place == "pending":
-            self._progress.report(5, "waiting in ComfyUI's queue")
-        elif self.tracker.place == "running":
+        if self.tracker.place == "running":
             what = "all results are cached" if self.tracker.cached else f"running node {self.tracker.node}"
             self._progress.report(10 + 80 * self.tracker.fraction, what, step=self.tracker.node)

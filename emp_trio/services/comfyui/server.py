@@ -72,6 +72,11 @@ class ComfyUIServer:
                 raise group.exceptions[0] from None
             raise
 
+    @property
+    def connected(self) -> bool:
+        """Whether the socket of ``client_id`` is open."""
+        return not self._shared.trouble
+
     async def health(self) -> Health:
         """Whether the server answers, and has shown that it works."""
         try:

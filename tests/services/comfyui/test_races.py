@@ -91,8 +91,8 @@ async def test_reconnects_are_not_made_in_a_tight_loop(fake: FakeComfyUI, toolbo
 async def test_a_job_needs_no_socket(fake: FakeComfyUI, toolbox: Toolbox) -> None:
     """8: the socket makes it fast; not having it must never fail a job."""
     fake.manner.refuse_sockets = True
-    async with open_comfyui(fake, toolbox, quiet=False) as connector:
-        assert (await run_job(connector, job({"workflow": picture()}))).success
+    async with open_comfyui(fake, toolbox, quiet=False, follow={"silence_timeout": 0.2}) as connector:
+        assert (await run_job(connector, job({"workflow": sleeping(0.6)}))).success
         (body,) = bodies(fake)
         assert body["client_id"]  # 4.9: without one, progress goes to every socket
 
@@ -175,12 +175,28 @@ async def test_strangers_and_nonsense_are_passed_over(connector: Any, fake: Fake
     assert fake.process.opened == 1
 
 
+async def test_what_is_said_of_the_prompt_itself_is_not_believed_without_the_history(
+    connector: Any, fake: FakeComfyUI
+) -> None:
+    """3.1, 8: an execution_error of a blocked branch does not end the prompt; the history decides."""
+
+    async def disturb() -> None:
+        await running(fake)
+        blocked = {"prompt_id": ID, "node_id": "1", "node_type": "X", "exception_type": "ExecutionBlocked"}
+        fake.say({"type": "execution_error", "data": blocked})
+        fake.say({"type": "execution_success", "data": {"prompt_id": ID}})
+        fake.say({"type": "executing", "data": {"prompt_id": ID, "node": None}})
+
+    assert (await disturbed(connector, job({"workflow": sleeping(1.2, 3)}), disturb)).success
+    assert runs(fake) == 1
+
+
 async def test_a_strangers_queue_before_ours_is_waited_for(connector: Any, fake: FakeComfyUI) -> None:
     """7: a remote instance is often shared."""
     fake.stranger(sleeping(0.3, 2))
     reporter = FakeReporter()
     assert (await run_job(connector, job({"workflow": picture()}), reporter)).success
-    assert any("queue" in report.message for report in reporter.reports)
+    assert any("queue, 1 before it" in report.message for report in reporter.reports)
 
 
 async def test_a_prompt_that_another_client_deletes_is_lost(connector: Any, fake: FakeComfyUI) -> None:
