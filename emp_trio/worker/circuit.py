@@ -52,29 +52,31 @@ class Circuit:
         self._first = self._pause = pause
         self._longest = longest
         self._in_a_row = 0
-        self._probing = False
+        self._probe: float | None = None  # when the job began that was let through
         self.until: float | None = None
         """When the next job may be let through; None while the circuit is closed."""
 
     def admits(self, now: float) -> bool:
         """Whether a job may begin."""
-        return self.until is None or (now >= self.until and not self._probing)
+        return self.until is None or (now >= self.until and self._probe is None)
 
     def begin(self, now: float) -> bool:
         """A job is about to begin; False if it must not."""
         if not self.admits(now):
             return False
-        self._probing = self.until is not None
+        self._probe = now if self.until is not None else None
         return True
 
-    def end(self, said: Verdict, now: float) -> None:
-        """A job that had begun is over."""
-        probed, self._probing = self._probing, False
+    def end(self, said: Verdict, now: float, *, began: float) -> None:
+        """A job that had begun is over. Of an open circuit the one that was let through decides, and not those that
+        had begun before it opened: an account without credit still finishes what it has paid for."""
+        if self.until is not None and began != self._probe:
+            return
+        probed, self._probe = self._probe is not None, None
         if said == "good":
             self._in_a_row, self._pause, self.until = 0, self._first, None
         elif said != "neutral":
             self._in_a_row += 1
-            closed = self.until is None
-            if probed or (closed and (said == "fatal" or self._in_a_row >= self._threshold)):
+            if probed or said == "fatal" or self._in_a_row >= self._threshold:
                 self.until = now + self._pause
                 self._pause = min(self._pause * 2, self._longest)

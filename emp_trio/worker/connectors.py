@@ -69,24 +69,30 @@ class Supervisor:
         """Whether jobs may be claimed for this service now."""
         return self.connector is not None and self.health.healthy and self._circuit.admits(trio.current_time())
 
-    def begin(self) -> bool:
-        """A job is about to begin; False if it must be handed back, because the circuit is open."""
-        admitted = self._circuit.begin(trio.current_time())
-        self._tell()
-        return admitted
+    def begin(self) -> float | None:
+        """A job is about to begin; None if it must be handed back, because the circuit is open.
 
-    def end(self, said: Verdict, trouble: str = "") -> None:
+        Returns:
+            what :meth:`end` wants to know of it.
+        """
+        now = trio.current_time()
+        admitted = self._circuit.begin(now)
+        self._tell()
+        return now if admitted else None
+
+    def end(self, began: float, said: Verdict, trouble: str = "") -> None:
         """Learn of the end of a job that had begun.
 
         A failure of the service leads to a health check now; several in a row, or one that no further job can escape,
         keep jobs away from it for a while.
 
         Args:
+            began: what :meth:`begin` returned.
             said: what that end says about the service.
             trouble: its error, where there is one; holds no secret.
         """
         before = self._circuit.until
-        self._circuit.end(said, trio.current_time())
+        self._circuit.end(said, trio.current_time(), began=began)
         if said in ("bad", "fatal"):
             self._trouble = trouble
             self._look.set()

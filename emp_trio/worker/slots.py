@@ -149,7 +149,8 @@ class Slots:
             return outcome.failed(job, why, who, redactor=self._redactor, now=time.time(), random=0.0)
         supervisor = self._supervisors[service.key]
         connector = supervisor.connector
-        if connector is None or not supervisor.begin():  # it closed, or opened its circuit, while the claim was made
+        began = None if connector is None else supervisor.begin()
+        if connector is None or began is None:  # it closed, or opened its circuit, while the claim was made
             return messages.released(delay=self._settings.health_retry)
         self._states[claim.worker_id].current_service = service.worker_service
         offers = service.connector.offers(service.settings)
@@ -167,7 +168,7 @@ class Slots:
         finally:
             self._redactor.forget(*secrets)
             failure = settlement.failure if settlement is not None else None
-            supervisor.end(attempt.verdict, failure.message if failure is not None else "")
+            supervisor.end(began, attempt.verdict, failure.message if failure is not None else "")
         if settlement is None:
             log.info("job.stopped", why=attempt.ending)
             if attempt.ending == "cancelled" and not offers.cancellation:

@@ -56,7 +56,7 @@ def test_one_job_at_a_time_goes_through_a_circuit_that_is_not_closed(ends: list[
             assert not circuit.admits(now), "a second job beside the probe"
         if not began:
             continue
-        circuit.end(said, now)
+        circuit.end(said, now, began=now)
         if said == "good":
             assert circuit.admits(now)
             paused = 0.0
@@ -73,11 +73,24 @@ def test_one_job_at_a_time_goes_through_a_circuit_that_is_not_closed(ends: list[
 def test_so_many_bad_ends_in_a_row_open_it() -> None:
     circuit = Circuit(3, 10.0, 60.0)
     for said in ("bad", "bad", "good", "bad", "bad"):
-        circuit.end(said, 0.0)
+        circuit.end(said, 0.0, began=0.0)
     assert circuit.admits(0.0)
-    circuit.end("bad", 1.0)
+    circuit.end("bad", 1.0, began=0.0)
     assert not circuit.admits(10.9)
     assert circuit.admits(11.0)
+
+
+@pytest.mark.parametrize("said", ["good", "neutral", "bad", "fatal"])
+def test_jobs_from_before_it_opened_do_not_decide(said: Verdict) -> None:
+    circuit = Circuit(3, 10.0, 60.0)
+    circuit.end("fatal", 1.0, began=0.5)
+    circuit.end(said, 2.0, began=0.0)
+    assert circuit.until == 11.0
+    assert circuit.begin(12.0)
+    circuit.end(said, 13.0, began=0.0)
+    assert not circuit.begin(14.0), "a second job beside the probe"
+    circuit.end("good", 15.0, began=12.0)
+    assert circuit.until is None
 
 
 class Faulty:
@@ -127,6 +140,28 @@ async def test_exhausted_credit_stops_the_service_at_once(valkey: str, db: Any) 
         other = machine.offers.claim_argument("t")
         assert other is None
         assert db.hget(f"job:{waiting}", "status") == "pending"
+        assert service.calls == 1
+
+
+async def test_the_end_of_an_older_job_brings_no_credit_back(valkey: str, db: Any) -> None:
+    service = Faulty(ServiceError("no credit", type="rate_limit", reason="daily_quota_exceeded", retry=False))
+    paid, running = trio.Event(), trio.Event()
+
+    async def act(job: Job, progress: ProgressReporter) -> Any:
+        if not running.is_set():
+            running.set()
+            await paid.wait()
+            return DONE
+        return await service.act(job, progress)
+
+    async with open_machine(valkey, {"t": Play(act)}, slots=2, circuit_pause=30.0) as machine:
+        older = submit(db, "t")
+        await running.wait()
+        await until_status(db, submit(db, "t"), "failed")
+        paid.set()
+        await until_status(db, older, "completed")
+        assert not machine.supervisors["t-service"].usable
+        assert db.hget(f"job:{submit(db, 't')}", "status") == "pending"
         assert service.calls == 1
 
 
