@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 async def demo(
     *,
-    services: Literal["mixed", "openai"] = "mixed",
+    services: Literal["mixed", "openai", "comfyui"] = "mixed",
     jobs: Annotated[int, Parameter(validator=Number(gte=1, lte=500))] = 12,
     output: Path | None = None,
     json: bool = False,
@@ -37,7 +37,8 @@ async def demo(
     end. Nothing leaves this machine, and no process is left behind. Exit code 0 when every job ended as planned.
 
     With --services openai: text, pictures, edited pictures and responses from a fake OpenAI, saved to Azurite (Azure's
-    own storage emulator; it needs Node 20, and is installed with npm the first time).
+    own storage emulator; it needs Node 20, and is installed with npm the first time). With --services comfyui: graphs
+    run by a fake ComfyUI.
 
     For example:
 
@@ -194,4 +195,6 @@ def _show(
     print_table(("job", "outcome", "file, answer, or why not"), rows)
     counts = ", ".join(f"{report[name]} {name}" for name in ("completed", "failed", "cancelled", "lost"))
     print(f"{report['submitted']} jobs in {report['seconds']} s: {counts}; one failure and one cancel were planned")
-    print(f"OpenAI would have billed {billed} generation(s); the files are in {files}")
+    if billed:
+        print(f"OpenAI would have billed {billed} generation(s)")
+    print(f"the files are in {files}")

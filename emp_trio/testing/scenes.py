@@ -10,8 +10,8 @@ import msgspec
 
 from emp_trio.testing.png import make_png
 
-SceneName = Literal["mixed", "openai"]
-Fake = Literal["http", "websocket", "openai"]
+SceneName = Literal["mixed", "openai", "comfyui"]
+Fake = Literal["http", "websocket", "openai", "comfyui"]
 
 _LARGE: Final = 8 * 2**20
 
@@ -90,6 +90,21 @@ def _openai(*, seconds: float, **script: Any) -> dict[str, str]:
 
 def _data_url(seed: int) -> str:
     return "data:image/png;base64," + base64.b64encode(make_png(seed=seed)).decode()
+
+
+def _render(seconds: float, steps: int, **inputs: Any) -> dict[str, Any]:
+    """A graph for ComfyUI that takes its time and saves a picture."""
+    slow = {"class_type": "RigSleep", "inputs": {"seconds": seconds, "steps": steps} | inputs}
+    save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "demo"}}
+    return {"workflow": {"1": slow, "2": save}}
+
+
+def _load_and_invert(picture: str) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": picture}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "demo"}},
+    }
 
 
 _REFUSED: Final = {"code": "moderation_blocked", "message": "Your request was rejected by the safety system."}
@@ -190,6 +205,26 @@ SCENES: Final[dict[SceneName, Scene]] = {
                 files=2,
                 note="-two",
             ),
+        ),
+    ),
+    "comfyui": Scene(
+        fakes=("comfyui",),
+        store="local",
+        routes={"comfyui": {"comfyui": "ComfyUIWebSocketConnector"}},
+        workers="comfyui:3",
+        ordinary=(
+            Kind(type="comfyui", payload=_render(1.5, 15)),
+            Kind(type="comfyui", payload={"workflow": _load_and_invert(_data_url(2))}, note="-from-a-picture"),
+        ),
+        special=(
+            Kind(
+                type="comfyui",
+                payload={"workflow": {"1": {"class_type": "NotInstalled", "inputs": {}}}},
+                ends="failed",
+                files=0,
+                note="-not-installed",
+            ),
+            Kind(type="comfyui", payload=_render(300.0, 300), ends="cancelled", files=0, note="-to-cancel"),
         ),
     ),
 }

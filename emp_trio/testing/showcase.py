@@ -22,6 +22,7 @@ from emp_trio.secrets import Redactor, Secret
 from emp_trio.services.registry import find_connector
 from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.cdn import Cdn, open_cdn
+from emp_trio.testing.comfyui import open_fake_comfyui
 from emp_trio.testing.openai import FakeOpenAI, open_fake_openai
 from emp_trio.testing.scenes import Scene
 from emp_trio.testing.sim_http import open_simulated_http
@@ -77,6 +78,9 @@ async def open_showcase(scene: Scene, files: Path, cache: Path) -> AsyncIterator
         if "websocket" in scene.fakes:
             websocket = await stack.enter_async_context(open_simulated_websocket())
             environment["SIMULATION_WEBSOCKET_URL"] = websocket.url
+        if "comfyui" in scene.fakes:
+            comfyui = await stack.enter_async_context(open_fake_comfyui())
+            environment["COMFYUI_WS_URL"] = f"ws{comfyui.url.removeprefix('http')}/ws"
         if scene.store == "azure":
             azurite = await stack.enter_async_context(_open_azurite(cache))
             environment |= azurite.environment(_CONTAINER)

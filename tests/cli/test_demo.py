@@ -67,6 +67,17 @@ async def test_the_openai_family_leaves_its_files_in_azurite(tmp_path: Path) -> 
     assert processes_of(scratch) == []
 
 
+async def test_graphs_run_by_comfyui(tmp_path: Path) -> None:
+    code, out, err = await run_command(
+        "demo", "--services", "comfyui", "--json", "--jobs", "4", "--output", str(tmp_path)
+    )
+    assert code == 0, err
+    report = json.loads(out)
+    counts = {name: report[name] for name in ("submitted", "completed", "failed", "cancelled", "lost")}
+    assert counts == {"submitted": 4, "completed": 2, "failed": 1, "cancelled": 1, "lost": 0}
+    assert len(report["assets"]) == 2
+
+
 async def test_people_get_a_table(tmp_path: Path) -> None:
     code, out, err = await run_command("demo", "--jobs", "2", "--output", str(tmp_path))
     assert code == 0, err
