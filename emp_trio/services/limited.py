@@ -62,8 +62,8 @@ class LimitedServiceConnector(Http, Connector):
                     "POST", self.settings.job_path, json=payload, read_timeout=self.settings.http.timeout
                 )
             ).json()
-        if not isinstance(answer, dict):
-            raise bad_answer("the answer is not a JSON object", reason="invalid_response_format")
+        if not isinstance(answer, dict) or not answer:
+            raise bad_answer("the answer is not a JSON object with something in it", reason="missing_expected_data")
         progress.report(100, "done")
         return JobResult(
             success=True,

@@ -35,7 +35,9 @@ async def test_the_payload_goes_and_the_answer_is_the_result(toolbox: Toolbox) -
     assert result.raw_request_payload == {"n": 1}
 
 
-@pytest.mark.parametrize(("answer", "words"), [([], "not a JSON object"), ("x", "not a JSON object")])
+@pytest.mark.parametrize(
+    ("answer", "words"), [([], "not a JSON object"), ("x", "not a JSON object"), ({}, "not a JSON object")]
+)
 async def test_an_answer_that_is_no_object_is_an_error_of_the_service(
     toolbox: Toolbox, answer: object, words: str
 ) -> None:

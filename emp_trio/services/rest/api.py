@@ -69,12 +69,14 @@ class RestApi:
         return error
 
     async def health(self: Caller) -> Health:
-        """Whether ``health_path`` is answered with a 2xx; without it, whether the service answers at all."""
+        """Whether ``health_path`` is answered with a 2xx; without it, whether the service answers at all, and does not
+        refuse the credentials."""
         path = self.settings.health_path
         try:
             await self.request("GET", path or "", expect="any", retries=0)
         except ServiceError as error:
-            if path is None and error.status is not None and error.status < 500:
+            refused = error.status in (401, 403) and auth_secrets(self.auth())
+            if path is None and error.status is not None and error.status < 500 and not refused:
                 return Health(healthy=True)
             return Health(healthy=False, detail=error.message)
         return Health(healthy=True)

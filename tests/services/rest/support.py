@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote
 
+import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -54,7 +55,8 @@ LATER = NOW | {
 
 
 class Studio(FakeService):
-    """Paints at once, or under an id; ``works`` has the state of each, ``pictures`` what an output points to."""
+    """Paints at once, in ``seconds``, or under an id; ``works`` has the state of each, ``pictures`` what an output
+    points to, ``painting`` how many are being painted at once."""
 
     secret_headers = ("x-studio-key", "authorization")
 
@@ -63,6 +65,8 @@ class Studio(FakeService):
         self.works: dict[str, dict[str, Any]] = {}
         self.pictures: Any = [{"url": "/files/one.png"}]
         self.first_state = "ready"
+        self.seconds = 0.0
+        self.painting = 0
         self.unauthorised = 0
         self.route("now", "POST", "/v1/now", self._now)
         self.route("begin", "POST", "/v1/work", self._begin)
@@ -87,6 +91,11 @@ class Studio(FakeService):
             work.update(state=state, **facts)
 
     async def _now(self, request: Request, body: Any) -> Response:
+        self.painting += 1
+        try:
+            await trio.sleep(self.seconds)
+        finally:
+            self.painting -= 1
         return JSONResponse(self.output() | {"asked": body})
 
     async def _begin(self, request: Request, body: Any) -> Response:

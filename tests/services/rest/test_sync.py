@@ -285,10 +285,22 @@ async def test_health(connector: Connector, studio: Studio, toolbox: Toolbox) ->
     assert "503" in (await connector.health()).detail
 
 
-@pytest.mark.parametrize(("status", "healthy"), [(200, True), (404, True), (401, True), (500, False)])
-async def test_without_a_health_path_an_answer_will_do(toolbox: Toolbox, status: int, healthy: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "login", "healthy"),
+    [
+        (200, {}, True),
+        (404, {}, True),
+        (401, {}, True),
+        (500, {}, False),
+        (404, {"api_key": KEY}, True),
+        (401, {"api_key": KEY}, False),
+    ],
+)
+async def test_without_a_health_path_an_answer_will_do(
+    toolbox: Toolbox, status: int, login: dict[str, Any], healthy: bool
+) -> None:
     async with (
         open_rogue(reply(status)) as service,
-        open_rest("RestSyncConnector", service.url, toolbox, {}) as connector,
+        open_rest("RestSyncConnector", service.url, toolbox, login) as connector,
     ):
         assert (await connector.health()).healthy is healthy
