@@ -52,20 +52,26 @@ class Reply:
         try:
             if self._unzip is not None and self._unzip.unconsumed_tail:
                 await trio.lowlevel.checkpoint()
-                return self._unzip.decompress(self._unzip.unconsumed_tail, _PIECE)
+                return self._unzipped(self._unzip, self._unzip.unconsumed_tail)
             with translated(self._trail):
                 piece = await anext(self._pieces)
             if self._unzip is None:
                 return piece
             self._zipped += len(piece)
-            # A thousandth of it may be all there is on the wire: never more than a piece in memory at a time.
-            return self._unzip.decompress(piece, _PIECE)
+            return self._unzipped(self._unzip, piece)
         except zlib.error as error:
             raise bad_answer(f"the body can't be decompressed: {error}", reason="corrupted_data") from error
         except StopAsyncIteration:
             if self._unzip is not None and self._zipped and not self._unzip.eof:
                 raise bad_answer("the compressed body is not complete", reason="corrupted_data") from None
             raise
+
+    def _unzipped(self, unzip: zlib._Decompress, piece: bytes) -> bytes:
+        # A thousandth of it may be all there is on the wire: never more than a piece in memory at a time.
+        data = unzip.decompress(piece, _PIECE)
+        if unzip.unused_data:  # it would be gathered, whatever the limit of the body
+            raise bad_answer("the body goes on after the end of what is compressed", reason="corrupted_data")
+        return data
 
     async def aclose(self) -> None:
         """Give the connection back; one whose body was not read to its end is closed."""

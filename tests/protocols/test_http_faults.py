@@ -257,6 +257,19 @@ async def test_a_body_that_unpacks_to_a_thousandfold_is_refused_before_it_is_unp
             tracemalloc.stop()
 
 
+async def test_what_follows_a_compressed_body_is_not_gathered() -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"{}"))
+        while True:
+            await exchange.send(b"x" * 100_000)
+
+    async with open_rogue(endless) as rogue, open_http(rogue.url, max_response_bytes=1000) as probe:
+        with trio.fail_after(5):
+            error = await failure(probe, expect="any")
+            assert kind(error) == ("response_error", "corrupted_data", True)
+            await rogue.emptied()
+
+
 def test_an_error_body_that_is_nested_too_deep_to_be_shown_is_quoted() -> None:
     for depth in (500, 990, 995, 1000, 5000):
         assert describe_status(500, {}, b"[" * depth + b"]" * depth).status == 500
