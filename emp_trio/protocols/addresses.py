@@ -5,8 +5,16 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-_METADATA: Final = frozenset(  # of Alibaba, Amazon and Azure; the others' are link-local
-    ipaddress.ip_address(address) for address in ("100.100.100.200", "fd00:ec2::254", "168.63.129.16")
+_METADATA: Final = frozenset(  # of Alibaba, Azure, Amazon, Google, Oracle and Scaleway; the others' are link-local
+    ipaddress.ip_address(address)
+    for address in (
+        "100.100.100.200",
+        "168.63.129.16",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "fd00:c1::a9fe:a9fe",
+        "fd00:42::42",
+    )
 )
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(block)
