@@ -90,7 +90,7 @@ async def run_announced(
             async def known(started: str) -> None:
                 nonlocal work, remembered
                 work, remembered = started, False
-                await progress.remember({key: started})
+                await progress.remember({**(job.checkpoint or {}), key: started})  # also how often was paid before
                 remembered = True
                 scope.shield = False
 

@@ -176,6 +176,13 @@ async def test_remembered_work_that_is_of_no_use_is_started_anew(autojump_clock:
     assert reporter.checkpoint == {"id": "work-1"}
 
 
+async def test_what_else_an_earlier_attempt_remembered_is_kept(autojump_clock: MockClock) -> None:
+    service, reporter = Service(usable=False), FakeReporter()
+    service.end.set()
+    await service.run(reporter, {"id": "work-0", "calls": 1})
+    assert reporter.checkpoint == {"id": "work-1", "calls": 1}
+
+
 async def test_a_cancel_while_adopting_stops_the_adopted_work(autojump_clock: MockClock) -> None:
     service, reporter = Service(), FakeReporter()
     async with running(service, reporter, checkpoint={"id": "work-0"}) as nursery:
