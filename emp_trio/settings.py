@@ -1,6 +1,7 @@
 """How a connector declares its settings, and the names they may be given by.
 
-A connector has one frozen struct ``Settings`` whose fields are scalars or the settings struct of a protocol mixin::
+A connector has one frozen struct ``Settings`` whose fields are values (scalars; lists and objects in the mapping only)
+or the settings struct of a protocol mixin::
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         api_key: Annotated[Secret, Env("${OPENAI_API_KEY}")]

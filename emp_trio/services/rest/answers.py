@@ -13,6 +13,7 @@ from emp_trio.services.rest.pointers import pointed
 from emp_trio.services.rest.settings import AnswerSettings, WorkSettings
 
 LONGEST_ID: Final = 512
+MOST_FILES: Final = 100
 _CANCELLED: Final = frozenset(("cancelled", "canceled"))
 
 Phase = Literal["done", "failed", "cancelled", "running"]
@@ -125,6 +126,9 @@ def _files(answer: Any, places: AnswerSettings) -> tuple[str, ...]:
         return ()
     found = pointed(answer, places.files_at)
     listed = found if isinstance(found, list) else [found]
+    if len(listed) > MOST_FILES:
+        text = f"{len(listed)} files are more than the {MOST_FILES} that a job may have"
+        raise bad_answer(text, reason="invalid_response_format", retry=False)
     sources = [pointed(item, places.file_at) if isinstance(item, dict) else item for item in listed]
     if not sources or not all(isinstance(source, str) and source for source in sources):
         raise _nothing("a file, or a list of files,", places.files_at, found)

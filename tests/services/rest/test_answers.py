@@ -103,6 +103,14 @@ def test_files_that_are_none_are_an_error_of_the_service(files: Any) -> None:
         read_result({"f": files}, AnswerSettings(files_at="/f", file_at="/url"))
 
 
+def test_more_files_than_anybody_wants_are_not_fetched() -> None:
+    places = AnswerSettings(files_at="/f")
+    assert len(read_result({"f": ["u"] * 100}, places).files) == 100
+    with pytest.raises(ServiceError, match="101 files are more than the 100") as caught:
+        read_result({"f": ["u"] * 101}, places)
+    assert not caught.value.retry
+
+
 def test_no_file_bytes_stay_in_a_result() -> None:
     found = read_result({"img": "QUJD" * 200, "n": 1}, AnswerSettings())
     assert found.result == {"img": "<base64 data, 600 bytes>", "n": 1}
