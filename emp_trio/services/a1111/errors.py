@@ -56,6 +56,18 @@ def is_out_of_memory(error: ServiceError) -> bool:
     return error.reason == _OUT_OF_MEMORY[1]
 
 
+def interrupted() -> ServiceError:
+    """The error for a generation that somebody else has interrupted: what came of it is half a picture."""
+    return ServiceError(
+        "the generation was interrupted in A1111 by somebody else",
+        code="interrupted",
+        type="service_error",
+        reason="service_unavailable",
+        retry=True,
+        maybe_started=True,
+    )
+
+
 def login_page(error: ServiceError) -> ServiceError | None:
     """What it means that a page or a redirect came instead of data (reference 7), or None for any other error."""
     redirected = error.reason == "config_error" and 300 <= (error.status or 0) < 400

@@ -17,9 +17,10 @@ import trio
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.progress import ProgressReporter
 from emp_trio.services.a1111.calls import Calls
+from emp_trio.services.a1111.errors import interrupted
 from emp_trio.services.a1111.payload import Endpoint
 from emp_trio.services.a1111.settings import A1111Settings
-from emp_trio.services.a1111.status import Meter
+from emp_trio.services.a1111.status import Meter, State
 from emp_trio.services.upstream import uninterrupted
 
 log = structlog.get_logger(__name__)
@@ -95,11 +96,13 @@ async def generate(
         the JSON of the answer.
 
     Raises:
-        ServiceError: A1111 refused, failed, or the connection broke. Then what is ours was interrupted first.
+        ServiceError: A1111 refused or failed, somebody else has interrupted it, or the connection broke. Then what is
+            ours was interrupted first.
         trio.Cancelled: after the call has returned, or its time for cleanup was over. It is interrupted whatever the
             reason of the cancel: no other attempt could get its result. One that waits for others can't be stopped.
     """
-    watch = Watch(calls, task_id, alone=await _is_idle(calls))
+    before = await _state(calls)
+    watch = Watch(calls, task_id, alone=before is not None and not before.busy)
     returned = trio.Event()
 
     async def post(_: trio.CancelScope) -> Any:
@@ -120,23 +123,29 @@ async def generate(
         nursery.cancel_scope.cancel()
     if failed is not None:
         if isinstance(failed, ServiceError) and failed.maybe_started:
-            await _stop_lost(calls, watch, settings)
+            with trio.move_on_after(settings.cleanup_timeout, shield=True):
+                await _stop_lost(calls, watch, settings)
         raise failed
+    after = await _state(calls)
+    if after is not None and after.interrupted and not after.busy:
+        raise interrupted()
     return answer
 
 
 async def stop_earlier(calls: Calls, settings: A1111Settings, task_ids: Iterable[str]) -> None:
     """Stop what earlier attempts may have left running on this server; within the time for cleanup."""
-    for task_id in task_ids:
-        await _stop_lost(calls, Watch(calls, task_id, alone=False), settings)
+    with trio.move_on_after(settings.cleanup_timeout):
+        for task_id in task_ids:
+            await _stop_lost(calls, Watch(calls, task_id, alone=False), settings)
 
 
-async def _is_idle(calls: Calls) -> bool:
+async def _state(calls: Calls) -> State | None:
+    """Whatever runs, or None where the server does not say."""
     try:
-        return not (await calls.state()).busy
+        return await calls.state()
     except ServiceError as error:
         log.debug("a1111.state_unknown", error=error.message)
-        return False
+        return None
 
 
 async def _follow(watch: Watch, settings: A1111Settings, progress: ProgressReporter, meter: Meter) -> None:
@@ -178,14 +187,11 @@ async def _interrupt(calls: Calls, watch: Watch) -> None:
 
 
 async def _stop_lost(calls: Calls, watch: Watch, settings: A1111Settings) -> None:
-    """Stop a generation that has no call any more, if it runs; also while this task is being cancelled."""
-    with trio.move_on_after(settings.cleanup_timeout, shield=True) as scope:
-        try:
-            while (seen := await watch.after()).running or seen.waiting:
-                if seen.running:
-                    await calls.interrupt()
-                await trio.sleep(settings.interrupt_interval)
-        except EmpTrioError as error:
-            log.warning("a1111.not_interrupted", error=error.message)
-    if scope.cancelled_caught:
-        log.warning("a1111.not_stopped", seconds=settings.cleanup_timeout)
+    """Stop a generation that has no call any more, and come back when it neither runs nor waits."""
+    try:
+        while (seen := await watch.after()).running or seen.waiting:
+            if seen.running:
+                await calls.interrupt()
+            await trio.sleep(settings.interrupt_interval)
+    except EmpTrioError as error:
+        log.warning("a1111.not_interrupted", error=error.message)

@@ -29,9 +29,17 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Whatever runs, whoever has asked for it. ``began`` is the server's clock when it began, in its own form."""
+    """Whatever runs, whoever has asked for it.
+
+    Attributes:
+        busy: whether anything does.
+        interrupted: whether it has been interrupted; of what ran last, where nothing runs.
+        share: from 0 to 1, or None.
+        began: the server's clock when it began, in its own form.
+    """
 
     busy: bool = False
+    interrupted: bool = False
     share: float | None = None
     began: str = ""
 
@@ -57,6 +65,7 @@ def read_state(answer: Any) -> State:
     began = state.get("job_timestamp")
     return State(
         busy=bool(said.get("progress")) or bool(state.get("job_count")),
+        interrupted=state.get("interrupted") is True,
         share=_share(said.get("progress")),
         began=began if isinstance(began, str) else "",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -114,6 +115,22 @@ async def test_a_server_that_says_nothing_for_too_long(a1111: FakeA1111, toolbox
     assert a1111.work[0].end == "interrupted"
 
 
+async def test_half_a_picture_that_somebody_else_has_interrupted_is_no_result(
+    a1111: FakeA1111, toolbox: Toolbox
+) -> None:
+    a1111.script = HELD
+    errors: list[ServiceError] = []
+    reporter = FakeReporter()
+    with trio.fail_after(10):
+        async with open_a1111(a1111.base_url, toolbox) as connector, trio.open_nursery() as nursery:
+            nursery.start_soon(failing, connector, reporter, errors)
+            await a1111.until(lambda: held(a1111))
+            a1111.engine.interrupt()
+    assert a1111.work[0].answer[0] == 200
+    assert (errors[0].code, errors[0].retry) == ("interrupted", True)
+    assert reporter.checkpoint == {"calls": 1}
+
+
 async def test_a_gateway_that_gives_up(a1111: FakeA1111, toolbox: Toolbox) -> None:
     """Its 504 says nothing of the work, which goes on."""
     a1111.script = HELD
@@ -206,9 +223,7 @@ async def test_a_password_is_given_and_never_shown(a1111: FakeA1111, toolbox: To
         ({"api_key": Secret("k-123456"), "api_key_header": "X-API-Key"}, "x-api-key", "k-123456"),
     ],
 )
-async def test_the_credentials_of_a_proxy(
-    toolbox: Toolbox, settings: dict[str, object], header: str, value: str
-) -> None:
+async def test_the_credentials_of_a_proxy(toolbox: Toolbox, settings: dict[str, Any], header: str, value: str) -> None:
     async with (
         open_rogue(reply(200, json={"ram": {}, "cuda": {}})) as rogue,
         open_a1111(f"{rogue.url}/gpu7/", toolbox, **settings) as connector,
