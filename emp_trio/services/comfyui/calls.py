@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
+import trio
+
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
 from emp_trio.protocols.multipart import FilePart, multipart
@@ -85,10 +87,22 @@ class Calls:
         await self._post("/history", {"delete": [prompt_id]})
 
     async def node_classes(self, names: Iterable[str]) -> dict[str, NodeClass | None]:
-        """What the server says of node classes; None for one that it does not have."""
-        return {
-            name: read_class(name, await self._json("GET", f"/object_info/{quote(name, safe='')}")) for name in names
-        }
+        """What the server says of node classes, asked all at once; None for one that it does not have."""
+        found: dict[str, NodeClass | None] = {}
+        failed: list[ServiceError] = []
+
+        async def ask(name: str) -> None:
+            try:
+                found[name] = read_class(name, await self._json("GET", f"/object_info/{quote(name, safe='')}"))
+            except ServiceError as error:
+                failed.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(ask, name)
+        if failed:
+            raise failed[0]
+        return found
 
     async def checkpoints(self) -> list[str]:
         """Names of the checkpoint models."""

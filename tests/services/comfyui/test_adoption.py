@@ -85,7 +85,7 @@ async def test_the_prompt_is_remembered_before_it_is_sent(connector: Any, fake: 
 
 async def test_another_server_starts_anew(fake: FakeComfyUI, connector: Any, toolbox: Toolbox) -> None:
     first = FakeReporter(**DRAIN)
-    await cut_short(connector, job({"workflow": sleeping(100, 1000)}), fake, first)
+    await cut_short(connector, job({"workflow": sleeping(20, 1000)}), fake, first)
     async with open_fake_comfyui() as other, open_comfyui(other, toolbox) as elsewhere:
         result = await run_job(elsewhere, job({"workflow": picture()}, attempt=2, checkpoint=first.checkpoint))
         assert not result.service_metadata["adopted"]
@@ -95,7 +95,7 @@ async def test_another_server_starts_anew(fake: FakeComfyUI, connector: Any, too
 async def test_a_restarted_server_starts_anew(connector: Any, fake: FakeComfyUI) -> None:
     """4.5: nothing survives a restart."""
     first = FakeReporter(**DRAIN)
-    await cut_short(connector, job({"workflow": sleeping(100, 1000)}), fake, first)
+    await cut_short(connector, job({"workflow": sleeping(20, 1000)}), fake, first)
     await fake.restart()
     assert (await run_job(connector, job({"workflow": picture()}, attempt=2, checkpoint=first.checkpoint))).success
     assert runs(fake) == 2
@@ -111,7 +111,7 @@ async def test_an_old_end_in_the_history_is_not_taken_for_that_of_the_new_run(
         fake.engine.interrupt(ID)
 
     first = FakeReporter(**DRAIN)
-    await cut_short(connector, job({"workflow": sleeping(100, 1000)}), fake, first)
+    await cut_short(connector, job({"workflow": sleeping(20, 1000)}), fake, first)
     await interrupt()
     await fake.until(lambda: ID in fake.engine.history)
     result = await run_job(connector, job({"workflow": sleeping(0.3, 3)}, attempt=2, checkpoint=first.checkpoint))
@@ -135,8 +135,8 @@ async def test_a_failure_that_nobody_was_told_of_is_told_and_not_repeated(connec
 
 async def test_an_adopted_prompt_is_lost_like_any_other(connector: Any, fake: FakeComfyUI) -> None:
     first = FakeReporter(**DRAIN)
-    await cut_short(connector, job({"workflow": sleeping(100, 1000)}), fake, first)
-    again = job({"workflow": sleeping(100, 1000)}, attempt=2, checkpoint=first.checkpoint)
+    await cut_short(connector, job({"workflow": sleeping(20, 1000)}), fake, first)
+    again = job({"workflow": sleeping(20, 1000)}, attempt=2, checkpoint=first.checkpoint)
 
     async def restart() -> None:
         await fake.until(lambda: fake.count("GET /history") > 3)
@@ -150,7 +150,7 @@ async def test_an_adopted_prompt_is_lost_like_any_other(connector: Any, fake: Fa
 async def test_two_attempts_of_one_job_at_a_time_are_not_confused(connector: Any, fake: FakeComfyUI) -> None:
     """An attempt that lost its lease may still be winding up when the next one comes to the same connector."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_job, connector, job({"workflow": sleeping(100, 1000)}))
+        nursery.start_soon(run_job, connector, job({"workflow": sleeping(20, 1000)}))
         await fake.until(lambda: fake.engine.node)
         with pytest.raises(ServiceError, match="earlier attempt") as caught:
             await run_job(connector, job({"workflow": picture()}, attempt=2))

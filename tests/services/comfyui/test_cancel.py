@@ -26,7 +26,7 @@ from tests.services.comfyui.support import (
 )
 from tests.services.support import job
 
-HEARS = sleeping(100, 1000)
+HEARS = sleeping(20, 1000)
 
 
 async def test_a_running_prompt_is_interrupted_and_gone_before_the_attempt_ends(
@@ -84,7 +84,7 @@ async def test_a_prompt_that_can_not_be_stopped_does_not_hold_up_the_cancel_and_
     """6, 4.6: bounded; and a server that goes on with it gets no further jobs until it has ended."""
     fake.manner.ignore_interrupts = True
     start = trio.current_time()
-    await cut_short(connector, job({"workflow": sleeping(2.5, 10)}), fake, FakeReporter())
+    await cut_short(connector, job({"workflow": sleeping(1.8, 10)}), fake, FakeReporter())
     assert 1.0 <= trio.current_time() - start < 2.0
     while (await connector.health()).healthy:
         await trio.sleep(0.01)
@@ -142,7 +142,7 @@ async def test_a_cancel_while_the_prompt_is_being_sent_does_not_lose_it(connecto
 async def test_a_cancel_at_any_moment_leaves_nothing_running(connector: Any, fake: FakeComfyUI) -> None:
     for number in range(15):
         with trio.move_on_after(0.007 * number):
-            await run_job(connector, job({"workflow": sleeping(100, 1000, salt=number)}, id=f"job-{number}"))
+            await run_job(connector, job({"workflow": sleeping(20, 1000, salt=number)}, id=f"job-{number}"))
         assert fake.engine.remaining == 0
 
 

@@ -136,7 +136,7 @@ async def test_what_is_sent_is_what_later_servers_want(connector: Any, fake: Fak
 async def test_an_order_to_clear_or_to_interrupt_just_anything_is_never_sent(connector: Any, fake: FakeComfyUI) -> None:
     """2.2: other clients' prompts are not ours to stop."""
     with trio.move_on_after(0.3):
-        await run_job(connector, job({"workflow": sleeping(100, 1000)}))
+        await run_job(connector, job({"workflow": sleeping(20, 1000)}))
     for request in fake.of("POST /queue") + fake.of("POST /history") + fake.of("POST /interrupt"):
         assert b"clear" not in request.body
         assert b'"prompt_id"' in request.body or b'"delete"' in request.body

@@ -63,7 +63,7 @@ async def test_a_long_job_of_our_own_that_gives_signs_of_life_is_no_reason_for_s
     fake: FakeComfyUI, toolbox: Toolbox
 ) -> None:
     async with open_comfyui(fake, toolbox, stall_timeout=0.1) as connector, trio.open_nursery() as nursery:
-        nursery.start_soon(run_job, connector, job({"workflow": sleeping(100, 1000)}))
+        nursery.start_soon(run_job, connector, job({"workflow": sleeping(20, 1000)}))
         await fake.until(lambda: fake.engine.node)
         nursery.start_soon(run_job, connector, job({"workflow": picture()}, id="waits"))
         await waiting(fake, prompt_id_of("waits"))

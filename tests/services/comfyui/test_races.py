@@ -233,7 +233,7 @@ async def test_an_interrupt_of_somebody_elses_is_no_failure_of_the_job(connector
         fake.engine.interrupt(None)
 
     with pytest.raises(ServiceError, match="interrupted") as caught:
-        await disturbed(connector, job({"workflow": sleeping(100, 1000)}), disturb)
+        await disturbed(connector, job({"workflow": sleeping(20, 1000)}), disturb)
     assert caught.value.retry
 
 
