@@ -13,6 +13,8 @@ _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?[\w;=.+-]*;base64,([A-Z
 _SECRET_NAMES: Final = frozenset(
     "authorization api-key apikey x-api-key x-goog-api-key cookie set-cookie password accountkey storagekey".split()
 )
+DEEPEST: Final = 100
+"""Levels of a value that are shown. A payload or an answer may have nearly as many as Python can recurse."""
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{256,}={0,2}")
 
 
@@ -22,15 +24,23 @@ def redacted(value: Any) -> Any:
 
     A base64 text is one of at least 256 characters that is base64 from end to end; prose, paths and URLs stay. A secret
     is what has the shape of one (see :class:`emp_trio.secrets.Redactor`) or stands under a name such as
-    ``authorization``.
+    ``authorization``. What lies deeper than 100 levels is left out.
     """
+    return _redacted(value, DEEPEST)
+
+
+def _redacted(value: Any, depth: int) -> Any:
     match value:
         case str():
             return _text(value)
+        case dict() | list() | tuple() if not depth:
+            return "<nested too deeply>"
         case dict():
-            return {key: MASK if _is_secret(key) and item else redacted(item) for key, item in value.items()}
+            return {
+                key: MASK if _is_secret(key) and item else _redacted(item, depth - 1) for key, item in value.items()
+            }
         case list() | tuple():
-            return [redacted(item) for item in value]
+            return [_redacted(item, depth - 1) for item in value]
         case bytes() | bytearray() | memoryview():
             return f"<{len(value)} bytes>"
         case _:

@@ -45,6 +45,16 @@ def test_table(value: Any, expected: Any) -> None:
     assert redacted(value) == expected
 
 
+@pytest.mark.parametrize("levels", [101, 600, 5000])
+def test_what_is_nested_too_deeply_to_be_shown_is_left_out(levels: int) -> None:
+    value: Any = "sk-proj-12345678"
+    for level in range(levels):
+        value = [value] if level % 2 else {"a": value}
+    shown = str(redacted(value))
+    assert "<nested too deeply>" in shown
+    assert "12345678" not in shown
+
+
 @given(st.binary(min_size=192, max_size=4000))
 def test_no_file_survives(data: bytes) -> None:
     text = base64.b64encode(data).decode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from emp_trio.services.redaction import redacted
+from emp_trio.services.redaction import DEEPEST, redacted
 
 _SIGNATURES: Final = frozenset(("thoughtSignature", "thought_signature", "signature"))
 
@@ -12,16 +12,16 @@ _SIGNATURES: Final = frozenset(("thoughtSignature", "thought_signature", "signat
 def scrubbed(value: Any) -> Any:
     """A copy of JSON-like ``value`` in which ``data`` and signatures are replaced by a note, whatever their length, and
     everything else is as :func:`emp_trio.services.redaction.redacted` leaves it."""
-    return redacted(_without_data(value))
+    return redacted(_without_data(value, DEEPEST))
 
 
-def _without_data(value: Any) -> Any:
+def _without_data(value: Any, depth: int) -> Any:
     """By name and not by look: nobody reads through 20 MB of base64 only to throw them away."""
     match value:
-        case dict():
-            return {name: _note(name, item) or _without_data(item) for name, item in value.items()}
-        case list():
-            return [_without_data(item) for item in value]
+        case dict() if depth:
+            return {name: _note(name, item) or _without_data(item, depth - 1) for name, item in value.items()}
+        case list() if depth:
+            return [_without_data(item, depth - 1) for item in value]
         case _:
             return value
 

@@ -246,3 +246,13 @@ async def test_a_refusal_is_final_and_asked_for_once(
     assert (caught.value.code, caught.value.retry) == (code, False)
     assert (script.finish_message or script.text or code) in caught.value.message
     assert (gemini.count("generate"), gemini.billed) == (1, billed)
+
+
+async def test_a_deeply_nested_request_is_not_lost_when_it_is_paid(gemini: FakeGemini, toolbox: Toolbox) -> None:
+    setting: Any = {}
+    for _ in range(400):
+        setting = {"thinkingBudget": setting}
+    async with open_gemini(gemini, toolbox) as connector:
+        result = await run_job(connector, job({"prompt": "a cat", "thinkingConfig": setting}), FakeReporter())
+    assert "<nested too deeply>" in str(result.raw_request_payload)
+    assert len(gemini.generations) == 1
