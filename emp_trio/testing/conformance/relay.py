@@ -24,12 +24,13 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-Spoil: TypeAlias = Callable[[int, Answered], Answer | None]
-"""Given an exchange and its number from 0, the answer to send instead of the service's; None to send that."""
+Spoil: TypeAlias = Callable[[int], Answer | None]
+"""Given the number of an exchange, from 0, the answer to send instead of the service's; None to send that."""
 
 
+_PAGE: Final = "<!DOCTYPE html><html><body><h1>Welcome to nginx!</h1></body></html>"
 _NOTHING: Final = Received(method="", target="", headers={}, body=b"", head=b"")
-_UPGRADED: Final = Answered(request=_NOTHING, status=101, content_type="", body=b"")
+_UNANSWERED: Final = Answered(request=_NOTHING, status=0, content_type="", body=b"")
 
 
 class Relay:
@@ -38,16 +39,23 @@ class Relay:
     Attributes:
         port: where it listens on 127.0.0.1.
         exchanges: all so far, as the service answered them.
-        spoil: what is done to answers from now on.
+        spoil: asked when the service has answered.
+        instead: asked before the service is: what it answers keeps the request from the service.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.port = 0
         self.exchanges: list[Answered] = []
-        self.spoil: Spoil = lambda number, answered: None
+        self.spoil: Spoil = lambda number: None
+        self.instead: Spoil = lambda number: None
         self._service = (host, port)
 
     async def _answer(self, exchange: Exchange) -> None:
+        instead = self.instead(len(self.exchanges))
+        if instead is not None:
+            self.exchanges.append(msgspec.structs.replace(_UNANSWERED, request=exchange.request))
+            await instead(exchange)
+            return
         try:
             stream = await trio.open_tcp_stream(*self._service)
         except OSError:
@@ -55,12 +63,12 @@ class Relay:
         async with stream:
             upgrade = "upgrade" in exchange.request.headers
             try:
-                answered, headers = (_UPGRADED, {}) if upgrade else await _ask(exchange.request, stream)
+                answered, headers = (_UNANSWERED, {}) if upgrade else await _ask(exchange.request, stream)
             except h11.RemoteProtocolError:
                 raise Cut from None
             answered = msgspec.structs.replace(answered, request=exchange.request)
             self.exchanges.append(answered)
-            spoilt = self.spoil(len(self.exchanges) - 1, answered)
+            spoilt = self.spoil(len(self.exchanges) - 1)
             if upgrade and spoilt is None:
                 await _pass_through(exchange, stream)
         usual = reply(answered.status, answered.body, content_type=answered.content_type, headers=headers)
@@ -119,27 +127,32 @@ async def open_relay(host: str, port: int) -> AsyncIterator[Relay]:
 
 
 def bad_answers() -> dict[str, Answer]:
-    """Answers that no service should give to anything, by name. Each has the status of a success, but for two."""
-    page = "<!DOCTYPE html><html><body><h1>Welcome to nginx!</h1></body></html>"
+    """What no service should answer to a request that has had its effect, by name."""
     values: dict[str, Any] = {"null": None, "text": "ok", "number": 7, "list": [], "object": {}, "nested": [[{}]]}
     return {
-        "page": reply(200, page, content_type="text/html"),
-        "page as JSON": reply(200, page, content_type="application/json"),
+        "page": reply(200, _PAGE, content_type="text/html"),
+        "page as JSON": reply(200, _PAGE, content_type="application/json"),
         "empty": reply(200, b"", content_type="application/json"),
         "not text": reply(200, b"\xff\xfe\x00{", content_type="application/json"),
         "deep": reply(200, b"[" * 100_000, content_type="application/json"),
         "huge": reply(200, b'{"', content_type="application/json", length=10**12),
-        "proxy's 502": reply(502, page, content_type="text/html"),
-        "not found": reply(404, page, content_type="text/html"),
+        "proxy's 502": reply(502, _PAGE, content_type="text/html"),
         **{name: reply(200, json=value) for name, value in values.items()},
     }
 
 
-def echo() -> Answer:
+def bad_refusals() -> dict[str, Answer]:
+    """What may be answered by something that stands where the service should, by name."""
+    return {
+        "not found": reply(404, _PAGE, content_type="text/html"),
+        "forbidden": reply(403, _PAGE, content_type="text/html"),
+        "method not allowed": reply(405),
+        "redirect": reply(302, headers={"location": "/login"}),
+        "echo": echo,
+    }
+
+
+async def echo(exchange: Exchange) -> None:
     """A refusal that repeats everything it was sent, credentials and all."""
-
-    async def answer(exchange: Exchange) -> None:
-        sent = exchange.request.head.decode("latin-1") + exchange.request.body.decode("utf-8", "replace")
-        await reply(400, json={"error": {"message": f"what is this? {sent}", "code": sent}})(exchange)
-
-    return answer
+    sent = exchange.request.head.decode("latin-1") + exchange.request.body.decode("utf-8", "replace")
+    await reply(400, json={"error": {"message": f"what is this? {sent}", "code": sent}})(exchange)

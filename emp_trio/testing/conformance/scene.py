@@ -85,7 +85,7 @@ class Running:
                 with trio.fail_after(self.limit):
                     outcome = await run_job(self.connector, job, reporter)
             except trio.TooSlowError:
-                raise AssertionError(f"the attempt did not end within {self.limit} s") from None
+                raise AssertionError(f"the attempt at {job.id} did not end within {self.limit} s") from None
             except EmpTrioError as error:
                 outcome = error
             except Exception as error:

@@ -22,7 +22,7 @@ from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Connector
 from emp_trio.testing.conformance.checks import check_progress, secrets_in
 from emp_trio.testing.conformance.places import cut_places, sampled, wrong_bodies
-from emp_trio.testing.conformance.relay import Answered, Relay, bad_answers, echo, open_relay
+from emp_trio.testing.conformance.relay import Relay, Spoil, bad_answers, bad_refusals, open_relay
 from emp_trio.testing.conformance.scene import CTX_SECRET, Running, StuckAssets, at, open_running, open_toolbox, until
 from emp_trio.testing.conformance.steps import run_steps
 from emp_trio.testing.proxy import FaultProxy, open_proxy
@@ -64,6 +64,7 @@ class ConnectorConformance:
         connector: the connector.
         payload: of a job that it does in well under a second.
         works: how much one job begins in the service.
+        adopts: whether a job with this payload remembers its work for the next attempt, where the connector can.
         limit: seconds within which any attempt, health check or closing must end.
         cuts, cancels, wrongs: so many cut places, checkpoints and wrong values are tried at most; with EMP_TRIO_HEAVY=1
             all of them are.
@@ -77,6 +78,7 @@ class ConnectorConformance:
     connector: ClassVar[type[Connector]]
     payload: ClassVar[dict[str, Any]]
     works: ClassVar[int] = 1
+    adopts: ClassVar[bool] = True
     limit: ClassVar[float] = 10.0
     cuts: ClassVar[int] = 30
     cancels: ClassVar[int] = 30
@@ -119,7 +121,7 @@ class ConnectorConformance:
             None: True,
             "service": served,
             "cancellation": served and self.connector.abilities.cancellation,
-            "job_status": served and self.connector.abilities.job_status,
+            "job_status": served and self.connector.abilities.job_status and self.adopts,
             "assets": issubclass(self.connector, SavesAssets),
         }
         if not has[what]:
@@ -235,7 +237,22 @@ class ConnectorConformance:
                 for lasting in (False, True)
             ]
             for number, name, lasting in self._few(cases, self.wrongs):
-                await self._with_answer(tmp_path, service, relay, url, number, bad_answers()[name], lasting=lasting)
+                spoil = _from(number, bad_answers()[name], lasting=lasting)
+                self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, spoil=spoil))
+
+    @_needs("service")
+    async def test_refusals_are_typed_errors_that_reveal_nothing(self, tmp_path: Path) -> None:
+        """Each request in turn, and then it and all after it, is refused; some servers repeat what they were sent."""
+        async with self._behind_relay() as (service, relay, url):
+            cases = [
+                (number, name, lasting)
+                for number in await self._distinct(tmp_path, service, relay, url)
+                for name in bad_refusals()
+                for lasting in (False, True)
+            ]
+            for number, name, lasting in self._few(cases, self.wrongs):
+                instead = _from(number, bad_refusals()[name], lasting=lasting)
+                self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, instead=instead))
 
     @_needs("service")
     async def test_values_of_wrong_types_are_typed_errors(self, tmp_path: Path) -> None:
@@ -249,14 +266,8 @@ class ConnectorConformance:
             answers = {number: relay.exchanges[number] for number, _ in cases}
             for number, body in self._few(cases, self.wrongs):
                 wrong = reply(answers[number].status, body, content_type=answers[number].content_type)
-                await self._with_answer(tmp_path, service, relay, url, number, wrong, lasting=False, strict=False)
-
-    @_needs("service")
-    async def test_a_service_that_repeats_what_it_was_sent_reveals_nothing(self, tmp_path: Path) -> None:
-        """An error text with our own headers in it."""
-        async with self._behind_relay() as (service, relay, url):
-            for number in await self._distinct(tmp_path, service, relay, url):
-                await self._with_answer(tmp_path, service, relay, url, number, echo(), lasting=True)
+                spoil = _from(number, wrong, lasting=False)
+                await self._spoilt(tmp_path, service, relay, url, repr(body), spoil=spoil)
 
     async def _distinct(self, folder: Path, service: Any, relay: Relay, url: str) -> list[int]:
         """Numbers of the exchanges of a job, those that only repeat an earlier request left out."""
@@ -266,29 +277,26 @@ class ConnectorConformance:
         assert targets, "no answer of the service came through the relay: does the connector use the URL it is given?"
         return [number for number, target in enumerate(targets) if target not in targets[:number]]
 
-    async def _with_answer(
+    async def _spoilt(
         self,
         folder: Path,
         service: Any,
         relay: Relay,
         url: str,
-        number: int,
-        answer: Answer,
+        name: str,
         *,
-        lasting: bool,
-        strict: bool = True,
-    ) -> None:
-        """Run a job whose exchange ``number``, or ``lasting`` that and all after it, is answered so."""
-        first = len(relay.exchanges)
-
-        def spoil(now: int, answered: Answered) -> Answer | None:
-            return answer if now - first == number or (lasting and now - first > number) else None
-
-        relay.spoil = spoil
-        async with self._opened(folder / str(first), service, url) as running:
-            outcome = await running.attempt(self.job())
-        if strict:
-            self._right_or_typed(outcome)
+        spoil: Spoil | None = None,
+        instead: Spoil | None = None,
+    ) -> JobResult | EmpTrioError:
+        """Run a job with one of the relay's answers spoilt; ``name`` says how."""
+        relay.exchanges.clear()
+        relay.spoil, relay.instead = spoil or _untouched, instead or _untouched
+        try:
+            async with self._opened(folder / "spoilt", service, url) as running:
+                return await running.attempt(self.job())
+        except AssertionError as error:
+            asked = [f"{exchange.request.method} {exchange.request.target}" for exchange in relay.exchanges]
+            raise AssertionError(f"{error}\nspoilt: {name}; asked was {asked}") from error
 
     # --- the end from outside ---
 
@@ -421,6 +429,15 @@ class ConnectorConformance:
                 with trio.move_on_after(0.2):
                     await running.attempt(job)
             await until(lambda: proxy.connections == 0, "connections are open after a cancel", limit=self.limit)
+
+
+def _untouched(number: int) -> None:
+    """Every answer as it is."""
+
+
+def _from(number: int, answer: Answer, *, lasting: bool) -> Spoil:
+    """``answer`` in exchange ``number``, or, ``lasting``, in that and all after it."""
+    return lambda now: answer if now == number or (lasting and now > number) else None
 
 
 @asynccontextmanager

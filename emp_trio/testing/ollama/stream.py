@@ -44,13 +44,15 @@ class Lines(Response):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Send the answer (ASGI)."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-            await self._send_all(send)
-            nursery.cancel_scope.cancel()
-        if self._work.end == "running":
-            self._work.end = "dropped"
-        self._tell()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
+                await self._send_all(send)
+                nursery.cancel_scope.cancel()
+        finally:
+            if self._work.end == "running":
+                self._work.end = "dropped"
+            self._tell()
 
     async def _send_all(self, send: Any) -> None:
         await trio.sleep(self._script.load)

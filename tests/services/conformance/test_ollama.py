@@ -1,0 +1,43 @@
+"""The Ollama connector, against the fake."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar
+
+from emp_trio.jobs import Job, JobResult
+from emp_trio.protocols.http import HttpSettings
+from emp_trio.services.ollama.connector import OllamaConnector
+from emp_trio.services.ollama.settings import OllamaSettings
+from emp_trio.testing.conformance import ConnectorConformance
+from emp_trio.testing.ollama import FakeOllama, Script, open_fake_ollama
+
+
+class TestOllama(ConnectorConformance):
+    connector = OllamaConnector
+    payload: ClassVar = {"prompt": "hello"}
+
+    def open_service(self) -> AbstractAsyncContextManager[FakeOllama]:
+        return open_fake_ollama()
+
+    def settings(self, service: FakeOllama, url: str) -> Any:
+        return OllamaConnector.Settings(
+            ollama=OllamaSettings(line_timeout=1.0),
+            http=HttpSettings(base_url=url, retry_delay=0.002, max_connections=2, timeout=2.0),
+        )
+
+    def job(self, **fields: Any) -> Job:
+        return super().job(type="text_generation", **fields)
+
+    def long_job(self, service: FakeOllama) -> Job:
+        service.script = Script(stall_after=2)
+        return self.job()
+
+    def begun(self, service: FakeOllama) -> int:
+        return len(service.generations)
+
+    def running(self, service: FakeOllama) -> int:
+        return sum(work.end == "running" for work in service.work)
+
+    def check(self, result: JobResult) -> None:
+        assert result.data["text"]
