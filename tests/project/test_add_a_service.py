@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -23,15 +25,18 @@ from tests.project.support import ROOT
 EXAMPLE = ROOT / "examples" / "rest-service.json"
 PAGE = ROOT / "docs" / "add-a-service.md"
 KEY = "studio-key-of-a-test"
+WORDS = ("--workers", "studio:2", "--mapping", str(EXAMPLE), "--log-format", "json")
 BLOCKS = re.findall(r"^```json\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
 
 
 class Studio:
-    """The service of the example; its first look at a painting finds it wet."""
+    """The service of the example; so many looks at its paintings find them wet."""
 
-    def __init__(self) -> None:
+    def __init__(self, wet_looks: float = 1) -> None:
+        self.wet_looks = wet_looks
         self.paintings: list[Any] = []
         self.looks = 0
+        self.looked = trio.Event()
         self.app = Starlette(
             routes=[
                 Route("/v1/health", self.health),
@@ -53,8 +58,9 @@ class Studio:
 
     async def look(self, request: Request) -> Response:
         self.looks += 1
+        self.looked.set()
         painting = {"state": "wet", "percent": 40}
-        if self.looks > 1:
+        if self.looks > self.wet_looks:
             painting = {"state": "dry", "pictures": [{"url": "/files/one.png"}], "facts": {"brush": 7}}
         return JSONResponse({"painting": painting})
 
@@ -66,6 +72,16 @@ class Studio:
 
     async def file(self, request: Request) -> Response:
         return Response(make_png(8, 8), media_type="image/png")
+
+
+def environment(url: str, folder: Path) -> dict[str, str]:
+    return {
+        "STUDIO_API_KEY": KEY,
+        "STUDIO_URL": f"{url}/v1",
+        "STUDIO_POLL_SECONDS": "0.05",
+        "CLOUD_STORAGE_PROVIDER": "local",
+        "LOCAL_STORAGE_PATH": str(folder),
+    }
 
 
 async def finished(queue: Queue, job_id: str) -> JobInfo:
@@ -80,15 +96,8 @@ async def finished(queue: Queue, job_id: str) -> JobInfo:
 async def test_jobs_of_a_service_that_was_only_configured(valkey: str, tmp_path: Path) -> None:
     studio = Studio()
     async with open_server(studio.app) as url:
-        env = {
-            "STUDIO_API_KEY": KEY,
-            "STUDIO_URL": f"{url}/v1",
-            "STUDIO_POLL_SECONDS": "0.05",
-            "CLOUD_STORAGE_PROVIDER": "local",
-            "LOCAL_STORAGE_PATH": str(tmp_path),
-        }
-        words = ("--workers", "studio:2", "--mapping", str(EXAMPLE), "--log-format", "json")
-        async with open_command("worker", *words, url=valkey, env=env) as worker, open_queue(valkey) as queue:
+        env = environment(url, tmp_path)
+        async with open_command("worker", *WORDS, url=valkey, env=env) as worker, open_queue(valkey) as queue:
             await worker.until("err", "machine.ready")
             painted = await finished(queue, await queue.submit("paint", {"prompt": "a cat", "seed": 5}))
             captioned = await finished(queue, await queue.submit("caption", {"image_url": "http://x/cat.png"}))
@@ -112,6 +121,23 @@ async def test_jobs_of_a_service_that_was_only_configured(valkey: str, tmp_path:
         next(said["limits"] for said in limits if said["service"] == "studio-caption")
     )
     assert KEY not in worker.err + worker.out + repr((painted, captioned, failed))
+
+
+async def test_a_worker_that_is_killed_leaves_its_work_to_the_next_one(valkey: str, tmp_path: Path) -> None:
+    studio = Studio(wet_looks=math.inf)
+    async with open_server(studio.app) as url, open_queue(valkey) as queue:
+        env = environment(url, tmp_path) | {"EMP_TRIO_LEASE_SECONDS": "3"}
+        async with open_command("worker", *WORDS, url=valkey, env=env) as worker:
+            await worker.until("err", "machine.ready")
+            job_id = await queue.submit("paint", {"prompt": "a cat"})
+            await studio.looked.wait()  # so the id of the work has been remembered
+            worker.process.kill()
+        studio.wet_looks = 0
+        async with open_command("worker", *WORDS, url=valkey, env=env) as worker:
+            painted = await finished(queue, job_id)
+            worker.interrupt()
+    assert (painted.state, painted.attempt) == ("completed", 2)
+    assert len(studio.paintings) == 1
 
 
 async def test_the_example_has_no_mistakes(tmp_path: Path) -> None:

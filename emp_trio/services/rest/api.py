@@ -20,7 +20,7 @@ from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Health
 from emp_trio.services.redaction import redacted
-from emp_trio.services.rest.answers import error_text, read_result
+from emp_trio.services.rest.answers import Found, error_text
 from emp_trio.services.rest.calls import RestCall
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.toolbox import Generated, GeneratedFile
@@ -82,16 +82,15 @@ class RestApi:
         return Health(healthy=True)
 
 
-async def read_answer(caller: Caller, answer: Any, *, work: str = "") -> Generated:
-    """A finished answer with its files, as the settings say where they are.
+async def with_files(caller: Caller, found: Found, *, work: str = "") -> Generated:
+    """What was found in a finished answer, with its files.
 
     Args:
         work: the service's id of the work.
 
     Raises:
-        ServiceError: something is not where it should be, or a file can't be had.
+        ServiceError: a file can't be had.
     """
-    found = read_result(answer, caller.settings.answer)
     files = [await _file(caller, source) for source in found.files]
     known = Redactor(auth_secrets(caller.auth()))
     data: dict[str, Any] = {"result": known.known_in(found.result)}

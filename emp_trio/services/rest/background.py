@@ -19,8 +19,8 @@ from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.repeats import counted
-from emp_trio.services.rest.answers import State, error_text, read_id, read_state
-from emp_trio.services.rest.api import RestApi, read_answer, rest_result
+from emp_trio.services.rest.answers import State, error_text, read_id, read_result, read_state
+from emp_trio.services.rest.api import RestApi, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call, with_id
 from emp_trio.services.rest.settings import (
     AnswerSettings,
@@ -165,7 +165,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
         if self._work.result_path is not None:
             path = with_id(self._work.result_path, work)
             answer = (await self.request("GET", path, timeout=self._work.call_timeout)).json()
-        return await read_answer(self, answer, work=work)
+        return await with_files(self, read_result(answer, self.settings.answer), work=work)
 
     async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any]:
         path = with_id(self._work.status_path, work)

@@ -11,11 +11,13 @@ from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.repeats import counted
-from emp_trio.services.rest.api import RestApi, read_answer, rest_result
+from emp_trio.services.rest.answers import read_result
+from emp_trio.services.rest.api import RestApi, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call
 from emp_trio.services.rest.settings import AnswerSettings, CallSettings, LoginSettings, Path, patient
 from emp_trio.settings import Env
@@ -91,11 +93,12 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
         async with self.limit(), once:
             answer = await self.request(call.method, call.path, expect=expect, **call.options())
-        match self.settings.response_format:
-            case "binary":
-                file = GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
-                return Generated(files=(file,), data={})
-            case "text":
-                text = answer.body.decode("utf-8", "replace")
-                return Generated(files=(), data={"text": text})
-        return await read_answer(self, answer.json())
+            found = read_result(answer.json(), self.settings.answer) if expect == "json" else None
+            if not answer.body:
+                raise bad_answer("the answer is empty", reason="missing_expected_data")
+        if found is not None:
+            return await with_files(self, found)
+        if self.settings.response_format == "text":
+            return Generated(files=(), data={"text": answer.body.decode("utf-8", "replace")})
+        file = GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
+        return Generated(files=(file,), data={})

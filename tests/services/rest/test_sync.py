@@ -90,6 +90,16 @@ async def test_an_answer_may_be_a_text_or_a_file(toolbox: Toolbox, tmp_path: Pat
         assert result.data["content_type"] == "image"
 
 
+@pytest.mark.parametrize("format", ["text", "binary"])
+async def test_an_empty_answer_is_none(toolbox: Toolbox, format: str) -> None:
+    async with (
+        open_rogue(reply(200)) as service,
+        open_rest("RestSyncConnector", service.url, toolbox, {}, response_format=format) as connector,
+    ):
+        with pytest.raises(ServiceError, match="the answer is empty"):
+            await run_job(connector, job(CAT))
+
+
 async def test_a_get_puts_the_body_into_the_query(toolbox: Toolbox) -> None:
     body = {"q": {"$payload": "/prompt"}, "tags": ["a", "b"], "safe": True}
     async with (
@@ -166,6 +176,17 @@ async def test_a_call_that_may_have_run_is_made_once_more_and_not_again(connecto
     with pytest.raises(ServiceError, match="it is not asked again"):
         await run_job(connector, job(CAT, attempt=3, checkpoint=checkpoint))
     assert studio.count("now") == 2
+
+
+async def test_an_answer_that_cannot_be_used_counts_as_work_that_was_done(connector: Connector, studio: Studio) -> None:
+    studio.pictures = []
+    reporter = FakeReporter()
+    with pytest.raises(ServiceError) as caught:
+        await run_job(connector, job(CAT), reporter)
+    assert (caught.value.retry, reporter.checkpoint) == (True, {"calls": 1})
+    with pytest.raises(ServiceError, match="the second time that it may have run") as caught:
+        await run_job(connector, job(CAT, attempt=2, checkpoint=reporter.checkpoint))
+    assert not caught.value.retry
 
 
 async def test_a_crash_counts_as_a_call_that_may_have_run(connector: Connector, studio: Studio) -> None:
