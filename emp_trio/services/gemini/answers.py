@@ -211,7 +211,7 @@ def _quote(text: str) -> str:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -36,4 +36,4 @@ def refusal_reason(word: str, ratings: Iterable[Any] = ()) -> str | None:
     if reason != "safety_filter":
         return reason
     blocked = [rating.get("category") for rating in ratings if isinstance(rating, dict) and rating.get("blocked")]
-    return next((_CATEGORIES[category] for category in blocked if category in _CATEGORIES), reason)
+    return next((_CATEGORIES[word] for word in map(str, blocked) if word in _CATEGORIES), reason)

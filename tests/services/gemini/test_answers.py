@@ -77,9 +77,10 @@ def test_finish_reasons_that_refuse(finish: str, reason: str) -> None:
         ("HARM_CATEGORY_SEXUALLY_EXPLICIT", "nsfw_content"),
         ("HARM_CATEGORY_DANGEROUS_CONTENT", "violence_detected"),
         ("HARM_CATEGORY_CIVIC_INTEGRITY", "safety_filter"),
+        (["HARM_CATEGORY_HATE_SPEECH"], "safety_filter"),
     ],
 )
-def test_the_category_that_was_blocked_says_more(category: str, reason: str) -> None:
+def test_the_category_that_was_blocked_says_more(category: Any, reason: str) -> None:
     ratings = [{"category": "HARM_CATEGORY_HARASSMENT"}, {"category": category, "blocked": True}]
     with pytest.raises(Refused) as caught:
         read_generated(response(finishReason="SAFETY", safetyRatings=ratings))
@@ -177,7 +178,9 @@ def test_words_of_an_interaction_instead_of_a_picture_are_a_refusal() -> None:
         read_interaction(interaction({"type": "text", "text": "I would rather not."}))
 
 
-@pytest.mark.parametrize("said", [None, [], {}, {"promptTokenCount": "7"}, {"promptTokenCount": True}])
+@pytest.mark.parametrize(
+    "said", [None, [], {}, {"promptTokenCount": "7"}, {"promptTokenCount": True}, {"promptTokenCount": -1}]
+)
 def test_usage_is_not_guessed(said: Any) -> None:
     assert usage(said) == {"input_tokens": None, "output_tokens": None, "total_tokens": None}
 
