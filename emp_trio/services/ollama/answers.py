@@ -11,6 +11,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.services.ollama.errors import error_line
 
+_MOST: Final = 2**63 - 1  # what a count of Ollama's can be
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
@@ -163,4 +164,4 @@ def _text(value: Any) -> str:
 
 def _count(said: Mapping[str, Any], name: str) -> int:
     value = said.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST else 0

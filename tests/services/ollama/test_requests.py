@@ -148,9 +148,10 @@ def test_counters_are_read_as_what_they_are() -> None:
         "total_tokens": 3,
         "model": "m",
     }
-    assert timing({"total_duration": 1_234_567, "eval_duration": "x"}) == {
+    assert timing({"total_duration": 1_234_567, "eval_duration": "x", "load_duration": 10**400}) == {
         "total_duration_ms": 1.235,
         "eval_duration_ms": 0.0,
+        "load_duration_ms": 0.0,
     }
 
 
