@@ -38,6 +38,8 @@ async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> Async
         raise ServiceError(
             f"the service has been asked {before} times for this job's generation, any of which may have run and be "
             "billed, and none of which gave an answer; it is not asked again",
+            type="response_error",
+            reason="missing_expected_data",
             retry=False,
         )
     if ahead:

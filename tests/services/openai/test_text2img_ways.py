@@ -19,6 +19,7 @@ from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.openai.script import StreamScript
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
+from emp_trio.worker.circuit import verdict
 from tests.services.openai.support import broken, open_openai, statuses
 from tests.services.support import job, stored
 
@@ -223,6 +224,7 @@ async def test_a_call_that_may_have_run_is_repeated_by_one_attempt_only(
             retries.append(caught.value.retry)
             checkpoint = reporter.checkpoint or checkpoint
     assert retries == [True, False, False]
+    assert verdict(caught.value, caught.value.failure) == "neutral", "not asked, so it tells nothing of the service"
     assert (openai.count("images"), openai.billed) == (2, 2)
 
 
