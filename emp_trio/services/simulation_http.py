@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from emp_trio.assets.media import HEAD, sniff
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
@@ -42,7 +43,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         """Run one attempt.
 
         Raises:
-            ServiceError: the service failed the job, cancelled it, or is out of reach.
+            ServiceError: the service failed the job, cancelled it, sent no picture, or is out of reach.
             AssetError: the picture could not be saved.
             trio.Cancelled: after the simulation was cancelled upstream, where ``progress.stop_upstream`` says so.
         """
@@ -112,6 +113,10 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         saved = []
         for index, picture in enumerate(_pictures(entry)):
             answer = await self.request("GET", "/view", params=picture, expect="any")
+            if not (sniff(answer.body[:HEAD]) or "").startswith("image/"):
+                raise ServiceError(
+                    "the simulated service sent a picture that is none", type="response_error", reason="corrupted_data"
+                )
             media_type = answer.headers.get("content-type")
             saved.append(await self.save_asset(answer.body, job, progress, media_type=media_type, index=index))
         return saved
