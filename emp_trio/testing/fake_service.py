@@ -118,9 +118,9 @@ class FakeService:
         return None
 
     def error(self, status: int, *args: Any, **words: Any) -> Response:
-        """Hook: an error in the service's documented shape, from what ``inject`` was given beside its own. ``message``,
-        its text, is among it where a body can't be read. (``args`` let an override take what it likes.)"""
-        return JSONResponse({"error": "an injected error"} | words, status)
+        """Hook: an error in the service's documented shape, from what ``inject`` was given beside its own: ``message``,
+        for a text, must be possible. (With ``args`` an override may have any signature.)"""
+        return JSONResponse({"error": words.pop("message", "an injected error")} | words, status)
 
     def sent(self, response: Response) -> None:
         """Hook: every answer of a route, for headers that all of them have."""

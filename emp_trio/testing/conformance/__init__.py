@@ -1,26 +1,9 @@
 """A suite of tests that any connector can be put through.
 
-::
-
-    class TestKiln(ConnectorConformance):
-        connector = KilnConnector
-        payload = {"glaze": "celadon"}
-
-        def open_service(self) -> AbstractAsyncContextManager[FakeKiln]:
-            return open_fake_kiln()
-
-        def settings(self, service: FakeKiln, url: str) -> KilnConnector.Settings:
-            return KilnConnector.Settings(api_key=service.api_key, http=HttpSettings(base_url=url, retry_delay=0.01))
-
-        def long_job(self, service: FakeKiln) -> Job:
-            service.seconds = 3600
-            return self.job()
-
-        def begun(self, service: FakeKiln) -> int: ...
-        def running(self, service: FakeKiln) -> int: ...
-        def check(self, result: JobResult) -> None: ...
+``examples/test_atelier.py`` is a use of it, and docs/write-a-connector.md says what it tests.
 """
 
+from emp_trio.testing.conformance.scene import open_toolbox
 from emp_trio.testing.conformance.suite import ConnectorConformance
 
-__all__ = ["ConnectorConformance"]
+__all__ = ["ConnectorConformance", "open_toolbox"]

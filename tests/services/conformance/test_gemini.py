@@ -43,4 +43,4 @@ class TestGemini(ConnectorConformance):
         return sum(generation.status(now) == "in_progress" for generation in service.generations.values())
 
     def check(self, result: JobResult) -> None:
-        assert len(result.output_files) == 1
+        assert [file.type for file in result.output_files] == ["image"]

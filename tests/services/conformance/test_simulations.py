@@ -68,7 +68,7 @@ class TestSimulationHttp(ConnectorConformance):
     def check(self, result: JobResult) -> None:
         assert result.data["simulation_id"].startswith("sim-")
         assert result.data["results"]["iterations"] == 4
-        assert len(result.output_files) == 1
+        assert [file.mime_type for file in result.output_files] == ["image/png"]
 
 
 class TestSimulationWebsocket(ConnectorConformance):
@@ -97,4 +97,4 @@ class TestSimulationWebsocket(ConnectorConformance):
 
     def check(self, result: JobResult) -> None:
         assert result.data["simulation_id"].startswith("wsim-")
-        assert len(result.output_files) == 1
+        assert [file.mime_type for file in result.output_files] == ["image/png"]

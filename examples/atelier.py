@@ -1,0 +1,120 @@
+"""A connector for a service that paints: a job id, polling, a file, and cancel. See docs/write-a-connector.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+
+from emp_trio.assets.media import HEAD, sniff
+from emp_trio.errors import InvalidJob, Refused, ServiceError
+from emp_trio.jobs import Job, JobResult
+from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.auth import ApiKeyHeader
+from emp_trio.protocols.http import Http, HttpSettings, describe_status
+from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.secrets import Secret
+from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.services.upstream import run_upstream
+from emp_trio.settings import Env
+
+
+class Picture(msgspec.Struct, frozen=True):
+    """A picture as the service describes it; ``percent`` is how far it is."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1)]
+    state: str
+    percent: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0
+    error: str = ""
+
+
+def read_picture(answer: Any) -> Picture:
+    """The picture in an answer of the service. Raises ServiceError where there is none."""
+    try:
+        return msgspec.convert(answer, Picture)
+    except msgspec.ValidationError as error:
+        text = f"the atelier's answer is not understood: {error}"
+        raise ServiceError(text, type="response_error", reason="missing_expected_data", maybe_started=True) from error
+
+
+class AtelierConnector(Http, Polling, SavesAssets, Connector):
+    """Paints ``payload.prompt``."""
+
+    service_type: ClassVar[str] = "atelier"
+    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """The key, and how the service is reached; ``cleanup_timeout``: seconds that stopping the work may take."""
+
+        api_key: Annotated[Secret, Env("${ATELIER_API_KEY}")]
+        http: Annotated[HttpSettings, Env(base_url="${ATELIER_URL:-http://localhost:8000}")]
+        polling: PollingSettings = PollingSettings(interval=1.0, attempts=300)
+        cleanup_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+
+    def auth(self) -> ApiKeyHeader:
+        return ApiKeyHeader("x-api-key", self.settings.api_key)
+
+    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
+        """422 is how this service declines a prompt; the rest is as HTTP has it."""
+        error = describe_status(status, headers, body)
+        return Refused(error.message, status=status) if status == 422 else error
+
+    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+        prompt = job.payload.get("prompt")
+        if not isinstance(prompt, str):
+            raise InvalidJob("payload.prompt is missing", reason="missing_required_field")
+        self.toolbox.assets.check(job)  # before anything is painted that could not be stored
+        request = {"prompt": prompt}
+
+        async def start() -> str:
+            return read_picture((await self.request("POST", "/pictures", json=request)).json()).id
+
+        async def usable(picture_id: str) -> bool:
+            return (await self._picture(picture_id)).state in ("painting", "done")
+
+        file = await run_upstream(
+            job,
+            progress,
+            key="picture",
+            usable=usable,
+            start=start,
+            wait=lambda found: self._painted(found, progress),
+            cancel=lambda found: self.request("DELETE", f"/pictures/{found}", expect="any"),
+            grace=self.settings.cleanup_timeout,
+        )
+        asset = await self.save_asset(file, job, progress)
+        return JobResult(
+            success=True,
+            data=asset_data(asset),
+            metadata={"saved_asset": saved_asset(asset)},
+            output_files=(asset.output_file(),),
+            service_metadata={"service_type": self.service_type},
+            raw_request_payload=request,
+        )
+
+    async def health(self) -> Health:
+        try:
+            await self.request("GET", "/health", retries=0)
+        except ServiceError as error:
+            return Health(healthy=False, detail=error.message)
+        return Health(healthy=True)
+
+    async def _painted(self, picture_id: str, progress: ProgressReporter) -> bytes:
+        async def look() -> Picture | None:
+            picture = await self._picture(picture_id)
+            if picture.state == "failed":
+                raise ServiceError(f"the atelier failed: {picture.error}")
+            progress.report(0.9 * picture.percent, "painting")
+            return picture if picture.state == "done" else None
+
+        await self.poll(look, hint=f"picture {picture_id}")
+        file = (await self.request("GET", f"/pictures/{picture_id}/file", expect="any")).body
+        if not (sniff(file[:HEAD]) or "").startswith("image/"):
+            raise ServiceError("the atelier's file is no picture", type="response_error", reason="corrupted_data")
+        return file
+
+    async def _picture(self, picture_id: str) -> Picture:
+        return read_picture((await self.request("GET", f"/pictures/{picture_id}", retries=0)).json())
