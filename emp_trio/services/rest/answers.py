@@ -85,10 +85,7 @@ def read_result(answer: Any, places: AnswerSettings) -> Found:
         text = pointed(answer, places.text_at)
         if not isinstance(text, str):
             raise _nothing("a text", places.text_at, text)
-    try:
-        return Found(result=redacted(result), text=text, files=_files(answer, places))
-    except RecursionError:
-        raise bad_answer("the answer is nested too deeply", reason="invalid_response_format") from None
+    return Found(result=redacted(result), text=text, files=_files(answer, places))
 
 
 def error_text(answer: Any, pointer: str | None) -> str:
@@ -97,10 +94,7 @@ def error_text(answer: Any, pointer: str | None) -> str:
     if found is None or found is msgspec.UNSET or found == "":
         return ""
     if not isinstance(found, str):
-        try:
-            found = msgspec.json.encode(redacted(found)).decode()
-        except RecursionError:
-            return ""
+        found = msgspec.json.encode(redacted(found)).decode()
     return " ".join(found[: 4 * LONGEST_TEXT].split())[:LONGEST_TEXT]
 
 

@@ -116,13 +116,12 @@ def test_no_file_bytes_stay_in_a_result() -> None:
     assert found.result == {"img": "<base64 data, 600 bytes>", "n": 1}
 
 
-def test_an_answer_that_is_deeper_than_it_can_be_looked_at() -> None:
+def test_an_answer_that_is_deeper_than_anybody_looks() -> None:
     deep: Any = 1
     for _ in range(100_000):
         deep = [deep]
-    with pytest.raises(ServiceError, match="nested too deeply"):
-        read_result({"d": deep}, AnswerSettings())
-    assert error_text({"d": deep}, "/d") == ""
+    assert "nested too deeply" in str(read_result({"d": deep}, AnswerSettings()).result)
+    assert "nested too deeply" in error_text({"d": deep}, "/d")
 
 
 @pytest.mark.parametrize(
