@@ -63,7 +63,16 @@ class Pool(httpcore.AsyncConnectionPool):
             if not connection.has_expired():
                 return connection
             await _close(connection)
+        await self._tidy()
         return httpcore.AsyncHTTPConnection(origin, ssl_context=self._tls, keepalive_expiry=self._keep)
+
+    async def _tidy(self) -> None:
+        """Close what nobody has wanted lately at any origin: answers may lead to ever new ones."""
+        for origin, waiting in list(self._idle.items()):
+            while waiting and waiting[0].has_expired():
+                await _close(waiting.popleft())
+            if not self._idle.get(origin):
+                self._idle.pop(origin, None)
 
     async def _give_back(self, origin: httpcore.Origin, connection: httpcore.AsyncHTTPConnection | None) -> None:
         """Keep a connection that is ready for the next request; close any other, and those nobody has wanted lately."""

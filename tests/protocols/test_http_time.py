@@ -164,3 +164,18 @@ async def test_a_pooled_connection_that_was_reset_meanwhile_is_not_used() -> Non
                     await trio.sleep(0.001)
             assert (await probe.request("POST", "/", json={})).json() == {"ok": True}
         assert proxy.accepted == 2
+
+
+async def test_an_idle_connection_to_another_place_is_not_kept_for_ever() -> None:
+    answer = reply(200, b"x")
+    async with (
+        open_rogue(answer) as service,
+        open_rogue(answer) as visited_once,
+        open_rogue(answer) as another,
+        open_http(service.url, keepalive_timeout=0.02) as probe,
+    ):
+        await probe.request("GET", f"{visited_once.url}/", expect="any")
+        with trio.fail_after(5):
+            while visited_once.open_connections:
+                await trio.sleep(0.03)  # longer than an idle connection is kept
+                await probe.request("GET", f"{another.url}/", expect="any")
