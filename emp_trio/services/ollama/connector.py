@@ -240,14 +240,14 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
     async def _with_pictures(self, body: dict[str, Any]) -> dict[str, Any]:
         """``body`` with every picture as bare base64, the only form that Ollama takes (Ollama reference B2)."""
-        made = dict(body)
-        if "images" in body:
-            made["images"] = [await self._picture(source) for source in body["images"]]
         if "messages" in body:
-            made["messages"] = [
-                await self._with_pictures(message) if message.get("images") else message for message in body["messages"]
-            ]
-        return made
+            return body | {"messages": [await self._with_images(message) for message in body["messages"]]}
+        return await self._with_images(body)
+
+    async def _with_images(self, holder: dict[str, Any]) -> dict[str, Any]:
+        if not holder.get("images"):
+            return holder
+        return holder | {"images": [await self._picture(source) for source in holder["images"]]}
 
     async def _picture(self, source: Any) -> str:
         return base64.b64encode((await input_file(self, source)).data).decode()

@@ -121,6 +121,17 @@ async def test_pictures_reach_ollama_as_bare_base64(ollama: FakeOllama, toolbox:
     assert bare not in str(result.raw_request_payload)
 
 
+async def test_what_a_message_holds_beside_its_pictures_is_not_looked_into(
+    ollama: FakeOllama, toolbox: Toolbox
+) -> None:
+    message = {"role": "user", "content": "what is it?", "images": [base64.b64encode(make_png()).decode()]}
+    async with open_ollama(ollama.base_url, toolbox) as connector:
+        payload = {"model": "qwen3-vl:8b", "messages": [message | {"messages": ["x"]}]}
+        await run_job(connector, job("chat_completion", payload))
+    assert ollama.requests[0].body["messages"] == payload["messages"]
+    ollama.violations.clear()  # this one is the job's own
+
+
 async def test_a_picture_that_is_none_costs_nothing(ollama: FakeOllama, toolbox: Toolbox) -> None:
     async with open_ollama(ollama.base_url, toolbox) as connector:
         with pytest.raises(InvalidJob):
