@@ -36,8 +36,7 @@ def read_picture(answer: Any) -> Picture:
     try:
         return msgspec.convert(answer, Picture)
     except msgspec.ValidationError as error:
-        text = f"the atelier's answer is not understood: {error}"
-        raise ServiceError(text, type="response_error", reason="missing_expected_data", maybe_started=True) from error
+        raise ServiceError(f"no picture: {error}", type="response_error", reason="corrupted_data") from error
 
 
 class AtelierConnector(Http, Polling, SavesAssets, Connector):

@@ -6,12 +6,14 @@ import io
 import re
 import shlex
 import subprocess
+import tomllib
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from emp_trio.cli import COMMANDS, run
+from emp_trio.services.registry import GROUP
 from tests.project.support import ROOT, sources
 
 PAGES = sources(".md")
@@ -75,6 +77,31 @@ def test_every_page_can_be_found_from_the_index() -> None:
     for page in sources(".md", under="docs"):
         if page.name != "README.md":
             assert f"({page.relative_to(ROOT / 'docs')}" in index, f"docs/README.md does not lead to {page.name}"
+
+
+_CODE = re.compile(r"^```(python|json|toml)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def lines_of(text: str) -> str:
+    """A text without its indentation, which an excerpt may have lost."""
+    return "\n".join(line.strip() for line in text.strip().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), _CODE.findall((ROOT / "docs" / "write-a-connector.md").read_text()), ids=lambda text: text[:40]
+)
+def test_the_code_that_authors_read_is_that_of_the_example(kind: str, code: str) -> None:
+    if kind == "toml":
+        (place,) = tomllib.loads(code)["project"]["entry-points"][GROUP].values()
+        module, _, name = place.partition(":")
+        assert f"class {name}(" in (ROOT / "examples" / f"{module}.py").read_text()
+        return
+    files = [path for path in sources(".py", ".json", under="examples") if "atelier" in path.name]
+    assert any(lines_of(code) in lines_of(path.read_text()) for path in files)
+
+
+def test_the_connector_that_authors_read_is_short() -> None:
+    assert len((ROOT / "examples" / "atelier.py").read_text().splitlines()) < 120
 
 
 @pytest.mark.parametrize("script", ["run", ".ci/run"])

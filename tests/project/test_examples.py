@@ -54,3 +54,13 @@ async def test_a_connector_of_ones_own_runs_jobs(valkey: str) -> None:
         code, out, _ = await run_command("explain", "shout", *words, env=env)
         assert code == 0
         assert "ShoutingConnector" in out
+
+
+async def test_the_connector_that_authors_read_is_found() -> None:
+    env = {"PYTHONPATH": str(EXAMPLES), "ATELIER_API_KEY": "key"}
+    code, out, _ = await run_command(
+        "explain", "painting", "--mapping", str(EXAMPLES / "atelier-mapping.json"), env=env
+    )
+    assert code == 0
+    assert "AtelierConnector" in out
+    assert "0.5" in out
