@@ -56,7 +56,7 @@ class Engine:
         self.work: list[Work] = []
         self.interrupts: list[str | None] = []
         self._tell = tell
-        self._lock = trio.Lock()
+        self._queue: deque[Work] = deque()  # its head has the lock; a trio.Lock would not keep the order of beginners
         self._running: Work | None = None
         self._task: str | None = None  # of what runs, or has failed last
         self._finished: deque[str] = deque(maxlen=16)
@@ -64,17 +64,26 @@ class Engine:
         self._began = 0
         self._news = trio.Event()
 
+    def take(self, work: Work) -> None:
+        """Work is asked for: it gets its place in the queue."""
+        self.work.append(work)
+        self._queue.append(work)
+        self.tell()
+
     async def run(self, work: Work, script: Callable[[], Script]) -> None:
         """Do the work when its turn has come; nobody's leaving stops it."""
-        async with self._lock:
-            self._began += 1
-            self._interrupted = False
-            self._running, self._task, work.end = work, work.task_id, "running"
+        while self._queue[0] is not work:
+            await self._news.wait()
+        self._began += 1
+        self._interrupted = False
+        self._running, self._task, work.end = work, work.task_id, "running"
+        self.tell()
+        try:
+            await self._do(work, script())
+        finally:
+            self._running = None
+            self._queue.popleft()
             self.tell()
-            try:
-                await self._do(work, script())
-            finally:
-                self._running = None
         await trio.sleep(script().answer_delay)
         work.over.set()
         self.tell()

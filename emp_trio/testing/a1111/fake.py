@@ -120,9 +120,8 @@ class FakeA1111:
         """Work of somebody else, or of the web UI itself."""
         given = body.get("force_task_id") if self.keeps_task_ids else None
         work = Work(task_id=given or f"task({endpoint}-{len(self.work)})", endpoint=endpoint, body=body)
-        self.work.append(work)
+        self.engine.take(work)
         self._nursery.start_soon(self.engine.run, work, lambda: self.script)
-        self._tell()
         return work
 
     def _tell(self) -> None:
