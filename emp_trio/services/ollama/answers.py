@@ -15,6 +15,10 @@ _MOST: Final = 2**63 - 1  # what a count of Ollama's can be
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
+LONGEST: Final = 2**20
+"""Bytes of an answer, with its thoughts and tool calls. It stands in the result, and results travel through Redis."""
+
+
 class Words:
     """An answer in words while it comes, line by line, of either ``/api/generate`` or ``/api/chat``.
 
@@ -25,6 +29,7 @@ class Words:
 
     def __init__(self) -> None:
         self.pieces = 0
+        self._size = 0
         self._text: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[Any] = []
@@ -39,7 +44,7 @@ class Words:
         """Take the next line.
 
         Raises:
-            ServiceError: it is an error, or no object.
+            ServiceError: it is an error, or no object; or the answer is longer than ``LONGEST``.
         """
         if not isinstance(line, dict):
             raise bad_answer("a line of the answer is not an object", reason="invalid_response_format")
@@ -49,6 +54,13 @@ class Words:
         part = message if isinstance(message, dict) else line
         text, thought = _text(part.get("content") or line.get("response")), _text(part.get("thinking"))
         calls = part.get("tool_calls")
+        self._size += len(f"{text}{thought}".encode()) + len(msgspec.json.encode(calls) if calls else b"")
+        if self._size > LONGEST:
+            raise bad_answer(
+                f"the model wrote more than {LONGEST} bytes: set max_tokens (num_predict)",
+                reason="invalid_response_format",
+                retry=False,
+            )
         if text:
             self._text.append(text)
         if thought:

@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.services.ollama.errors import describe_error
 from emp_trio.testing.ollama import FakeOllama, Script
 from emp_trio.testing.reporter import run_job
-from emp_trio.testing.rogue import Answer, cut, event_stream, hang, open_rogue, raw, reply
+from emp_trio.testing.rogue import Answer, Exchange, cut, event_stream, hang, open_rogue, raw, reply
 from emp_trio.toolbox import Toolbox
 from tests.services.ollama.support import job, open_ollama
 
@@ -236,6 +237,25 @@ async def test_a_stream_that_goes_on_after_its_last_line_is_left(toolbox: Toolbo
     endless = event_stream(GOOD, last, end=False, content_type=NDJSON)
     async with open_rogue(endless) as rogue, open_ollama(rogue.url, toolbox) as connector:
         assert (await run_job(connector, job("text_generation", TEXT))).data["text"] == "Hi"
+
+
+@pytest.mark.parametrize(
+    "piece", [{"response": "la " * 10_000}, {"thinking": "la " * 10_000}, {"tool_calls": [["x" * 30_000]]}]
+)
+async def test_an_answer_without_end_is_left(toolbox: Toolbox, piece: dict[str, Any]) -> None:
+    line = msgspec.json.encode({"model": "m", "done": False} | piece) + b"\n"
+
+    async def endless(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 X\r\ncontent-type: application/x-ndjson\r\n\r\n")
+        while True:
+            await exchange.send(line)
+
+    async with open_rogue(endless) as rogue, open_ollama(rogue.url, toolbox) as connector:
+        with trio.fail_after(10):
+            with pytest.raises(ServiceError, match="num_predict") as caught:
+                await run_job(connector, job("text_generation", {"prompt": "sing"}))
+            await rogue.emptied()
+    assert (caught.value.retry, caught.value.maybe_started) == (False, True)
 
 
 BAD_PAYLOADS: list[tuple[str, Any, str]] = [
