@@ -7,13 +7,26 @@ httpcore's.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import httpcore
 import trio
+
+# Seconds of silence until TCP asks whether the peer is there, seconds between two questions, and questions without an
+# answer: a call may wait for minutes, and a router on the way forgets what is silent (A1111 reference 10.1).
+_QUESTIONS: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+_KEEP_ALIVE: Final = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in _QUESTIONS.items()
+        if hasattr(socket, name)
+    ),
+]
 
 
 class Pool(httpcore.AsyncConnectionPool):
@@ -64,7 +77,9 @@ class Pool(httpcore.AsyncConnectionPool):
                 return connection
             await _close(connection)
         await self._tidy()
-        return httpcore.AsyncHTTPConnection(origin, ssl_context=self._tls, keepalive_expiry=self._keep)
+        return httpcore.AsyncHTTPConnection(
+            origin, ssl_context=self._tls, keepalive_expiry=self._keep, socket_options=_KEEP_ALIVE
+        )
 
     async def _tidy(self) -> None:
         """Close what nobody has wanted lately at any origin: answers may lead to ever new ones."""
