@@ -18,7 +18,7 @@ _PATH: Final = re.compile(
     r"(?P<before>.*?)(?P<version>/v1(?:alpha|beta)?)?"
     r"(?:/models(?:/(?P<model>[^/:]+)(?::(?P<method>\w+))?)?|/interactions)?/*"
 )
-_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _GONE: Final = "imagen-"
 _IMAGE: Final = re.compile(r"(?i)gemini-.*(image|nano-banana)")
 
@@ -68,7 +68,7 @@ def choose_model(asked: str | None, configured: str, in_address: str) -> tuple[s
     """
     name = (asked or configured or in_address or DEFAULT_MODEL).removeprefix("models/")
     if name.startswith(_GONE):
-        return DEFAULT_MODEL, f"{name} was shut down in August 2026: {DEFAULT_MODEL} is used instead"
+        return DEFAULT_MODEL, f"{name[:80]} was shut down in August 2026: {DEFAULT_MODEL} is used instead"
     if not asked and configured and in_address and in_address != name:
         return name, f"GEMINI_NANO_BANANA_URL names the model {in_address}, but {name} is configured and used"
     return name, ""

@@ -87,7 +87,7 @@ def read_payload(payload: dict[str, Any], *, api: Api, configured: str, in_addre
     if warning and asked_model:
         warnings.append(warning)
     if given.get("n") not in (None, 1, "1"):
-        warnings.append(f"n={given['n']!r} is left out: Gemini has no field for the number of pictures")
+        warnings.append(f"n={str(given['n'])[:20]} is left out: Gemini has no field for the number of pictures")
     image, flat, config = _config(given, warnings)
     left_out = sorted(name for name in given if name not in _KNOWN and name not in _EXTRAS)
     if left_out and not _prompt(given):

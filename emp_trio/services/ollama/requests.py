@@ -117,14 +117,20 @@ def _operation(job_type: str, payload: dict[str, Any]) -> tuple[Operation, tuple
     routed = _BY_JOB_TYPE.get(job_type)
     if routed is not None:
         ignored = word is not None and asked != routed
-        return routed, (f"the operation {word!r} is left out: a {job_type} job is always that",) if ignored else ()
+        return routed, (
+            f"the operation {_shown(word)} is left out: a {job_type} job is always that",
+        ) if ignored else ()
     if word is None:
         chat = payload.get("messages") and not payload.get("prompt")
         return "chat" if chat else "generate", ()
     if asked is None:
         known = ", ".join(sorted(_BY_WORD))
-        raise InvalidJob(f"payload.operation {str(word)[:80]!r} is not one of {known}", reason="unsupported_operation")
+        raise InvalidJob(f"payload.operation {_shown(word)} is not one of {known}", reason="unsupported_operation")
     return asked, ()
+
+
+def _shown(word: Any) -> str:
+    return repr(word[:80]) if isinstance(word, str) else f"of type {type(word).__name__}"
 
 
 def _prompt(payload: dict[str, Any]) -> dict[str, Any]:

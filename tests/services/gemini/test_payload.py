@@ -60,13 +60,16 @@ def test_the_newer_way_to_ask_for_a_picture_is_kept_and_never_mixed_with_the_old
     ("payload", "warning"),
     [
         ({"prompt": "x", "n": 3}, "n=3 is left out"),
+        ({"prompt": "x", "n": "9" * 10**6}, f"n={'9' * 20} is left out"),
         ({"prompt": "x", "model": "imagen-4.0-generate-001"}, "imagen-4.0-generate-001 was shut down"),
+        ({"prompt": "x", "model": "imagen-" + "9" * 10**6}, "9 was shut down"),
         ({"contents": [{"parts": [{"text": "x"}]}], "tools": [], "ctx": {}}, "Gemini does not know it: tools"),
     ],
 )
 def test_what_is_left_out_is_said(payload: dict[str, Any], warning: str) -> None:
     (said,) = read(payload).warnings
     assert warning in said
+    assert len(said) < 250
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,15 @@ NAMES = "prompt text input messages images options model operation job_type syst
 ROUTES = {"generate": "generate", "chat": "chat", "embed": "embed", "pull": "pull"}
 
 
+@pytest.mark.parametrize("word", ["y" * 10**6, ["y" * 10**6]])
+def test_an_operation_that_is_left_out_is_not_quoted_at_length(word: Any) -> None:
+    (warning,) = ollama_request("text_generation", {"prompt": "x", "operation": word}, default_model="m").warnings
+    assert len(warning) < 200
+    with pytest.raises(InvalidJob) as caught:
+        ollama_request("ollama", {"prompt": "x", "operation": word}, default_model="m")
+    assert len(caught.value.message) < 250
+
+
 @given(
     st.sampled_from(["ollama", "text_generation", "chat_completion", "embeddings"]),
     st.dictionaries(st.sampled_from(NAMES), VALUES, max_size=6),
