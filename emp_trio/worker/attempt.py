@@ -41,6 +41,8 @@ class Attempt:
     Attributes:
         running: whether the connector is in it now.
         ending: why the attempt was stopped from outside, or None.
+        stop_at: Trio time at which the local work must stop, unless the lease is renewed. No scope has it as its
+            deadline: whoever asks how much time is left would take it for the end of the attempt.
         verdict: what its end says about the service.
     """
 
@@ -64,7 +66,7 @@ class Attempt:
         self.worker_id = worker_id
         self.stages = Stages(deadline, limits)
         self._scope: trio.CancelScope | None = None
-        self._stop_at = expires - margin
+        self.stop_at = expires - margin
         self.running = False
         self.ending: Ending | None = None
         self.verdict: Verdict = "neutral"
@@ -122,17 +124,14 @@ class Attempt:
             self._unsaid = self._said
 
     def enter(self, scope: trio.CancelScope) -> None:
-        """The connector runs in ``scope`` from now on, which ends with the lease."""
+        """The connector runs in ``scope`` from now on."""
         self._scope = scope
-        scope.deadline = self._stop_at
         if self.ending is not None:
             scope.cancel(reason=self.ending)
 
     def renewed(self, expires: float) -> None:
         """The lease now ends at ``expires``."""
-        self._stop_at = max(self._stop_at, expires - self._margin)
-        if self._scope is not None:
-            self._scope.deadline = self._stop_at
+        self.stop_at = max(self.stop_at, expires - self._margin)
 
     def end(self, why: Ending) -> None:
         """Stop the attempt from outside. The first reason counts."""
@@ -141,12 +140,6 @@ class Attempt:
             self._over_by = min(self._over_by, trio.current_time() + self._cleanup)
             if self._scope is not None:
                 self._scope.cancel(reason=why)
-
-    def ended_by(self) -> Ending | None:
-        """Why the attempt was stopped from outside, also where its lease ran out without a word."""
-        if self.ending is None and self._scope is not None and self._scope.cancel_called:
-            self.ending = "lease_lost"
-        return self.ending
 
     @property
     def stuck(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import structlog
@@ -19,7 +20,8 @@ _STUCK: Final = "its connector goes on although it was told to stop; its lease i
 
 
 class Leases:
-    """The running attempts by job id, and the two tasks that speak for all of them: renewal and progress."""
+    """The running attempts by job id, and the tasks that speak for all of them: renewal, progress, and the end of those
+    whose lease could not be renewed."""
 
     def __init__(self, verbs: Verbs, settings: WorkerSettings) -> None:
         self._verbs = verbs
@@ -27,6 +29,8 @@ class Leases:
         self._attempts: dict[str, Attempt] = {}
         self._talk = Signal()
         self._doubt = Signal()
+        self._sooner = Signal()
+        self._next_end = math.inf
         self._failing = False
         self._idle = trio.Event()
         self._idle.set()
@@ -42,6 +46,8 @@ class Leases:
         if before is not None:  # the job was cancelled, put back and claimed anew before we heard of it
             before.end("lease_lost")
         self._attempts[attempt.lease.job_id] = attempt
+        if attempt.stop_at < self._next_end:
+            self._sooner.set()
 
     def drop(self, lease: LeaseRef) -> None:
         """The attempt of this lease is settled, or its lease is gone."""
@@ -79,8 +85,7 @@ class Leases:
     async def renew(self) -> None:
         """Renew all leases every ``renew_every`` seconds; ends only by cancellation.
 
-        A lease that could not be renewed in time stops its attempt by the attempt's own deadline; one that was refused
-        stops it at once.
+        One that is refused stops its attempt at once; one that could not be renewed in time does so in :meth:`expire`.
         """
         pause = self._settings.renew_every
         while True:
@@ -115,6 +120,17 @@ class Leases:
                 log.warning("lease.gone", job=attempt.lease.job_id, slot=attempt.worker_id, why=why)
                 attempt.end("cancelled" if why == "cancelled" else "lease_lost")
         return True
+
+    async def expire(self) -> None:
+        """Stop each attempt before its lease ends, where it was not renewed in time; ends only by cancellation."""
+        while True:
+            now = trio.current_time()
+            running = [attempt for attempt in self._attempts.values() if attempt.ending is None]
+            for attempt in running:
+                if attempt.stop_at <= now:
+                    attempt.end("lease_lost")
+            self._next_end = min((a.stop_at for a in running if a.ending is None), default=math.inf)
+            await self._sooner.wait(self._next_end - now)
 
     async def publish_progress(self) -> None:
         """Publish what attempts report, at most once per ``progress_every`` for each; ends only by cancellation."""

@@ -129,6 +129,7 @@ class Machine:
             for supervisor in self.supervisors.values():
                 house.start_soon(supervisor.run)
             house.start_soon(self.leases.renew)
+            house.start_soon(self.leases.expire)
             house.start_soon(self.leases.publish_progress)
             house.start_soon(self._listen, bridge)
             house.start_soon(self.reaper.run)

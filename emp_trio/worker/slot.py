@@ -25,7 +25,7 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     """Run one attempt to its end.
 
     Args:
-        attempt: the attempt; it runs in a nursery of its own, whose cancel scope ends with the lease.
+        attempt: the attempt; it runs in a nursery of its own, whose scope is cancelled when the lease ends.
         who: slot and machine.
         redactor: takes secrets out of what is published.
 
@@ -50,7 +50,7 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
                 await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation, ours or the machine's, goes on
     finally:
         attempt.running = False
-    ending, now = attempt.ended_by(), time.time()
+    ending, now = attempt.ending, time.time()
     if ending is not None and not (returned and isinstance(returned[0], JobResult)):
         if raised is not None:
             log.warning("connector.error", error=type(raised).__name__, while_ending=ending, exc_info=raised)

@@ -42,6 +42,21 @@ async def test_an_earlier_attempt_leaves_the_work_upstream_to_the_next(valkey: s
         assert (await play.until_over(2)).stop_upstream is True
 
 
+async def test_the_time_that_is_left_is_that_of_the_attempt_and_not_of_its_lease(valkey: str, db: Any) -> None:
+    left = []
+
+    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+        left.append(trio.current_effective_deadline() - trio.current_time())
+        with progress.stage("upload"):
+            left.append(trio.current_effective_deadline() - trio.current_time())
+        return DONE
+
+    stages = StageLimits(upload=100, cdn=60, settle=10)
+    async with open_machine(valkey, {"t": Play(act)}, job_timeout=600, lease=15.0, stages=stages):
+        await until_status(db, submit(db, "t"), "completed")
+    assert left == [pytest.approx(600 - 170, abs=5), pytest.approx(100, abs=5)]
+
+
 @pytest.mark.parametrize("stage", ["upload", "cdn"])
 async def test_a_stage_inside_has_its_own_limit_and_name(valkey: str, db: Any, stage: Any) -> None:
     async def act(job: Job, progress: ProgressReporter) -> JobResult:
