@@ -163,9 +163,10 @@ def _parsed(text: str) -> httpx.URL:
         raise InvalidJob(f"{shown_url(text)} is not a URL: it has a blank, a backslash or a control character")
     try:
         url = httpx.URL(text)
-    except httpx.InvalidURL as error:
+        host = url.host  # in Unicode, where its Punycode can be read
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise InvalidJob(f"{shown_url(text)} can't be read as a URL") from error
-    if url.scheme not in ("http", "https") or not url.host or not 0 < _port(url) < 2**16:
+    if url.scheme not in ("http", "https") or not host or not 0 < _port(url) < 2**16:
         raise InvalidJob(f"{shown_url(text)} is not an http or https URL")
     if url.userinfo:
         raise InvalidJob(f"{shown_url(text)} carries a user name or a password: give a URL that needs neither")
