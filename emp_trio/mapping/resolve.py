@@ -6,6 +6,7 @@ A worker type's jobs are routed by its own map alone: two types that serve the s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -246,22 +247,30 @@ def _plan(
             routes=routes,
             worker_id=wanted.worker_id,
         )
-        _warn_of_limits(whole, findings)
-        workers += _lanes(whole, gpus, env, findings)
+        lanes = _lanes(whole, gpus, env, findings)
+        _warn_of_limits(whole, lanes, findings)
+        workers += lanes
     check_required(needs, env, findings)
     used = {service.key: service for worker in workers for service in worker.routes.values()}
     return Plan(workers=tuple(workers), services=used)
 
 
-def _warn_of_limits(whole: WorkerPlan, findings: Findings) -> None:
+def _warn_of_limits(whole: WorkerPlan, lanes: list[WorkerPlan], findings: Findings) -> None:
     """Slots that can never work at the same time are more than anybody wants to pay leases for."""
     for service in {route.key: route for route in whole.routes.values()}.values():
         limits = getattr(service.settings, "limits", None)
         most = getattr(limits, "max_concurrent_jobs", None)
-        if most is not None and most < whole.count:
+        if most is None:
+            continue
+        slots: Counter[str] = Counter()  # of each instance: each has the limit for itself
+        for lane in lanes:
+            keys = {route.key for route in lane.routes.values() if route.worker_service == service.worker_service}
+            slots.update(dict.fromkeys(keys, lane.count))
+        able = sum(min(most, count) for count in slots.values())
+        if able < whole.count:
             path = child(service_path(service.worker_service, "api_config"), "max_concurrent_jobs")
-            message = f"lets {most} of the {whole.count} slots of {whole.name} work at a time; the others wait"
-            findings.warning(path, message, f"ask for {whole.name}:{most}, or raise it")
+            message = f"lets {able} of the {whole.count} slots of {whole.name} work at a time; the others wait"
+            findings.warning(path, message, f"ask for {whole.name}:{able}, or raise it")
 
 
 def _lanes(whole: WorkerPlan, gpus: int, env: Mapping[str, str], findings: Findings) -> list[WorkerPlan]:

@@ -79,3 +79,18 @@ def test_slots_that_a_limit_keeps_idle_are_worth_a_warning(tmp_path: Path) -> No
     [line] = said(found.warnings)
     assert "$.services.gpu.api_config.max_concurrent_jobs: lets 2 of the 3 slots of render work at a time" in line
     assert planned(tmp_path, "render:auto", gpus=2, **parts).warnings == ()
+
+
+@pytest.mark.parametrize(("instances", "able"), [(2, None), (1, 2)])
+def test_a_limit_counts_for_each_instance(tmp_path: Path, instances: int, able: int | None) -> None:
+    """Four slots on two GPUs, and a service that works at one job at a time: in four processes, or in two."""
+    parts = rig(service_instances_per_gpu=2)
+    parts["services"]["slow"] = parts["services"]["gpu"] | {
+        "service_instances_per_gpu": instances,
+        "api_config": {"max_concurrent_jobs": 1},
+    }
+    parts["workers"]["render"] = worker("picture>gpu", "film>slow", is_gpu_bound=True)
+    found = planned(tmp_path, "render:4", gpus=2, **parts)
+    lines = [line for line in said(found.warnings) if "at a time" in line]
+    assert len(lines) == (able is not None)
+    assert all(f"services.slow.api_config.max_concurrent_jobs: lets {able} of the 4 slots" in line for line in lines)
