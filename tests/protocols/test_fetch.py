@@ -108,8 +108,9 @@ HOSTILE = """
     http://127.0.0.1#@1.1.1.1/ http://127.0.0.1?@1.1.1.1/ http://1.1.1.1:80:80/ http://1.1.1.1:0/
     http://1.1.1.1:65536/ http://[::1/ http://::1/ http:///etc/passwd
     http:/127.0.0.1/ http:127.0.0.1 https:///x http:// http://. http://..
-    http://a..b/ http://xn--/ http://*.example/ file:///etc/passwd ftp://1.1.1.1/ gopher://127.0.0.1:6379/_INFO unix:/run/x
-    data:text/plain,x javascript:alert(1) //127.0.0.1/ 127.0.0.1 /etc/passwd nowhere.example http://nowhere.example/
+    http://a..b/ http://xn--/ http://*.example/ file:///etc/passwd ftp://1.1.1.1/ gopher://127.0.0.1:6379/_INFO
+    unix:/run/x data:text/plain,x javascript:alert(1) //127.0.0.1/ 127.0.0.1 /etc/passwd nowhere.example
+    http://nowhere.example/
 """.split()
 UNREADABLE = ["", "\x00", "http://1.1.1.1 @127.0.0.1/", "http://127.0.0.1\t/", "http://1.1.1.1/\r\nhost: 127.0.0.1"]
 
