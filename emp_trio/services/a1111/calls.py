@@ -22,7 +22,8 @@ class Caller(Protocol):
     """What is needed of the connector: :class:`emp_trio.protocols.http.Http`."""
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]: ...
+    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+        """Make a call."""
 
 
 class Calls:

@@ -7,7 +7,8 @@ known to be ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -123,7 +124,7 @@ async def generate(
         nursery.cancel_scope.cancel()
     if failed is not None:
         if isinstance(failed, ServiceError) and failed.maybe_started:
-            with trio.move_on_after(settings.cleanup_timeout, shield=True):
+            with _cleanup(settings, shield=True):
                 await _stop_lost(calls, watch, settings)
         raise failed
     after = await _state(calls)
@@ -134,9 +135,18 @@ async def generate(
 
 async def stop_earlier(calls: Calls, settings: A1111Settings, task_ids: Iterable[str]) -> None:
     """Stop what earlier attempts may have left running on this server; within the time for cleanup."""
-    with trio.move_on_after(settings.cleanup_timeout):
+    with _cleanup(settings, shield=False):
         for task_id in task_ids:
             await _stop_lost(calls, Watch(calls, task_id, alone=False), settings)
+
+
+@contextmanager
+def _cleanup(settings: A1111Settings, *, shield: bool) -> Iterator[None]:
+    """Time for stopping a generation. What could not be stopped in it runs on, and the log says so."""
+    with trio.move_on_after(settings.cleanup_timeout, shield=shield) as scope:
+        yield
+    if scope.cancelled_caught:
+        log.warning("a1111.not_stopped", seconds=settings.cleanup_timeout)
 
 
 async def _state(calls: Calls) -> State | None:
@@ -169,13 +179,11 @@ async def _stop_when_cancelled(calls: Calls, watch: Watch, settings: A1111Settin
         await trio.sleep_forever()
     finally:
         if not returned.is_set():
-            with trio.move_on_after(settings.cleanup_timeout, shield=True) as scope:
+            with _cleanup(settings, shield=True):
                 while not returned.is_set():
                     await _interrupt(calls, watch)
                     with trio.move_on_after(settings.interrupt_interval):
                         await returned.wait()
-            if scope.cancelled_caught:
-                log.warning("a1111.not_stopped", seconds=settings.cleanup_timeout)
 
 
 async def _interrupt(calls: Calls, watch: Watch) -> None:

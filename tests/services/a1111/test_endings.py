@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trio
 import trio.testing
 
@@ -88,11 +89,13 @@ async def test_an_interrupt_is_repeated_until_the_call_returns(a1111: FakeA1111,
 
 async def test_a_cancel_does_not_wait_for_ever(a1111: FakeA1111, toolbox: Toolbox) -> None:
     a1111.script = Script(hold_at=2, deaf=True)
-    async with running(a1111, toolbox, lambda: held(a1111), cleanup_timeout=0.3) as run:
-        run.scope.cancel()
-        with trio.fail_after(2):
-            await run.over.wait()
+    with structlog.testing.capture_logs() as logs:
+        async with running(a1111, toolbox, lambda: held(a1111), cleanup_timeout=0.3) as run:
+            run.scope.cancel()
+            with trio.fail_after(2):
+                await run.over.wait()
     assert a1111.work[0].end == "running"
+    assert "a1111.not_stopped" in [entry["event"] for entry in logs]
 
 
 @servers
