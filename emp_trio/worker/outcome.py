@@ -13,10 +13,10 @@ from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
-from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Redactor
 
 _LONGEST_TEXT: Final = 64 * 2**10  # characters of an error that are looked at at all; what is stored is shorter
+_LONG_WAIT: Final = 30.0  # seconds; a shorter one fits into a call, so that whoever still fails has used its attempt
 _LONGEST_WAIT: Final = 24 * 3600.0  # seconds; who asks for more gets another try after a day
 
 
@@ -57,7 +57,7 @@ def failed(
     failure = described(error, redactor)
     wait = failure.retry_after or 0.0
     in_time = job.deadline is None or now + wait < job.deadline
-    if failure.type == "rate_limit" and failure.retry and wait > RetryPolicy().longest_stated and in_time:
+    if failure.type == "rate_limit" and failure.retry and wait > _LONG_WAIT and in_time:
         return messages.released(delay=wait)
     if job.deadline is not None and now >= job.deadline:
         failure = msgspec.structs.replace(failure, retry=False)

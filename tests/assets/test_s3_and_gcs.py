@@ -216,7 +216,7 @@ async def test_a_machine_without_aws_credentials(monkeypatch: pytest.MonkeyPatch
     env = {"CLOUD_STORAGE_PROVIDER": "aws", "CLOUD_STORAGE_CONTAINER": "any-bucket"}
     async with open_asset_saver(storage_settings(env)) as saver:
         with pytest.raises(AssetError, match=r"no AWS credentials .*AWS_ACCESS_KEY_ID.* is paid for"):
-            await saver.save(b"x", a_job(), FakeReporter(3))
+            await saver.save(b"x", a_job(), FakeReporter(30))
 
 
 def test_a_missing_library_is_found_before_anything_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,14 +85,14 @@ async def test_reply_that_is_cut_is_an_unknown_outcome_and_the_command_is_not_se
 
 
 async def test_exactly_those_whose_reply_is_missing_learn_of_it(proxy: FaultProxy) -> None:
-    outcomes: list[str] = []
+    outcomes: dict[int, str] = {}
 
     async def push(bridge: Bridge, number: int) -> None:
         try:
             await bridge.call("SADD", "done", number)
-            outcomes.append("ok")
+            outcomes[number] = "ok"
         except (NotSent, OutcomeUnknown) as error:
-            outcomes.append(type(error).__name__)
+            outcomes[number] = type(error).__name__
 
     async with open_bridge(settings_of(proxy)) as bridge:
         async with quiet(bridge):
@@ -100,10 +100,11 @@ async def test_exactly_those_whose_reply_is_missing_learn_of_it(proxy: FaultProx
             async with trio.open_nursery() as nursery:
                 for number in range(50):
                     nursery.start_soon(push, bridge, number)
-        done = len(await again(bridge, "SMEMBERS", "done"))
-    assert outcomes.count("NotSent") == 50 - done
-    assert outcomes.count("OutcomeUnknown") > 0
-    assert len(outcomes) == 50
+        done = {int(number) for number in await again(bridge, "SMEMBERS", "done")}
+    assert sorted(outcomes) == list(range(50))
+    assert all(outcomes[number] in ("ok", "OutcomeUnknown") for number in done)
+    assert all(number in done for number, outcome in outcomes.items() if outcome == "ok")
+    assert "OutcomeUnknown" in outcomes.values()
 
 
 async def test_without_a_connection_a_call_fails_at_once_and_works_when_the_server_is_back(proxy: FaultProxy) -> None:

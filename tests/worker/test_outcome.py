@@ -51,7 +51,7 @@ def test_what_is_no_result_is_an_error_of_the_connector(result: object, text: st
 
 @pytest.mark.parametrize(
     ("wait", "deadline", "kind"),
-    [(121, None, "release"), (120, None, "retry"), (300, NOW + 301, "release"), (300, NOW + 299, "retry")],
+    [(31, None, "release"), (30, None, "retry"), (300, NOW + 301, "release"), (300, NOW + 299, "retry")],
 )
 def test_a_long_wait_that_a_service_asks_for_costs_no_attempt(wait: float, deadline: float | None, kind: str) -> None:
     error = ServiceError("slower", status=429, retry_after=wait)
