@@ -11,6 +11,7 @@ import msgspec
 T = TypeVar("T")
 
 _EDGES: Final = re.compile(rb"\r\n\r\n|\n\n|\r\n|\n|[{}\[\]]")
+_ANSWER: Final = re.compile(rb"HTTP/1\.[01] \d")
 _WRONG: Final[tuple[Any, ...]] = (None, 7, "wrong", [], {}, True)
 _SMALL: Final = 4096  # bytes of which each is a place
 
@@ -22,15 +23,28 @@ def sampled(items: Sequence[T], limit: int | None) -> list[T]:
     return [items[round(index * (len(items) - 1) / (limit - 1))] for index in range(limit)]
 
 
-def cut_places(answer: bytes, limit: int | None) -> list[int]:
-    """Numbers of bytes after which to cut ``answer``: each of a small one; of a large one the ends of lines, heads and
-    JSON parts, and an even spread between them. At most ``limit``, half of them structural."""
-    if len(answer) <= _SMALL:
-        return sampled(range(len(answer)), limit)
-    edges = sorted({place for found in _EDGES.finditer(answer) for place in found.span() if place < len(answer)})
-    spread = sampled(range(len(answer)), _SMALL)
-    half = None if limit is None else limit // 2
-    return sorted({*sampled(edges, half), *sampled(spread, half)})
+def cut_places(exchange: bytes, limit: int | None) -> list[int]:
+    """Numbers of bytes after which to cut what a service sends: of each HTTP answer (or of the whole of something else)
+    every byte of a small one; of a large one the ends of lines, heads and JSON parts, and an even spread between them.
+
+    Args:
+        limit: about so many at most, shared out evenly among the answers; None for all.
+    """
+    starts = sorted({0, *(found.start() for found in _ANSWER.finditer(exchange))})
+    answers = list(zip(starts, [*starts[1:], len(exchange)], strict=True))
+    if limit is not None:
+        answers = sampled(answers, limit // 3)
+    places: list[int] = []
+    for start, end in answers:
+        places += sampled(_places(exchange, start, end), None if limit is None else limit // len(answers))
+    return places
+
+
+def _places(exchange: bytes, start: int, end: int) -> list[int]:
+    if end - start <= _SMALL:
+        return list(range(start, end))
+    edges = {place for found in _EDGES.finditer(exchange, start, end) for place in found.span() if place < end}
+    return sorted(edges | set(sampled(range(start, end), _SMALL)))
 
 
 def wrong_bodies(body: bytes, content_type: str) -> list[bytes]:

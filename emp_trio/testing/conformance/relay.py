@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeAlias
@@ -24,13 +25,33 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
 
 
-Spoil: TypeAlias = Callable[[int], Answer | None]
-"""Given the number of an exchange, from 0, the answer to send instead of the service's; None to send that."""
+Spoil: TypeAlias = Callable[[Received], Answer | None]
+"""Given a request, once, the answer to send instead of the service's; None to send that."""
 
 
 _PAGE: Final = "<!DOCTYPE html><html><body><h1>Welcome to nginx!</h1></body></html>"
+_IDS: Final = re.compile(r"[0-9a-fA-F-]{8,}|[0-9]+")
 _NOTHING: Final = Received(method="", target="", headers={}, body=b"", head=b"")
 _UNANSWERED: Final = Answered(request=_NOTHING, status=0, content_type="", body=b"")
+
+
+def kind_of(request: Received) -> str:
+    """A request's method and target, without what differs from job to job."""
+    return f"{request.method} {_IDS.sub('#', request.target)}"
+
+
+def from_kind(kind: str, answer: Answer, *, lasting: bool) -> Spoil:
+    """``answer`` to the first request of a kind, or, ``lasting``, to that and all after it."""
+    met = False
+
+    def spoil(request: Received) -> Answer | None:
+        nonlocal met
+        if met:
+            return answer if lasting else None
+        met = kind_of(request) == kind
+        return answer if met else None
+
+    return spoil
 
 
 class Relay:
@@ -46,12 +67,12 @@ class Relay:
     def __init__(self, host: str, port: int) -> None:
         self.port = 0
         self.exchanges: list[Answered] = []
-        self.spoil: Spoil = lambda number: None
-        self.instead: Spoil = lambda number: None
+        self.spoil: Spoil = lambda request: None
+        self.instead: Spoil = lambda request: None
         self._service = (host, port)
 
     async def _answer(self, exchange: Exchange) -> None:
-        instead = self.instead(len(self.exchanges))
+        instead = self.instead(exchange.request)
         if instead is not None:
             self.exchanges.append(msgspec.structs.replace(_UNANSWERED, request=exchange.request))
             await instead(exchange)
@@ -68,7 +89,7 @@ class Relay:
                 raise Cut from None
             answered = msgspec.structs.replace(answered, request=exchange.request)
             self.exchanges.append(answered)
-            spoilt = self.spoil(len(self.exchanges) - 1)
+            spoilt = self.spoil(exchange.request)
             if upgrade and spoilt is None:
                 await _pass_through(exchange, stream)
         usual = reply(answered.status, answered.body, content_type=answered.content_type, headers=headers)

@@ -22,12 +22,21 @@ from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Connector
 from emp_trio.testing.conformance.checks import check_progress, secrets_in
 from emp_trio.testing.conformance.places import cut_places, sampled, wrong_bodies
-from emp_trio.testing.conformance.relay import Relay, Spoil, bad_answers, bad_refusals, open_relay
+from emp_trio.testing.conformance.relay import (
+    Answered,
+    Relay,
+    Spoil,
+    bad_answers,
+    bad_refusals,
+    from_kind,
+    kind_of,
+    open_relay,
+)
 from emp_trio.testing.conformance.scene import CTX_SECRET, Running, StuckAssets, at, open_running, open_toolbox, until
 from emp_trio.testing.conformance.steps import run_steps
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 from emp_trio.testing.reporter import FakeReporter
-from emp_trio.testing.rogue import Answer, open_rogue, reply
+from emp_trio.testing.rogue import Received, open_rogue, reply
 from emp_trio.toolbox import Toolbox
 
 T = TypeVar("T")
@@ -209,7 +218,7 @@ class ConnectorConformance:
             async with self._opened(tmp_path, service, url) as running:
                 await running.attempt(self.job())
             seen = b"".join(exchange.request.head + exchange.request.body for exchange in relay.exchanges)
-            assert CTX_SECRET.encode() not in seen
+            assert CTX_SECRET.encode() not in seen, "the service was sent the credentials of the storage"
 
     # --- faults of the line and of the service ---
 
@@ -231,13 +240,13 @@ class ConnectorConformance:
         """Each answer in turn, and then it and all after it, replaced by pages, nothing, or something else."""
         async with self._behind_relay() as (service, relay, url):
             cases = [
-                (number, name, lasting)
-                for number in await self._distinct(tmp_path, service, relay, url)
+                (kind, name, lasting)
+                for kind in await self._distinct(tmp_path, service, relay, url)
                 for name in bad_answers()
                 for lasting in (False, True)
             ]
-            for number, name, lasting in self._few(cases, self.wrongs):
-                spoil = _from(number, bad_answers()[name], lasting=lasting)
+            for kind, name, lasting in self._few(cases, self.wrongs):
+                spoil = from_kind(kind, bad_answers()[name], lasting=lasting)
                 self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, spoil=spoil))
 
     @_needs("service")
@@ -245,13 +254,13 @@ class ConnectorConformance:
         """Each request in turn, and then it and all after it, is refused; some servers repeat what they were sent."""
         async with self._behind_relay() as (service, relay, url):
             cases = [
-                (number, name, lasting)
-                for number in await self._distinct(tmp_path, service, relay, url)
+                (kind, name, lasting)
+                for kind in await self._distinct(tmp_path, service, relay, url)
                 for name in bad_refusals()
                 for lasting in (False, True)
             ]
-            for number, name, lasting in self._few(cases, self.wrongs):
-                instead = _from(number, bad_refusals()[name], lasting=lasting)
+            for kind, name, lasting in self._few(cases, self.wrongs):
+                instead = from_kind(kind, bad_refusals()[name], lasting=lasting)
                 self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, instead=instead))
 
     @_needs("service")
@@ -259,23 +268,21 @@ class ConnectorConformance:
         """Every value of every JSON answer, of another type or missing. A result may come of it, but a whole one."""
         async with self._behind_relay() as (service, relay, url):
             cases = [
-                (number, body)
-                for number in await self._distinct(tmp_path, service, relay, url)
-                for body in wrong_bodies(relay.exchanges[number].body, relay.exchanges[number].content_type)
+                (kind, answered, body)
+                for kind, answered in (await self._distinct(tmp_path, service, relay, url)).items()
+                for body in wrong_bodies(answered.body, answered.content_type)
             ]
-            answers = {number: relay.exchanges[number] for number, _ in cases}
-            for number, body in self._few(cases, self.wrongs):
-                wrong = reply(answers[number].status, body, content_type=answers[number].content_type)
-                spoil = _from(number, wrong, lasting=False)
+            for kind, answered, body in self._few(cases, self.wrongs):
+                wrong = reply(answered.status, body, content_type=answered.content_type)
+                spoil = from_kind(kind, wrong, lasting=False)
                 await self._spoilt(tmp_path, service, relay, url, repr(body), spoil=spoil)
 
-    async def _distinct(self, folder: Path, service: Any, relay: Relay, url: str) -> list[int]:
-        """Numbers of the exchanges of a job, those that only repeat an earlier request left out."""
+    async def _distinct(self, folder: Path, service: Any, relay: Relay, url: str) -> dict[str, Answered]:
+        """The kinds of requests that a job makes, each with the last answer to one of it."""
         async with self._opened(folder / "first", service, url) as running:
             self._right(await running.attempt(self.job()))
-        targets = [f"{exchange.request.method} {exchange.request.target}" for exchange in relay.exchanges]
-        assert targets, "no answer of the service came through the relay: does the connector use the URL it is given?"
-        return [number for number, target in enumerate(targets) if target not in targets[:number]]
+        assert relay.exchanges, "nothing came through the relay: does the connector use the URL it is given?"
+        return {kind_of(exchange.request): exchange for exchange in relay.exchanges}
 
     async def _spoilt(
         self,
@@ -414,7 +421,7 @@ class ConnectorConformance:
             while expected and not health.healthy:  # a socket may still be on its way
                 await trio.sleep(0.01)
                 health = await running.connector.health()
-        assert health.healthy is expected
+        assert health.healthy is expected, f"the connector finds the service healthy: {health.healthy}"
         assert health.healthy or health.detail, "an unhealthy service, and no word why"
 
     @_needs("service")
@@ -431,13 +438,8 @@ class ConnectorConformance:
             await until(lambda: proxy.connections == 0, "connections are open after a cancel", limit=self.limit)
 
 
-def _untouched(number: int) -> None:
+def _untouched(request: Received) -> None:
     """Every answer as it is."""
-
-
-def _from(number: int, answer: Answer, *, lasting: bool) -> Spoil:
-    """``answer`` in exchange ``number``, or, ``lasting``, in that and all after it."""
-    return lambda now: answer if now == number or (lasting and now > number) else None
 
 
 @asynccontextmanager
