@@ -53,11 +53,11 @@ class AssetSaving(Protocol):
     async def kept(self, job: Job) -> Generated | None:
         """What an earlier attempt of this job has kept on this machine, or None."""
 
-    async def keep(self, generated: Generated, job: Job) -> str:
+    async def keep(self, generated: Generated, job: Job) -> tuple[bool, str]:
         """Keep what could not be saved, for the job's next attempt, in a shielded scope with a limit.
 
         Returns:
-            where it is, or why it could not be kept: a sentence for the error.
+            whether it is kept; and where it is, or why it could not be kept: a sentence for the error.
         """
 
     async def forget(self, job: Job) -> None:

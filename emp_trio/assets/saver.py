@@ -126,11 +126,11 @@ class AssetSaver:
         """What an earlier attempt of this job, with the same request, has kept on this machine, or None."""
         return await trio.to_thread.run_sync(self._keep.find, job)
 
-    async def keep(self, generated: Generated, job: Job) -> str:
+    async def keep(self, generated: Generated, job: Job) -> tuple[bool, str]:
         """Keep what could not be saved, for the job's next attempt. Shielded, and limited by the settings.
 
         Returns:
-            where it is, or why it could not be kept: a sentence for the error.
+            whether it is kept; and where it is, or why it could not be kept: a sentence for the error.
         """
         why = f"writing them took more than {self._settings.keep.limit:g} s"
         with trio.move_on_after(self._settings.keep.limit, shield=True):
@@ -143,10 +143,11 @@ class AssetSaver:
             else:
                 hours = self._settings.keep.max_age / 3600
                 return (
+                    True,
                     f"Its files are kept on this machine in {path} for {hours:g} h; "
-                    "the job's next attempt here uploads them and generates nothing"
+                    "the job's next attempt here uploads them and generates nothing",
                 )
-        return f"Its files could not be kept on this machine: {why}; another attempt has to generate again"
+        return False, f"Its files could not be kept on this machine: {why}; another attempt has to generate again"
 
     async def forget(self, job: Job) -> None:
         """Remove what was kept for this job. Shielded, and limited by the settings."""

@@ -99,24 +99,26 @@ class SavesAssets:
                 for index, file in enumerate(generated.files)
             ]
         except AssetError as error:
-            text = f"{error.message}. {await assets.keep(generated, job)}"
+            kept, where = await assets.keep(generated, job)
             raise AssetError(
-                text,
+                f"{error.message}. {where}",
                 paid=error.paid,
                 type=error.type,
                 reason=error.reason,
-                retry=error.retry,
+                retry=error.retry or kept,  # another attempt costs nothing, and somebody may mend the store meanwhile
                 retry_after=error.retry_after,
             ) from error
         except DeadlineExceeded as late:
             text = f"{late.detail}. The generation itself had succeeded and is paid for. "
-            raise DeadlineExceeded(late.stage, late.seconds, text + await assets.keep(generated, job)) from late
+            _, where = await assets.keep(generated, job)
+            raise DeadlineExceeded(late.stage, late.seconds, text + where) from late
         except BaseException as error:
             if not isinstance(error, Exception):  # Cancelled, or a group of nothing else
                 if progress.stop_upstream:
                     await assets.forget(job)
                 else:
-                    log.info("kept.cancelled", job_id=job.id, what=await assets.keep(generated, job))
+                    _, where = await assets.keep(generated, job)
+                    log.info("kept.cancelled", job_id=job.id, what=where)
             raise
         await assets.forget(job)
         return saved

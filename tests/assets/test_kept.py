@@ -90,6 +90,7 @@ async def test_the_next_attempt_uploads_and_generates_nothing(machine: Machine) 
     error = await machine.attempt(job, broken=True)
     assert isinstance(error, AssetError)
     assert (error.paid, error.reason) == (True, "invalid_payload")
+    assert error.retry, "the next attempt that the text promises has to come"
     assert "is paid for. Its files are kept on this machine in" in error.message
     assert [str(path) in error.message for path in machine.files()] == [True]
 
@@ -218,6 +219,7 @@ async def test_no_room_is_said(tmp_path: Path) -> None:
     small = Machine(tmp_path, max_bytes=100)
     error = await small.attempt(a_job(), broken=True)
     assert "could not be kept on this machine" in error.message
+    assert not error.retry
     assert "another attempt has to generate again" in error.message
     assert small.files() == []
 

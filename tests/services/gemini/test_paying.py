@@ -46,9 +46,9 @@ class Broken:
     async def kept(self, job: Any) -> Any:
         return None
 
-    async def keep(self, generated: Any, job: Any) -> str:
+    async def keep(self, generated: Any, job: Any) -> tuple[bool, str]:
         self.kept_here = generated
-        return "It is kept in memory."
+        return True, "It is kept in memory."
 
     async def forget(self, job: Any) -> None: ...
 
@@ -256,3 +256,12 @@ async def test_a_deeply_nested_request_is_not_lost_when_it_is_paid(gemini: FakeG
         result = await run_job(connector, job({"prompt": "a cat", "thinkingConfig": setting}), FakeReporter())
     assert "<nested too deeply>" in str(result.raw_request_payload)
     assert len(gemini.generations) == 1
+
+
+async def test_an_interaction_that_has_failed_is_not_looked_at_again(gemini: FakeGemini, toolbox: Toolbox) -> None:
+    gemini.script = Script(status="failed", errors=[{"code": "INTERNAL", "message": "oops"}], seconds=0)
+    async with open_gemini(gemini, toolbox) as connector:
+        with pytest.raises(ServiceError, match="oops") as caught:
+            await run_job(connector, job(CAT), FakeReporter())
+    assert caught.value.retry
+    assert [request.method for request in gemini.requests] == ["POST", "GET"]
