@@ -1,0 +1,43 @@
+"""The ComfyUI connector, against the fake."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any, ClassVar
+
+from emp_trio.jobs import Job, JobResult
+from emp_trio.protocols.fetch import FetchSettings
+from emp_trio.protocols.http import HttpSettings
+from emp_trio.protocols.websocket import WebSocketSettings
+from emp_trio.services.comfyui.connectors import ComfyUIWebSocketConnector
+from emp_trio.services.comfyui.settings import ComfyUISettings
+from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
+from emp_trio.testing.conformance import ConnectorConformance
+from tests.services.comfyui.support import FAST, FOLLOW, picture, sleeping
+
+
+class TestComfyUI(ConnectorConformance):
+    connector = ComfyUIWebSocketConnector
+    payload: ClassVar = {"workflow": picture()}
+    cuts = cancels = wrongs = 10
+
+    def open_service(self) -> AbstractAsyncContextManager[FakeComfyUI]:
+        return open_fake_comfyui()
+
+    def settings(self, service: FakeComfyUI, url: str) -> Any:
+        return ComfyUIWebSocketConnector.Settings(
+            comfyui=ComfyUISettings(host="localhost", **FAST),
+            http=HttpSettings(base_url=url, retry_delay=0.01),
+            websocket=WebSocketSettings(url=""),
+            follow=FOLLOW,
+            fetch=FetchSettings(),
+        )
+
+    def long_job(self, service: FakeComfyUI) -> Job:
+        return self.job(payload={"workflow": sleeping(steps=1000)})
+
+    def running(self, service: FakeComfyUI) -> int:
+        return len(service.engine.pending) + (service.engine.running is not None)
+
+    def check(self, result: JobResult) -> None:
+        assert len(result.output_files) == 1  # of any kind: what /view sends is stored as it comes
