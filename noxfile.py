@@ -11,6 +11,7 @@ from pathlib import Path
 import nox
 
 PYTHONS = ["3.11", "3.12", "3.13"]
+PARALLEL = ["--numprocesses", "4"]
 EXTRAS = "azure,s3,gcs,otel"
 
 nox.needs_version = ">=2025.10"
@@ -47,14 +48,14 @@ def _install(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The tests, on each supported Python, with the long form of those that have one. Arguments go to pytest."""
     _install(session)
-    session.run("pytest", *session.posargs, env={"EMP_TRIO_HEAVY": "1"})
+    session.run("pytest", *(session.posargs or PARALLEL), env={"EMP_TRIO_HEAVY": "1"})
 
 
 @nox.session(python=PYTHONS[0])
 def minimums(session: nox.Session) -> None:
     """The tests with the lowest versions that pyproject.toml allows."""
     session.install("--resolution", "lowest-direct", "--group", "test", "-e", f".[{EXTRAS}]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or PARALLEL))
 
 
 @nox.session(python=PYTHONS[0])
