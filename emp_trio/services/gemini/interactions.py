@@ -126,14 +126,17 @@ class _Run:
     async def wait(self, interaction_id: str) -> Answer:
         began = trio.current_time()
 
-        async def look() -> Answer | None:
+        async def look() -> Answer | ServiceError | None:
             try:
                 interaction = await self._retrieve(interaction_id, retries=0)
             except ServiceError as error:
                 if error.status == 404:  # expired or deleted: nothing about the request is invalid
                     error.type, error.reason = "response_error", "missing_expected_data"
                 raise
-            answer = read_interaction(interaction)
+            try:
+                answer = read_interaction(interaction)
+            except ServiceError as error:  # it has ended so: no other look will find it otherwise
+                return error
             if answer is None:
                 elapsed = trio.current_time() - began
                 status = str(interaction.get("status"))[:40]
@@ -141,8 +144,10 @@ class _Run:
             return answer
 
         with trio.move_on_after(self.gemini.poll_timeout):
-            answer: Answer = await self.caller.poll(look, hint=f"interaction {interaction_id}")
-            return answer
+            found: Answer | ServiceError = await self.caller.poll(look, hint=f"interaction {interaction_id}")
+            if isinstance(found, ServiceError):
+                raise found
+            return found
         return await self._last_look(interaction_id)
 
     async def cancel(self, interaction_id: str) -> None:

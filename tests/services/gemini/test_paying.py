@@ -264,4 +264,4 @@ async def test_an_interaction_that_has_failed_is_not_looked_at_again(gemini: Fak
         with pytest.raises(ServiceError, match="oops") as caught:
             await run_job(connector, job(CAT), FakeReporter())
     assert caught.value.retry
-    assert [request.method for request in gemini.requests] == ["POST", "GET"]
+    assert len(gemini.requests) == 2
