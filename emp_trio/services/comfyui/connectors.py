@@ -19,6 +19,7 @@ from emp_trio.services.comfyui.server import ComfyUIServer
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.tracker import FollowSettings
 from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.previews import PreviewSettings, with_previews
 from emp_trio.settings import Env
 
 _ABILITIES: Final = Abilities(job_status=True, cancellation=True, queue_introspection=True)
@@ -51,6 +52,7 @@ class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAs
         http: HttpSettings = HttpSettings(base_url="")
         websocket: Annotated[WebSocketSettings, Env(url="${COMFYUI_WS_URL:-}")] = WebSocketSettings(url="")
         follow: FollowSettings = FollowSettings()
+        preview: PreviewSettings = PreviewSettings()
         fetch: FetchSettings = FetchSettings()
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
@@ -92,6 +94,7 @@ class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAsset
         http: HttpSettings = HttpSettings(base_url="")
         websocket: WebSocketSettings = WebSocketSettings(url="")
         follow: FollowSettings = FollowSettings()
+        preview: PreviewSettings = PreviewSettings()
         fetch: FetchSettings = FetchSettings()
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
@@ -102,5 +105,11 @@ class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAsset
 async def _run(connector: Any, job: Job, progress: ProgressReporter) -> JobResult:
     workflow = read_workflow(job.payload)
     connector.toolbox.assets.check(job)  # before a GPU is kept busy
-    ran = await run_prompt(connector, job, progress, workflow)
+    ran = await with_previews(
+        connector,
+        job,
+        progress,
+        connector.settings.preview,
+        lambda previews: run_prompt(connector, job, progress, workflow, previews),
+    )
     return await collect(connector, job, progress, workflow, ran)

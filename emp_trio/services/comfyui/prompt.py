@@ -17,11 +17,12 @@ from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inp
 from emp_trio.services.comfyui.errors import refused
 from emp_trio.services.comfyui.graph import Graph, Workflow, made_unique, prompt_id_of, with_inputs
 from emp_trio.services.comfyui.history import Entry, Place
-from emp_trio.services.comfyui.messages import Event
+from emp_trio.services.comfyui.messages import Event, Preview
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.stopping import stop_prompt
 from emp_trio.services.comfyui.tracker import Tracker
 from emp_trio.services.inputs import IMAGES, input_file
+from emp_trio.services.previews import Previews
 from emp_trio.services.upstream import stop_work, uninterrupted
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     adopted: bool
 
 
-async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow: Workflow) -> Ran:
+async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow: Workflow, previews: Previews) -> Ran:
     """Run a job's graph, or wait for the run that an earlier attempt has begun.
 
     The prompt's id follows from the job's, and the server does not mind the same id twice: so a later attempt looks at
@@ -69,13 +70,14 @@ async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow
         job: names the prompt.
         progress: hears of it.
         workflow: what to run.
+        previews: takes what the prompt shows before its end.
 
     Raises:
         InvalidJob: the graph or one of its input files can't be used.
         ServiceError: the server refused or failed it, lost it, or is gone.
         trio.Cancelled: after the prompt was stopped, where ``progress.stop_upstream`` says so.
     """
-    run = _Run(server, job, progress, workflow)
+    run = _Run(server, job, progress, workflow, previews)
     with server.listening(run.prompt_id, run):
         try:
             entry = await run.end()
@@ -90,7 +92,9 @@ async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow
 class _Run:
     """The run of one attempt; receives the messages of its prompt."""
 
-    def __init__(self, server: Any, job: Job, progress: ProgressReporter, workflow: Workflow) -> None:
+    def __init__(
+        self, server: Any, job: Job, progress: ProgressReporter, workflow: Workflow, previews: Previews
+    ) -> None:
         self.prompt_id = prompt_id_of(job.id)
         self.sent = False
         self.adopted = False
@@ -102,6 +106,7 @@ class _Run:
         self._job = job
         self._progress = progress
         self._workflow = workflow
+        self._previews = previews
         self._stirred = trio.Event()
 
     def _new_tracker(self, server: Any, workflow: Workflow) -> Tracker:
@@ -109,6 +114,9 @@ class _Run:
 
     def take(self, event: Event) -> None:
         """A message about the prompt."""
+        if isinstance(event, Preview):
+            self._previews.take(event.data, event.media_type)
+            return
         before = self.tracker.next_look
         self.tracker.hear(event, trio.current_time())
         self._report()
@@ -257,4 +265,5 @@ class _Run:
     def _report(self) -> None:
         if self.tracker.place == "running":
             what = "all results are cached" if self.tracker.cached else f"running node {self.tracker.node}"
-            self._progress.report(10 + 80 * self.tracker.fraction, what, step=self.tracker.node)
+            shown = f", preview: {self._previews.url}" if self._previews.url else ""
+            self._progress.report(10 + 80 * self.tracker.fraction, what + shown, step=self.tracker.node)

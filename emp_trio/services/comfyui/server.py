@@ -16,7 +16,7 @@ from emp_trio.protocols.websocket import Socket
 from emp_trio.services.comfyui.calls import Calls
 from emp_trio.services.comfyui.classes import NodeClass
 from emp_trio.services.comfyui.errors import describe_error
-from emp_trio.services.comfyui.messages import Event, decode, prompt_of
+from emp_trio.services.comfyui.messages import Ended, Event, Preview, decode, prompt_of
 from emp_trio.services.comfyui.probe import Probe
 from emp_trio.services.comfyui.settings import ComfyUISettings, auth_of, located
 from emp_trio.services.connector import Health
@@ -60,7 +60,9 @@ class ComfyUIServer:
         self.client_id = str(uuid.uuid4())
         self.calls = Calls(self, comfyui)
         self.probe = Probe(self.calls, comfyui, self._prompts)
-        self._shared = SharedSocket(self._open_socket, _mine, delay=comfyui.reconnect_delay, cap=comfyui.reconnect_cap)
+        self._shared = SharedSocket(
+            self._open_socket, self._mine, delay=comfyui.reconnect_delay, cap=comfyui.reconnect_cap
+        )
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._shared.keep_open)
@@ -129,17 +131,25 @@ class ComfyUIServer:
             self._prompts.remove(prompt_id)
 
     _shared: SharedSocket[Event]
+    _speaks_of: str | None = None
+
+    def _mine(self, message: str | bytes) -> tuple[str | None, Event | None]:
+        """A message as (its prompt, event); what names no prompt is of no interest (4.4), but for previews.
+
+        Those belong to the prompt that was named last, which may be a stranger's (3.3, 4.9).
+        """
+        if isinstance(message, bytes) and not self.settings.preview.previews:
+            return None, None
+        event = decode(message)
+        prompt_id = prompt_of(event)
+        if isinstance(event, Preview):
+            return prompt_id or self._speaks_of, event
+        if prompt_id is not None:
+            self._speaks_of = None if isinstance(event, Ended) else prompt_id
+        return prompt_id, event if prompt_id is not None else None
 
     def _open_socket(self: Any) -> AbstractAsyncContextManager[Socket]:
         """A socket under a new id: where the server still has the old one, its end would silence the new one (4.4)."""
         self.client_id = str(uuid.uuid4())
+        self._speaks_of = None
         return self.open_socket(join_url(self.settings.websocket.url, "", {"clientId": self.client_id}))  # type: ignore[no-any-return]
-
-
-def _mine(message: str | bytes) -> tuple[str | None, Event | None]:
-    """A message as (its prompt, event); previews and what names no prompt are of no interest (4.4, 4.9)."""
-    if isinstance(message, bytes):
-        return None, None
-    event = decode(message)
-    prompt_id = prompt_of(event)
-    return prompt_id, event if prompt_id is not None else None

@@ -27,9 +27,9 @@ from emp_trio.services.openai.approaches import (
 from emp_trio.services.openai.image_options import image_options, image_prompt
 from emp_trio.services.openai.image_results import generated_pictures, image_result
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model
-from emp_trio.services.openai.previews import PreviewSettings
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
 from emp_trio.services.openai.text2img_calls import PictureCalls
+from emp_trio.services.previews import PreviewSettings
 from emp_trio.services.repeats import calls_before
 from emp_trio.settings import Env
 
@@ -59,6 +59,8 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
             image_model, size, quality: where a job does not say.
             approaches: the ways to a picture, in their order, with commas between them; a job may choose one of them
                 (``payload.approach``).
+            partial_images: how many are asked for by the streaming approach; each costs 100 output tokens (OpenAI
+                reference 7).
             image_timeout: seconds for a call of the Images API, which is silent until the picture is done.
         """
 
@@ -71,6 +73,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
         size: Annotated[str, Env("${OPENAI_IMAGE_SIZE:-1024x1024}")] = "1024x1024"
         quality: Annotated[str, Env("${OPENAI_IMAGE_QUALITY:-standard}")] = "standard"
         approaches: Annotated[str, msgspec.Meta(pattern=LISTED), Env("${OPENAI_IMAGE_APPROACHES:-" + _ALL + "}")] = _ALL
+        partial_images: Annotated[int, msgspec.Meta(ge=0, le=3)] = 2
         image_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:

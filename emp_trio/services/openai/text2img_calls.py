@@ -12,12 +12,13 @@ from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.services.openai.approaches import Approach, refuses_background
 from emp_trio.services.openai.background import request_headers, run_background
+from emp_trio.services.openai.events import ResponseStream
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.images_api import generations_request, read_images_answer
-from emp_trio.services.openai.previews import with_previews
 from emp_trio.services.openai.requests import as_stream, image_request
 from emp_trio.services.openai.responses import Answer
-from emp_trio.services.openai.stream import OnPartial, StreamCaller, run_stream
+from emp_trio.services.openai.stream import StreamCaller, run_stream
+from emp_trio.services.previews import Previews, with_previews
 from emp_trio.services.repeats import counted
 
 
@@ -88,14 +89,17 @@ class PictureCalls:
         return await self._stream(background=False)
 
     async def _stream(self, *, background: bool) -> Drawn:
-        preview = self._settings.preview
-        partials = 0 if self._options.fields.get("output_format") == "gif" else preview.partial_images
+        partials = 0 if self._options.fields.get("output_format") == "gif" else self._settings.partial_images
         request = as_stream(self._request, background=background, partial_images=partials)
 
-        async def follow(on_partial: OnPartial) -> Answer:
-            return await run_stream(self._caller, self._job, self._progress, request, on_partial=on_partial)
+        async def follow(previews: Previews) -> Answer:
+            def show(state: ResponseStream) -> None:
+                if state.partial is not None:
+                    previews.take(state.partial)
 
-        answer = await with_previews(self._caller, self._job, self._progress, preview, follow)
+            return await run_stream(self._caller, self._job, self._progress, request, on_partial=show)
+
+        answer = await with_previews(self._caller, self._job, self._progress, self._settings.preview, follow)
         return Drawn(answer=answer, body=request.body)
 
     async def direct(self) -> Drawn:

@@ -19,6 +19,7 @@ from emp_trio.services.comfyui.graph import prompt_id_of
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.tracker import FollowSettings
 from emp_trio.services.connector import open_connector
+from emp_trio.services.previews import PreviewSettings
 from emp_trio.testing.comfyui import FakeComfyUI
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
@@ -49,6 +50,7 @@ async def open_comfyui(
     http: dict[str, Any] | None = None,
     fetch: dict[str, Any] | None = None,
     websocket: dict[str, Any] | None = None,
+    preview: dict[str, Any] | None = None,
     quiet: bool = True,
     **comfyui: Any,
 ) -> AsyncIterator[Any]:
@@ -56,7 +58,7 @@ async def open_comfyui(
 
     Args:
         quiet: let the connector's canary fly before the block begins.
-        comfyui, follow, http, fetch, websocket: settings.
+        comfyui, follow, http, fetch, websocket, preview: settings.
     """
     settings = cls.Settings(
         comfyui=ComfyUISettings(**({"host": "localhost"} | FAST | comfyui)),
@@ -64,6 +66,7 @@ async def open_comfyui(
         websocket=WebSocketSettings(**({"url": ""} | (websocket or {}))),
         follow=msgspec.structs.replace(FOLLOW, **(follow or {})),
         fetch=FetchSettings(**({"input_allow_private": True} | (fetch or {}))),
+        preview=PreviewSettings(**(preview or {})),
     )
     async with open_connector(cls, settings, toolbox) as connector:
         if quiet:

@@ -13,8 +13,8 @@ import trio
 from emp_trio.errors import AssetError, DeadlineExceeded, InvalidJob, Refused, ServiceError
 from emp_trio.jobs import JobResult
 from emp_trio.progress import StageLimits
-from emp_trio.services.openai.previews import PreviewSettings
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
+from emp_trio.services.previews import PreviewSettings
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.openai.script import StreamScript
 from emp_trio.testing.reporter import FakeReporter, run_job
@@ -349,13 +349,13 @@ async def test_previews_are_saved_beside_the_picture_and_their_addresses_told(
         result = await run_job(connector, job(STREAMING), reporter)
     told = [report.message for report in reporter.reports if report.message.startswith("preview ")]
     assert [message.partition(": ")[0] for message in told] == ["preview 1", "preview 2"]
-    assert told[0].endswith("job-1_100.png")
-    assert set(stored(tmp_path / "assets")) == {"job-1_0.png", "job-1_100.png", "job-1_101.png"}
+    assert told[0].endswith("job-1_1000001.png")
+    assert set(stored(tmp_path / "assets")) == {"job-1_0.png", "job-1_1000001.png", "job-1_1000002.png"}
     assert [file.filename for file in result.output_files] == ["job-1_0.png"]
     assert max(len(report.message) for report in reporter.reports) < 500
 
 
-@pytest.mark.parametrize("own", [{}, previews(preview_max_bytes=10), previews(partial_images=0)])
+@pytest.mark.parametrize("own", [{}, previews(preview_max_bytes=10), previews() | {"partial_images": 0}])
 async def test_previews_are_optional_and_limited_in_size(
     openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path, own: dict[str, Any]
 ) -> None:
