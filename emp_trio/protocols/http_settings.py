@@ -34,6 +34,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: Annotated[int, msgspec.Meta(ge=0)] = 3
     retry_delay: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     max_response_bytes: Annotated[int, msgspec.Meta(gt=0)] = 64 * 2**20
-    max_connections: Annotated[int, msgspec.Meta(gt=0)] = 100
+    max_connections: Annotated[int, msgspec.Meta(gt=0)] = 1000
     keepalive_timeout: Seconds = 5.0
     verify_tls: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mimetypes
 from typing import Any, Final
 
 from emp_trio.errors import ServiceError
@@ -14,6 +15,7 @@ from emp_trio.services.redaction import redacted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.upstream import stop_work
 
+_MEDIA: Final = ("image/", "video/", "audio/")
 _LONGEST_TEXT: Final = 100_000  # characters of one text in a result
 
 
@@ -35,9 +37,9 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
         try:
             async with connector.calls.view(file) as stream:
                 media_type = stream.headers.get("content-type")
-                saved.append(
-                    await connector.save_asset(stream.chunks(), job, progress, media_type=media_type, index=index)
-                )
+                asset = await connector.save_asset(stream.chunks(), job, progress, media_type=media_type, index=index)
+            _check(file, asset)
+            saved.append(asset)
         except ServiceError as error:
             if error.status != 404:
                 raise
@@ -46,6 +48,19 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
             raise _gone(file) from error
     progress.report(100, "done")
     return _result(connector, workflow, ran, outputs, saved)
+
+
+def _check(file: File, asset: SavedAsset) -> None:
+    """A picture, a video or a sound by its name must be one by its bytes: in front of a server there may be a proxy
+    with pages and errors of its own. What was stored of it is replaced by the next attempt."""
+    wanted = mimetypes.guess_type(file.filename)[0] or ""
+    if wanted.startswith(_MEDIA) and not asset.media_type.startswith(_MEDIA):
+        raise ServiceError(
+            f"the server sent {asset.media_type} in place of the file {file.filename!r} of node {file.node!r}",
+            type="response_error",
+            reason="unexpected_content_type",
+            retry=True,
+        )
 
 
 def _gone(file: File) -> ServiceError:

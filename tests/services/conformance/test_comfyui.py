@@ -9,15 +9,17 @@ from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.fetch import FetchSettings
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.websocket import WebSocketSettings
-from emp_trio.services.comfyui.connectors import ComfyUIWebSocketConnector
+from emp_trio.secrets import Secret
+from emp_trio.services.comfyui.connectors import ComfyUIRemoteConnector, ComfyUIWebSocketConnector
 from emp_trio.services.comfyui.settings import ComfyUISettings
+from emp_trio.services.connector import Connector
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
 from emp_trio.testing.conformance import ConnectorConformance
 from tests.services.comfyui.support import FAST, FOLLOW, picture, sleeping
 
 
 class TestComfyUI(ConnectorConformance):
-    connector = ComfyUIWebSocketConnector
+    connector: ClassVar[type[Connector]] = ComfyUIWebSocketConnector
     payload: ClassVar = {"workflow": picture()}
     cuts = cancels = wrongs = 10
 
@@ -40,4 +42,19 @@ class TestComfyUI(ConnectorConformance):
         return len(service.engine.pending) + (service.engine.running is not None)
 
     def check(self, result: JobResult) -> None:
-        assert len(result.output_files) == 1  # of any kind: what /view sends is stored as it comes
+        [file] = result.output_files
+        assert file.type == "image"
+
+
+class TestComfyUIRemote(TestComfyUI):
+    connector = ComfyUIRemoteConnector
+
+    def settings(self, service: FakeComfyUI, url: str) -> Any:
+        service.demands = {"authorization": "Bearer conformance-key"}
+        return ComfyUIRemoteConnector.Settings(
+            comfyui=ComfyUISettings(host="localhost", api_key=Secret("conformance-key"), **FAST),
+            http=HttpSettings(base_url=url, retry_delay=0.01),
+            websocket=WebSocketSettings(url=""),
+            follow=FOLLOW,
+            fetch=FetchSettings(),
+        )
