@@ -148,6 +148,7 @@ async def open_machine(
     redis_settings: Mapping[str, Any] | None = None,
     job_timeout_minutes: float | None = None,
     plan: Plan | None = None,
+    storage: StorageSettings | None = None,
     **settings: Any,
 ) -> AsyncIterator[Machine]:
     """A machine in the test's own run, ready; at the end of the block it hands its jobs back and stops.
@@ -162,7 +163,7 @@ async def open_machine(
         plan or make_plan(workers, slots, job_timeout_minutes=job_timeout_minutes),
         WorkerSettings(machine_id=machine_id, **{**SHORT, **settings}),
         RedisSettings(url=Secret(url), **(redis_settings or {})),
-        StorageSettings(),
+        storage or StorageSettings(),
         environment=environment or {},
         hardware=Hardware(gpus=1, gpu_memory_gb=24, gpu_model="A", ram_gb=64),
         redactor=Redactor([Secret(text) for text in secrets]),
