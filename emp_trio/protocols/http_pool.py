@@ -49,7 +49,10 @@ class Pool(httpcore.AsyncConnectionPool):
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send a request on a connection that is free for it; the connection is back when the answer is closed."""
         origin = request.url.origin
-        await self._places.acquire()
+        try:
+            self._places.acquire_nowait()
+        except trio.WouldBlock:
+            await self._places.acquire()
         connection: httpcore.AsyncHTTPConnection | None = None
         try:
             connection = await self._connection(origin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -83,9 +83,11 @@ class Limits:
 
         A cancelled wait gives its turn back.
         """
-        async with AsyncExitStack() as stack:
-            if self._places is not None:
-                await stack.enter_async_context(self._places)
+        if self._places is None:
+            await self._turn()
+            yield
+            return
+        async with self._places:
             await self._turn()
             yield
 
@@ -95,7 +97,7 @@ class Limits:
 
     async def pause_over(self) -> None:
         """Wait until no pause is on. Raises as :meth:`limit` does."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # a turn of the scheduler for each job costs more than the check
         while (now := trio.current_time()) < self._paused_until:
             self._refuse_if_late(self._paused_until, now)
             await trio.sleep_until(self._paused_until)
@@ -107,7 +109,8 @@ class Limits:
             start = self._window.book(now)
             try:
                 self._refuse_if_late(start, now)
-                await trio.sleep_until(start)
+                if start > now:
+                    await trio.sleep_until(start)
             except BaseException:
                 self._window.give_back(start)
                 raise

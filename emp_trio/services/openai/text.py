@@ -69,7 +69,7 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         ):
             answer = await _answer(events, call, progress)
             request_id = events.stream.request_id
-        log.info("chat.answered", completion=answer.id, request=request_id)
+        log.debug("chat.answered", completion=answer.id, request=request_id)
         progress.report(100, "done")
         return chat_result(
             job, call, answer, service_type=self.service_type, request_ids=[request_id] if request_id else []

@@ -104,5 +104,5 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             error.message = call.hide.text(f"{error.message} (request {reply.request_id})")
             error.args = (error.message,)
             raise
-        log.info("chat.answered", completion=answer.id, request=reply.request_id)
+        log.debug("chat.answered", completion=answer.id, request=reply.request_id)
         return _Made(answer=answer, request_ids=[reply.request_id] if reply.request_id else [])
