@@ -87,7 +87,7 @@ async def test_a_machine_whose_comfyui_dies_again_and_again_completes_every_job_
                 jobs.append(submit(db, "comfyui", {"workflow": graph(len(jobs))}, max_retries=1000))
             with trio.move_on_after(0.3):
                 await fake.until(lambda: working(fake, jobs))
-            await trio.sleep(chance.uniform(0, 0.25))
+            await trio.sleep(chance.uniform(0, 0.15))
             busy += working(fake, jobs)
             await fake.kill()
             deaths += 1
