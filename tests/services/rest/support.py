@@ -36,9 +36,9 @@ NOW: dict[str, Any] = {
     "retry_delay": 0.01,
 }
 LATER = NOW | {
-    "path": "/v1/work",
+    "path": "/v1/tasks",
     "id_at": "/job/id",
-    "status_path": "/v1/work/{id}",
+    "status_path": "/v1/tasks/{id}",
     "status_at": "/job/state",
     "error_at": "/job/fault",
     "progress_at": "/job/done",
@@ -46,8 +46,8 @@ LATER = NOW | {
     "done_words": ["ready"],
     "failed_words": ["broken", "cancelled"],
     "running_words": ["waiting", "painting"],
-    "result_path": "/v1/work/{id}/output",
-    "cancel_path": "/v1/work/{id}",
+    "result_path": "/v1/tasks/{id}/output",
+    "cancel_path": "/v1/tasks/{id}",
     "cancel_method": "DELETE",
     "interval": 0.01,
     "attempts": 500,
@@ -69,10 +69,10 @@ class Studio(FakeService):
         self.painting = 0
         self.unauthorised = 0
         self.route("now", "POST", "/v1/now", self._now)
-        self.route("begin", "POST", "/v1/work", self._begin)
-        self.route("look", "GET", "/v1/work/{id}", self._look)
-        self.route("stop", "DELETE", "/v1/work/{id}", self._stop)
-        self.route("output", "GET", "/v1/work/{id}/output", self._output)
+        self.route("begin", "POST", "/v1/tasks", self._begin)
+        self.route("look", "GET", "/v1/tasks/{id}", self._look)
+        self.route("stop", "DELETE", "/v1/tasks/{id}", self._stop)
+        self.route("output", "GET", "/v1/tasks/{id}/output", self._output)
         self.route("file", "GET", "/files/{name}", self._file)
         self.route("healthy", "GET", "/healthy", self._healthy)
 
