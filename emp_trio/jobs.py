@@ -190,5 +190,9 @@ class SavedAsset(msgspec.Struct, frozen=True, kw_only=True):
             type=word if word in ("image", "video", "audio", "text") else "binary",
             size_bytes=self.size,
             mime_type=self.media_type,
-            metadata={"cdn_url": "" if self.inline else self.cdn_url, "original_filename": self.file_name, "sha256": self.sha256},
+            metadata={
+                "cdn_url": "" if self.inline else self.cdn_url,
+                "original_filename": self.file_name,
+                "sha256": self.sha256,
+            },
         )

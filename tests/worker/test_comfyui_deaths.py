@@ -97,17 +97,20 @@ async def test_a_machine_whose_comfyui_dies_again_and_again_completes_every_job_
     began = trio.current_time()
     storage = StorageSettings(provider="local", local_path=tmp_path / "assets")
     async with open_fake_comfyui() as fake:
-        async with open_machine(
-            valkey,
-            {"comfyui": (ComfyUIWebSocketConnector, settings(fake))},
-            slots=SLOTS,
-            storage=storage,
-            poll_every=0.05,
-            health_every=0.2,
-            health_retry=0.05,
-            circuit_pause=0.05,
-            circuit_longest=0.1,
-        ), trio.open_nursery() as nursery:
+        async with (
+            open_machine(
+                valkey,
+                {"comfyui": (ComfyUIWebSocketConnector, settings(fake))},
+                slots=SLOTS,
+                storage=storage,
+                poll_every=0.05,
+                health_every=0.2,
+                health_retry=0.05,
+                circuit_pause=0.05,
+                circuit_longest=0.1,
+            ),
+            trio.open_nursery() as nursery,
+        ):
             nursery.start_soon(kill, fake)
             nursery.start_soon(hurry, db)
             await eventually(lambda: db.hlen("jobs:completed") == JOBS and deaths == DEATHS, limit=LIMIT)
