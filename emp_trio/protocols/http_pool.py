@@ -2,15 +2,18 @@
 
 httpcore's own looks at every connection for every connection, at each beginning and each end of a request: with 50 jobs
 at a service that is 5 ms of CPU for a request, and the exchange itself takes a tenth of that. The connections are
-httpcore's.
+httpcore's, made so that a request gives way to other tasks only where it has to wait: when the answers of 50 jobs come
+together and each gives way at each step, all of their next calls begin when the work of all of them is done.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
 from typing import Any, Final, cast
 
 import httpcore
@@ -43,8 +46,9 @@ class Pool(httpcore.AsyncConnectionPool):
     def __init__(self, tls: ssl.SSLContext, *, most: int, keep: float) -> None:
         self._tls = tls
         self._keep = keep
+        self._network = httpcore.TrioBackend()
         self._places = trio.Semaphore(most)
-        self._idle: defaultdict[str, deque[httpcore.AsyncHTTPConnection]] = defaultdict(deque)
+        self._idle: defaultdict[str, deque[httpcore.AsyncHTTP11Connection]] = defaultdict(deque)
 
     async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
         """Send a request on a connection that is free for it; the connection is back when the answer is closed."""
@@ -53,9 +57,9 @@ class Pool(httpcore.AsyncConnectionPool):
             self._places.acquire_nowait()
         except trio.WouldBlock:
             await self._places.acquire()
-        connection: httpcore.AsyncHTTPConnection | None = None
+        connection: httpcore.AsyncHTTP11Connection | None = None
         try:
-            connection = await self._connection(origin)
+            connection = await self._connection(request)
             response = await connection.handle_async_request(request)
         except BaseException:
             await self._give_back(origin, connection)
@@ -71,18 +75,30 @@ class Pool(httpcore.AsyncConnectionPool):
             while waiting:
                 await _close(waiting.pop())
 
-    async def _connection(self, origin: httpcore.Origin) -> httpcore.AsyncHTTPConnection:
+    async def _connection(self, request: httpcore.Request) -> httpcore.AsyncHTTP11Connection:
         """The connection that was used last, which is the likeliest to stand; or a new one."""
-        waiting = self._idle[str(origin)]
+        waiting = self._idle[str(request.url.origin)]
         while waiting:
             connection = waiting.pop()
             if not connection.has_expired():
                 return connection
             await _close(connection)
         await self._tidy()
-        return httpcore.AsyncHTTPConnection(
-            origin, ssl_context=self._tls, keepalive_expiry=self._keep, socket_options=_KEEP_ALIVE
+        return await self._connect(request)
+
+    async def _connect(self, request: httpcore.Request) -> httpcore.AsyncHTTP11Connection:
+        origin, trace = request.url.origin, request.extensions["trace"]
+        host, timeout = origin.host.decode("ascii"), request.extensions["timeout"]["connect"]
+        await trace("connection.connect_tcp.started", {})
+        stream: httpcore.AsyncNetworkStream = _Stream(
+            await self._network.connect_tcp(host, origin.port, timeout, socket_options=_KEEP_ALIVE)
         )
+        if origin.scheme == b"https":
+            await trace("connection.start_tls.started", {})
+            stream = await stream.start_tls(self._tls, server_hostname=host, timeout=timeout)
+        connection = httpcore.AsyncHTTP11Connection(origin, stream, keepalive_expiry=self._keep)
+        connection._state_lock = nullcontext()  # type: ignore[assignment]  # only one request at a time has it
+        return connection
 
     async def _tidy(self) -> None:
         """Close what nobody has wanted lately at any origin: answers may lead to ever new ones."""
@@ -92,7 +108,7 @@ class Pool(httpcore.AsyncConnectionPool):
             if not self._idle.get(origin):
                 self._idle.pop(origin, None)
 
-    async def _give_back(self, origin: httpcore.Origin, connection: httpcore.AsyncHTTPConnection | None) -> None:
+    async def _give_back(self, origin: httpcore.Origin, connection: httpcore.AsyncHTTP11Connection | None) -> None:
         """Keep a connection that is ready for the next request; close any other, and those nobody has wanted lately."""
         try:
             waiting = self._idle[str(origin)]
@@ -106,6 +122,25 @@ class Pool(httpcore.AsyncConnectionPool):
             self._places.release()
 
 
+class _Stream(httpcore.AsyncNetworkStream):
+    """A TCP stream that writes at once what fits into the socket's buffer."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._socket = stream.get_extra_info("socket")
+        self.read = stream.read  # type: ignore[method-assign]
+        self.aclose = stream.aclose  # type: ignore[method-assign]
+        self.start_tls = stream.start_tls  # type: ignore[method-assign]
+        self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with suppress(OSError):  # no room, or the connection is gone: the stream says it in httpcore's words
+            buffer = buffer[os.write(self._socket.fileno(), buffer) :]
+        if buffer:
+            await self._stream.write(buffer, timeout)
+
+
 class _Lent:
     """The body of an answer; its connection goes back to the pool when it is closed."""
 
@@ -114,12 +149,12 @@ class _Lent:
         stream: Any,
         pool: Pool,
         origin: httpcore.Origin,
-        connection: httpcore.AsyncHTTPConnection,
+        connection: httpcore.AsyncHTTP11Connection,
     ) -> None:
         self._stream = stream
         self._pool = pool
         self._origin = origin
-        self._connection: httpcore.AsyncHTTPConnection | None = connection
+        self._connection: httpcore.AsyncHTTP11Connection | None = connection
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return cast(AsyncIterator[bytes], self._stream.__aiter__())
@@ -132,6 +167,6 @@ class _Lent:
             await self._pool._give_back(self._origin, connection)
 
 
-async def _close(connection: httpcore.AsyncHTTPConnection) -> None:
+async def _close(connection: httpcore.AsyncHTTP11Connection) -> None:
     with trio.CancelScope(shield=True):
         await connection.aclose()
