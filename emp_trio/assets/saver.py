@@ -25,6 +25,7 @@ from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, Stage
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.retry import next_wait
+from emp_trio.tls import tls_context
 from emp_trio.toolbox import Generated, GeneratedFile
 
 if TYPE_CHECKING:
@@ -241,7 +242,8 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
                 f"CLOUD_STORAGE_PROVIDER={settings.provider} needs {error.name}, which is not installed: "
                 f"pip install 'emp-trio[{settings.provider}]'"
             ) from error
-    async with httpx.AsyncClient(follow_redirects=True, max_redirects=5, timeout=settings.cdn.probe_timeout) as client:
+    timeout, tls = settings.cdn.probe_timeout, tls_context()
+    async with httpx.AsyncClient(follow_redirects=True, max_redirects=5, timeout=timeout, verify=tls) as client:
         saver = AssetSaver(settings, client)
         try:
             yield saver

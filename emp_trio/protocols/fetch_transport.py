@@ -15,9 +15,10 @@ from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
 from emp_trio.protocols.addresses import permitted
 from emp_trio.protocols.fetch import Fetched, FetchSettings
 from emp_trio.protocols.http_operation import Trail
-from emp_trio.protocols.http_transport import Reply, tls_context, translated
+from emp_trio.protocols.http_transport import Reply, translated
 from emp_trio.protocols.urls import redirected, shown_url
 from emp_trio.retry import parse_retry_after
+from emp_trio.tls import tls_context
 
 log = structlog.get_logger(__name__)
 
@@ -26,12 +27,11 @@ _LATER: Final = frozenset({408, 425, 429})
 
 
 class Fetcher:
-    """Fetches one file at a time for each caller; keeps nothing but the TLS authorities."""
+    """Fetches one file at a time for each caller; keeps nothing."""
 
     def __init__(self, settings: FetchSettings, user_agent: str) -> None:
         self._settings = settings
         self._headers = {"user-agent": user_agent, "accept": "*/*", "accept-encoding": "gzip"}
-        self._tls: ssl.SSLContext | None = None
 
     async def fetch(self, url: str) -> Fetched:
         """See :meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
@@ -61,7 +61,8 @@ class Fetcher:
         url = _parsed(text)
         addresses = await self._addresses(url, trail)
         try:
-            async with httpx.AsyncHTTPTransport(verify=self._context(url), limits=_ONE) as transport:
+            tls = tls_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            async with httpx.AsyncHTTPTransport(verify=tls, limits=_ONE) as transport:
                 reply = await self._send(transport, url, addresses, trail)
                 try:
                     return await self._read(text, reply)
@@ -145,13 +146,6 @@ class Fetcher:
         if not data:
             raise InvalidJob(f"{shown_url(url)} is an empty file", reason="invalid_format")
         return Fetched(data=bytes(data), name=httpx.URL(url).path.rpartition("/")[2])
-
-    def _context(self, url: httpx.URL) -> ssl.SSLContext:
-        if url.scheme == "http":
-            return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if self._tls is None:
-            self._tls = tls_context(verify=True)
-        return self._tls
 
 
 _ONE: Final = httpx.Limits(max_connections=1, max_keepalive_connections=0)

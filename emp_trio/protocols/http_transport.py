@@ -21,6 +21,7 @@ from emp_trio.protocols.http_operation import Trail
 from emp_trio.protocols.http_pool import Pool
 from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
+from emp_trio.tls import tls_context
 
 MAX_REDIRECTS: Final = 3
 
@@ -204,11 +205,6 @@ async def open_client(settings: HttpSettings, user_agent: str) -> AsyncIterator[
     """
     async with AsyncExitStack() as stack:
         yield Client(settings, user_agent, stack)
-
-
-def tls_context(*, verify: bool) -> ssl.SSLContext:
-    """A client's TLS context with the usual authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR."""
-    return httpx.create_ssl_context(verify=verify)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from emp_trio.protocols.auth import Auth, NoAuth, auth_headers, auth_secrets
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.protocols.websocket_settings import WebSocketSettings
 from emp_trio.secrets import Redactor
+from emp_trio.tls import tls_context
 from emp_trio.toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -151,11 +152,5 @@ class WebSocket:
             raise
 
     def _tls_context(self) -> ssl.SSLContext:
-        """Made once: the authorities of the system, or none where the connector's HTTP settings say ``verify_tls``."""
-        if self._tls is None:
-            from emp_trio.protocols.http_transport import tls_context
-
-            self._tls = tls_context(verify=getattr(getattr(self.settings, "http", None), "verify_tls", True))
-        return self._tls
-
-    _tls: ssl.SSLContext | None = None
+        """The authorities of the system, or none where the connector's HTTP settings say ``verify_tls``."""
+        return tls_context(verify=getattr(getattr(self.settings, "http", None), "verify_tls", True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 import zlib
 from typing import Final
@@ -10,6 +11,7 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _CHUNK_FRAME: Final = 12  # length, name and checksum of a chunk
 
 
+@functools.lru_cache(maxsize=64)
 def make_png(
     width: int = 64, height: int = 64, *, seed: int = 0, size: int | None = None, alpha: bool = False
 ) -> bytes:

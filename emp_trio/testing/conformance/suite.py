@@ -44,6 +44,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 HEAVY = os.environ.get("EMP_TRIO_HEAVY") == "1"
 
+_PARTS: Final = 8 if HEAVY else 1  # of the tests that try many things: several processes share them
+_in_parts = pytest.mark.parametrize("part", range(_PARTS))
 
 _numbers = itertools.count(1)
 
@@ -187,8 +189,8 @@ class ConnectorConformance:
         if isinstance(outcome, JobResult):
             self.check(outcome)
 
-    def _few(self, items: list[T], limit: int) -> list[T]:
-        return sampled(items, None if HEAVY else limit)
+    def _few(self, items: list[T], limit: int, part: int) -> list[T]:
+        return items[part::_PARTS] if HEAVY else sampled(items, limit)
 
     # --- success ---
 
@@ -222,21 +224,26 @@ class ConnectorConformance:
 
     # --- faults of the line and of the service ---
 
+    @_in_parts
     @_needs("service")
-    async def test_an_exchange_cut_anywhere_is_a_typed_error_or_the_right_result(self, tmp_path: Path) -> None:
+    async def test_an_exchange_cut_anywhere_is_a_typed_error_or_the_right_result(
+        self, tmp_path: Path, part: int
+    ) -> None:
         """Closed or reset after any byte: never a wrong result, never a hang, never a second work."""
         async with self._behind_proxy() as (service, proxy, url):
             proxy.transcript = bytearray()
             async with self._opened(tmp_path, service, url) as running:
                 self._right(await running.attempt(self.job()))
             whole, proxy.transcript = bytes(proxy.transcript), None
-            for number, place in enumerate(cut_places(whole, None if HEAVY else self.cuts)):
+            places = cut_places(whole, None if HEAVY else self.cuts)[part::_PARTS]
+            for number, place in enumerate(places):
                 proxy.cut_at, proxy.cut_with_reset = proxy.bytes_down + place, bool(number % 2)
                 async with self._opened(tmp_path / str(place), service, url) as running:
                     self._right_or_typed(await running.attempt(self.job()))
 
+    @_in_parts
     @_needs("service")
-    async def test_bad_answers_are_typed_errors(self, tmp_path: Path) -> None:
+    async def test_bad_answers_are_typed_errors(self, tmp_path: Path, part: int) -> None:
         """Each answer in turn, and then it and all after it, replaced by pages, nothing, or something else."""
         async with self._behind_relay() as (service, relay, url):
             cases = [
@@ -245,12 +252,13 @@ class ConnectorConformance:
                 for name in bad_answers()
                 for lasting in (False, True)
             ]
-            for kind, name, lasting in self._few(cases, self.wrongs):
+            for kind, name, lasting in self._few(cases, self.wrongs, part):
                 spoil = from_kind(kind, bad_answers()[name], lasting=lasting)
                 self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, spoil=spoil))
 
+    @_in_parts
     @_needs("service")
-    async def test_refusals_are_typed_errors_that_reveal_nothing(self, tmp_path: Path) -> None:
+    async def test_refusals_are_typed_errors_that_reveal_nothing(self, tmp_path: Path, part: int) -> None:
         """Each request in turn, and then it and all after it, is refused; some servers repeat what they were sent."""
         async with self._behind_relay() as (service, relay, url):
             cases = [
@@ -259,12 +267,13 @@ class ConnectorConformance:
                 for name in bad_refusals()
                 for lasting in (False, True)
             ]
-            for kind, name, lasting in self._few(cases, self.wrongs):
+            for kind, name, lasting in self._few(cases, self.wrongs, part):
                 instead = from_kind(kind, bad_refusals()[name], lasting=lasting)
                 self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, instead=instead))
 
+    @_in_parts
     @_needs("service")
-    async def test_values_of_wrong_types_are_typed_errors(self, tmp_path: Path) -> None:
+    async def test_values_of_wrong_types_are_typed_errors(self, tmp_path: Path, part: int) -> None:
         """Every value of every JSON answer, of another type or missing. A result may come of it, but a whole one."""
         async with self._behind_relay() as (service, relay, url):
             cases = [
@@ -272,7 +281,7 @@ class ConnectorConformance:
                 for kind, answered in (await self._distinct(tmp_path, service, relay, url)).items()
                 for body in wrong_bodies(answered.body, answered.content_type)
             ]
-            for kind, answered, body in self._few(cases, self.wrongs):
+            for kind, answered, body in self._few(cases, self.wrongs, part):
                 wrong = reply(answered.status, body, content_type=answered.content_type)
                 spoil = from_kind(kind, wrong, lasting=False)
                 await self._spoilt(tmp_path, service, relay, url, repr(body), spoil=spoil)
@@ -307,13 +316,14 @@ class ConnectorConformance:
 
     # --- the end from outside ---
 
-    async def test_a_cancel_at_any_checkpoint_leaves_nothing_behind(self, tmp_path: Path) -> None:
+    @_in_parts
+    async def test_a_cancel_at_any_checkpoint_leaves_nothing_behind(self, tmp_path: Path, part: int) -> None:
         """Cancelled at each step of a job, one after the other on one connector, which then does the next job."""
         async with self.open_service() as service:
             url = self._url(service)
             async with self._opened(tmp_path, service, url) as running:
                 steps = (await run_steps(functools.partial(running.attempt, self.job()))).steps
-                for step in self._few(list(range(1, steps + 1)), self.cancels):
+                for step in self._few(list(range(1, steps + 1)), self.cancels, part):
                     reporter = FakeReporter(stop_upstream=bool(step % 2))
                     stepped = await run_steps(functools.partial(running.attempt, self.job(), reporter), cancel_at=step)
                     if stepped.returned is not None:
@@ -323,8 +333,9 @@ class ConnectorConformance:
                         self.check(stepped.returned)
                 self._right(await running.attempt(self.job()))
 
+    @_in_parts
     @_needs("cancellation")
-    async def test_a_cancel_stops_the_work_or_leaves_it_to_the_next_attempt(self, tmp_path: Path) -> None:
+    async def test_a_cancel_stops_the_work_or_leaves_it_to_the_next_attempt(self, tmp_path: Path, part: int) -> None:
         """Work that runs after a cancel is known to the checkpoint; where nobody wants it any more, it is stopped."""
         async with self.open_service() as service:
             url = self._url(service)
@@ -332,7 +343,7 @@ class ConnectorConformance:
                 known = 0
                 call = functools.partial(running.attempt, self.long_job(service))
                 steps = (await run_steps(call, seconds=0.1)).steps
-                for step in self._few(list(range(1, steps + 1)), self.cancels // 2):
+                for step in self._few(list(range(1, steps + 1)), self.cancels // 2, part):
                     for stop in (False, True):
                         reporter = FakeReporter(stop_upstream=stop)
                         call = functools.partial(running.attempt, self.long_job(service), reporter)
