@@ -11,13 +11,14 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 
-_KEY: Final = "calls"
+CALLS: Final = "calls"
+"""Name of the count in a checkpoint."""
 _MOST: Final = 2
 
 
 def calls_before(job: Job) -> int:
     """Generations that earlier attempts have asked for and that may have run, without anything to show for them."""
-    found = (job.checkpoint or {}).get(_KEY)
+    found = (job.checkpoint or {}).get(CALLS)
     return found if isinstance(found, int) and not isinstance(found, bool) else 0
 
 
@@ -43,7 +44,7 @@ async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> Async
             retry=False,
         )
     if ahead:
-        await progress.remember({_KEY: before + 1})
+        await progress.remember({CALLS: before + 1})
     try:
         yield
     except ServiceError as error:
@@ -53,7 +54,7 @@ async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> Async
                 error.message += " (the second time that it may have run: it is not asked again)"
                 error.args = (error.message,)
             if not ahead:
-                await progress.remember({_KEY: before + 1})
+                await progress.remember({CALLS: before + 1})
         elif ahead:
-            await progress.remember({_KEY: before})
+            await progress.remember({CALLS: before})
         raise

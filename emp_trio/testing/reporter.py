@@ -12,6 +12,7 @@ from emp_trio.errors import Stage
 from emp_trio.jobs import Job, JobResult, Progress
 from emp_trio.progress import StageLimits, Stages
 from emp_trio.services.connector import Connector
+from emp_trio.services.repeats import CALLS
 
 
 class FakeReporter:
@@ -35,6 +36,11 @@ class FakeReporter:
         self.stages = Stages(trio.current_time() + seconds, limits or StageLimits())
         self._changed = trio.Event()
 
+    @property
+    def knows_work(self) -> bool:
+        """Whether a next attempt would find work to take up."""
+        return bool(set(self.checkpoint or {}) - {CALLS})
+
     def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
         """Keep one report."""
         self.reports.append(Progress(value=value, message=message, step=step, total_steps=total_steps))
@@ -50,9 +56,13 @@ class FakeReporter:
         """A stage inside the attempt, with its own limit."""
         return self.stages.stage(name)
 
-    async def until_remembered(self) -> None:
-        """Wait until the connector has stored a checkpoint."""
-        while self.checkpoint is None:
+    async def until_remembered(self, *, count: bool = False) -> None:
+        """Wait until the connector has stored a checkpoint that knows its work.
+
+        Args:
+            count: one is enough that says how often a generation was asked for.
+        """
+        while not (self.knows_work or (count and self.checkpoint)):
             await self._changed.wait()
 
     def _wake(self) -> None:

@@ -126,7 +126,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         async def body() -> dict[str, Any]:
             return interaction_body(await inputs())
 
-        async with counted(job, progress, ahead=False):
+        async with counted(job, progress, ahead=False):  # also one that ended without a picture, or not in time
             answer = await run_interaction(self, job, progress, body)
             return (answer, await generated_files(answer)) if answer is not None else None
 

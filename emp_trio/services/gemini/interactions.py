@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import structlog
@@ -16,9 +16,12 @@ from emp_trio.services.gemini.answers import Answer, read_interaction
 from emp_trio.services.gemini.api import Caller
 from emp_trio.services.gemini.errors import interactions_unavailable
 from emp_trio.services.gemini.settings import GeminiSettings
+from emp_trio.services.repeats import counted
 from emp_trio.services.upstream import run_upstream
 
 log = structlog.get_logger(__name__)
+
+_LONGEST_ID: Final = 512  # characters; it becomes part of a path, and of the checkpoint
 
 KEY = "interaction_id"
 """Name of the id in a checkpoint."""
@@ -48,7 +51,7 @@ async def run_interaction(
         ServiceError: it failed, or was not done within ``poll_timeout``.
         trio.Cancelled: after the interaction was cancelled upstream, where ``progress.stop_upstream`` says so.
     """
-    run = _Run(caller, progress, body)
+    run = _Run(caller, job, progress, body)
     if not isinstance((job.checkpoint or {}).get(KEY), str):
         await run.prepare()  # as long as that takes: a cancel cuts ``start`` short
     try:
@@ -73,9 +76,14 @@ class _Run:
     """The calls of one attempt."""
 
     def __init__(
-        self, caller: PollingCaller, progress: ProgressReporter, body: Callable[[], Awaitable[dict[str, Any]]]
+        self,
+        caller: PollingCaller,
+        job: Job,
+        progress: ProgressReporter,
+        body: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
         self.caller = caller
+        self.job = job
         self.progress = progress
         self.not_started: ServiceError | None = None
         self.gemini: GeminiSettings = caller.settings.gemini
@@ -91,6 +99,10 @@ class _Run:
     async def start(self) -> str:
         body = await self.prepare()
         self.progress.report(5, "sending the request to Gemini")
+        async with counted(self.job, self.progress, ahead=True):
+            return await self._create(body)
+
+    async def _create(self, body: dict[str, Any]) -> str:
         try:
             answer = await self.caller.request("POST", self._path, json=body, timeout=self.gemini.create_timeout)
         except ServiceError as error:
@@ -99,9 +111,9 @@ class _Run:
             raise
         interaction = answer.json()
         found = interaction.get("id") if isinstance(interaction, dict) else None
-        if not isinstance(found, str) or not found:
+        if not isinstance(found, str) or not found.strip(".") or len(found) > _LONGEST_ID:
             raise ServiceError(
-                "Gemini took the request without giving the interaction an id",
+                "Gemini took the request without giving the interaction an id that can be used",
                 type="response_error",
                 reason="missing_expected_data",
                 maybe_started=True,

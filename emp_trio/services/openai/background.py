@@ -114,7 +114,7 @@ class BackgroundRun:
     async def start(self) -> str:
         """Create the response; its id."""
         self.progress.report(5, "sending the request to OpenAI")
-        async with counted(self.job, self.progress, ahead=False):
+        async with counted(self.job, self.progress, ahead=True):
             return await self._create()
 
     async def _create(self) -> str:

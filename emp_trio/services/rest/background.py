@@ -112,7 +112,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
     async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
         async def start() -> str:
             progress.report(5, "handing the job to the service")
-            async with counted(job, progress, ahead=False):
+            async with counted(job, progress, ahead=True):
                 answer = await self.request(call.method, call.path, **call.options())
                 return read_id(answer.json(), self._work.id_at)
 

@@ -349,7 +349,7 @@ class ConnectorConformance:
                         call = functools.partial(running.attempt, self.long_job(service), reporter)
                         stepped = await run_steps(call, cancel_at=step, seconds=0.5)
                         assert stepped.returned is None, f"cancelled at step {step}, it said {stepped.returned!r}"
-                        known += not stop and reporter.checkpoint is not None
+                        known += not stop and reporter.knows_work
                         what = f"work runs on that was cancelled at step {step}, stop_upstream={stop}"
                         await until(functools.partial(self._at_most, service, known), what, limit=self.limit)
 

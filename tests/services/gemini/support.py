@@ -47,7 +47,7 @@ async def cut_short(connector: GeminiConnector, payload: dict[str, Any], reporte
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_job, connector, job(payload), reporter)
-            await reporter.until_remembered()
+            await reporter.until_remembered(count=connector.settings.gemini.api == "generate_content")
             nursery.cancel_scope.cancel()
 
 

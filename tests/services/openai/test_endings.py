@@ -142,13 +142,31 @@ async def test_a_cancel_during_the_create_call_does_not_lose_the_response(
 async def test_a_response_that_nobody_could_adopt_is_stopped(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
     class Fenced(FakeReporter):
         async def remember(self, checkpoint: Mapping[str, Any]) -> None:
-            raise LeaseLost("the lease is gone")
+            if set(checkpoint) != {"calls"}:
+                raise LeaseLost("the lease is gone")
 
     openai.script = LONG
     async with open_openai(cls, openai, toolbox) as connector:
         with pytest.raises(LeaseLost):
             await run_job(connector, job(payload_for(cls)), Fenced(stop_upstream=False))
     assert statuses(openai) == ["cancelled"]
+
+
+@connectors
+async def test_a_crash_in_the_request_is_counted(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+    """The response may run, and its id is lost: one more is paid for, and not a third."""
+    openai.inject("create", delay=3600, after=True)
+    reporter = FakeReporter(stop_upstream=False)
+    async with open_openai(cls, openai, toolbox, cleanup_timeout=0.2) as connector:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job(payload_for(cls)), reporter)
+            with trio.fail_after(5):
+                await reporter.until_remembered(count=True)
+            nursery.cancel_scope.cancel()
+            assert reporter.checkpoint == {"calls": 1}
+        with pytest.raises(ServiceError, match="asked 2 times") as caught:
+            await run_job(connector, job(payload_for(cls), attempt=3, checkpoint={"calls": 2}))
+    assert not caught.value.retry
 
 
 @connectors
