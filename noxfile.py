@@ -18,7 +18,7 @@ nox.needs_version = ">=2025.10"
 nox.options.default_venv_backend = "uv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["tests", "minimums", "types", "lint", "docs"]
+nox.options.sessions = ["tests", "proofs", "minimums", "types", "lint", "docs"]
 
 
 def _offer_all_pythons() -> None:
@@ -46,7 +46,14 @@ def _install(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each supported Python, with the long form of those that have one. Arguments go to pytest."""
+    """The tests, on each supported Python. Arguments go to pytest."""
+    _install(session)
+    session.run("pytest", *(session.posargs or PARALLEL))
+
+
+@nox.session(python=PYTHONS[0])
+def proofs(session: nox.Session) -> None:
+    """The tests with the long form of those that have one, such as a cut at every byte; takes half an hour."""
     _install(session)
     session.run("pytest", *(session.posargs or PARALLEL), env={"EMP_TRIO_HEAVY": "1"})
 

@@ -29,7 +29,7 @@ class TestComfyUI(ConnectorConformance):
     def settings(self, service: FakeComfyUI, url: str) -> Any:
         return ComfyUIWebSocketConnector.Settings(
             comfyui=ComfyUISettings(host="localhost", **FAST),
-            http=HttpSettings(base_url=url, retry_delay=0.01),
+            http=HttpSettings(base_url=url, retry_delay=0.01, read_timeout=3.0),
             websocket=WebSocketSettings(url=""),
             follow=FOLLOW,
             fetch=FetchSettings(),
@@ -53,7 +53,7 @@ class TestComfyUIRemote(TestComfyUI):
         service.demands = {"authorization": "Bearer conformance-key"}
         return ComfyUIRemoteConnector.Settings(
             comfyui=ComfyUISettings(host="localhost", api_key=Secret("conformance-key"), **FAST),
-            http=HttpSettings(base_url=url, retry_delay=0.01),
+            http=HttpSettings(base_url=url, retry_delay=0.01, read_timeout=3.0),
             websocket=WebSocketSettings(url=""),
             follow=FOLLOW,
             fetch=FetchSettings(),
