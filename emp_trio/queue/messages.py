@@ -21,6 +21,7 @@ from emp_trio.secrets import Redactor
 
 MAX_PAYLOAD_BYTES: Final = 64 * 2**20
 MAX_RESULT_BYTES: Final = 4 * 2**20
+_LEFT_OUT: Final = "<left out: the result would be too large>"
 MAX_ERROR_CHARACTERS: Final = 4000
 _INLINE: Final = "@INLINE_FILE@"  # stands for a file in the result while everything else is looked through for bytes
 _FILE_RUN: Final = 4096  # a hash or a token may be long, a file is longer
@@ -151,18 +152,16 @@ def completed(
         redactor: takes the machine's own secrets out of the result; those of the job's ``ctx`` are taken out anyway.
 
     Raises:
-        ServiceError: the result can't be written as JSON, or is too large for Redis.
+        ServiceError: the result can't be written as JSON, or is too large for Redis even without the raw answer.
     """
     inline = result.data.get("image_url")
     if isinstance(inline, str) and inline.startswith("data:"):
         result = msgspec.structs.replace(result, data={**result.data, "image_url": _INLINE})
     else:
         inline = None
-    try:
-        encoded = _redacted(sanitised(_encode(result), shortest=_FILE_RUN), job, redactor).encode()
-        request = _redacted(sanitised(_encode(result.raw_request_payload)), job, redactor)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _unusable(f"the connector's result can't be written as JSON: {error}") from None
+    encoded, request = _written(result, job, redactor)
+    if len(encoded) > MAX_RESULT_BYTES:  # it is paid for: better without what is only there for debugging
+        encoded, request = _written(_without_raw(result), job, redactor)
     if len(encoded) > MAX_RESULT_BYTES:
         raise _unusable(f"the connector's result is {len(encoded)} bytes of JSON; at most {MAX_RESULT_BYTES} are kept")
     clean = sanitised(encoded)
@@ -176,7 +175,7 @@ def completed(
         "completed_at": at,
         "result": clean,
         "raw_service_output": clean,
-        "raw_service_request": None if result.raw_request_payload is None else request,
+        "raw_service_request": request,
         "retry_count": _rerun(job),
         "workflow_id": job.workflow_id,
         "current_step": _as_text(job.current_step),
@@ -201,6 +200,23 @@ def completed(
         message=_encode(message),
         records=((f"worker:completion:{_step(job)}:attempt:{_rerun(job) + 1}", _encode(record)),),
     )
+
+
+def _written(result: JobResult, job: Job, redactor: Redactor | None) -> tuple[bytes, str | None]:
+    """A result, and the request that led to it, as JSON without file bytes and secrets. Raises ServiceError."""
+    try:
+        encoded = _redacted(sanitised(_encode(result), shortest=_FILE_RUN), job, redactor).encode()
+        request = _redacted(sanitised(_encode(result.raw_request_payload)), job, redactor)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _unusable(f"the connector's result can't be written as JSON: {error}") from None
+    return encoded, None if result.raw_request_payload is None else request
+
+
+def _without_raw(result: JobResult) -> JobResult:
+    """The result without what the service was sent and what it answered word for word."""
+    data = {key: _LEFT_OUT if key.startswith("raw_") else value for key, value in result.data.items()}
+    sent = None if result.raw_request_payload is None else _LEFT_OUT
+    return msgspec.structs.replace(result, data=data, raw_request_payload=sent)
 
 
 def failed(job: Job, failure: Failure, who: Identity, *, now: float, random: float) -> Settlement:

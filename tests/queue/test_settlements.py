@@ -242,6 +242,18 @@ def test_result_that_cannot_be_stored_is_the_connectors_failure(result: JobResul
     assert (caught.value.retry, caught.value.type) == (False, "response_error")
 
 
+def test_a_large_result_is_stored_without_the_raw_answer() -> None:
+    """It is paid for; what is only there for debugging is not worth a failed job."""
+    text = "many words " * (MAX_RESULT_BYTES // 20)
+    data = {"text": text, "raw_output": {"words": [text]}}
+    settlement = completed(PLAIN, JobResult(success=True, data=data, raw_request_payload={"p": 1}), WHO, now=NOW)
+    stored = json.loads(settlement.stored)["data"]
+    assert stored["data"]["text"] == text
+    assert "left out" in stored["data"]["raw_output"]
+    [(_, record)] = settlement.records
+    assert len(record) < 2 * MAX_RESULT_BYTES
+
+
 @settings(deadline=None)
 @given(st.text() | st.text().map(lambda t: t * 5000) | st.text().map(lambda t: t + "QUJD" * 5000))
 def test_any_error_text_can_be_stored(message: str) -> None:
