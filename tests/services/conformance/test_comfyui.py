@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
@@ -37,6 +38,10 @@ class TestComfyUI(ConnectorConformance):
 
     def long_job(self, service: FakeComfyUI) -> Job:
         return self.job(payload={"workflow": sleeping(steps=1000)})
+
+    def begun(self, service: FakeComfyUI) -> int:
+        """The canary's prompts, which cost nothing, have ids of their own."""
+        return sum(count for prompt, count in service.executions.items() if uuid.UUID(prompt).version == 5)
 
     def running(self, service: FakeComfyUI) -> int:
         return len(service.engine.pending) + (service.engine.running is not None)

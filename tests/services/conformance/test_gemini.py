@@ -18,7 +18,7 @@ from emp_trio.testing.gemini import FakeGemini, Script, open_fake_gemini
 
 class TestGemini(ConnectorConformance):
     connector = GeminiConnector
-    payload: ClassVar = {"prompt": "a cat"}
+    payload: ClassVar[dict[str, Any]] = {"prompt": "a cat"}
 
     def open_service(self) -> AbstractAsyncContextManager[FakeGemini]:
         return open_fake_gemini(script=Script(seconds=0.005))
@@ -44,3 +44,11 @@ class TestGemini(ConnectorConformance):
 
     def check(self, result: JobResult) -> None:
         assert [file.type for file in result.output_files] == ["image"]
+
+
+class TestGeminiByGenerateContent(TestGemini):
+    adopts = False
+    payload: ClassVar = {"prompt": "a cat", "api": "generate_content"}
+
+    def running(self, service: FakeGemini) -> int:
+        return 0  # it has no id: whether it runs on after its connection was closed, nobody can ask or change
