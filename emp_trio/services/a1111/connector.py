@@ -31,8 +31,9 @@ from emp_trio.services.a1111.payload import (
     unknown_fields,
     with_pictures,
 )
-from emp_trio.services.a1111.settings import A1111Settings, auth_of, located
+from emp_trio.services.a1111.settings import A1111Settings, located
 from emp_trio.services.a1111.status import Meter, trouble_in
+from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.inputs import input_file
 from emp_trio.services.redaction import redacted

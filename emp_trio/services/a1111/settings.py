@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
 from emp_trio.errors import ConfigError
-from emp_trio.protocols.auth import ApiKeyHeader, Auth, Basic, Bearer, NoAuth
 from emp_trio.protocols.http_settings import Seconds
 from emp_trio.protocols.urls import shown_url
 from emp_trio.secrets import Secret
+from emp_trio.services.address import address_of, without_user
 from emp_trio.settings import Env
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -49,17 +48,6 @@ class A1111Settings(msgspec.Struct, frozen=True, kw_only=True):
     cleanup_timeout: Seconds = 5.0
 
 
-def auth_of(a1111: A1111Settings) -> Auth:
-    """The credentials; the API key where there are several."""
-    if a1111.api_key:
-        if a1111.api_key_header:
-            return ApiKeyHeader(a1111.api_key_header, a1111.api_key)
-        return Bearer(a1111.api_key)
-    if a1111.username or a1111.password:
-        return Basic(a1111.username, a1111.password)
-    return NoAuth()
-
-
 def located(settings: S) -> S:
     """Connector settings in which ``http.base_url`` is set and holds no credentials: those become a1111's own.
 
@@ -68,13 +56,9 @@ def located(settings: S) -> S:
     """
     given: Any = settings
     a1111: A1111Settings = given.a1111
-    host = f"[{a1111.host}]" if ":" in a1111.host and "/" not in a1111.host else a1111.host
-    made = a1111.host if "://" in a1111.host else f"{'https' if a1111.secure else 'http'}://{host}:{a1111.port}"
-    address = given.http.base_url or made
+    address = given.http.base_url or address_of(a1111.host, a1111.port, secure=a1111.secure)
     try:
-        parts = urlsplit(address)
-        base = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, parts.query, ""))
-        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        base, user, password = without_user(address)
     except ValueError as error:
         raise ConfigError(f"the address of A1111 can't be read: {shown_url(address)}") from error
     if user and not a1111.username:

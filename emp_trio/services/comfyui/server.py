@@ -13,12 +13,13 @@ from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.protocols.auth import Auth
 from emp_trio.protocols.urls import join_url
 from emp_trio.protocols.websocket import Socket
+from emp_trio.services.address import auth_of
 from emp_trio.services.comfyui.calls import Calls
 from emp_trio.services.comfyui.classes import NodeClass
 from emp_trio.services.comfyui.errors import describe_error
 from emp_trio.services.comfyui.messages import Ended, Event, Preview, decode, prompt_of
 from emp_trio.services.comfyui.probe import Probe
-from emp_trio.services.comfyui.settings import ComfyUISettings, auth_of, located
+from emp_trio.services.comfyui.settings import ComfyUISettings, located
 from emp_trio.services.connector import Health
 from emp_trio.services.shared_socket import Receiver, SharedSocket
 from emp_trio.toolbox import Toolbox

@@ -4,14 +4,14 @@ ComfyUI reference 7)."""
 from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from emp_trio.errors import ConfigError
-from emp_trio.protocols.auth import ApiKeyHeader, Auth, Basic, Bearer, NoAuth
 from emp_trio.protocols.urls import shown_url
 from emp_trio.secrets import Secret
+from emp_trio.services.address import address_of, without_user
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -54,17 +54,6 @@ class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
     reconnect_cap: Annotated[float, msgspec.Meta(ge=0)] = 30.0
 
 
-def auth_of(comfyui: ComfyUISettings) -> Auth:
-    """The credentials; the API key where there are several."""
-    if comfyui.api_key:
-        if comfyui.api_key_header:
-            return ApiKeyHeader(comfyui.api_key_header, comfyui.api_key)
-        return Bearer(comfyui.api_key)
-    if comfyui.username or comfyui.password:
-        return Basic(comfyui.username, comfyui.password)
-    return NoAuth()
-
-
 def located(settings: S) -> S:
     """Connector settings in which ``http.base_url`` and ``websocket.url`` are set, and neither holds credentials.
 
@@ -76,12 +65,10 @@ def located(settings: S) -> S:
     """
     given: Any = settings
     comfyui: ComfyUISettings = given.comfyui
-    scheme = "https" if comfyui.secure else "http"
-    host = f"[{comfyui.host}]" if ":" in comfyui.host and "/" not in comfyui.host else comfyui.host
-    default = comfyui.host if "://" in comfyui.host else f"{scheme}://{host}:{comfyui.port}"
+    default = address_of(comfyui.host, comfyui.port, secure=comfyui.secure)
     try:
-        base, user, password = _without_user(given.http.base_url or _http_of(given.websocket.url) or default)
-        socket, socket_user, socket_password = _without_user(given.websocket.url or _socket_of(base))
+        base, user, password = without_user(given.http.base_url or _http_of(given.websocket.url) or default)
+        socket, socket_user, socket_password = without_user(given.websocket.url or _socket_of(base))
     except ValueError as error:
         address = shown_url(given.http.base_url or given.websocket.url or default)
         raise ConfigError(f"the address of ComfyUI can't be read: {address}") from error
@@ -94,14 +81,6 @@ def located(settings: S) -> S:
         http=msgspec.structs.replace(given.http, base_url=base),
         websocket=msgspec.structs.replace(given.websocket, url=socket),
     )
-
-
-def _without_user(url: str) -> tuple[str, str, str]:
-    """A URL without credentials, and those."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    cleaned = urlunsplit((parts.scheme, place, parts.path, parts.query, ""))
-    return cleaned, unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def _socket_of(base: str) -> str:

@@ -18,6 +18,7 @@ from emp_trio.protocols.http import HttpAnswer, describe_status
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.secrets import Redactor
+from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Health
 from emp_trio.services.redaction import redacted
 from emp_trio.services.rest.answers import Found, error_text
@@ -52,8 +53,7 @@ class RestApi:
 
     def auth(self) -> Auth:
         """The configured credentials."""
-        auth: Auth = self.settings.login.auth()
-        return auth
+        return auth_of(self.settings.login)
 
     def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
         """Errors by their status, with the text at ``error_at`` where there is one."""

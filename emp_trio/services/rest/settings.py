@@ -8,7 +8,6 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from emp_trio.protocols.auth import ApiKeyHeader, Auth, Basic, Bearer, NoAuth
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.http_settings import Seconds
 from emp_trio.protocols.polling import PollingSettings
@@ -40,12 +39,6 @@ class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
     api_key_header: str = ""
     username: str = ""
     password: Secret = Secret("")
-
-    def auth(self) -> Auth:
-        """The credentials of every call."""
-        if self.api_key:
-            return ApiKeyHeader(self.api_key_header, self.api_key) if self.api_key_header else Bearer(self.api_key)
-        return Basic(self.username, self.password) if self.username or self.password else NoAuth()
 
 
 class CallSettings(msgspec.Struct, frozen=True, kw_only=True):

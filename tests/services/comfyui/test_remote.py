@@ -15,8 +15,9 @@ from emp_trio.protocols.auth import ApiKeyHeader, Basic, Bearer, NoAuth
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.websocket import WebSocketSettings
 from emp_trio.secrets import Secret
+from emp_trio.services.address import auth_of
 from emp_trio.services.comfyui.connectors import ComfyUIRemoteConnector
-from emp_trio.services.comfyui.settings import ComfyUISettings, auth_of, located
+from emp_trio.services.comfyui.settings import ComfyUISettings, located
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
 from emp_trio.testing.reporter import run_job
 from emp_trio.toolbox import Toolbox
