@@ -13,16 +13,20 @@ class Login(Protocol):
     """Settings that say how to log in."""
 
     @property
-    def username(self) -> str: ...
+    def username(self) -> str:
+        """User of Basic credentials."""
 
     @property
-    def password(self) -> Secret: ...
+    def password(self) -> Secret:
+        """Their password."""
 
     @property
-    def api_key(self) -> Secret: ...
+    def api_key(self) -> Secret:
+        """A bearer token, or the value of the header that is named."""
 
     @property
-    def api_key_header(self) -> str: ...
+    def api_key_header(self) -> str:
+        """Name of the header for the key."""
 
 
 def auth_of(login: Login) -> Auth:

@@ -56,7 +56,7 @@ def gcs_error(status: int, reason: str) -> Answer:
 async def failure(provider: str, *answers: Answer) -> AssetError:
     async with open_rogue(*answers) as rogue, open_asset_saver(at(provider, rogue.url)) as saver:
         with pytest.raises(AssetError, match="is paid for") as caught:
-            await saver.save(b"x", a_job(), FakeReporter(10))
+            await saver.save(b"x", a_job(), FakeReporter(60))
         assert len(rogue.requests) == len(answers)  # the library repeats nothing
     assert KEY not in str(caught.value)
     return caught.value
@@ -162,7 +162,7 @@ async def test_a_clock_that_is_wrong_gets_no_token_of_google(tmp_path: Path, mon
         monkeypatch.setattr("emp_trio.assets.stores.session.time", SimpleNamespace(time=lambda: signed_at))
         async with open_asset_saver(msgspec.structs.replace(settings, retry=RetryPolicy(retries=0))) as saver:
             with pytest.raises(AssetError, match=r"7[12]\d\d s ahead of the store's.* set the clock") as caught:
-                await saver.save(b"x", a_job(), FakeReporter(10))
+                await saver.save(b"x", a_job(), FakeReporter(60))
     assert (caught.value.reason, caught.value.retry) == ("config_error", True)
 
 
@@ -175,7 +175,7 @@ async def test_a_token_that_google_does_not_take(tmp_path: Path) -> None:
         gcs.fault = refuse
         async with open_asset_saver(storage_settings(gcs.environment("assets"))) as saver:
             with pytest.raises(AssetError, match=r"401, authError.*GOOGLE_APPLICATION_CREDENTIALS.* is paid") as caught:
-                await saver.save(b"x", a_job(), FakeReporter(10))
+                await saver.save(b"x", a_job(), FakeReporter(60))
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
 
 
@@ -191,7 +191,7 @@ async def test_credentials_that_are_none(tmp_path: Path, content: str | None) ->
     }
     async with open_asset_saver(storage_settings(env)) as saver:
         with pytest.raises(AssetError, match=r"GOOGLE_APPLICATION_CREDENTIALS.* is paid for") as caught:
-            await saver.save(b"x", a_job(), FakeReporter(10))
+            await saver.save(b"x", a_job(), FakeReporter(60))
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
 
 
