@@ -36,6 +36,26 @@ async def test_a_call_may_have_a_read_timeout_of_its_own(autojump_clock: trio.te
         assert 19 < trio.current_time() - began < 21
 
 
+async def test_an_upload_that_stands_still_runs_into_the_write_timeout(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """ComfyUI reference 8: an upload is limited by lack of progress; the whole of it may take an hour."""
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        async with open_http(f"http://127.0.0.1:{port}", write_timeout=7, max_retries=0) as probe:
+            began = trio.current_time()
+            error = await failure(probe, "POST", content=b"x" * 50_000_000, timeout=3600)
+            assert trio.current_time() - began < 60
+        nursery.cancel_scope.cancel()
+    assert kind(error)[1:] == ("network_timeout", True)
+
+
 async def test_a_slow_service_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     async with open_rogue(slow(OK, 29), dribble(OK, pause=0.5)) as rogue, open_http(rogue.url) as probe:
         assert (await probe.request("GET", "/")).json() == {"ok": True}

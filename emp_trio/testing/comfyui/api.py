@@ -8,6 +8,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
+import trio
 
 from emp_trio.testing.comfyui.engine import Engine
 from emp_trio.testing.comfyui.nodes import class_of
@@ -101,6 +102,7 @@ async def _prompt(engine: Engine, raw: bytes) -> Answer:
         return TROUBLE  # and yet it is queued (2.1)
     if engine.manner.hold_answers:
         await engine.ended(item)
+        await trio.sleep(0.1)  # the client has read the last message before it reads the answer
     return reply(json={"prompt_id": prompt_id, "number": item.number, "node_errors": verdict.node_errors})
 
 

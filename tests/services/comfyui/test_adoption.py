@@ -61,6 +61,16 @@ async def test_a_finished_prompt_is_adopted(connector: Any, fake: FakeComfyUI) -
     assert runs(fake) == 1
 
 
+async def test_a_prompt_that_ends_while_it_is_looked_for_is_adopted(connector: Any, fake: FakeComfyUI) -> None:
+    """8: it goes from the queue to the history; asked the other way round, neither has it."""
+    first = FakeReporter(**DRAIN)
+    await cut_short(connector, job({"workflow": sleeping(0.3, 3)}), fake, first)
+    fake.inject("GET /queue", delay=0.8)
+    result = await run_job(connector, job({"workflow": sleeping(0.3, 3)}, attempt=2, checkpoint=first.checkpoint))
+    assert result.service_metadata["adopted"]
+    assert runs(fake) == 1
+
+
 async def test_a_waiting_prompt_is_adopted(connector: Any, fake: FakeComfyUI) -> None:
     fake.stranger(sleeping(0.5, 5))
     first = FakeReporter(**DRAIN)

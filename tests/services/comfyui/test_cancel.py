@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from emp_trio.errors import DeadlineExceeded, ServiceError
 from emp_trio.progress import StageLimits
@@ -71,11 +72,55 @@ async def test_a_pending_prompt_that_is_still_there_is_deleted_again_and_not_int
     assert fake.engine.remaining == 1
 
 
+async def test_a_pending_prompt_is_deleted_before_it_is_looked_for(connector: Any, fake: FakeComfyUI) -> None:
+    """6: while the queue is being read its turn may come."""
+    fake.stranger(HEARS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, job({"workflow": picture()}))
+        await waiting(fake)
+        looks = fake.count("GET /queue")
+        fake.inject("GET /queue", delay=0.5)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await fake.until(lambda: fake.count("GET /queue") > looks)
+        fake.engine.interrupt("a-stranger")
+    assert runs(fake) == 0
+
+
+async def test_an_interrupt_that_had_no_effect_is_sent_again(connector: Any, fake: FakeComfyUI) -> None:
+    """6: one that found nothing to stop does not carry over."""
+    fake.inject("POST /interrupt", 200)
+    await cut_short(connector, job({"workflow": HEARS}), fake, FakeReporter())
+    assert fake.engine.remaining == 0
+    assert fake.count("POST /interrupt") > 1
+
+
 async def test_a_late_interrupt_is_waited_for(connector: Any, fake: FakeComfyUI) -> None:
     """6: a node that does not report hears it only when the next node starts."""
     await cut_short(connector, job({"workflow": sleeping(0.5)}), fake, FakeReporter())
     assert fake.engine.remaining == 0
     assert not any(key[0] == "output" for key in fake.disk.files)
+
+
+@pytest.mark.parametrize(
+    ("graph", "how"), [(picture(), "never ran"), (HEARS, "interrupted"), (sleeping(0.3), "finished")]
+)
+async def test_the_ways_in_which_a_prompt_stops_are_told_apart_and_none_is_left_to_be_adopted(
+    connector: Any, fake: FakeComfyUI, graph: dict[str, Any], how: str
+) -> None:
+    """6: it never ran, was interrupted, or has finished anyway, as one does whose last node does not report."""
+    if how == "never ran":
+        fake.stranger(HEARS)
+    fake.manner.ignore_interrupts = how == "finished"
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job({"workflow": graph}))
+            await (waiting if how == "never ran" else running)(fake)
+            if how == "finished":
+                fake.inject("GET /queue", delay=0.5)  # it ends between the looks: queue first, or neither has it
+            nursery.cancel_scope.cancel()
+    assert [line["how"] for line in logs if line["event"] == "prompt.stopped"] == [how]
+    assert ID not in fake.engine.history
 
 
 async def test_a_prompt_that_can_not_be_stopped_does_not_hold_up_the_cancel_and_is_known(

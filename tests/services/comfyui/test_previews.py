@@ -137,9 +137,19 @@ async def test_a_preview_belongs_to_the_prompt_it_names_or_to_the_one_that_was_n
         fake.say({"type": "progress", "data": step | {"prompt_id": ID}})
         fake.say(plain + jpeg + b"unnamed")
         await until(reporter, 2)
+        fake.say({"type": "executing", "data": {"prompt_id": ID, "node": None}})
+        fake.say(plain + jpeg + b"of the next prompt")
+        fake.say({"type": "progress", "data": step | {"prompt_id": ID}})
+        await fake.until(lambda: fake.process.unsent == 0)
+        await fake.drop_sockets(close_frame=True)
+        await fake.until(lambda: fake.process.opened == 2)
+        fake.say(plain + jpeg + b"somebody's")  # on this socket nobody was named yet
+        fake.say(with_metadata(ID, jpeg + b"last"))
+        await until(reporter, 3)
+        assert shown(reporter)[-1].startswith("preview 3:")
         nursery.cancel_scope.cancel()
     ends = {content.removeprefix(jpeg) for content in stored(tmp_path / "assets").values()}
-    assert ends == {b"named", b"unnamed"}
+    assert ends == {b"named", b"unnamed", b"last"}
 
 
 async def until(reporter: FakeReporter, count: int) -> None:

@@ -10,7 +10,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.testing.comfyui import FakeComfyUI
 from emp_trio.testing.reporter import run_job
 from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import ID, bodies, open_comfyui, picture, runs, sleeping
+from tests.services.comfyui.support import ID, bodies, disturbed, open_comfyui, picture, running, runs, sleeping
 from tests.services.support import job
 
 TROUBLE = "500 Internal Server Error\n\nServer got itself in trouble"
@@ -40,7 +40,14 @@ async def test_an_answer_that_does_not_come_is_not_waited_for_for_ever(fake: Fak
     """2.1: a time-out on this route leaves the state unknown."""
     async with open_comfyui(fake, toolbox, call_timeout=0.3) as connector:
         fake.manner.hold_answers = True
-        assert (await run_job(connector, job({"workflow": sleeping(1.0, 2)}))).success
+
+        async def disturb() -> None:
+            await running(fake)
+            looks = fake.count("GET /history")
+            await fake.until(lambda: fake.count("GET /history") > looks)
+            assert fake.engine.running is not None
+
+        assert (await disturbed(connector, job({"workflow": sleeping(1.5, 2)}), disturb)).success
         assert len(bodies(fake)) == runs(fake) == 1
 
 

@@ -221,6 +221,7 @@ def test_refused_credentials_end_it_at_once() -> None:
 def test_time_in_the_queue_and_silence_while_running_have_limits_of_their_own() -> None:
     """7, 8: queued and running times are kept apart."""
     queued = tracker(queue_timeout=60.0, silence_timeout=10.0)
+    queued.looked("pending", None, 1.0)
     queued.looked("pending", None, 59.0)
     assert not queued.concluded
     queued.looked("pending", None, 60.0)
@@ -234,6 +235,15 @@ def test_time_in_the_queue_and_silence_while_running_have_limits_of_their_own() 
     running.looked("running", None, 74.0)
     assert running.failure is not None
     assert running.failure.reason == "processing_timeout"
+
+
+def test_a_pause_of_minutes_between_two_messages_is_no_silence() -> None:
+    """4.1: loading a model or hashing an input says nothing, and nobody should have to set a limit for it."""
+    follower = tracker()
+    follower.hear(Started(prompt_id="p"), 1.0)
+    for now in range(5, 600, 5):
+        follower.looked("running", None, float(now))
+    assert not follower.concluded
 
 
 def test_silence_means_nothing_where_the_messages_go_to_a_socket_that_is_gone() -> None:
@@ -294,8 +304,9 @@ def test_progress_never_goes_back_and_expanded_nodes_do_not_count() -> None:
         Step(prompt_id="p", node="1", value=9, max=10),
         Step(prompt_id="p", node="1", value=1, max=10),
         states(**{"n1.0.1": ("finished", 1, 1)}),
+        states(**{"n1.0.1": ("finished", 1, 1), "n1.0.2": ("running", 1, 1)}),
         Step(prompt_id="p", node="1", value=0, max=0),
-    ) == [0.45, 0.45, 0.45, 0.45]
+    ) == [0.45, 0.45, 0.45, 0.45, 0.45]
 
 
 def test_a_fully_cached_prompt_is_known_as_such() -> None:
