@@ -180,9 +180,15 @@ class S3Store:
         with CuttableSession() as session:
             self._call.session, self._call.timeout = session, self._abort_timeout
             try:
-                self._client.abort_multipart_upload(**upload)
-            except _FAILURES as error:
-                if not isinstance(error, ClientError) or error_code(error) != "NoSuchUpload":
-                    log.warning("s3.parts_left", bucket=upload["Bucket"], key=upload["Key"], error=type(error).__name__)
+                # S3 says so: a part that is still on its way may want another abort.
+                if not (self._forgets(upload) or self._forgets(upload)):
+                    log.warning("s3.parts_left", bucket=upload["Bucket"], key=upload["Key"])
             finally:
                 self._call.session, self._call.timeout = before, self._timeout
+
+    def _forgets(self, upload: dict[str, str]) -> bool:
+        try:
+            self._client.abort_multipart_upload(**upload)
+        except _FAILURES as error:
+            return isinstance(error, ClientError) and error_code(error) == "NoSuchUpload"
+        return True
