@@ -19,6 +19,7 @@ from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import GcsPlace, S3Place, destination
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.assets.stores import open_store, require_library
+from emp_trio.assets.stores.s3 import PART
 from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
 from emp_trio.retry import RetryPolicy
@@ -88,6 +89,25 @@ async def test_answers_of_s3(status: int, code: str, expected: tuple[str, str, b
         error = await failure("s3", *answers)
         assert (error.type, error.reason, error.retry) == expected
         assert f"HTTP {status}, {code}" in error.message
+
+
+async def test_parts_that_are_still_on_their_way_may_want_a_second_abort() -> None:
+    """Parts that nobody forgets are stored, and paid for, without end."""
+    answers = (
+        s3_error(404, "NoSuchKey"),
+        reply(200, "<R><UploadId>u1</UploadId></R>", content_type="application/xml"),
+        s3_error(403, "AccessDenied"),  # the first part
+        s3_error(500, "InternalError"),
+        reply(204),
+    )
+    async with open_rogue(*answers) as rogue, open_asset_saver(at("s3", rogue.url)) as saver:
+        with pytest.raises(AssetError, match="AccessDenied"):
+            await saver.save(bytes(PART + 1), a_job(), FakeReporter(60))
+        assert [(seen.method, "uploadId=u1" in seen.target) for seen in rogue.requests[2:]] == [
+            ("PUT", True),
+            ("DELETE", True),
+            ("DELETE", True),
+        ]
 
 
 @pytest.mark.parametrize(
