@@ -22,4 +22,6 @@ def tls_context(*, verify: bool = True) -> ssl.SSLContext:
 def _tls_context(verify: bool, file: str | None, folder: str | None) -> ssl.SSLContext:
     import httpx  # which looks at these variables itself, and costs more than all of --help may
 
-    return httpx.create_ssl_context(verify=verify)
+    context = httpx.create_ssl_context(verify=verify)
+    context.set_alpn_protocols(["http/1.1"])
+    return context

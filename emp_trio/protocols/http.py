@@ -157,6 +157,7 @@ class Http:
             policy=RetryPolicy(retries=settings.max_retries if retries is None else retries, base=settings.retry_delay),
             redactor=Redactor(auth_secrets(auth)),
             own_account=given is None,
+            sending=options.get("sending"),
         )
 
     async def _repeat(self, operation: Operation, use: Callable[[HttpStream], Awaitable[T]]) -> T:

@@ -13,6 +13,17 @@ from emp_trio.protocols.urls import join_url, origin
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
+class Sending:
+    """How far a call has got, for who must know it also when the call is cancelled.
+
+    Attributes:
+        may_have_run: whether the service may have begun the work. True until the call says otherwise.
+    """
+
+    def __init__(self) -> None:
+        self.may_have_run = True
+
+
 class CallOptions(TypedDict, total=False):
     """What may be said of a call of :class:`~emp_trio.protocols.http.Http`, each by name.
 
@@ -28,6 +39,7 @@ class CallOptions(TypedDict, total=False):
         retries: repeats after the first try, instead of the settings'. 0 inside a poll, which has its own patience.
         auth: credentials of another account for this call alone. Pauses and limits of the connector's own account are
             neither kept nor learned by it.
+        sending: is told how far the call got.
     """
 
     json: Any
@@ -39,6 +51,7 @@ class CallOptions(TypedDict, total=False):
     read_timeout: float | None
     retries: int | None
     auth: Auth | None
+    sending: Sending | None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):

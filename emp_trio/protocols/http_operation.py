@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_call import Call
+from emp_trio.protocols.http_call import Call, Sending
 from emp_trio.protocols.urls import shown_url
 from emp_trio.retry import RetryPolicy, next_wait
 from emp_trio.secrets import Redactor
@@ -56,15 +56,24 @@ class Operation:
         policy: how it is repeated.
         redactor: takes the connector's secrets out of texts.
         own_account: it is made with the connector's own credentials.
+        sending: is told how far it got.
 
     Attributes:
         request_id: the service's id of the latest try, once it has answered.
     """
 
     def __init__(
-        self, call: Call, *, seconds: float, policy: RetryPolicy, redactor: Redactor, own_account: bool = True
+        self,
+        call: Call,
+        *,
+        seconds: float,
+        policy: RetryPolicy,
+        redactor: Redactor,
+        own_account: bool = True,
+        sending: Sending | None = None,
     ) -> None:
         self.call = call
+        self._sending = sending
         self.own_account = own_account
         self.request_id: str | None = None
         self.trail = Trail()
@@ -77,15 +86,19 @@ class Operation:
     @contextmanager
     def limited(self) -> Iterator[None]:
         """Bound the block by the operation's time. Raises ServiceError timeout/network_timeout."""
-        with trio.CancelScope(deadline=trio.current_time() + self._seconds) as scope:
-            yield
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + self._seconds) as scope:
+                yield
+        finally:
+            if self._sending is not None:
+                self._sending.may_have_run = self._may_have_run
         if scope.cancelled_caught:
             raise self.complete(
                 ServiceError(
                     f"not finished within {self._seconds:.3g} s, ended while {self.trail.phase}",
                     type="timeout",
                     reason="network_timeout",
-                    maybe_started=self.trail.sent,
+                    maybe_started=self._may_have_run,
                 )
             )
 
@@ -94,6 +107,12 @@ class Operation:
         self.tried += 1
         self.trail = Trail()
         self.request_id = None
+        self._completed = None
+
+    @property
+    def _may_have_run(self) -> bool:
+        """Whether the latest try may have begun the work: its error says it, or else how far it got."""
+        return self.trail.sent if self._completed is None else self._completed.maybe_started
 
     def complete(self, error: ServiceError) -> ServiceError:
         """Put into ``error`` what only the operation knows: method, URL, tries, the service's id of the call, whether

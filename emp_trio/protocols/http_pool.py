@@ -95,7 +95,12 @@ class Pool(httpcore.AsyncConnectionPool):
         )
         if origin.scheme == b"https":
             await trace("connection.start_tls.started", {})
-            stream = await stream.start_tls(self._tls, server_hostname=host, timeout=timeout)
+            try:
+                stream = await stream.start_tls(self._tls, server_hostname=host, timeout=timeout)
+            except BaseException:
+                with trio.CancelScope(shield=True):  # closing a socket does not wait for the other side
+                    await stream.aclose()
+                raise
         connection = httpcore.AsyncHTTP11Connection(origin, stream, keepalive_expiry=self._keep)
         connection._state_lock = nullcontext()  # type: ignore[assignment]  # only one request at a time has it
         return connection
@@ -134,6 +139,8 @@ class _Stream(httpcore.AsyncNetworkStream):
         self.get_extra_info = stream.get_extra_info  # type: ignore[method-assign]
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if not buffer:
+            return
         await trio.lowlevel.checkpoint_if_cancelled()
         with suppress(OSError):  # no room, or the connection is gone: the stream says it in httpcore's words
             buffer = buffer[os.write(self._socket.fileno(), buffer) :]

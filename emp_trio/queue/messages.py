@@ -160,8 +160,10 @@ def completed(
     else:
         inline = None
     encoded, request = _written(result, job, redactor)
-    if len(encoded) > MAX_RESULT_BYTES:  # it is paid for: better without what is only there for debugging
-        encoded, request = _written(_without_raw(result), job, redactor)
+    for smaller in (_without_request, _without_raw):  # it is paid for: better without what is there for debugging
+        if len(encoded) > MAX_RESULT_BYTES:
+            result = smaller(result)
+            encoded, request = _written(result, job, redactor)
     if len(encoded) > MAX_RESULT_BYTES:
         raise _unusable(f"the connector's result is {len(encoded)} bytes of JSON; at most {MAX_RESULT_BYTES} are kept")
     clean = sanitised(encoded)
@@ -212,11 +214,17 @@ def _written(result: JobResult, job: Job, redactor: Redactor | None) -> tuple[by
     return encoded, None if result.raw_request_payload is None else request
 
 
+def _without_request(result: JobResult) -> JobResult:
+    return msgspec.structs.replace(result, raw_request_payload=_LEFT_OUT if result.raw_request_payload else None)
+
+
 def _without_raw(result: JobResult) -> JobResult:
-    """The result without what the service was sent and what it answered word for word."""
-    data = {key: _LEFT_OUT if key.startswith("raw_") else value for key, value in result.data.items()}
-    sent = None if result.raw_request_payload is None else _LEFT_OUT
-    return msgspec.structs.replace(result, data=data, raw_request_payload=sent)
+    """The result without the service's answer word for word."""
+
+    def lean(part: dict[str, Any]) -> dict[str, Any]:
+        return {key: _LEFT_OUT if key in ("raw_output", "raw_service_output") else part[key] for key in part}
+
+    return msgspec.structs.replace(result, data=lean(result.data), metadata=lean(result.metadata))
 
 
 def failed(job: Job, failure: Failure, who: Identity, *, now: float, random: float) -> Settlement:

@@ -56,10 +56,14 @@ class LimitedServiceConnector(Http, Connector):
         """
         payload = {name: value for name, value in job.payload.items() if name != "ctx"}  # storage and its credentials
         progress.report(5, "asking the service")
-        async with counted(job, progress, ahead=True):
+        async with counted(job, progress, ahead=True) as sending:
             answer = (
                 await self.request(
-                    "POST", self.settings.job_path, json=payload, read_timeout=self.settings.http.timeout
+                    "POST",
+                    self.settings.job_path,
+                    json=payload,
+                    read_timeout=self.settings.http.timeout,
+                    sending=sending,
                 )
             ).json()
         if not isinstance(answer, dict) or not answer:

@@ -7,13 +7,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from emp_trio.errors import ServiceError
+import structlog
+import trio
+
+from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.http_call import Sending
+
+log = structlog.get_logger(__name__)
 
 CALLS: Final = "calls"
 """Name of the count in a checkpoint."""
 _MOST: Final = 2
+_TAKE_BACK: Final = 2.0  # seconds that a cancelled attempt may take for it
 
 
 def calls_before(job: Job) -> int:
@@ -23,12 +30,15 @@ def calls_before(job: Job) -> int:
 
 
 @asynccontextmanager
-async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> AsyncIterator[None]:
+async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> AsyncIterator[Sending]:
     """Count the generation that the block asks for, in the job's checkpoint.
 
     Args:
         ahead: count it before it is asked for, where nothing else would tell the next attempt of a crash. It is taken
-            back when the block's error says that nothing has run.
+            back when the block's error says that nothing has run, or, after a cancel, the call does.
+
+    Yields:
+        what the block's call is to be given as ``sending``.
 
     Raises:
         ServiceError: two have been asked for already; or the error of the block, which is not worth another attempt
@@ -43,10 +53,13 @@ async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> Async
             reason="missing_expected_data",
             retry=False,
         )
-    if ahead:
-        await progress.remember({CALLS: before + 1})
+    sending = Sending()
     try:
-        yield
+        if ahead:
+            sending.may_have_run = False
+            await progress.remember({CALLS: before + 1})
+            sending.may_have_run = True
+        yield sending
     except ServiceError as error:
         if error.maybe_started:
             if before and error.retry:
@@ -58,3 +71,17 @@ async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> Async
         elif ahead:
             await progress.remember({CALLS: before})
         raise
+    except BaseException as error:
+        cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
+        if cancelled and ahead and not sending.may_have_run:
+            await _take_back(progress, before)
+        raise
+
+
+async def _take_back(progress: ProgressReporter, before: int) -> None:
+    """A drain among calls that wait for their turn must not use up what they may ask for."""
+    with trio.move_on_after(_TAKE_BACK, shield=True):
+        try:
+            await progress.remember({CALLS: before})
+        except EmpTrioError as error:
+            log.warning("count.not_taken_back", error=error.message)

@@ -246,10 +246,12 @@ def test_a_large_result_is_stored_without_the_raw_answer() -> None:
     """It is paid for; what is only there for debugging is not worth a failed job."""
     text = "many words " * (MAX_RESULT_BYTES // 20)
     data = {"text": text, "raw_output": {"words": [text]}}
-    settlement = completed(PLAIN, JobResult(success=True, data=data, raw_request_payload={"p": 1}), WHO, now=NOW)
+    result = JobResult(success=True, data=data, metadata={"raw_service_output": text}, raw_request_payload={"p": 1})
+    settlement = completed(PLAIN, result, WHO, now=NOW)
     stored = json.loads(settlement.stored)["data"]
     assert stored["data"]["text"] == text
     assert "left out" in stored["data"]["raw_output"]
+    assert "left out" in stored["metadata"]["raw_service_output"]
     [(_, record)] = settlement.records
     assert len(record) < 2 * MAX_RESULT_BYTES
 

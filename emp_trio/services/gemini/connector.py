@@ -135,9 +135,9 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         asked = await inputs()
         body = generate_content_body(asked)
         path = f"{self.address.root}/models/{asked.model}:generateContent"
-        async with counted(job, progress, ahead=True):
+        async with counted(job, progress, ahead=True) as sending:
             progress.report(10, "sending the request to Gemini")
-            answer = read_generated((await self.request("POST", path, json=body)).json())
+            answer = read_generated((await self.request("POST", path, json=body, sending=sending)).json())
             return answer, await generated_files(answer)
 
 

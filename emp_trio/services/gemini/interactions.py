@@ -12,6 +12,7 @@ import trio
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.http_call import Sending
 from emp_trio.services.gemini.answers import Answer, read_interaction
 from emp_trio.services.gemini.api import Caller
 from emp_trio.services.gemini.errors import interactions_unavailable
@@ -99,12 +100,14 @@ class _Run:
     async def start(self) -> str:
         body = await self.prepare()
         self.progress.report(5, "sending the request to Gemini")
-        async with counted(self.job, self.progress, ahead=True):
-            return await self._create(body)
+        async with counted(self.job, self.progress, ahead=True) as sending:
+            return await self._create(body, sending)
 
-    async def _create(self, body: dict[str, Any]) -> str:
+    async def _create(self, body: dict[str, Any], sending: Sending) -> str:
         try:
-            answer = await self.caller.request("POST", self._path, json=body, timeout=self.gemini.create_timeout)
+            answer = await self.caller.request(
+                "POST", self._path, json=body, timeout=self.gemini.create_timeout, sending=sending
+            )
         except ServiceError as error:
             if interactions_unavailable(error):
                 self.not_started = error
@@ -136,9 +139,14 @@ class _Run:
         return True
 
     async def wait(self, interaction_id: str) -> Answer:
+        """Look at the interaction until it is finished; one that takes too long is cancelled."""
         began = trio.current_time()
+        attempts = self.caller.settings.polling.attempts
+        looks = 0
 
-        async def look() -> Answer | ServiceError | None:
+        async def look() -> Answer | ServiceError | float | None:
+            nonlocal looks
+            looks += 1
             try:
                 interaction = await self._retrieve(interaction_id, retries=0)
             except ServiceError as error:
@@ -153,14 +161,18 @@ class _Run:
                 elapsed = trio.current_time() - began
                 status = str(interaction.get("status"))[:40]
                 self.progress.report(percent(elapsed), f"Gemini: {status} for {elapsed:.0f} s")
+                return elapsed if looks >= attempts else None
             return answer
 
-        with trio.move_on_after(self.gemini.poll_timeout):
-            found: Answer | ServiceError = await self.caller.poll(look, hint=f"interaction {interaction_id}")
+        limit = self.gemini.poll_timeout
+        with trio.move_on_after(limit):
+            found: Answer | ServiceError | float = await self.caller.poll(look, hint=f"interaction {interaction_id}")
             if isinstance(found, ServiceError):
                 raise found
-            return found
-        return await self._last_look(interaction_id)
+            if isinstance(found, Answer):
+                return found
+            limit = found
+        return await self._last_look(interaction_id, limit)
 
     async def cancel(self, interaction_id: str) -> None:
         await self.caller.request(
@@ -172,10 +184,10 @@ class _Run:
         )
         log.info("interaction.cancelled", interaction=interaction_id)
 
-    async def _last_look(self, interaction_id: str) -> Answer:
-        """Time is up: cancel the interaction, and take what it has if it ended before that."""
+    async def _last_look(self, interaction_id: str, seconds: float) -> Answer:
+        """Time is up after ``seconds``: cancel the interaction, and take what it has if it ended before that."""
         late = ServiceError(
-            f"interaction {interaction_id} was not finished within {self.gemini.poll_timeout:.3g} s and was cancelled",
+            f"interaction {interaction_id} was not finished within {seconds:.3g} s and was cancelled",
             type="timeout",
             reason="processing_timeout",
             maybe_started=True,

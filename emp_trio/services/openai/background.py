@@ -14,6 +14,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.polling import Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.services.openai.requests import ResponsesRequest
@@ -114,11 +115,13 @@ class BackgroundRun:
     async def start(self) -> str:
         """Create the response; its id."""
         self.progress.report(5, "sending the request to OpenAI")
-        async with counted(self.job, self.progress, ahead=True):
-            return await self._create()
+        async with counted(self.job, self.progress, ahead=True) as sending:
+            return await self._create(sending)
 
-    async def _create(self) -> str:
-        answer = await self.caller.request("POST", "/responses", json=self.request.body, headers=self.headers)
+    async def _create(self, sending: Sending) -> str:
+        answer = await self.caller.request(
+            "POST", "/responses", json=self.request.body, headers=self.headers, sending=sending
+        )
         response = answer.json()
         found = response.get("id") if isinstance(response, dict) else None
         if not isinstance(found, str) or not found:

@@ -123,7 +123,7 @@ class EditCalls:
         request = await trio.to_thread.run_sync(edits_request, self.wanted, await self._get_inputs())
         self.progress.report(20, "sending the pictures to OpenAI")
         seconds = self.caller.settings.image_timeout
-        async with counted(self.job, self.progress, ahead=True):
+        async with counted(self.job, self.progress, ahead=True) as sending:
             answer = await self.caller.request(
                 "POST",
                 "/images/edits",
@@ -132,6 +132,7 @@ class EditCalls:
                 timeout=seconds,
                 read_timeout=seconds,
                 max_bytes=self.caller.settings.http.max_response_bytes * self.wanted.options.n,
+                sending=sending,
             )
             found = read_images_answer(answer.json(), image_model=self.wanted.options.model)
         found = msgspec.structs.replace(found, request_ids=tuple(filter(None, (answer.request_id,))))

@@ -112,8 +112,8 @@ class _Stream:
             await trio.lowlevel.checkpoint()  # nothing to remember: nobody could adopt it
 
         self.progress.report(5, "sending the request to OpenAI")
-        async with counted(self.background.job, self.progress, ahead=True):
-            await self._follow(known, "POST", "/responses", json=self.request.body)
+        async with counted(self.background.job, self.progress, ahead=True) as sending:
+            await self._follow(known, "POST", "/responses", json=self.request.body, sending=sending)
             answer = self._answer()
             if answer is None:
                 raise _lost(self.state)

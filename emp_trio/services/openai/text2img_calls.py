@@ -108,7 +108,7 @@ class PictureCalls:
         body = generations_request(self._prompt, self._options)
         seconds = self._settings.image_timeout
         self._progress.report(20, "sending the request to OpenAI's Images API")
-        async with counted(self._job, self._progress, ahead=True):
+        async with counted(self._job, self._progress, ahead=True) as sending:
             answer = await self._caller.request(
                 "POST",
                 "/images/generations",
@@ -117,6 +117,7 @@ class PictureCalls:
                 timeout=seconds,
                 read_timeout=seconds,
                 max_bytes=self._settings.http.max_response_bytes * self._options.n,
+                sending=sending,
             )
             found = read_images_answer(answer.json(), image_model=self._options.model)
         found = msgspec.structs.replace(found, request_ids=tuple(filter(None, (answer.request_id,))))

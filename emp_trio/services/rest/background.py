@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -112,8 +113,9 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
     async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
         async def start() -> str:
             progress.report(5, "handing the job to the service")
-            async with counted(job, progress, ahead=True):
-                answer = await self.request(call.method, call.path, **call.options())
+            once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
+            async with once as sending:
+                answer = await self.request(call.method, call.path, **(call.options() | {"sending": sending}))
                 return read_id(answer.json(), self._work.id_at)
 
         async with self.limit():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import msgspec
 
 POINTER_PATTERN = r"^([^/~]*|(/([^~/]|~[01])*)+)\Z"
 """What :func:`steps` reads, for settings."""
+
+
+_NO_ESCAPE: Final = re.compile(r"~(?![01])")
 
 
 def steps(pointer: str) -> tuple[str, ...]:
@@ -28,7 +32,7 @@ def steps(pointer: str) -> tuple[str, ...]:
         raise ValueError(f"the pointer {pointer!r} must begin with a slash (or be one name)")
     found = pointer[1:].split("/")
     for name in found:
-        if name.replace("~0", "").replace("~1", "").count("~"):
+        if _NO_ESCAPE.search(name):
             raise ValueError(f"the pointer {pointer!r} has a ~ that is followed by neither 0 nor 1")
     return tuple(name.replace("~1", "/").replace("~0", "~") for name in found)
 

@@ -91,8 +91,10 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         progress.report(5, "asking the service")
         expect: Literal["json", "any"] = "json" if self.settings.response_format == "json" else "any"
         once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
-        async with self.limit(), once:
-            answer = await self.request(call.method, call.path, expect=expect, **call.options())
+        async with self.limit(), once as sending:
+            answer = await self.request(
+                call.method, call.path, expect=expect, **(call.options() | {"sending": sending})
+            )
             found = read_result(answer.json(), self.settings.answer) if expect == "json" else None
             if not answer.body:
                 raise bad_answer("the answer is empty", reason="missing_expected_data")

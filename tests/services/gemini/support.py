@@ -28,14 +28,15 @@ forms = pytest.mark.parametrize("api", ["interactions", "generate_content"])
 
 @asynccontextmanager
 async def open_gemini(
-    gemini: FakeGemini, toolbox: Toolbox, *, http: dict[str, Any] | None = None, **settings: Any
+    gemini: FakeGemini, toolbox: Toolbox, *, http: dict[str, Any] | None = None, looks: int = 10_000, **settings: Any
 ) -> AsyncIterator[GeminiConnector]:
-    """Open the connector against the fake. Keywords go to ``GeminiSettings``, ``http`` to ``HttpSettings``."""
+    """Open the connector against the fake. Keywords go to ``GeminiSettings``, ``http`` to ``HttpSettings``; ``looks``
+    is how often an interaction is looked at."""
     reach = {"base_url": gemini.base_url, "retry_delay": 0.01, "verify_tls": False} | (http or {})
     made = GeminiConnector.Settings(
         gemini=GeminiSettings(**({"api_key": gemini.api_key} | settings)),
         http=msgspec.structs.replace(HTTP, **reach),
-        polling=PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4),
+        polling=PollingSettings(interval=0.01, attempts=looks, errors_in_a_row=4),
         fetch=FetchSettings(input_allow_private=True),
     )
     async with open_connector(GeminiConnector, made, toolbox) as connector:
@@ -47,7 +48,7 @@ async def cut_short(connector: GeminiConnector, payload: dict[str, Any], reporte
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_job, connector, job(payload), reporter)
-            await reporter.until_remembered(count=connector.settings.gemini.api == "generate_content")
+            await reporter.until_remembered()
             nursery.cancel_scope.cancel()
 
 

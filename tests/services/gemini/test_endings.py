@@ -179,6 +179,15 @@ async def test_an_interaction_that_takes_too_long_is_cancelled_and_tried_once_mo
     assert statuses(gemini) == ["cancelled"]
 
 
+async def test_an_interaction_that_is_looked_at_often_enough_is_cancelled(gemini: FakeGemini, toolbox: Toolbox) -> None:
+    """It would run on beside the one that the next attempt begins."""
+    gemini.script = LONG
+    async with open_gemini(gemini, toolbox, looks=3) as connector:
+        with pytest.raises(ServiceError, match="was cancelled"):
+            await run_job(connector, job(CAT))
+    assert statuses(gemini) == ["cancelled"]
+
+
 async def test_an_interaction_that_ends_with_the_time_still_counts(gemini: FakeGemini, toolbox: Toolbox) -> None:
     gemini.script = LONG
     async with open_gemini(gemini, toolbox, poll_timeout=0.3) as connector, trio.open_nursery() as nursery:

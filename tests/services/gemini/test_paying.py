@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
@@ -19,7 +20,7 @@ from emp_trio.testing.gemini import FakeGemini, Script
 from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.toolbox import Toolbox
-from tests.services.gemini.support import LONG, cut_short, forms, open_gemini
+from tests.services.gemini.support import LONG, forms, open_gemini
 from tests.services.support import job, stored
 
 PNG = base64.b64encode(make_png()).decode()
@@ -99,7 +100,10 @@ async def test_a_crash_in_the_call_is_counted(gemini: FakeGemini, toolbox: Toolb
     gemini.script = LONG
     reporter = FakeReporter(stop_upstream=False)
     async with open_gemini(gemini, toolbox, api="generate_content") as connector:
-        await cut_short(connector, CAT, reporter)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run_job, connector, job(CAT), reporter)
+            await gemini.until("generate")
+            nursery.cancel_scope.cancel()
         assert reporter.checkpoint == {"calls": 1}
         gemini.script = Script()
         result = await run_job(connector, job(CAT, attempt=2, checkpoint=reporter.checkpoint))

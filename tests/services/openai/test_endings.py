@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from emp_trio.errors import AssetError, DeadlineExceeded, LeaseLost, Refused, ServiceError
 from emp_trio.jobs import JobResult
@@ -167,6 +168,22 @@ async def test_a_crash_in_the_request_is_counted(openai: FakeOpenAI, toolbox: To
         with pytest.raises(ServiceError, match="asked 2 times") as caught:
             await run_job(connector, job(payload_for(cls), attempt=3, checkpoint={"calls": 2}))
     assert not caught.value.retry
+
+
+@connectors
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_drain_of_a_call_that_was_refused_counts_nothing(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, status: int
+) -> None:
+    """It waits to be made again, together with all others; nothing has run that could be billed."""
+    openai.inject("create", status=status, headers={"retry-after": "9"}, times=10)
+    reporter = FakeReporter(stop_upstream=False)
+    async with open_openai(cls, openai, toolbox, cleanup_timeout=0.2) as connector, trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, connector, job(payload_for(cls)), reporter)
+        await openai.until("create")
+        await trio.testing.wait_all_tasks_blocked(0.05)  # it has read the refusal
+        nursery.cancel_scope.cancel()
+    assert reporter.checkpoint == {"calls": 0}
 
 
 @connectors

@@ -63,7 +63,7 @@ def test_a_pointer_finds_its_value(pointer: str, expected: Any) -> None:
     assert found is expected if expected is NOWHERE else found == expected
 
 
-@pytest.mark.parametrize("pointer", ["foo/bar", "/a~", "/a~2", "/~", "a~0"])
+@pytest.mark.parametrize("pointer", ["foo/bar", "/a~", "/a~2", "/~", "/~~01", "a~0"])
 def test_what_is_no_pointer_is_refused(pointer: str) -> None:
     with pytest.raises(ValueError, match="pointer"):
         steps(pointer)
