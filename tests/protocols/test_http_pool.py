@@ -77,3 +77,22 @@ async def test_a_cancelled_request_is_not_sent() -> None:
         await exchange(pool, rogue.url)
         assert len(rogue.requests) == 2
         await pool.aclose()
+
+
+async def test_a_cancelled_handshake_closes_its_connection() -> None:
+    pool = Pool(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), most=1, keep=5.0)
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    async with listener, trio.open_nursery() as nursery:
+        task = trio.CancelScope()
+
+        async def ask() -> None:
+            with task:
+                await pool.handle_async_request(request(f"https://127.0.0.1:{port}/"))
+
+        nursery.start_soon(ask)
+        async with await listener.accept() as stream:
+            assert await stream.receive_some()  # its hello, which nobody answers
+            task.cancel()
+            with trio.fail_after(5):
+                assert await stream.receive_some() == b""

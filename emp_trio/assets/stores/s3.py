@@ -181,14 +181,15 @@ class S3Store:
             self._call.session, self._call.timeout = session, self._abort_timeout
             try:
                 # S3 says so: a part that is still on its way may want another abort.
-                if not (self._forgets(upload) or self._forgets(upload)):
-                    log.warning("s3.parts_left", bucket=upload["Bucket"], key=upload["Key"])
+                if left := self._abort(upload) and self._abort(upload):
+                    log.warning("s3.parts_left", bucket=upload["Bucket"], key=upload["Key"], error=type(left).__name__)
             finally:
                 self._call.session, self._call.timeout = before, self._timeout
 
-    def _forgets(self, upload: dict[str, str]) -> bool:
+    def _abort(self, upload: dict[str, str]) -> Exception | None:
+        """What kept the store from forgetting the parts, or None."""
         try:
             self._client.abort_multipart_upload(**upload)
         except _FAILURES as error:
-            return isinstance(error, ClientError) and error_code(error) == "NoSuchUpload"
-        return True
+            return None if isinstance(error, ClientError) and error_code(error) == "NoSuchUpload" else error
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,27 @@ async def test_a_result_may_come_with_the_status(toolbox: Toolbox) -> None:
         result = await run_job(connector, job(CAT))
     assert result.data == {"result": {"answer": 42}}
     assert [request.target for request in service.requests] == ["/", "/status/w"]
+
+
+@pytest.mark.parametrize(
+    ("method", "checkpoints"), [("POST", [{"calls": 1}, {"work_id": "w"}]), ("PUT", [{"work_id": "w"}])]
+)
+async def test_only_a_call_that_must_not_be_repeated_is_counted(
+    toolbox: Toolbox, method: str, checkpoints: list[dict[str, Any]]
+) -> None:
+    class Recorder(FakeReporter):
+        async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+            seen.append(dict(checkpoint))
+            await super().remember(checkpoint)
+
+    seen: list[dict[str, Any]] = []
+    done = {"id": "w", "status": "completed", "result": 1}
+    async with (
+        open_rogue(reply(200, json={"id": "w"}), reply(200, json=done)) as service,
+        open_rest("RestAsyncConnector", service.url, toolbox, {"interval": 0.01, "method": method}) as connector,
+    ):
+        await run_job(connector, job(CAT), Recorder())
+    assert seen == checkpoints
 
 
 @pytest.mark.parametrize(("state", "retry"), [("broken", True), ("cancelled", False)])
