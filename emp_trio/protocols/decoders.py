@@ -13,6 +13,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.wire_json import decode_json, utf8_text
 
 MAX_EVENT_BYTES: Final = 64 * 2**20
 
@@ -30,7 +31,7 @@ class SseEvent(msgspec.Struct, frozen=True, kw_only=True):
 
     def json(self) -> Any:
         """The data as a JSON value. Raises ServiceError response_error."""
-        return _json(self.data)
+        return decode_json(self.data)
 
 
 class SseDecoder:
@@ -88,7 +89,7 @@ class SseDecoder:
     def _dispatch(self) -> SseEvent | None:
         event = None
         if self._data:
-            data = b"\n".join(self._data).decode("utf-8", "replace")
+            data = utf8_text(b"\n".join(self._data))
             event = SseEvent(event=self._event or "message", data=data, id=self._id)
         self._data, self._size, self._event = [], 0, ""
         return event
@@ -119,7 +120,7 @@ class NdjsonDecoder:
         for line in self._lines.feed(chunk):
             self._check_size(len(line))
             if line.strip():
-                values.append(_json(line))
+                values.append(decode_json(line))
         self._check_size(self._lines.pending)
         return values
 
@@ -131,8 +132,8 @@ class NdjsonDecoder:
         """
         rest = self._lines.rest()
         try:
-            return [msgspec.json.decode(rest)] if rest.strip() else []
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return [decode_json(rest)] if rest.strip() else []
+        except ServiceError:
             raise ended_early("in the middle of a line") from None
 
     def _check_size(self, size: int) -> None:
@@ -174,13 +175,6 @@ def ended_early(where: str) -> ServiceError:
     return ServiceError(
         f"the stream ended {where}", type="network_error", reason="connection_failed", maybe_started=True
     )
-
-
-def _json(text: str | bytes) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise bad_answer(f"a piece of the stream is not JSON: {error}", reason="invalid_response_format") from error
 
 
 def _too_large(what: str, limit: int) -> ServiceError:

@@ -9,6 +9,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.wire_json import declared_charset, decode_json
 
 if TYPE_CHECKING:
     from emp_trio.protocols.http_operation import Operation
@@ -44,12 +45,12 @@ class HttpAnswer(msgspec.Struct, kw_only=True):
         """
         if self._value is msgspec.UNSET:
             try:
-                self._value = msgspec.json.decode(self.body.removeprefix(b"\xef\xbb\xbf"))
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                raise self._not_json(str(error)) from error
+                self._value = decode_json(self.body, charset=declared_charset(self.headers))
+            except ServiceError as error:
+                raise self._not_json(error) from error.__cause__
         return self._value
 
-    def _not_json(self, why: str) -> ServiceError:
+    def _not_json(self, error: ServiceError) -> ServiceError:
         media_type = self.headers.get("content-type", "")
         if not self.body:
             return bad_answer(f"an empty answer ({self.status}) instead of JSON", reason="missing_expected_data")
@@ -57,7 +58,7 @@ class HttpAnswer(msgspec.Struct, kw_only=True):
             return bad_answer(
                 f"an answer of type {media_type or 'unknown'!r} instead of JSON", reason="unexpected_content_type"
             )
-        return bad_answer(f"the answer is not valid JSON: {why}", reason="invalid_response_format")
+        return error
 
 
 class HttpStream:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
-import msgspec
-
 from emp_trio.errors import ServiceError
+from emp_trio.protocols.wire_json import decode_json
 
 LONGEST_TEXT: Final = 400
 
@@ -35,8 +34,8 @@ def describe_status(status: int, headers: Mapping[str, str], body: bytes) -> Ser
 def _said(body: bytes) -> tuple[str, str | None]:
     """Message and code in an error body."""
     try:
-        return _said_in(msgspec.json.decode(body))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # showing it may go too deep as well
+        return _said_in(decode_json(body))
+    except (ServiceError, RecursionError):  # showing it may go too deep as well
         return " ".join(body[: 4 * LONGEST_TEXT].decode("utf-8", "replace").split()), None
 
 

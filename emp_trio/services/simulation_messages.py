@@ -6,6 +6,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.wire_json import decode_json
+
 _MOST: Final = 10**15  # a larger number, infinity and nan are no progress and no time
 
 
@@ -40,8 +43,10 @@ def decode(message: str | bytes) -> tuple[str | None, Event | None]:
     """A message as (id of its job, event). The event is None for what says nothing about the end or the progress of a
     job: greetings, answers to questions, unknown types, and anything that is not a JSON object."""
     try:
-        fields = msgspec.json.decode(message, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        fields = decode_json(message)
+    except ServiceError:
+        return None, None
+    if not isinstance(fields, dict):
         return None, None
     job_id = next((str(fields[key]) for key in ("job_id", "jobId", "id") if fields.get(key)), None)
     match fields.get("type"):

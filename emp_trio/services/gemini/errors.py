@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import msgspec
-
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.wire_json import decode_json
 from emp_trio.services.gemini.refusals import refusal_reason
 
 _LONGEST: Final = 500
@@ -129,8 +128,8 @@ def interactions_unavailable(error: ServiceError) -> bool:
 
 def _error_object(body: bytes) -> Mapping[str, Any] | None:
     try:
-        data = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        data = decode_json(body)
+    except ServiceError:
         return None
     if isinstance(data, list) and len(data) == 1:
         data = data[0]

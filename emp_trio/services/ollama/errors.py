@@ -14,6 +14,7 @@ import msgspec
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.wire_json import decode_json
 
 MISSING_MODEL: Final = "model_missing"
 CONTEXT_LENGTH: Final = "context_length_exceeded"
@@ -143,8 +144,8 @@ def _known(text: str, message: str, status: int | None) -> ServiceError | None:
 def _said(body: bytes) -> str | None:
     """The text of an error body in the documented shape, or None."""
     try:
-        data: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        data: Any = decode_json(body)
+    except ServiceError:
         return None
     return _words(data["error"]) if isinstance(data, dict) and data.get("error") else None
 

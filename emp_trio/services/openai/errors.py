@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.wire_json import decode_json
 
 _LONGEST: Final = 500
 
@@ -160,8 +159,8 @@ def _as_told(error: ServiceError, headers: Mapping[str, str]) -> ServiceError:
 
 def _error_object(body: bytes) -> Mapping[str, Any] | None:
     try:
-        data: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        data: Any = decode_json(body)
+    except ServiceError:
         return None
     error = data.get("error") if isinstance(data, dict) else None
     if isinstance(error, str):

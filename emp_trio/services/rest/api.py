@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 from urllib.parse import urljoin
 
-import msgspec
 import trio
 
 from emp_trio.assets.content import decode_text
@@ -17,6 +16,7 @@ from emp_trio.protocols.fetch import Fetched
 from emp_trio.protocols.http import HttpAnswer, describe_status
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.urls import keeps_credentials, shown_url
+from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import Redactor
 from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Health
@@ -60,8 +60,8 @@ class RestApi:
         error = describe_status(status, headers, body)
         if self.settings.answer.error_at is not None:
             try:
-                said = error_text(msgspec.json.decode(body), self.settings.answer.error_at)
-            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                said = error_text(decode_json(body), self.settings.answer.error_at)
+            except ServiceError:
                 said = ""
             if said:
                 error.message = f"the service answered {status}: {said}"[:LONGEST_TEXT]
