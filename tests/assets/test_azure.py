@@ -192,7 +192,7 @@ async def test_a_store_that_hangs_costs_the_upload_stage_and_no_more(azurite: Az
             started = trio.current_time()
             with pytest.raises(DeadlineExceeded, match=r"upload stage .* 0.5 s: try 1 .*job-1_0.png") as caught:
                 await saver.save(PNG, a_job(), FakeReporter(limits=StageLimits(upload=0.5)))
-            assert trio.current_time() - started < 2
+            assert trio.current_time() - started < 20  # and not the read_timeout
     assert caught.value.stage == "upload"
 
 

@@ -177,11 +177,11 @@ class TestContract:
                 line.delay = 0.03
                 line.stop_after = size // 2 if size < 2**22 else None
                 async with open_asset_saver(backend.settings(line)) as saver:
-                    with trio.fail_after(10):
+                    with trio.fail_after(60):
                         await _stop_in_the_middle(saver, line, data)
                     ended = trio.current_time()
                     await line.until_quiet()  # nothing can follow on it
-                    assert trio.current_time() - ended < 0.5
+                    assert trio.current_time() - ended < 10  # and not the time-out of the store's client
                     assert line.sent < size // 2 + 10 * 2**20
                     assert await trio.to_thread.run_sync(backend.facts, "job-1_0.bin") is None
                     assert await trio.to_thread.run_sync(backend.unfinished) == 0

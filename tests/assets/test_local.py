@@ -159,7 +159,7 @@ trio.run(main, *sys.argv[1:])
 
 def _in_a_process(kind: str, folder: Path) -> Any:
     done = subprocess.run(
-        [sys.executable, "-c", _IN_A_PROCESS, kind, str(folder)], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", _IN_A_PROCESS, kind, str(folder)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -140,5 +140,5 @@ def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
         "heavy = ('azure', 'boto3', 'botocore', 'google', 'httpx', 'requests', 'starlette')\n"
         "print([m for m in heavy if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"

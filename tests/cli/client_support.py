@@ -25,7 +25,7 @@ from emp_trio.queue.client import Queue, open_queue
 from emp_trio.queue.messages import Identity, completed, failed, read_job
 from emp_trio.queue.verbs import Claim, LeaseRef
 
-LIMIT = 40  # seconds after which a wait of a test has failed
+LIMIT = 60.0  # seconds after which a wait of a test has failed
 _PROGRAM = (sys.executable, "-c", "from emp_trio.cli import main; main()")
 _UNWANTED = ("HUB_REDIS_URL", "REDIS_URL", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE")
 

@@ -41,7 +41,7 @@ def run(*words: str, env: dict[str, str] | None = None) -> tuple[int, str, str]:
         env={"PATH": os.environ["PATH"], **(env or {})},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert "Traceback" not in done.stderr

@@ -21,7 +21,7 @@ async def check(openai: FakeOpenAI, **env: str) -> tuple[int, list[dict[str, Any
     """Exit code and problems of ``check --online`` for the image service."""
     given = {"PATH": os.environ["PATH"], "OPENAI_BASE_URL": openai.base_url, "OPENAI_API_KEY": openai.api_key.reveal()}
     words = [sys.executable, "-m", "emp_trio", "check", "--workers", "openai:1", "--online", "--json"]
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         done = await trio.run_process(
             words, env=given | env, capture_stdout=True, stderr=subprocess.DEVNULL, check=False
         )

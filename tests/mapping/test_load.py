@@ -248,7 +248,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(["workers", "services", "connectors", "machine_capabilities"]), json_values))
 def test_no_json_value_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, value: dict[str, Any]) -> None:
     path = tmp_path_factory.getbasetemp() / "anything.json"
@@ -257,7 +257,7 @@ def test_no_json_value_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFact
     assert all(problem.path.startswith("$") for problem in loaded.problems)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_no_bytes_end_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "bytes.json"

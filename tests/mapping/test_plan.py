@@ -323,7 +323,7 @@ config_names = st.sampled_from(["api_key", "base_url", "timeout", "max_retries",
 variables = st.sampled_from("A B C PICTURE_API_KEY PICTURE_URL PICTURE_TIMEOUT PICTURE_QUALITY PICTURE_STYLE".split())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(config_names, values), st.dictionaries(variables, texts | st.text(max_size=5)))
 def test_only_config_errors_come_out(api_config: dict[str, Any], env: dict[str, str]) -> None:
     mapping = ServiceMapping(

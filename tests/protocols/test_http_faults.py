@@ -148,7 +148,7 @@ async def test_an_endless_answer_is_left_when_it_is_too_large() -> None:
             await exchange.send(b"x" * 100_000)
 
     async with open_rogue(endless) as rogue, open_http(rogue.url, max_response_bytes=1_000_000) as probe:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert "larger than 1000000 bytes" in str(await failure(probe, expect="any"))
             await rogue.emptied()
 
@@ -264,7 +264,7 @@ async def test_what_follows_a_compressed_body_is_not_gathered() -> None:
             await exchange.send(b"x" * 100_000)
 
     async with open_rogue(endless) as rogue, open_http(rogue.url, max_response_bytes=1000) as probe:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             error = await failure(probe, expect="any")
             assert kind(error) == ("response_error", "corrupted_data", True)
             await rogue.emptied()

@@ -77,7 +77,7 @@ async def test_a_service_that_comes_up_late_is_reached_by_a_post() -> None:
         async with open_http(f"http://127.0.0.1:{proxy.port}", max_retries=50) as probe:
 
             async def come_up() -> None:
-                with trio.fail_after(5):
+                with trio.fail_after(60):
                     while proxy.accepted < 3:
                         await trio.sleep(0.001)
                 proxy.refuse = False

@@ -59,7 +59,7 @@ async def test_what_was_sent_last_arrives_although_the_block_ends_or_is_cancelle
                 finally:
                     with trio.move_on_after(2, shield=True):
                         await socket.send("cancel")
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await rogue.emptied()
     assert got == ["goodbye", "cancel"]
 
@@ -86,7 +86,7 @@ async def test_messages_before_a_close_are_read_although_a_send_has_met_the_clos
         await peer.close(1000)
 
     async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url, message_queue=1) as socket:
-        with trio.fail_after(5), suppress(ServiceError):
+        with trio.fail_after(60), suppress(ServiceError):
             while True:
                 await socket.send("x")
         assert await drain(socket) == ["1", "2", "3"]
@@ -131,11 +131,11 @@ async def test_a_connection_that_is_lost_is_an_error_for_readers_and_senders(how
             await peer.mute()
 
     async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url) as socket:
-        with trio.fail_after(5), pytest.raises(ServiceError) as caught:
+        with trio.fail_after(60), pytest.raises(ServiceError) as caught:
             await drain(socket)
         assert caught.value.type == ("response_error" if how == "garbage" else "network_error")
         assert caught.value.retry
-        with trio.fail_after(5), pytest.raises(ServiceError):
+        with trio.fail_after(60), pytest.raises(ServiceError):
             await socket.send("x")
 
 
@@ -149,7 +149,7 @@ async def test_every_byte_at_which_a_message_may_be_cut() -> None:
         async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url) as socket:
             for word in ["hello", "world"][: at // 7]:
                 assert await socket.receive() == word
-            with trio.fail_after(5), pytest.raises(ServiceError, match="connection was lost"):
+            with trio.fail_after(60), pytest.raises(ServiceError, match="connection was lost"):
                 await socket.receive()
 
 
@@ -171,7 +171,7 @@ async def test_a_cancelled_send_leaves_the_socket_whole_for_others() -> None:
             await socket.send("not begun")
         assert scope.cancelled_caught
         start.set()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await socket.send("3")
     assert [len(message) for message in got] == [20_000_000, 1]
 
@@ -193,7 +193,7 @@ async def test_senders_to_a_peer_that_goes_away_are_all_released() -> None:
                 except ServiceError:
                     failed += 1
 
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     for _ in range(5):
                         nursery.start_soon(send)
@@ -215,7 +215,7 @@ async def test_a_sender_outside_the_block_is_released_when_the_block_ends() -> N
         async with open_socket(rogue.ws_url, close_timeout=0.1) as socket:
             nursery.start_soon(send, socket)
             await trio.testing.wait_all_tasks_blocked(0.01)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await released.wait()
 
 
@@ -245,7 +245,7 @@ async def test_a_storm_of_opened_and_cancelled_sockets_leaves_nothing() -> None:
         async with trio.open_nursery() as nursery:
             for number in range(40):
                 nursery.start_soon(talk, number * 0.004)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await rogue.emptied()
 
 

@@ -169,7 +169,7 @@ class Ear:
         self._next()
 
     def _next(self) -> dict[str, Any]:
-        message = self._sub.get_message(timeout=10)
+        message = self._sub.get_message(timeout=60)
         assert message is not None, "nothing was published within 10 s"
         return dict(message)
 

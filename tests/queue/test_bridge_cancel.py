@@ -21,7 +21,7 @@ from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
 
-LIMIT = 10.0
+LIMIT = 60.0
 TEXT = json.dumps(CAPABILITIES).encode()
 
 

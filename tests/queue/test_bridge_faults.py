@@ -16,7 +16,7 @@ from emp_trio.queue.port import RedisSettings
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 
-LIMIT = 10.0  # seconds that anything may take at most
+LIMIT = 60.0  # seconds that anything may take at most
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.errors import InvalidJob
@@ -152,7 +152,6 @@ def test_fields_of_others_are_ignored() -> None:
 NAMES = [*OLD_FIELDS, "service_required", "payload", "priority", "retry_count", "max_retries", "checkpoint", "deadline"]
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode))))
 def test_any_hash_is_read_or_refused_with_the_one_error(fields: dict[str, bytes]) -> None:
     try:

@@ -28,7 +28,7 @@ from emp_trio.queue.verbs import LeaseRef, Verbs
 from emp_trio.secrets import Secret
 from tests.queue.support import CAPABILITIES, Library
 
-LIMIT = 20.0
+LIMIT = 60.0
 TEXT = json.dumps(CAPABILITIES).encode()
 WHO = Identity(worker_id="w1", machine_id="m1")
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.queue.sanitiser import sanitised
@@ -59,13 +59,11 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(JSON)
 def test_what_has_no_file_bytes_stays_as_it_is(value: Any) -> None:
     assert json.loads(sanitised(json.dumps(value, ensure_ascii=False).encode())) == value
 
 
-@settings(deadline=None)
 @given(JSON, st.integers(100, 400))
 def test_nothing_long_is_left_wherever_it_was(value: Any, length: int) -> None:
     blob = "Qk0" * length

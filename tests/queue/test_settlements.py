@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio import __version__
@@ -256,7 +256,6 @@ def test_a_large_result_is_stored_without_the_raw_answer() -> None:
     assert len(record) < 2 * MAX_RESULT_BYTES
 
 
-@settings(deadline=None)
 @given(st.text() | st.text().map(lambda t: t * 5000) | st.text().map(lambda t: t + "QUJD" * 5000))
 def test_any_error_text_can_be_stored(message: str) -> None:
     failure = msgspec.structs.replace(FAILURE, message="\udc80" + message, retry=False)

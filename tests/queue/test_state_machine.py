@@ -27,9 +27,7 @@ KINDS = st.sampled_from(("completed", "failed", "retry", "release"))
 PICK = st.integers(0, 10**6)
 # Shrinking takes minutes here; add its phase when it is needed.
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
-SETTINGS = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, phases=PHASES, suppress_health_check=HealthCheck
-)
+SETTINGS = settings(max_examples=40, stateful_step_count=40, phases=PHASES, suppress_health_check=HealthCheck)
 
 
 class Life:

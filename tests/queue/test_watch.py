@@ -20,7 +20,7 @@ from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import open_proxy
 from tests.queue.support import Library, iso
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 @pytest.fixture

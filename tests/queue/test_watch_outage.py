@@ -19,7 +19,7 @@ async def test_a_look_at_the_state_waits_for_the_connection(tmp_path: Path, monk
     port, server = free_port(), AsyncExitStack()
     url = (await server.enter_async_context(open_embedded_server(tmp_path, port=port))).tcp_url
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             async with open_queue(url) as queue:
                 looked, begun = trio.Event(), trio.Event()
                 look: Any = queue.job

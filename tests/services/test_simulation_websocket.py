@@ -122,7 +122,7 @@ async def test_a_lost_socket_fails_its_jobs_at_once_and_the_next_one_finds_a_new
             await run_job(connector, job(LONG, id=f"job-{number}"))
         errors.append(caught.value)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             for number in range(5):
                 nursery.start_soon(run, number)
@@ -140,7 +140,7 @@ async def test_a_lost_socket_fails_its_jobs_at_once_and_the_next_one_finds_a_new
 async def test_a_cancel_reaches_the_service_as_nobody_could_adopt_the_work(
     connector: SimulationWebsocketConnector, service: SimulatedWebsocketService, stop_upstream: bool
 ) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_job, connector, job(LONG), FakeReporter(stop_upstream=stop_upstream))
             await service.until_started(1)
@@ -168,7 +168,7 @@ async def test_a_deadline_ends_the_job_in_the_service_too(
     with pytest.raises(DeadlineExceeded) as caught:
         await run_job(connector, job(LONG), reporter)
     assert caught.value.stage == "service"
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         await service.until_cancelled(1)
 
 

@@ -30,7 +30,7 @@ def sleeping(seconds: float = 3600.0, steps: int = 0, **more: Any) -> dict[str, 
 
 @pytest.fixture
 async def in_time() -> AsyncIterator[None]:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         yield
 
 

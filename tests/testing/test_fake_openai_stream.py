@@ -175,7 +175,7 @@ async def test_a_stream_left_early_ends_only_what_runs_in_the_foreground(
     openai: FakeOpenAI, client: httpx.AsyncClient, background: bool, status: str
 ) -> None:
     openai.script = Script(seconds=3600)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         fields = {"background": True, "store": True} if background else {}
         async with client.stream("POST", "/responses", json=body(**fields)):
             pass
@@ -187,7 +187,7 @@ async def test_a_stream_left_early_ends_only_what_runs_in_the_foreground(
 
 async def test_a_cancel_ends_the_stream_without_an_event(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.script = Script(queued=3600)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with client.stream("POST", "/responses", json=body(background=True, store=True)) as answer:
             lines = answer.aiter_lines()
             await anext(lines)
@@ -200,7 +200,7 @@ async def test_a_cancel_ends_the_stream_without_an_event(openai: FakeOpenAI, cli
 
 async def test_a_stream_can_stall(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.script = Script(seconds=0, stream=StreamScript(stall_after=1))
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with client.stream("POST", "/responses", json=body()) as answer:
             lines = answer.aiter_lines()
             assert await anext(lines) == "event: response.created"

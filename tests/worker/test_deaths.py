@@ -26,9 +26,11 @@ async def test_a_killed_worker_loses_no_job(valkey: str, db: Any, ear: Ear) -> N
     async with open_worker(
         valkey, "--workers", f"mock:{slots}", "--machine-id", "doomed", EMP_TRIO_LEASE_SECONDS="1"
     ) as doomed:
-        delays = [60_000] * (slots // 4) + [150] * (count - slots // 4)  # some are sure to be running when it dies
-        jobs = [submit(db, "mock", {"delay_ms": delay}, tell=False) for delay in delays]
+        long = [submit(db, "mock", {"delay_ms": 60_000}, tell=False, score=90) for _ in range(slots // 4)]
+        jobs = long + [submit(db, "mock", {"delay_ms": 150}, tell=False) for _ in range(count - len(long))]
         await eventually(lambda: len(db.keys("worker:completion:*")) >= count // 4)
+        for job_id in long:  # these are sure to be running when it dies
+            await until_status(db, job_id, "in_progress")
         running = [job for job in jobs if db.hget(f"job:{job}", "status") in ("assigned", "in_progress")]
         doomed.process.kill()
         await doomed.process.wait()

@@ -71,7 +71,7 @@ async def test_a_second_signal_hands_back_at_once(valkey: str, db: Any) -> None:
         told = time.monotonic()
         worker.signal(signal.SIGINT)
         assert await worker.code() == 0
-        assert time.monotonic() - told < 3
+        assert time.monotonic() - told < 30  # and not the drain's 60 s
     for job_id in jobs:
         job = db.hgetall(f"job:{job_id}")
         assert (job["status"], job["retry_count"], job["worker_id"]) == ("pending", "0", "")

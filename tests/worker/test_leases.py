@@ -30,7 +30,7 @@ async def test_a_lease_of_another_holder_stops_the_work_at_once_and_nothing_is_s
         taken = trio.current_time()
         await play.until_over()
         assert attempt.cancelled
-        assert trio.current_time() - taken < 1.0  # a renewal period, not the rest of the lease
+        assert trio.current_time() - taken < 10  # a renewal period, not the rest of the lease
         assert attempt.stop_upstream is False  # the other holder may adopt the upstream work
         await until_idle(db, "m1-worker-t-0")
         job = db.hgetall(f"job:{job_id}")
@@ -105,14 +105,14 @@ async def test_local_work_ends_before_the_servers_own_idea_of_the_lease(valkey: 
     async with open_proxy(port_of(valkey)) as proxy:
         quick = {"reply_timeout": 1.0, "longest_pause": 0.1}
         url = f"redis://127.0.0.1:{proxy.port}"
-        async with open_machine(url, {"t": play}, redis_settings=quick, reap_every=60.0):
+        async with open_machine(url, {"t": play}, redis_settings=quick, reap_every=60.0, lease=9.0, lease_margin=6.0):
             job_id = submit(db, "t")
             await play.until_begun()
             await until_status(db, job_id, "in_progress")
             proxy.blackhole = True
             await play.until_over()
             left = float(db.zscore("emp:leases", job_id)) / 1000 - time.time()
-            assert 0 < left < 1.5
+            assert 0 < left < 6.0
             proxy.blackhole = False
             proxy.reset_all()
 

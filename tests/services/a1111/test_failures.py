@@ -48,7 +48,7 @@ async def cut_in_the_middle(
 ) -> ServiceError:
     """An attempt whose connections are cut while the work with that number stands still; its error."""
     errors: list[ServiceError] = []
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with behind_a_proxy(a1111, toolbox) as (proxy, connector), trio.open_nursery() as nursery:
             nursery.start_soon(failing, connector, reporter, errors)
             await a1111.until(lambda: held(a1111, number) and a1111.count("/internal/progress") >= looks)
@@ -78,7 +78,7 @@ async def test_a_broken_call_of_a_job_that_waits_interrupts_nobody(a1111: FakeA1
     a1111.script = HELD
     other = a1111.begin("txt2img", {})
     errors: list[ServiceError] = []
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with behind_a_proxy(a1111, toolbox) as (proxy, connector), trio.open_nursery() as nursery:
             nursery.start_soon(failing, connector, FakeReporter(), errors)
             await a1111.until(lambda: held(a1111) and len(a1111.work) == 2)
@@ -92,7 +92,7 @@ async def test_a_server_that_knows_no_tasks_is_interrupted_only_as_long_as_ours_
 ) -> None:
     a1111.script, a1111.task_routes = HELD, False
     errors: list[ServiceError] = []
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with behind_a_proxy(a1111, toolbox) as (proxy, connector), trio.open_nursery() as nursery:
             nursery.start_soon(failing, connector, FakeReporter(), errors)
             await a1111.until(lambda: held(a1111))
@@ -121,7 +121,7 @@ async def test_half_a_picture_that_somebody_else_has_interrupted_is_no_result(
     a1111.script = HELD
     errors: list[ServiceError] = []
     reporter = FakeReporter()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_a1111(a1111.base_url, toolbox) as connector, trio.open_nursery() as nursery:
             nursery.start_soon(failing, connector, reporter, errors)
             await a1111.until(lambda: held(a1111))
@@ -147,12 +147,13 @@ async def test_a_gateway_that_gives_up(a1111: FakeA1111, toolbox: Toolbox) -> No
 async def test_a_server_that_is_gone(a1111: FakeA1111, toolbox: Toolbox) -> None:
     reporter = FakeReporter()
     errors: list[ServiceError] = []
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with behind_a_proxy(a1111, toolbox) as (proxy, connector):
             proxy.refuse = True
             await failing(connector, reporter, errors)
     assert (errors[0].type, errors[0].retry) == ("network_error", True)
-    assert reporter.checkpoint is None or not errors[0].maybe_started
+    # A reset may come before or after the request was written: only in the second case is it counted.
+    assert (reporter.checkpoint == {"calls": 1}) == errors[0].maybe_started
 
 
 async def test_a_generation_that_raises_is_tried_once_more(a1111: FakeA1111, toolbox: Toolbox) -> None:

@@ -16,7 +16,7 @@ from tests.services.comfyui.support import open_comfyui
 @pytest.fixture
 async def in_time() -> AsyncIterator[None]:
     """No test may hang."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         yield
 
 

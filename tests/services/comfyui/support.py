@@ -70,7 +70,7 @@ async def open_comfyui(
     )
     async with open_connector(cls, settings, toolbox) as connector:
         if quiet:
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 await connector.probe.verdict()
                 await fake.until(lambda: connector.client_id in fake.process.sockets)
         yield connector

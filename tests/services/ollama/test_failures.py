@@ -251,7 +251,7 @@ async def test_an_answer_without_end_is_left(toolbox: Toolbox, piece: dict[str, 
             await exchange.send(line)
 
     async with open_rogue(endless) as rogue, open_ollama(rogue.url, toolbox) as connector:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             with pytest.raises(ServiceError, match="num_predict") as caught:
                 await run_job(connector, job("text_generation", {"prompt": "sing"}))
             await rogue.emptied()

@@ -66,7 +66,7 @@ async def open_openai(
 
 async def cut_short(connector: Any, payload: dict[str, Any], reporter: FakeReporter) -> None:
     """Run an attempt until its response is remembered, then end it as its reporter says."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_job, connector, job(payload), reporter)
             await reporter.until_remembered()

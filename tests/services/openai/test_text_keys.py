@@ -124,7 +124,7 @@ async def test_limits_of_a_jobs_own_account_are_not_those_of_the_connector(toolb
         open_rogue(*answers) as rogue,
         open_text(cls, rogue.url, toolbox, api_key=CONNECTORS_KEY, max_retries=0) as connector,
     ):
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             with pytest.raises(ServiceError):
                 await run_job(connector, job(PAYLOAD))
             await run_job(connector, job(PAYLOAD))

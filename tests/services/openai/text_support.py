@@ -66,7 +66,7 @@ class Listener(FakeReporter):
 
 async def cut_short(connector: Any, attempt: Job, reporter: Listener) -> None:
     """Run an attempt until words of its answer have come, then end it from outside."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_job, connector, attempt, reporter)
             await reporter.spoke.wait()

@@ -34,7 +34,7 @@ async def left_running(connector: Connector, studio: Studio, **reporter: Any) ->
     """An attempt that was cancelled while its work was being done; what it has left behind."""
     studio.first_state = "painting"
     told = FakeReporter(**reporter)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_job, connector, job(CAT), told)
             await studio.until("look")
@@ -153,7 +153,7 @@ async def test_a_next_attempt_begins_anew_where_there_is_nothing_to_adopt(
 async def test_a_cancel_while_the_work_is_being_begun_stops_it(connector: Connector, studio: Studio) -> None:
     studio.first_state = "painting"
     studio.inject("begin", delay=0.2)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_job, connector, job(CAT), FakeReporter())
             await studio.until("begin")
@@ -249,7 +249,7 @@ async def test_an_upload_that_fails_costs_no_second_work(connector: Connector, s
 async def test_so_many_jobs_at_once(studio: Studio, toolbox: Toolbox) -> None:
     studio.first_state = "painting"
     async with open_rest("RestAsyncConnector", studio.base_url, toolbox, LATER, max_concurrent_jobs=2) as connector:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 for number in range(3):
                     nursery.start_soon(run_job, connector, job(CAT, id=f"j{number}"))
