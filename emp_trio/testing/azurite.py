@@ -105,7 +105,7 @@ def install_azurite(cache: Path, *, limit: float = 300.0) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         arguments = ["install", "--prefix", str(folder), f"azurite@{VERSION}", "--save-exact", "--omit=dev"]
-        quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]
+        quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error", "--fetch-retries=1"]
         done = subprocess.run(  # our own command line
             [npm, *arguments, *quiet], capture_output=True, text=True, timeout=limit, check=False
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -14,13 +13,11 @@ from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.s3 import S3, running_s3
 from tests.assets.backends import Backend, open_backend
 
-CACHE = Path(os.environ.get("EMP_TRIO_CACHE") or Path(__file__).parents[2] / ".cache")
-
 
 @pytest.fixture(scope="session")
-def azurite() -> Iterator[Azurite]:
+def azurite(azurite_cache: Path) -> Iterator[Azurite]:
     """A running blob service."""
-    with running_azurite(CACHE) as running:
+    with running_azurite(azurite_cache) as running:
         yield running
 
 

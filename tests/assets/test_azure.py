@@ -35,7 +35,6 @@ from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter
 from emp_trio.testing.serve import open_server
-from tests.assets.conftest import CACHE
 from tests.assets.support import a_job, open_line, pieces
 
 PNG = make_png()
@@ -127,8 +126,8 @@ async def test_many_jobs_at_once(azurite: Azurite, container: str) -> None:
         assert len(list(client.get_container_client(container).list_blob_names())) == 40
 
 
-async def test_a_full_store() -> None:
-    with running_azurite(CACHE, memory_mb=9) as small:
+async def test_a_full_store(azurite_cache: Path) -> None:
+    with running_azurite(azurite_cache, memory_mb=9) as small:
         small.create_container("full")
         async with open_asset_saver(settings(small, "full")) as saver:
             with pytest.raises(AssetError, match="full") as caught:

@@ -29,7 +29,6 @@ from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter
 from emp_trio.testing.serve import open_server
-from tests.assets.conftest import CACHE
 from tests.assets.support import a_job
 
 PNG = make_png()
@@ -87,7 +86,7 @@ def _token() -> str:
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in parts)
 
 
-async def test_this_machines_own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_this_machines_own_identity(monkeypatch: pytest.MonkeyPatch, azurite_cache: Path) -> None:
     asked: list[Request] = []
 
     async def identity(request: Request) -> JSONResponse:
@@ -102,7 +101,7 @@ async def test_this_machines_own_identity(monkeypatch: pytest.MonkeyPatch) -> No
     async with open_server(Starlette(routes=[Route("/token", identity)])) as url:
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{url}/token")
         monkeypatch.setenv("IDENTITY_HEADER", "a secret")
-        with running_azurite(CACHE, certificate=TLS / "server.pem") as azurite:
+        with running_azurite(azurite_cache, certificate=TLS / "server.pem") as azurite:
             azurite.create_container("pictures")
             login = settings(azurite.environment("pictures"), AZURE_STORAGE_AUTH_MODE="login")
             async with open_asset_saver(login) as saver:

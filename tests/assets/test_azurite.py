@@ -14,7 +14,6 @@ import pytest
 from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import storage_settings
 from emp_trio.testing.azurite import Azurite, install_azurite, running_azurite
-from tests.assets.conftest import CACHE
 
 
 def _listens(endpoint: str) -> bool:
@@ -22,20 +21,20 @@ def _listens(endpoint: str) -> bool:
         return probe.connect_ex(("127.0.0.1", urlsplit(endpoint).port or 0)) == 0
 
 
-def test_it_ends_with_its_block() -> None:
-    with running_azurite(CACHE) as azurite:
+def test_it_ends_with_its_block(azurite_cache: Path) -> None:
+    with running_azurite(azurite_cache) as azurite:
         assert _listens(azurite.endpoint)
     assert not _listens(azurite.endpoint)
 
 
-def test_it_ends_with_a_killed_owner() -> None:
+def test_it_ends_with_a_killed_owner(azurite_cache: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from emp_trio.testing.azurite import running_azurite\n"
         "with running_azurite(Path(sys.argv[1])) as azurite:\n"
         "    print(azurite.endpoint, flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(CACHE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(azurite_cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:
         assert owner.stdout is not None
         endpoint = owner.stdout.readline().strip()

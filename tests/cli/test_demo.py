@@ -48,12 +48,11 @@ async def test_every_kind_of_job_ends_as_planned_and_its_files_are_what_they_say
     assert processes_of(scratch) == []
 
 
-async def test_the_openai_family_leaves_its_files_in_azurite(tmp_path: Path) -> None:
+async def test_the_openai_family_leaves_its_files_in_azurite(tmp_path: Path, azurite_cache: Path) -> None:
     """Text, pictures, edited pictures and responses; the store is a real Azurite with a CDN in front."""
-    cache = Path(__file__).parents[2] / ".cache"
     scratch = tmp_path / "scratch"
     (scratch / "cache").mkdir(parents=True)
-    (scratch / "cache" / "emp-trio").symlink_to(cache)  # where the tests of the store have installed it
+    (scratch / "cache" / "emp-trio").symlink_to(azurite_cache)  # where the tests of the store have installed it
     env = {"TMPDIR": str(scratch), "XDG_CACHE_HOME": str(scratch / "cache")}
     code, out, err = await run_command(
         "demo", "--services", "openai", "--json", "--jobs", "7", "--output", str(tmp_path / "files"), env=env
