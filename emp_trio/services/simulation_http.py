@@ -12,7 +12,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
-from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.results import asset_data, saved_asset
@@ -92,10 +92,11 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         return _entry(answer.json(), simulation_id).get("status") not in ("error", "cancelled")
 
     async def _finished(self, simulation_id: str, progress: ProgressReporter) -> tuple[str, Mapping[str, Any]]:
-        async def look() -> tuple[str, Mapping[str, Any]] | None:
+        async def look() -> tuple[str, Mapping[str, Any]] | Ended | None:
             answer = await self.request("GET", f"/history/{simulation_id}", retries=0)
             entry = _entry(answer.json(), simulation_id)
-            _raise_failure(entry, simulation_id)
+            if (failure := _failure(entry, simulation_id)) is not None:
+                return Ended(failure)
             if entry.get("status") == "success":
                 return simulation_id, entry
             if isinstance(done := entry.get("progress"), int | float):
@@ -140,15 +141,16 @@ def _entry(answer: Any, simulation_id: str) -> Mapping[str, Any]:
     return entry if isinstance(entry, dict) else {}
 
 
-def _raise_failure(entry: Mapping[str, Any], simulation_id: str) -> None:
+def _failure(entry: Mapping[str, Any], simulation_id: str) -> ServiceError | None:
     match entry.get("status"):
         case "error":
-            raise ServiceError(
+            return ServiceError(
                 f"simulation {simulation_id} failed: {str(entry.get('error') or 'no reason given')[:500]}",
                 retry=entry.get("retryable") is not False,
             )
         case "cancelled":
-            raise ServiceError(f"simulation {simulation_id} was cancelled in the service", retry=False)
+            return ServiceError(f"simulation {simulation_id} was cancelled in the service", retry=False)
+    return None
 
 
 def _pictures(entry: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -12,13 +13,16 @@ import trio
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.http_call import Sending
+from emp_trio.protocols.polling import Ended, NotFinished, Wait
+from emp_trio.retry import parse_retry_after
 from emp_trio.services.gemini.answers import Answer, read_interaction
 from emp_trio.services.gemini.api import Caller
 from emp_trio.services.gemini.errors import interactions_unavailable
 from emp_trio.services.gemini.settings import GeminiSettings
 from emp_trio.services.repeats import counted
-from emp_trio.services.upstream import run_upstream
+from emp_trio.services.upstream import run_announced
 
 log = structlog.get_logger(__name__)
 
@@ -56,12 +60,12 @@ async def run_interaction(
     if not isinstance((job.checkpoint or {}).get(KEY), str):
         await run.prepare()  # as long as that takes: a cancel cuts ``start`` short
     try:
-        return await run_upstream(
+        return await run_announced(
             job,
             progress,
             key=KEY,
             usable=run.usable,
-            start=run.start,
+            run=run.to_the_end,
             wait=run.wait,
             cancel=run.cancel,
             grace=run.gemini.cleanup_timeout,
@@ -97,13 +101,22 @@ class _Run:
             self._body = await self._make_body()
         return self._body
 
-    async def start(self) -> str:
+    async def to_the_end(self, known: Callable[[str], Awaitable[None]]) -> Answer:
+        """Create the interaction, tell ``known`` its id, and wait for its end. A server that answers at once, as those
+        do that know no background, is not asked again: there may be nothing to ask for."""
         body = await self.prepare()
         self.progress.report(5, "sending the request to Gemini")
         async with counted(self.job, self.progress, ahead=True) as sending:
-            return await self._create(body, sending)
+            interaction = await self._create(body, sending)
+            answer = read_interaction(interaction)
+            if answer is not None:
+                return answer
+            interaction_id = _id(interaction)
+        log.info("interaction.created", interaction=interaction_id)
+        await known(interaction_id)
+        return await self.wait(interaction_id)
 
-    async def _create(self, body: dict[str, Any], sending: Sending) -> str:
+    async def _create(self, body: dict[str, Any], sending: Sending) -> dict[str, Any]:
         try:
             answer = await self.caller.request(
                 "POST", self._path, json=body, timeout=self.gemini.create_timeout, sending=sending
@@ -112,22 +125,12 @@ class _Run:
             if interactions_unavailable(error):
                 self.not_started = error
             raise
-        interaction = answer.json()
-        found = interaction.get("id") if isinstance(interaction, dict) else None
-        if not isinstance(found, str) or not found.strip(".") or len(found) > _LONGEST_ID:
-            raise ServiceError(
-                "Gemini took the request without giving the interaction an id that can be used",
-                type="response_error",
-                reason="missing_expected_data",
-                maybe_started=True,
-            )
-        log.info("interaction.created", interaction=found)
-        return found
+        return _interaction(answer, maybe_started=True)
 
     async def usable(self, interaction_id: str) -> bool:
         """Whether an earlier interaction is under way, done, or finally refused; a failed one is not."""
         try:
-            interaction = await self._retrieve(interaction_id)
+            interaction, _ = await self._retrieve(interaction_id)
         except ServiceError as error:
             if error.status == 404:
                 return False
@@ -141,37 +144,32 @@ class _Run:
     async def wait(self, interaction_id: str) -> Answer:
         """Look at the interaction until it is finished; one that takes too long is cancelled."""
         began = trio.current_time()
-        attempts = self.caller.settings.polling.attempts
-        looks = 0
 
-        async def look() -> Answer | ServiceError | float | None:
-            nonlocal looks
-            looks += 1
+        async def look() -> Answer | Ended | Wait:
             try:
-                interaction = await self._retrieve(interaction_id, retries=0)
+                interaction, stated = await self._retrieve(interaction_id, retries=0)
             except ServiceError as error:
                 if error.status == 404:  # expired or deleted: nothing about the request is invalid
                     error.type, error.reason = "response_error", "missing_expected_data"
                 raise
             try:
                 answer = read_interaction(interaction)
-            except ServiceError as error:  # it has ended so: no other look will find it otherwise
-                return error
-            if answer is None:
-                elapsed = trio.current_time() - began
-                status = str(interaction.get("status"))[:40]
-                self.progress.report(percent(elapsed), f"Gemini: {status} for {elapsed:.0f} s")
-                return elapsed if looks >= attempts else None
-            return answer
+            except ServiceError as error:
+                return Ended(error)
+            if answer is not None:
+                return answer
+            elapsed = trio.current_time() - began
+            status = str(interaction.get("status"))[:40]
+            self.progress.report(percent(elapsed), f"Gemini: {status} for {elapsed:.0f} s")
+            return Wait(stated or 0.0)
 
         limit = self.gemini.poll_timeout
         with trio.move_on_after(limit):
-            found: Answer | ServiceError | float = await self.caller.poll(look, hint=f"interaction {interaction_id}")
-            if isinstance(found, ServiceError):
-                raise found
-            if isinstance(found, Answer):
+            try:
+                found: Answer = await self.caller.poll(look, hint=f"interaction {interaction_id}")
                 return found
-            limit = found
+            except NotFinished as error:
+                limit = error.seconds
         return await self._last_look(interaction_id, limit)
 
     async def cancel(self, interaction_id: str) -> None:
@@ -194,7 +192,7 @@ class _Run:
         )
         try:
             await self.cancel(interaction_id)
-            interaction = await self._retrieve(interaction_id)
+            interaction, _ = await self._retrieve(interaction_id)
         except ServiceError as error:
             raise late from error
         if interaction.get("status") == "cancelled":
@@ -204,19 +202,37 @@ class _Run:
             raise late
         return answer
 
-    async def _retrieve(self, interaction_id: str, **options: Any) -> dict[str, Any]:
+    async def _retrieve(self, interaction_id: str, **options: Any) -> tuple[dict[str, Any], float | None]:
+        """The interaction, and the seconds that Gemini asks to wait before the next look."""
         answer = await self.caller.request("GET", self._at(interaction_id), timeout=self.gemini.call_timeout, **options)
-        interaction = answer.json()
-        if not isinstance(interaction, dict):
-            raise ServiceError(
-                f"Gemini sent {type(interaction).__name__} where an interaction was expected",
-                type="response_error",
-                reason="invalid_response_format",
-            )
-        return interaction
+        return _interaction(answer), parse_retry_after(answer.headers, now=time.time())
 
     def _at(self, interaction_id: str) -> str:
         return f"{self._path}/{quote(interaction_id, safe='')}"
+
+
+def _interaction(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, Any]:
+    interaction = answer.json()
+    if not isinstance(interaction, dict):
+        raise ServiceError(
+            f"Gemini sent {type(interaction).__name__} where an interaction was expected",
+            type="response_error",
+            reason="invalid_response_format",
+            maybe_started=maybe_started,
+        )
+    return interaction
+
+
+def _id(interaction: dict[str, Any]) -> str:
+    found = interaction.get("id")
+    if not isinstance(found, str) or not found.strip(".") or len(found) > _LONGEST_ID:
+        raise ServiceError(
+            "Gemini took the request without giving the interaction an id that can be used",
+            type="response_error",
+            reason="missing_expected_data",
+            maybe_started=True,
+        )
+    return found
 
 
 def percent(elapsed: float) -> float:

@@ -15,13 +15,13 @@ from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.http_call import Sending
-from emp_trio.protocols.polling import Wait
+from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
 from emp_trio.services.repeats import counted
-from emp_trio.services.upstream import run_upstream
+from emp_trio.services.upstream import run_announced
 
 log = structlog.get_logger(__name__)
 
@@ -74,12 +74,12 @@ async def run_background(
         trio.Cancelled: after the response was cancelled upstream, where ``progress.stop_upstream`` says so.
     """
     run = BackgroundRun(caller, job, progress, request, plan=plan)
-    return await run_upstream(
+    return await run_announced(
         job,
         progress,
         key="response_id",
         usable=run.usable,
-        start=run.start,
+        run=run.to_the_end,
         wait=run.wait,
         cancel=run.cancel,
         grace=run.openai.cleanup_timeout,
@@ -112,28 +112,37 @@ class BackgroundRun:
         self.created_by: str | None = None
         self.seen_by: str | None = None
 
-    async def start(self) -> str:
-        """Create the response; its id."""
+    async def to_the_end(self, known: Callable[[str], Awaitable[None]]) -> Answer:
+        """Create the response, tell ``known`` its id, and wait for its end. A service that answers at once, as those do
+        that know no background, is not asked again: there may be nothing to ask for."""
         self.progress.report(5, "sending the request to OpenAI")
         async with counted(self.job, self.progress, ahead=True) as sending:
-            return await self._create(sending)
+            response = await self._create(sending)
+            answer = self.read(response)
+            if answer is not None:
+                return answer
+            response_id = self._id(response)
+        log.info("response.created", response=response_id, request=self.created_by)
+        await known(response_id)
+        return await self.wait(response_id)
 
-    async def _create(self, sending: Sending) -> str:
+    async def _create(self, sending: Sending) -> dict[str, Any]:
         answer = await self.caller.request(
             "POST", "/responses", json=self.request.body, headers=self.headers, sending=sending
         )
-        response = answer.json()
-        found = response.get("id") if isinstance(response, dict) else None
+        self.created_by = answer.request_id
+        return _response(answer, maybe_started=True)
+
+    def _id(self, response: dict[str, Any]) -> str:
+        found = response.get("id")
         if not isinstance(found, str) or not found:
             raise ServiceError(
                 "OpenAI took the request without giving the response an id",
                 type="response_error",
                 reason="missing_expected_data",
-                request_id=answer.request_id,
+                request_id=self.created_by,
                 maybe_started=True,
             )
-        log.info("response.created", response=found, request=answer.request_id)
-        self.created_by = answer.request_id
         return found
 
     async def usable(self, response_id: str) -> bool:
@@ -153,33 +162,34 @@ class BackgroundRun:
     async def wait(self, response_id: str) -> Answer:
         """Look at the response until it is finished; one that takes too long is cancelled."""
         began = trio.current_time()
-        polling = self.caller.settings.polling
-        looks = 0
 
-        async def look() -> Answer | Wait | float:
-            nonlocal looks
-            looks += 1
+        async def look() -> Answer | Wait | Ended:
             try:
                 response, stated = await self._retrieve(response_id, retries=0)
             except ServiceError as error:
                 if error.status == 404:  # expired or deleted: nothing about the request is invalid
                     error.type, error.reason = "response_error", "missing_expected_data"
                 raise
-            answer = self.read(response)
+            try:
+                answer = self.read(response)
+            except ServiceError as error:
+                return Ended(error)
             if answer is not None:
                 return answer
             elapsed = trio.current_time() - began
-            if looks >= polling.attempts:
-                return elapsed
             self.progress.report(percent(elapsed), f"OpenAI: {response.get('status')} for {elapsed:.0f} s")
-            return Wait(max(self.plan(elapsed, polling.interval), stated or 0.0))
+            return Wait(stated or 0.0)
 
+        interval = self.caller.settings.polling.interval
         limit = self.openai.poll_timeout
         with trio.move_on_after(limit):
-            found: Answer | float = await self.caller.poll(look, hint=f"response {response_id}")
-            if isinstance(found, Answer):
+            try:
+                found: Answer = await self.caller.poll(
+                    look, hint=f"response {response_id}", interval=lambda age: self.plan(age, interval)
+                )
                 return found
-            limit = found
+            except NotFinished as error:
+                limit = error.seconds
         return await self.last_look(response_id, limit)
 
     async def cancel(self, response_id: str) -> None:
@@ -218,15 +228,7 @@ class BackgroundRun:
             "GET", f"/responses/{response_id}", headers=self.headers, timeout=self.openai.call_timeout, **options
         )
         self.seen_by = answer.request_id
-        response = answer.json()
-        if not isinstance(response, dict):
-            raise ServiceError(
-                f"OpenAI sent {type(response).__name__} where a response object was expected",
-                type="response_error",
-                reason="invalid_response_format",
-                request_id=answer.request_id,
-            )
-        return response, parse_retry_after(answer.headers, now=time.time())
+        return _response(answer), parse_retry_after(answer.headers, now=time.time())
 
     def read(self, response: dict[str, Any]) -> Answer | None:
         """What a response says; None while it is not finished. Raises what it failed with."""
@@ -238,6 +240,19 @@ class BackgroundRun:
     def named(self, answer: Answer) -> Answer:
         """``answer`` with OpenAI's ids of the calls."""
         return msgspec.structs.replace(answer, request_ids=tuple(filter(None, (self.created_by, self.seen_by))))
+
+
+def _response(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, Any]:
+    response = answer.json()
+    if not isinstance(response, dict):
+        raise ServiceError(
+            f"OpenAI sent {type(response).__name__} where a response object was expected",
+            type="response_error",
+            reason="invalid_response_format",
+            request_id=answer.request_id,
+            maybe_started=maybe_started,
+        )
+    return response
 
 
 def request_headers(openai: AccountSettings, job: Job) -> dict[str, str]:

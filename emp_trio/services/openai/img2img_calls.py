@@ -25,7 +25,7 @@ from emp_trio.services.openai.img2img_requests import (
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer
 from emp_trio.services.repeats import counted
-from emp_trio.services.upstream import run_upstream
+from emp_trio.services.upstream import run_announced
 
 PICTURES: Final = IMAGES - {"image/gif"}
 MASKS: Final = frozenset({"image/png"})
@@ -98,12 +98,12 @@ class EditCalls:
         earlier = (self.job.checkpoint or {}).get("response_id")
         if not (isinstance(earlier, str) and earlier):  # else usable() is asked first
             await prepare()
-        answer = await run_upstream(
+        answer = await run_announced(
             self.job,
             self.progress,
             key="response_id",
             usable=usable,
-            start=run.start,
+            run=run.to_the_end,
             wait=run.wait,
             cancel=run.cancel,
             grace=run.openai.cleanup_timeout,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar
 
@@ -15,8 +16,9 @@ from emp_trio.protocols.auth import auth_secrets
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
-from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.polling import Ended, NotFinished, Polling, PollingSettings, Wait
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.repeats import counted
@@ -144,24 +146,23 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
 
         async def look() -> Any:
             nonlocal last
-            state, answer = await self._state(work, retries=0)
+            state, answer, stated = await self._state(work, retries=0)
             if state.phase == "done":
                 return (answer,)
             if state.phase != "running":
-                raise self._failure(work, state, answer)
+                return Ended(self._failure(work, state, answer))
             last = state.word
             told = None if state.share is None else 10 + 75 * state.share
             progress.report(10 if told is None else told, f"the service says: {state.word}")
-            return None
+            return Wait(stated or 0.0)
 
         try:
             (answer,) = await self.poll(look, hint=f"work {work}")
-        except ServiceError as error:
-            if error.reason == "processing_timeout":
-                error.message += f" (the status is {last!r})" if last else ""
-                error.args = (error.message,)
-                if job.last_attempt:  # nobody will adopt it
-                    await stop_work(self._cancel, work, self._work.cleanup_timeout)
+        except NotFinished as error:
+            error.message += f" (the status is {last!r})" if last else ""
+            error.args = (error.message,)
+            if job.last_attempt:  # nobody will adopt it
+                await stop_work(self._cancel, work, self._work.cleanup_timeout)
             raise
         progress.report(85, "fetching the result")
         if self._work.result_path is not None:
@@ -169,15 +170,18 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             answer = (await self.request("GET", path, timeout=self._work.call_timeout)).json()
         return await with_files(self, read_result(answer, self.settings.answer), work=work)
 
-    async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any]:
+    async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any, float | None]:
+        """How the work is, the answer that says so, and the seconds that the service asks to wait before the next
+        look."""
         path = with_id(self._work.status_path, work)
         try:
-            answer = (await self.request("GET", path, timeout=self._work.call_timeout, retries=retries)).json()
+            answer = await self.request("GET", path, timeout=self._work.call_timeout, retries=retries)
         except ServiceError as error:
             if error.status in _GONE:  # nothing about the job is wrong: it is not known yet, or not any more
                 error.type, error.reason, error.retry = "response_error", "missing_expected_data", True
             raise
-        return read_state(answer, self._work), answer
+        said = answer.json()
+        return read_state(said, self._work), said, parse_retry_after(answer.headers, now=time.time())
 
     def _failure(self, work: str, state: State, answer: Any) -> ServiceError:
         said = error_text(answer, self.settings.answer.error_at) or "no reason given"

@@ -93,6 +93,13 @@ class AnswerSettings(msgspec.Struct, frozen=True, kw_only=True):
     error_at: Pointer | None = None
 
 
+FAILED_WORDS: Final = (
+    *("failed", "failure", "error", "errored", "crashed", "cancelled", "canceled", "aborted", "terminated"),
+    *("rejected", "incomplete", "expired", "timeout", "timed_out", "timed-out", "timed out"),
+)
+"""What services call work that has ended without a result. A word that is missing here is polled until time is up."""
+
+
 class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How work under an id is followed. Times in seconds, but for the one that says otherwise.
 
@@ -116,7 +123,7 @@ class WorkSettings(msgspec.Struct, frozen=True, kw_only=True):
     status_path: Path = "/status/{id}"
     status_at: Pointer = "/status"
     done_words: tuple[str, ...] = ("completed", "complete", "succeeded", "success", "finished", "done")
-    failed_words: tuple[str, ...] = ("failed", "failure", "error", "cancelled", "canceled")
+    failed_words: tuple[str, ...] = FAILED_WORDS
     running_words: tuple[str, ...] = ()
     progress_at: Pointer | None = None
     progress_max: Annotated[float, msgspec.Meta(gt=0)] = 100.0

@@ -6,7 +6,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -263,9 +263,33 @@ async def test_a_deeply_nested_request_is_not_lost_when_it_is_paid(gemini: FakeG
 
 
 async def test_an_interaction_that_has_failed_is_not_looked_at_again(gemini: FakeGemini, toolbox: Toolbox) -> None:
-    gemini.script = Script(status="failed", errors=[{"code": "INTERNAL", "message": "oops"}], seconds=0)
-    async with open_gemini(gemini, toolbox) as connector:
+    gemini.script = Script(status="failed", errors=[{"code": "INTERNAL", "message": "oops"}], seconds=3600)
+    looks = 0
+    async with open_gemini(gemini, toolbox) as connector, trio.open_nursery() as nursery:
+
+        async def end() -> None:
+            nonlocal looks
+            await gemini.until("retrieve", 2)
+            gemini.finish_all()
+            looks = gemini.count("retrieve")
+
+        nursery.start_soon(end)
         with pytest.raises(ServiceError, match="oops") as caught:
             await run_job(connector, job(CAT), FakeReporter())
     assert caught.value.retry
-    assert len(gemini.requests) == 2
+    assert gemini.count("create") == 1
+    assert gemini.count("retrieve") <= looks + 1
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "incomplete", "budget_exceeded"])
+async def test_an_answer_to_the_very_first_call_is_the_answer(
+    gemini: FakeGemini, toolbox: Toolbox, status: Literal["completed", "failed"]
+) -> None:
+    """As of servers that know no background; they may have nothing to ask for afterwards."""
+    gemini.script = Script(status=status, seconds=0)
+    async with open_gemini(gemini, toolbox) as connector:
+        try:
+            await run_job(connector, job(CAT), FakeReporter())
+        except ServiceError:
+            assert status != "completed"
+    assert (gemini.count("create"), gemini.count("retrieve")) == (1, 0)

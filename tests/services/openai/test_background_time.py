@@ -59,19 +59,48 @@ def test_the_defaults(cls: type[Any]) -> None:
     )
 
 
-async def test_a_response_is_looked_at_every_five_seconds_up_to_sixty_times(
+async def test_a_response_is_looked_at_every_five_seconds_as_long_as_sixty_looks_take(
     openai: FakeOpenAI, autojump_clock: MockClock
 ) -> None:
     error, seconds = await unfinished(openai, OpenAIResponsesConnector, DEFAULTS[OpenAIResponsesConnector])
     assert (error.type, error.reason) == ("timeout", "processing_timeout")
-    assert openai.count("retrieve") == 60 + 1  # and a last time after the cancel
+    early = 4  # at 0.3, 1, 2 and 4 s
+    assert openai.count("retrieve") == early + 60 + 1  # and a last time after the cancel
     assert seconds == pytest.approx(59 * 5, abs=1)
 
 
 async def test_a_picture_is_looked_for_ever_more_rarely(openai: FakeOpenAI, autojump_clock: MockClock) -> None:
     _, seconds = await unfinished(openai, OpenAIText2ImgConnector, POLLING)
     assert seconds == pytest.approx(300, abs=1)
-    assert openai.count("retrieve") == pytest.approx(10 / 2 + 50 / 3 + 240 / 5, abs=3)
+    assert openai.count("retrieve") == pytest.approx(2 + 10 / 2 + 50 / 3 + 240 / 5, abs=3)  # with those at 0.3 and 1 s
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+@pytest.mark.parametrize(("took", "seen"), [(0.2, 0.3), (0.4, 1), (1.9, 2), (2.5, 4)])
+async def test_a_quick_answer_is_not_waited_for_an_interval(
+    openai: FakeOpenAI, autojump_clock: MockClock, cls: type[Any], took: float, seen: float
+) -> None:
+    openai.script = Script(seconds=took, status="failed")  # the end of a job without threads
+    toolbox: Any = Toolbox(assets=NoAssets())  # type: ignore[arg-type]
+    async with open_openai(cls, openai, toolbox, own={"polling": DEFAULTS[cls]}) as connector:
+        began = trio.current_time()
+        with pytest.raises(ServiceError):
+            await run_job(connector, job(payload_for(cls)), FakeReporter(3600))
+    assert trio.current_time() - began == pytest.approx(seen, abs=0.05)
+
+
+@pytest.mark.parametrize("cls", DEFAULTS)
+@pytest.mark.parametrize("code", ["server_error", "rate_limit_exceeded", "invalid_image", "moderation_blocked", "new"])
+async def test_a_response_that_has_failed_is_not_looked_at_again(
+    openai: FakeOpenAI, autojump_clock: MockClock, cls: type[Any], code: str
+) -> None:
+    openai.script = Script(seconds=0.1, status="failed", error={"code": code, "message": "It broke."})
+    toolbox: Any = Toolbox(assets=NoAssets())  # type: ignore[arg-type]
+    async with open_openai(cls, openai, toolbox, own={"polling": DEFAULTS[cls]}) as connector:
+        with pytest.raises(ServiceError, match=r"It broke\.") as caught:
+            await run_job(connector, job(payload_for(cls)), FakeReporter(3600))
+    assert caught.value.retry is (code in ("server_error", "rate_limit_exceeded"))
+    assert openai.count("retrieve") == 2  # at 0 and at 0.3 s
 
 
 @pytest.mark.parametrize("cls", DEFAULTS)

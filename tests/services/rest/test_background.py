@@ -182,6 +182,41 @@ async def test_work_that_takes_too_long_is_left_to_the_next_attempt_as_long_as_t
     assert studio.works[FIRST]["state"] == state
 
 
+@pytest.mark.parametrize("word", ["broken", "cancelled"])
+async def test_work_that_has_ended_without_a_result_is_not_looked_at_again(
+    connector: Connector, studio: Studio, word: str
+) -> None:
+    studio.first_state = word
+    with pytest.raises(ServiceError, match=word) as caught:
+        await run_job(connector, job(CAT))
+    assert caught.value.retry is (word == "broken")
+    assert (studio.count("begin"), studio.count("look")) == (1, 1)
+
+
+@pytest.mark.parametrize("word", ["FAILED", "error", "Expired", "incomplete", "aborted", "timed_out", "canceled"])
+async def test_words_for_a_bad_end_are_known_without_settings(studio: Studio, toolbox: Toolbox, word: str) -> None:
+    studio.first_state = word
+    plan = {name: value for name, value in LATER.items() if not name.endswith("_words")}
+    async with open_rest("RestAsyncConnector", studio.base_url, toolbox, plan) as connector:
+        with pytest.raises(ServiceError, match=word):
+            await run_job(connector, job(CAT))
+    assert studio.count("look") == 1
+
+
+async def test_a_pause_that_the_service_asks_for_between_two_looks_is_kept(studio: Studio, toolbox: Toolbox) -> None:
+    studio.first_state = "painting"
+    studio.inject("look", headers={"retry-after": "0.3"}, after=True)
+    async with open_rest("RestAsyncConnector", studio.base_url, toolbox, LATER) as connector:
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run_job, connector, job(CAT))
+                await studio.until("look")
+                began = trio.current_time()
+                await studio.until("look", 2)
+                assert trio.current_time() - began >= 0.29
+                studio.end("ready")
+
+
 async def test_looks_that_fail_are_put_up_with(connector: Connector, studio: Studio) -> None:
     studio.inject("look", status=502, times=3)
     studio.inject("look", status=404)
