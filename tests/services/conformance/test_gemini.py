@@ -28,7 +28,7 @@ class TestGemini(ConnectorConformance):
         return GeminiConnector.Settings(
             gemini=GeminiSettings(api_key=service.api_key),
             http=msgspec.structs.replace(HTTP, **reach),
-            polling=PollingSettings(interval=0.002, attempts=60),
+            polling=PollingSettings(interval=0.002, attempts=400),
         )
 
     def long_job(self, service: FakeGemini) -> Job:

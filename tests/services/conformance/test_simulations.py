@@ -53,7 +53,7 @@ class TestSimulationHttp(ConnectorConformance):
     def settings(self, service: SimulatedHttpService, url: str) -> Any:
         return SimulationHttpConnector.Settings(
             http=HttpSettings(base_url=url, retry_delay=0.005, max_connections=2),
-            polling=PollingSettings(interval=0.002, attempts=60),
+            polling=PollingSettings(interval=0.002, attempts=400),
         )
 
     def long_job(self, service: SimulatedHttpService) -> Job:
