@@ -51,7 +51,8 @@ class AssetSaving(Protocol):
         """:meth:`emp_trio.assets.saver.AssetSaver.save`."""
 
     async def kept(self, job: Job) -> Generated | None:
-        """What an earlier attempt of this job has kept on this machine, or None."""
+        """What an earlier attempt of this job has kept on this machine, or None. Raises as :meth:`check`, knowing more:
+        it may ask where a CDN is that the job names."""
 
     async def keep(self, generated: Generated, job: Job) -> tuple[bool, str]:
         """Keep what could not be saved, for the job's next attempt, in a shielded scope with a limit.

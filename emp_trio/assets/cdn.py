@@ -13,17 +13,15 @@ and the wait goes on until the stage ends.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal, Protocol
 from urllib.parse import quote
 
 import msgspec
 import trio
 
 from emp_trio.assets.config import CdnSettings
+from emp_trio.errors import InputUnavailable, ServiceError
 from emp_trio.retry import backoff
-
-if TYPE_CHECKING:
-    import httpx
 
 Verdict = Literal["right", "wrong", "refused", "unknown"]
 """What a probe says: served as it should be; the cache holds something else; HEAD is not allowed; nothing yet."""
@@ -37,6 +35,25 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
 
     size: int
     sha256: str
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """What a CDN answered, redirects followed; the names of the headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
+class Way(Protocol):
+    """A way to a CDN: :mod:`emp_trio.assets.cdn_ways` has those that there are."""
+
+    async def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Answered:
+        """Make a request and read no body.
+
+        Raises:
+            ServiceError, InputUnavailable: no answer; another time there may be one.
+            InvalidJob, AssetError: the address is not to be asked.
+        """
 
 
 class WaitLog:
@@ -71,9 +88,7 @@ def judge(method: str, status: int, headers: Mapping[str, str], expected: Expect
     return "refused" if method == "HEAD" and status in (400, 403, 405, 501) else "unknown"
 
 
-async def wait_for_cdn(
-    client: httpx.AsyncClient, url: str, expected: Expected, settings: CdnSettings, log: WaitLog
-) -> str:
+async def wait_for_cdn(way: Way, url: str, expected: Expected, settings: CdnSettings, log: WaitLog) -> str:
     """Probe until the CDN serves ``expected`` at ``url``; the caller's deadline bounds it. Cancellable at any time.
 
     Args:
@@ -81,47 +96,46 @@ async def wait_for_cdn(
 
     Returns:
         the address that is served rightly: ``url``, or ``url`` with a query (see above).
+
+    Raises:
+        InvalidJob, AssetError: as :meth:`Way.ask`.
     """
     tried = wrong = 0
     method = "HEAD"
     log.last = f"{url} has not answered yet"
     while True:
         tried += 1
-        verdict = await _probe(client, method, url, expected, settings, log)
+        verdict = await _probe(way, method, url, expected, settings, log)
         if verdict == "refused":
             method = "GET"
-            verdict = await _probe(client, method, url, expected, settings, log)
+            verdict = await _probe(way, method, url, expected, settings, log)
         if verdict == "right":
             return url
         wrong += verdict == "wrong"
         if verdict == "wrong" and wrong >= settings.stale_after:
             fresh, said = f"{url}?v={expected.sha256[:12]}", log.last
-            if await _probe(client, method, fresh, expected, settings, log) == "right":
+            if await _probe(way, method, fresh, expected, settings, log) == "right":
                 # Once more: it may only have been late, and the plain address is the better one.
-                late = await _probe(client, method, url, expected, settings, log) == "right"
+                late = await _probe(way, method, url, expected, settings, log) == "right"
                 return url if late else fresh
             log.last = said
         await trio.sleep(backoff(tried, base=settings.first_pause, cap=settings.longest_pause, jitter=0.0, random=0.0))
 
 
-async def _probe(
-    client: httpx.AsyncClient, method: str, url: str, expected: Expected, settings: CdnSettings, log: WaitLog
-) -> Verdict:
+async def _probe(way: Way, method: str, url: str, expected: Expected, settings: CdnSettings, log: WaitLog) -> Verdict:
     """One request, in at most ``probe_timeout`` seconds; a body is never read."""
-    import httpx
-
     headers = {"accept-encoding": "identity"} | ({"range": "bytes=0-0"} if method == "GET" else {})
     with trio.move_on_after(settings.probe_timeout):
         try:
-            async with client.stream(method, url, headers=headers) as response:
-                verdict = judge(method, response.status_code, response.headers, expected)
-                other = " with other content" if verdict == "wrong" and response.is_success else ""
-                log.last = f"{url} answered {response.status_code}{other}"
-                return verdict
-        except httpx.TimeoutException:
-            pass  # the same as the end of this block's own time
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # ValueError: a host name that can't be one
-            log.last = f"{url} can't be reached: {type(error).__name__}"
-            return "unknown"
+            answer = await way.ask(method, url, headers)
+        except (ServiceError, InputUnavailable) as error:
+            if error.reason != "network_timeout":  # that is the same as the end of this block's own time
+                log.last = f"{url} can't be reached: {error.message}"
+                return "unknown"
+        else:
+            verdict = judge(method, answer.status, answer.headers, expected)
+            other = " with other content" if verdict == "wrong" and answer.status in (200, 206) else ""
+            log.last = f"{url} answered {answer.status}{other}"
+            return verdict
     log.last = f"{url} did not answer within {settings.probe_timeout:g} s"
     return "unknown"

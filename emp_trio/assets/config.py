@@ -41,6 +41,10 @@ LARGEST_INLINE: Final = 2**20
 """Most bytes of a file that any setting lets into a result: results travel through Redis."""
 
 
+_YES: Final = frozenset({"true", "1", "yes", "on"})
+_NO: Final = frozenset({"false", "0", "no", "off"})
+
+
 class CdnSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the wait for a CDN goes about it.
 
@@ -78,7 +82,8 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         provider: where assets go when the job doesn't say; None means that the job must say it.
         container: Azure container or bucket; for the local store a folder inside ``local_path``.
-        cdn_url: base of the public addresses, ``https://cdn.example.com[/path]``.
+        cdn_url: base of the public addresses, ``https://cdn.example.com[/path]``. It is asked wherever it is.
+        cdn_private: whether a CDN that a job names, or that another redirects to, may be in a private network.
         azure, s3, gcs: the worker's own accounts.
         local_path: folder of the local store.
         cache_control: header of every asset; None is a year for generated names and five minutes for chosen ones.
@@ -95,6 +100,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     provider: Provider | None = None
     container: str | None = None
     cdn_url: str | None = None
+    cdn_private: bool = False
     azure: AzureAccount | None = None
     s3: S3Account | None = None
     gcs: GcsAccount | None = None
@@ -120,8 +126,8 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def storage_settings(env: Mapping[str, str]) -> StorageSettings:
     """Read ``CLOUD_STORAGE_PROVIDER``, ``CLOUD_STORAGE_CONTAINER``, ``CLOUD_STORAGE_CACHE_CONTROL``, ``CLOUD_CDN_URL``,
-    ``LOCAL_STORAGE_PATH``, ``EMP_TRIO_KEEP_DIR`` (without it, a folder of this user below the system's one for
-    temporary files), ``EMP_TRIO_INLINE_MAX_BYTES``, and the accounts:
+    ``CLOUD_CDN_ALLOW_PRIVATE``, ``LOCAL_STORAGE_PATH``, ``EMP_TRIO_KEEP_DIR`` (without it, a folder of this user below
+    the system's one for temporary files), ``EMP_TRIO_INLINE_MAX_BYTES``, and the accounts:
 
     ``AZURE_STORAGE_ACCOUNT``, ``_KEY``, ``_SAS_TOKEN``, ``_AUTH_MODE``, ``_CONNECTION_STRING``, ``_ENDPOINT``;
     ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_REGION``, ``S3_ENDPOINT_URL``;
@@ -152,6 +158,9 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
     cdn = given.get("CLOUD_CDN_URL")
     if cdn is not None and (text := base_url_problem(with_scheme(cdn))):
         wrong("CLOUD_CDN_URL", text)
+    private = given.get("CLOUD_CDN_ALLOW_PRIVATE", "false").lower()
+    if private not in _YES | _NO:
+        wrong("CLOUD_CDN_ALLOW_PRIVATE", f"is {private[:80]!r}, neither true nor false")
     cache_control = given.get("CLOUD_STORAGE_CACHE_CONTROL")
     if cache_control is not None and (text := header_problem(cache_control)):
         wrong("CLOUD_STORAGE_CACHE_CONTROL", text)
@@ -167,6 +176,7 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
         provider=provider,
         container=container,
         cdn_url=cdn,
+        cdn_private=private in _YES,
         azure=azure,
         s3=s3,
         gcs=gcs,

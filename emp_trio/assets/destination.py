@@ -8,6 +8,7 @@ requests signed with the operator's key sent to a host of its choice.
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -16,6 +17,7 @@ from emp_trio.assets.config import PROVIDERS, Provider, StorageSettings, place_p
 from emp_trio.assets.forms import account_problem, base_url_problem, key_id_problem, key_problem, with_scheme
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.jobs import JobContext
+from emp_trio.protocols.urls import origin
 from emp_trio.secrets import Secret
 
 
@@ -80,6 +82,15 @@ def destination(ctx: JobContext, settings: StorageSettings) -> Destination:
     if text := base_url_problem(cdn):
         raise InvalidJob(f"the CDN address of ctx.storage.cdnUrl {text}")
     return Destination(place=place, cdn_url=cdn)
+
+
+def is_own_cdn(cdn: str, settings: StorageSettings) -> bool:
+    """Whether the CDN of a destination is the operator's (``CLOUD_CDN_URL``), which is trusted wherever it is. A job
+    that names the very same one, path and all, changes nothing."""
+    if settings.cdn_url is None:
+        return False
+    own = with_scheme(settings.cdn_url.strip())
+    return origin(cdn) == origin(own) and urlsplit(cdn).path == urlsplit(own).path
 
 
 def _provider(ctx: JobContext, settings: StorageSettings) -> Provider:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from emp_trio.assets.cdn import Expected, WaitLog, public_url, wait_for_cdn
+from emp_trio.assets.cdn import Expected, WaitLog, Way, public_url, wait_for_cdn
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.content import Content, gathered
-from emp_trio.assets.destination import Place, destination
+from emp_trio.assets.destination import Destination, Place, destination, is_own_cdn
 from emp_trio.assets.inline import inline_asset
 from emp_trio.assets.kept import Keep
 from emp_trio.assets.media import media_type as type_of
@@ -51,14 +51,34 @@ class AssetSaver:
         return inline_asset(file, self._settings.inline_bytes)
 
     def check(self, job: Job) -> None:
-        """Whether an asset of this job could be saved, as far as can be said without talking to the store. Worth
-        calling before a generation is paid for.
+        """Whether an asset of this job could be saved, as far as can be said without talking to anybody. Worth calling
+        before a generation is paid for, as :meth:`admit` is, which knows more.
 
         Raises:
             InvalidJob, ConfigError: as :meth:`save` would.
         """
-        require_library(destination(job.ctx, self._settings).place)
+        from emp_trio.assets.cdn_ways import check_cdn_form
+
+        target = destination(job.ctx, self._settings)
+        require_library(target.place)
         check_names(job)
+        if (cdn := self._foreign_cdn(target)) is not None:
+            check_cdn_form(cdn, private=self._settings.cdn_private)
+
+    async def admit(self, job: Job) -> None:
+        """:meth:`check`, and look up where a CDN is that the job names.
+
+        Raises:
+            InvalidJob, ConfigError: as :meth:`save` would.
+        """
+        from emp_trio.assets.cdn_ways import check_cdn
+
+        self.check(job)
+        if (cdn := self._foreign_cdn(destination(job.ctx, self._settings))) is not None:
+            with trio.move_on_after(self._settings.cdn.probe_timeout):
+                await check_cdn(cdn, private=self._settings.cdn_private)
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def save(
         self, data: Any, job: Job, progress: ProgressReporter, *, media_type: str | None = None, index: int = 0
@@ -86,7 +106,7 @@ class AssetSaver:
             DeadlineExceeded: of the stage upload or cdn, with the last thing that was heard.
             trio.Cancelled: when nothing is being sent any more. A cancelled upload has stored nothing, or all of it.
         """
-        self.check(job)
+        await self.admit(job)
         target = destination(job.ctx, self._settings)
         async with gathered(data, max_bytes=self._settings.max_bytes) as content:
             kind = type_of(content.head, media_type or content.declared)
@@ -107,7 +127,7 @@ class AssetSaver:
         if target.cdn_url is not None:
             with _stage(progress, "cdn", log):
                 url = await wait_for_cdn(
-                    self._client,
+                    self._way(target.cdn_url),
                     public_url(target.cdn_url, name.key),
                     Expected(size=blob.size, sha256=blob.sha256),
                     self._settings.cdn,
@@ -123,8 +143,24 @@ class AssetSaver:
             sha256=blob.sha256,
         )
 
+    def _foreign_cdn(self, target: Destination) -> str | None:
+        """The CDN, where it is the job's and not the operator's."""
+        cdn = target.cdn_url
+        return None if cdn is None or is_own_cdn(cdn, self._settings) else cdn
+
+    def _way(self, cdn: str) -> Way:
+        from emp_trio.assets.cdn_ways import CdnWay
+
+        own, private = is_own_cdn(cdn, self._settings), self._settings.cdn_private
+        return CdnWay(self._client, cdn, own=own, private=private)
+
     async def kept(self, job: Job) -> Generated | None:
-        """What an earlier attempt of this job, with the same request, has kept on this machine, or None."""
+        """What an earlier attempt of this job, with the same request, has kept on this machine, or None.
+
+        Raises:
+            InvalidJob, ConfigError: as :meth:`admit`; something may be about to be paid for.
+        """
+        await self.admit(job)
         return await trio.to_thread.run_sync(self._keep.find, job)
 
     async def keep(self, generated: Generated, job: Job) -> tuple[bool, str]:
@@ -243,7 +279,7 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
                 f"pip install 'emp-trio[{settings.provider}]'"
             ) from error
     timeout, tls = settings.cdn.probe_timeout, tls_context()
-    async with httpx.AsyncClient(follow_redirects=True, max_redirects=5, timeout=timeout, verify=tls) as client:
+    async with httpx.AsyncClient(timeout=timeout, verify=tls) as client:
         saver = AssetSaver(settings, client)
         try:
             yield saver

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
+from contextlib import suppress
 from typing import Final
 
 _METADATA: Final = frozenset(  # of Alibaba, Azure, Amazon, Google, Oracle and Scaleway; the others' are link-local
@@ -35,6 +37,26 @@ _NOT_PUBLIC: Final = tuple(
     for block in ("192.0.0.0/24", "192.88.99.0/24", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 )
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+def literal_address(host: str) -> str | None:
+    """The address that a host names by itself, in whatever form a system takes it: ``127.1``, ``2130706433``,
+    ``0x7f.1``, ``0177.0.0.1``, an IPv6 address with a zone or without, and ``localhost`` with all below it; None for a
+    name that has to be looked up.
+
+    Args:
+        host: in ASCII, without brackets.
+    """
+    plain = host.removesuffix(".").lower()
+    if plain == "localhost" or plain.endswith((".localhost", ".localdomain")):
+        return "127.0.0.1"
+    for form in (host, plain, plain.replace("%25", "%", 1)):
+        with suppress(ValueError):
+            return str(ipaddress.ip_address(form))
+    with suppress(OSError, ValueError):
+        # Not ipaddress: this is what connect() and getaddrinfo() make of a number, blanks and rubbish after it aside.
+        return socket.inet_ntoa(socket.inet_aton(plain)) if " " not in plain else None
+    return None
 
 
 def permitted(address: str, *, private: bool) -> bool:

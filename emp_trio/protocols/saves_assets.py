@@ -64,6 +64,7 @@ class SavesAssets:
             make: asks the service, and returns what it made before anything of it is saved.
 
         Raises:
+            InvalidJob, ConfigError: nothing of this job could be saved; ``make`` was not called.
             Exception: whatever ``make`` raises.
         """
         kept = await self.toolbox.assets.kept(job)

@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from emp_trio.assets.cdn import Expected, WaitLog, judge, public_url, wait_for_cdn
+from emp_trio.assets.cdn_ways import CdnWay
 from emp_trio.assets.config import CdnSettings, StorageSettings, storage_settings
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.errors import DeadlineExceeded
@@ -255,7 +256,8 @@ async def test_pauses_grow(autojump_clock: Any) -> None:
     start = trio.current_time()
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
         with trio.move_on_after(30):
-            await wait_for_cdn(client, "http://cdn/x", Expected(size=1, sha256="a"), CdnSettings(), WaitLog())
+            way = CdnWay(client, "http://cdn", own=True, private=False)
+            await wait_for_cdn(way, "http://cdn/x", Expected(size=1, sha256="a"), CdnSettings(), WaitLog())
     pauses = [round(b - a, 3) for a, b in itertools.pairwise(times)]
     assert times[0] == round(start, 3)
     assert pauses[:7] == [0.2, 0.4, 0.8, 1.6, 3.2, 4.0, 4.0]
@@ -267,7 +269,8 @@ async def test_redirects_are_followed(tmp_path: Path) -> None:
             return httpx.Response(301, headers={"location": "https://cdn/y"})
         return httpx.Response(200, headers={"content-length": "1"})
 
-    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), follow_redirects=True) as client:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        way = CdnWay(client, "http://cdn", own=True, private=False)
         with trio.fail_after(60):
-            found = await wait_for_cdn(client, "http://cdn/x", Expected(size=1, sha256="a"), QUICK, WaitLog())
+            found = await wait_for_cdn(way, "http://cdn/x", Expected(size=1, sha256="a"), QUICK, WaitLog())
     assert found == "http://cdn/x"

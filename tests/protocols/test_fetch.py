@@ -21,6 +21,7 @@ from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import Connector, open_connector
 from emp_trio.testing.rogue import Answer, cut, dribble, hang, open_rogue, redirect, reply, slow
+from tests.names import Names
 from tests.protocols.support import self_signed, toolbox
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(5000)
@@ -49,31 +50,6 @@ async def open_fetch(*, private: bool = True, **settings: Any) -> AsyncIterator[
 def kind(error: InputUnavailable) -> tuple[str, str, bool]:
     """Type, reason and whether another attempt makes sense."""
     return error.type, error.reason, error.retry
-
-
-class Names(trio.abc.HostnameResolver):
-    """Answers look-ups from a table: one list of addresses for each time a name is asked for; the last one stays."""
-
-    def __init__(self, **table: list[list[str]]) -> None:
-        self.table = {name.replace("_", "."): answers for name, answers in table.items()}
-        self.asked: list[str] = []
-        trio.socket.set_custom_hostname_resolver(self)
-
-    async def getaddrinfo(self, host: Any, port: Any, *rest: Any) -> Any:
-        name = host.decode() if isinstance(host, bytes) else host
-        self.asked.append(name)
-        if name not in self.table:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        answers = self.table[name]
-        found = answers.pop(0) if len(answers) > 1 else answers[0]
-        families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in found]
-        return [
-            (family, socket.SOCK_STREAM, 6, "", (address, port))
-            for family, address in zip(families, found, strict=True)
-        ]
-
-    async def getnameinfo(self, sockaddr: Any, flags: int) -> Any:
-        raise AssertionError("nobody asks for names")
 
 
 async def test_a_file_comes_as_it_is_and_nothing_of_the_connectors_goes_out() -> None:
@@ -346,3 +322,11 @@ async def test_a_cancelled_fetch_closes_its_connection() -> None:
             nursery.cancel_scope.cancel()
         with trio.fail_after(60):
             await rogue.emptied()
+
+
+async def test_a_refused_redirect_is_not_named() -> None:
+    target = "http://169.254.169.254:8123/latest/secret-path"
+    async with open_rogue(redirect(target)) as rogue, open_fetch() as probe:
+        with pytest.raises(InvalidJob, match="is redirected to a place that leads to an address") as caught:
+            await probe.fetch(f"{rogue.url}/x")
+    assert not any(part in caught.value.message for part in ("169.254", "8123", "latest"))
