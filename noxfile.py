@@ -88,6 +88,23 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "tests/project", *session.posargs)
 
 
+@nox.session(python=PYTHONS[0])
+def others(session: nox.Session) -> None:
+    """The connectors against servers that others wrote; the newest of each, from the registries that pip and npm use.
+
+    steady also needs OpenAI's OpenAPI document, which no registry has: EMP_TRIO_TEST_OPENAPI names a copy.
+    """
+    _install(session)
+    session.install("llmock", "fastresponses")
+    node = Path(".cache/others").absolute()
+    node.mkdir(parents=True, exist_ok=True)
+    packages = ["@copilotkit/aimock", "@stdy/cli"]
+    session.run(
+        "npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(node), *packages, external=True
+    )
+    session.run("pytest", "tests/others", "-rs", *session.posargs)
+
+
 @nox.session(python=False)
 def bench(session: nox.Session) -> None:
     """Ourselves beside other queues on one Redis. Arguments go to benchmarks/peers/run.py; takes half an hour."""
