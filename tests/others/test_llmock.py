@@ -102,7 +102,7 @@ async def test_a_broken_stream_is_no_answer_and_the_next_attempt_is(llmock: str,
     with pytest.raises(ServiceError) as caught:
         await chat(llmock, toolbox)
     assert (caught.value.retry, caught.value.maybe_started) == (True, True)
-    httpx.get(f"{llmock}/_llmock/requests", timeout=30).raise_for_status()  # answered when it knows of the call's end
+    verdict(llmock)  # is given when it knows of the call's end
     assert (await chat(llmock, toolbox)).data["text"] == text
     assert not {"truncated_stream_accepted", "malformed_chunk_ignored"} & set(verdict(llmock))
 
