@@ -88,7 +88,7 @@ class _Events:
     async def __anext__(self) -> JobEvent:
         while self._said is None or not self._said.last:
             event = None if self._must_look else await self._published()
-            if event is None or event.last:
+            if event is None or event.last or event.progress >= 100:  # 100 % is said in the moment of the outcome
                 self._must_look = True  # until it has been done: a cancel may come first
                 known = await self._look(self._job_id)
                 event = (

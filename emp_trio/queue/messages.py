@@ -121,7 +121,11 @@ def _int(text: Mapping[str, str], name: str) -> int | None:
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """Arguments of the one call that ends an attempt (see ``functions/settle.lua``)."""
+    """Arguments of the one call that ends an attempt (see ``functions/settle.lua``).
+
+    ``last_words``: message, step and number of steps of the last progress of a completed attempt; published with its
+    100 percent.
+    """
 
     kind: Kind
     retry_count: int = 0
@@ -130,6 +134,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     stored: bytes = b""
     message: bytes = b""
     records: tuple[tuple[str, bytes], ...] = ()
+    last_words: tuple[str, str, int] = ("", "", 0)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import trio
@@ -34,17 +34,24 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, bytes]
 
     @property
+    def announced(self) -> bool:
+        """Whether its submitter announced it in the very moment in which it was queued (``emp_trio_submit``)."""
+        return bool(self.fields.get("submit_token"))
+
+    @property
     def attempt(self) -> int:
         """Number of this claim, which the token carries."""
         return int(self.token.rpartition("/")[2])
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to a claim. ``next_rank`` is where to go on looking, or None when the queue has been seen to its end."""
+    """Answer to a claim. ``next_rank`` is where to go on looking, or None when the queue has been seen to its end;
+    ``at`` is Redis' time of the claim in seconds since the epoch."""
 
     jobs: tuple[Claim, ...]
     dropped: tuple[tuple[str, str], ...] = ()
     next_rank: int | None = None
+    at: float = 0.0
 
 
 class Reaped(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +128,7 @@ class Verbs:
         lease: float,
         rank: int = 0,
         repeated: bool = False,
+        quiet: bool = False,
         on_orphan: Callable[[Claims], None] | None = None,
     ) -> Claims:
         """Claim up to one job per slot, best first.
@@ -131,6 +139,8 @@ class Verbs:
             lease: seconds.
             rank: where in the queue to begin.
             repeated: this very call was sent before and its outcome is unknown: what it got is returned again.
+            quiet: publish nothing of jobs that their submitter may not have announced yet (:attr:`Claim.announced`);
+                they are started by :meth:`begin`.
             on_orphan: gets the claims of a cancelled call, to hand them back.
 
         Raises:
@@ -144,7 +154,7 @@ class Verbs:
             _ms(lease),
             rank,
             _SCAN_BUDGET,
-            "1" if repeated else "0",
+            repeated + 2 * quiet,
             *flat,
             on_orphan=(lambda raw: on_orphan(_claims(raw))) if on_orphan else None,
         )
@@ -165,16 +175,43 @@ class Verbs:
         args = [part for ref in leases for part in (ref.job_id, ref.token)]
         self.port.post("FCALL", f"{library.NAME}_start", 0, machine_id, *args, on_reply=replied)
 
+    def begin(
+        self,
+        leases: Sequence[LeaseRef],
+        machine_id: str,
+        on_refused: Callable[[], None],
+        *,
+        what: Literal["mark", "tell", "both"],
+        unified: bool = False,
+    ) -> None:
+        """Start attempts of which their (quiet) claim published nothing, without waiting for Redis.
+
+        Args:
+            on_refused: called unless all of them are known to be held.
+            what: ``mark`` them as running, ``tell`` the fleet that they were claimed and run, or ``both``.
+            unified: whether an aggregator reports the machine.
+        """
+
+        def replied(reply: Any) -> None:
+            if reply != []:
+                on_refused()
+
+        args = [part for ref in leases for part in (ref.job_id, ref.token)]
+        flag = "1" if unified else "0"
+        self.port.post("FCALL", f"{library.NAME}_begin", 0, machine_id, flag, what, *args, on_reply=replied)
+
     async def progress(self, reports: Iterable[tuple[LeaseRef, float, str, str, int]]) -> list[str]:
         """Publish progress of several jobs, (lease, percent, message, step, total steps) each.
 
         Returns:
             ids whose lease is gone.
         """
-        args: list[str] = []
-        for lease, value, message, step, total in reports:
-            args += [lease.job_id, lease.token, f"{value:g}", _unicode(message), _unicode(step), str(total)]
-        return [_str(job_id) for job_id in await self.function("progress", *args)]
+        return [_str(job_id) for job_id in await self.function("progress", *_progress_arguments(reports))]
+
+    def progress_soon(self, reports: Iterable[tuple[LeaseRef, float, str, str, int]]) -> None:
+        """Publish progress without waiting for Redis, nor for whether it took it; see :meth:`progress`."""
+        arguments = _progress_arguments(reports)
+        self.port.post("FCALL", f"{library.NAME}_progress", 0, *arguments, on_reply=lambda reply: None)
 
     async def remember(self, lease: LeaseRef, checkpoint: bytes) -> None:
         """Store a checkpoint (JSON) with the job. Raises LeaseLost."""
@@ -259,10 +296,17 @@ class Verbs:
         await self.function("leave", len(worker_ids), *worker_ids, *flat)
 
 
+def _progress_arguments(reports: Iterable[tuple[LeaseRef, float, str, str, int]]) -> list[str]:
+    args: list[str] = []
+    for lease, value, message, step, total in reports:
+        args += [lease.job_id, lease.token, f"{value:g}", _unicode(message), _unicode(step), str(total)]
+    return args
+
+
 def _settle_arguments(
     lease: LeaseRef, machine_id: str, settlement: Settlement, unified: bool
 ) -> list[str | bytes | int]:
-    failure = settlement.failure
+    failure, (words, step, total) = settlement.failure, settlement.last_words
     return [
         lease.job_id,
         lease.token,
@@ -270,9 +314,9 @@ def _settle_arguments(
         settlement.kind,
         settlement.retry_count,
         _ms(settlement.delay),
-        failure.message if failure else "",
-        failure.type if failure else "",
-        failure.reason if failure else "",
+        failure.message if failure else _unicode(words),
+        failure.type if failure else _unicode(step),
+        failure.reason if failure else total,
         settlement.stored,
         settlement.message,
         "1" if unified else "0",
@@ -281,7 +325,7 @@ def _settle_arguments(
 
 
 def _claims(reply: Any) -> Claims:
-    next_rank, _, jobs, dropped = reply
+    next_rank, at_ms, jobs, dropped = reply
     return Claims(
         jobs=tuple(
             Claim(
@@ -294,6 +338,7 @@ def _claims(reply: Any) -> Claims:
         ),
         dropped=tuple((_str(job_id), _str(why)) for job_id, why in dropped),
         next_rank=next_rank if next_rank >= 0 else None,
+        at=at_ms / 1000,
     )
 
 

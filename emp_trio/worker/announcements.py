@@ -85,11 +85,20 @@ def arriving(
     return [("worker:events", _encode(connected)), (f"worker_status:{worker}", _encode(status)), told]
 
 
-def freed(worker: str, machine: str, *, now: float) -> Messages:
-    """A slot is idle although nothing was settled: its job was cancelled, or belongs to another slot now."""
+def freed(worker: str, machine: str, untold: str | None = None, *, now: float) -> Messages:
+    """A slot is idle although nothing was settled: its job was cancelled, or belongs to another slot now.
+
+    Args:
+        untold: the job, where nobody was told yet that the slot had been busy with it.
+    """
     ms = int(now * 1000)
-    status = {"worker_id": worker, "old_status": "busy", "new_status": "idle", "current_job_id": "", "timestamp": ms}
-    return [("worker_status", _encode(status)), _to_aggregator(worker, machine, "idle", ms)]
+    idle = {"worker_id": worker, "old_status": "busy", "new_status": "idle", "current_job_id": "", "timestamp": ms}
+    said = [("worker_status", _encode(idle)), _to_aggregator(worker, machine, "idle", ms)]
+    if untold is None:
+        return said
+    busy = idle | {"old_status": "idle", "new_status": "busy", "current_job_id": untold}
+    told = _to_aggregator(worker, machine, "busy", ms, current_job_id=untold)
+    return [("worker_status", _encode(busy)), told, *said]
 
 
 def service_changed(worker: str, machine: str, offer: Offer, *, now: float) -> tuple[str, bytes]:

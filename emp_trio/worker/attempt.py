@@ -44,6 +44,7 @@ class Attempt:
         stop_at: Trio time at which the local work must stop, unless the lease is renewed. No scope has it as its
             deadline: whoever asks how much time is left would take it for the end of the attempt.
         verdict: what its end says about the service.
+        silent: whether nothing is to be published of it yet.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Attempt:
         self.running = False
         self.ending: Ending | None = None
         self.verdict: Verdict = "neutral"
+        self.silent = False
         self._margin = margin
         self._cleanup = cleanup
         self._over_by = deadline + cleanup
@@ -112,8 +114,10 @@ class Attempt:
 
     def take_progress(self) -> tuple[LeaseRef, float, str, str, int] | None:
         """What has not been published yet, or None; asked for once."""
+        if self.silent or self._unsaid is None:
+            return None
         self._said, self._unsaid = self._unsaid, None
-        if self._said is None or self.ending is not None:
+        if self.ending is not None:
             return None
         value, message, step, total_steps = self._said
         return self.lease, value, self._redactor.text(message), self._redactor.text(step), total_steps
@@ -122,6 +126,20 @@ class Attempt:
         """What was taken last did not reach Redis: it is to be said again, unless there is something newer."""
         if self._unsaid is None:
             self._unsaid = self._said
+
+    def speak(self) -> None:
+        """It may be published what the attempt reports."""
+        self.silent = False
+        if self._unsaid is not None:
+            self._changed()
+
+    @property
+    def last_words(self) -> tuple[str, str, int]:
+        """Message, step and number of steps of the last report, without secrets."""
+        said = self._unsaid or self._said
+        if said is None:
+            return "", "", 0
+        return self._redactor.text(said[1]), self._redactor.text(said[2]), said[3]
 
     def enter(self, scope: trio.CancelScope) -> None:
         """The connector runs in ``scope`` from now on."""

@@ -13,6 +13,7 @@ import trio
 from emp_trio.errors import EmpTrioError, OutcomeUnknown
 from emp_trio.queue.messages import released
 from emp_trio.queue.verbs import Claim, Claims, LeaseRef, Verbs
+from emp_trio.worker.first_words import FirstWords
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
 
@@ -33,7 +34,7 @@ class Claimer:
         slots: worker ids of the type's slots.
         capabilities: the type's capabilities JSON as of now, or None while none of its services is usable.
         start: takes a claimed job and the Trio time at which its lease ends.
-        doubt: called when the lease of a claimed job was gone before it was started.
+        first_words: starts them in Redis.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Claimer:
         *,
         capabilities: Callable[[], bytes | None],
         start: Callable[[Claimer, Claim, float], None],
-        doubt: Callable[[], None],
+        first_words: FirstWords,
     ) -> None:
         self.name = name
         self.free = deque(slots)
@@ -54,7 +55,7 @@ class Claimer:
         self._settings = settings
         self._capabilities = capabilities
         self._start = start
-        self._doubt = doubt
+        self._first_words = first_words
         self._stopped = False
         self._failing = False
         self._wake = Signal()
@@ -151,6 +152,7 @@ class Claimer:
                     lease=self._settings.lease,
                     rank=self._rank,
                     repeated=repeated,
+                    quiet=True,
                     on_orphan=self._hand_back,
                 )
             except EmpTrioError as error:
@@ -164,7 +166,7 @@ class Claimer:
                 continue
             self._failing = False
             if claims.jobs and not self._stopped:
-                self._mark_started(claims.jobs)
+                self._first_words.begin(claims)
             for claim in claims.jobs:
                 slots.remove(claim.worker_id)
                 self._start(self, claim, sent + self._settings.lease)
@@ -176,9 +178,3 @@ class Claimer:
         for claim in claims.jobs:
             lease, machine = LeaseRef(claim.job_id, claim.token), self._settings.machine_id
             self._verbs.settle_soon(lease, machine, released(), lambda stored: None, unified=self._settings.unified)
-
-    def _mark_started(self, jobs: tuple[Claim, ...]) -> None:
-        """One message for all of them, ahead of anything that they will say themselves."""
-        leases = [LeaseRef(claim.job_id, claim.token) for claim in jobs]
-        unified = self._settings.unified
-        self._verbs.start(leases, self._settings.machine_id if unified else "", self._doubt)

@@ -82,6 +82,12 @@ class Leases:
         """An attempt has something to say."""
         self._talk.set()
 
+    def say_last(self, attempt: Attempt) -> None:
+        """Publish what an attempt that failed has reported last, without waiting for Redis."""
+        said = attempt.take_progress()
+        if said is not None:
+            self._verbs.progress_soon([said])
+
     async def renew(self) -> None:
         """Renew all leases every ``renew_every`` seconds; ends only by cancellation.
 

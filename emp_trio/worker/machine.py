@@ -24,6 +24,7 @@ from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
 from emp_trio.worker.drain import Drain
+from emp_trio.worker.first_words import FirstWords
 from emp_trio.worker.leases import Leases
 from emp_trio.worker.offers import Offers
 from emp_trio.worker.reaper import Reaper
@@ -52,6 +53,7 @@ class Machine:
         self.settings = settings
         self.drain = Drain()
         self.leases = Leases(verbs, settings)
+        self.first_words = FirstWords(verbs, settings, self.leases.doubt)
         self.reaper = Reaper(verbs, settings, self.look_again)
         self._attempts: trio.Nursery | None = None
         states = {
@@ -78,6 +80,7 @@ class Machine:
             self.supervisors,
             verbs,
             self.leases,
+            self.first_words,
             self.registration,
             settings,
             redactor,
@@ -91,12 +94,17 @@ class Machine:
                 settings,
                 capabilities=partial(self.offers.claim_argument, worker.key),
                 start=self._start,
-                doubt=self.leases.doubt,
+                first_words=self.first_words,
             )
             for worker in plan.workers
         ]
 
     # -- what others tell it
+
+    def pushed(self) -> None:
+        """Somebody else changed the queue."""
+        self.first_words.pushed()
+        self.look_again()
 
     def look_again(self) -> None:
         """The queue changed."""
@@ -108,7 +116,7 @@ class Machine:
         self.reaper.hold_off()
         self.leases.doubt()
         self.registration.again()
-        self.look_again()
+        self.pushed()
 
     def _requeued(self) -> None:
         """A job went back by our own hand, which Redis does not push to us."""
@@ -131,6 +139,7 @@ class Machine:
             house.start_soon(self.leases.renew)
             house.start_soon(self.leases.expire)
             house.start_soon(self.leases.publish_progress)
+            house.start_soon(self.first_words.run)
             house.start_soon(self._listen, bridge)
             house.start_soon(self.reaper.run)
             house.start_soon(self.slots.finish_late)
@@ -184,9 +193,17 @@ class Machine:
             log.warning("machine.not_deregistered", error="Redis did not answer in time")
 
     async def _listen(self, bridge: Bridge) -> None:
-        """Hear of cancelled jobs, and of new ones where the server does not push changes of jobs:pending."""
-        channels = ["cancel_job"] if bridge.tracking else ["cancel_job", "job_submitted"]
-        async with bridge.subscribe(*channels) as heard:
+        """Hear of cancelled jobs, and of announced ones, which wake where the server pushes no changes of the queue."""
+
+        def wanted(channel: str, message: bytes) -> bool:
+            if channel != "job_submitted":
+                return True
+            self.first_words.heard(message)
+            self.first_words.tracking = bridge.tracking
+            return not bridge.tracking
+
+        self.first_words.tracking = bridge.tracking
+        async with bridge.subscribe("cancel_job", "job_submitted", wanted=wanted) as heard:
             async for item in heard:
                 if isinstance(item, Gap):
                     self.leases.doubt()  # jobs may have been cancelled meanwhile
@@ -239,7 +256,7 @@ async def run_machine(
 
     def tell(what: str) -> None:
         for machine in machines:
-            machine.look_again() if what == "pending" else machine.connected()
+            machine.pushed() if what == "pending" else machine.connected()
 
     try:
         async with trio.open_nursery() as nursery:

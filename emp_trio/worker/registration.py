@@ -82,9 +82,15 @@ class Registration:
                     self.registered.set()
                 await self._now.wait(self._settings.beat_every if self.registered.is_set() else _RETRY)
 
-    async def freed(self, slot: SlotState) -> None:
-        """Say that a slot is idle whose job was not settled by it. Shielded, within the settle stage's time."""
-        said = announcements.freed(slot.worker_id, self._settings.machine_id, now=time.time())
+    async def freed(self, slot: SlotState, *, untold: bool = False) -> None:
+        """Say that a slot is idle whose job was not settled by it. Shielded, within the settle stage's time.
+
+        Args:
+            untold: whether nobody was told yet that it had been busy.
+        """
+        said = announcements.freed(
+            slot.worker_id, self._settings.machine_id, slot.current_job_id if untold else None, now=time.time()
+        )
         with trio.move_on_after(self._settings.stages.settle, shield=True):
             try:
                 await self._write([slot], said, fresh=True)  # also takes the job off the slot's list

@@ -25,6 +25,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         lease: life of a lease; renewed every ``renew_every``; the local work stops ``lease_margin`` before its end.
         beat_every: how often the slots' registration and heartbeat are written.
         poll_every: how often to look for jobs although nothing announced one.
+        announcement: how long the first events of a job wait for its submitter to announce it.
         drain: time running jobs get after the first signal.
         settle_patience: how long an outcome is offered to a Redis that is away, beyond the settle stage.
         max_crashes: leases of a job that may run out before it fails for good.
@@ -46,6 +47,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease_margin: float = 2.0
     beat_every: float = 10.0
     poll_every: float = 5.0
+    announcement: float = 0.025
     drain: float = 30.0
     settle_patience: float = 120.0
     max_crashes: int = 3
@@ -65,6 +67,7 @@ _SECONDS: Final = {  # setting -> (environment variable, its unit in seconds)
     "beat_every": ("WORKER_HEARTBEAT_INTERVAL_MS", 0.001),
     "health_every": ("HEALTH_CHECK_INTERVAL_MS", 0.001),
     "lease": ("EMP_TRIO_LEASE_SECONDS", 1.0),
+    "announcement": ("EMP_TRIO_ANNOUNCEMENT_SECONDS", 1.0),
     "drain": ("EMP_TRIO_DRAIN_SECONDS", 1.0),
 }
 _STAGES: Final = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 
+import msgspec
 import structlog
 import trio
 
@@ -60,7 +61,7 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
             took = trio.current_time() - began
             settlement = outcome.succeeded(attempt.job, returned[0], who, redactor=redactor, took=took, now=now)
             attempt.verdict = "good"
-            return settlement
+            return msgspec.structs.replace(settlement, last_words=attempt.last_words)
         except Exception as error:  # noqa: BLE001 - a result that can't be used is an error of the connector
             raised = error
     settlement = outcome.failed(attempt.job, raised, who, redactor=redactor, now=now, random=random.random())

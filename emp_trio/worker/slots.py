@@ -20,6 +20,7 @@ from emp_trio.worker.announcements import SlotState
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
+from emp_trio.worker.first_words import FirstWords, Held
 from emp_trio.worker.leases import Leases
 from emp_trio.worker.registration import Registration
 from emp_trio.worker.settings import WorkerSettings
@@ -36,6 +37,7 @@ class Slots:
         states: every slot by worker id.
         workers: the worker types, for their routes.
         supervisors: connectors by worker service.
+        first_words: knows the jobs of which nothing may be published yet.
         registration: told of slots that became free without a settlement.
         requeued: called when a job went back to the queue.
         redactor: the machine's; it learns the credentials of a job's ``ctx`` for as long as the job runs.
@@ -48,6 +50,7 @@ class Slots:
         supervisors: Mapping[str, Supervisor],
         verbs: Verbs,
         leases: Leases,
+        first_words: FirstWords,
         registration: Registration,
         settings: WorkerSettings,
         redactor: Redactor,
@@ -58,6 +61,7 @@ class Slots:
         self._supervisors = supervisors
         self._verbs = verbs
         self._leases = leases
+        self._first_words = first_words
         self._registration = registration
         self._settings = settings
         self._redactor = redactor
@@ -90,7 +94,10 @@ class Slots:
         settlement: Settlement | None = messages.released()
         try:
             if not self._closing:
-                settlement = await self._attempted(claimer, claim, expires)
+                held = self._first_words.held(claim)
+                settlement = await self._attempted(claimer, claim, expires, held)
+                if held is not None and settlement is not None:  # its end must not be told before its beginning
+                    await held.said.wait()
         finally:
             if settlement is not None and settlement.kind == "completed" and not self._closing:
                 self._settle_soon(claimer, claim, settlement)
@@ -124,7 +131,9 @@ class Slots:
         structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
         stored = settlement is not None and await self._settle(LeaseRef(claim.job_id, claim.token), settlement)
         if not stored:
-            await self._registration.freed(self._states[claim.worker_id])
+            held = self._first_words.held(claim)
+            untold = held is not None and self._first_words.forget(held)
+            await self._registration.freed(self._states[claim.worker_id], untold=untold)
         self._free(claimer, claim, settlement if stored else None)
 
     def _free(self, claimer: Claimer, claim: Claim, stored: Settlement | None) -> None:
@@ -136,7 +145,7 @@ class Slots:
         slot.current_job_id = slot.current_service = None
         claimer.put_back(claim.worker_id)
 
-    async def _attempted(self, claimer: Claimer, claim: Claim, expires: float) -> Settlement | None:
+    async def _attempted(self, claimer: Claimer, claim: Claim, expires: float, held: Held | None) -> Settlement | None:
         """What comes of one attempt; None where there is nothing to settle."""
         who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
         try:
@@ -159,6 +168,8 @@ class Slots:
         minutes = service.entry.job_timeout_minutes
         seconds = self._settings.job_timeout if minutes is None else minutes * 60
         attempt = self._attempt(job, LeaseRef(claim.job_id, claim.token), claim.worker_id, expires, seconds)
+        if held is not None and not held.said.is_set():
+            held.attempt, attempt.silent = attempt, True
         self._leases.add(attempt)
         secrets = _credentials(job)
         self._redactor.add(*secrets)
@@ -169,6 +180,8 @@ class Slots:
             self._redactor.forget(*secrets)
             failure = settlement.failure if settlement is not None else None
             supervisor.end(began, attempt.verdict, failure.message if failure is not None else "")
+        if settlement is not None and settlement.kind in ("failed", "retry"):
+            self._leases.say_last(attempt)
         if settlement is None:
             log.info("job.stopped", why=attempt.ending)
             if attempt.ending == "cancelled" and not offers.cancellation:

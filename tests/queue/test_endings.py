@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from emp_trio.failures import Failure
@@ -77,6 +78,7 @@ async def test_completed(verbs: Verbs, lib: Library, ear: Ear) -> None:
     ear.heard()
     job = read_job("j", claim.attempt, claim.fields)
     settlement = completed(job, JobResult(success=True, data={"n": 1}), WHO, now=time.time())
+    settlement = msgspec.structs.replace(settlement, last_words=("polished", "", 0))
     assert await verbs.settle(lease, "m1", settlement)
 
     hash_ = lib.job("j")
@@ -87,7 +89,19 @@ async def test_completed(verbs: Verbs, lib: Library, ear: Ear) -> None:
     assert 86_000 < lib.db.ttl("jobs:completed") <= 86_400
     assert lib.db.get("worker:completion:job-id:wf:step-id:j:attempt:1").encode() == settlement.records[0][1]
     assert lib.db.ttl("worker:completion:job-id:wf:step-id:j:attempt:1") == -1
-    heard = ear.heard()
+    assert lib.db.hmget("job:j:progress", "progress", "message") == ["100", "polished"]
+    progress, *heard = ear.heard()
+    assert progress[0] == "update_job_progress"
+    assert {k: v for k, v in progress[1].items() if k != "timestamp"} == {
+        "job_id": "j",
+        "worker_id": "w1",
+        "progress": 100,
+        "status": "in_progress",
+        "message": "polished",
+        "current_step": 2,
+        "total_steps": 2,
+        "estimated_completion": "",
+    }
     assert [c for c, _ in heard] == ["complete_job", "worker_status", "machine:m1:worker:w1"]
     assert heard[0][1] == json.loads(settlement.message)
     assert (heard[1][1]["old_status"], heard[1][1]["new_status"], heard[1][1]["current_job_id"]) == ("busy", "idle", "")

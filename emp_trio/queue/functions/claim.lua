@@ -1,6 +1,8 @@
 -- emp_trio_claim: up to one job for each free slot, best first.
 --   ARGV  1 capabilities JSON of the worker type (queue protocol 4.3, without worker_id)   2 machine id
---         3 lease in ms   4 rank to begin at   5 ids to look at, at most   6 '1' when this very call was sent before
+--         3 lease in ms   4 rank to begin at   5 ids to look at, at most
+--         6 sum of 1 when this very call was sent before, 2 when nothing is to be published of jobs whose submitter may
+--           not have announced them yet: the caller does that by emp_trio_begin (emp_trio_submit announces by itself)
 --         7.. worker id, nonce, worker id, nonce, ...
 --   reply {next, ms, jobs, dropped}
 --         next     rank to go on at when the budget ran out before the slots were filled, else -1
@@ -9,9 +11,7 @@
 --         dropped  {job id, reason} of what was taken out of jobs:pending because nobody can ever run it
 -- Writes what findMatchingJob writes (queue protocol 3.3), plus a lease. Payloads are read for claimed jobs only.
 
-local TOLD = {'service_required', 'customer_id', 'workflow_id', 'total_steps'}
-
-local function take(id, worker, machine, nonce, lease, now)
+local function take(id, worker, machine, nonce, lease, quiet, now)
   redis.call('ZREM', PENDING, id)
   local flat = redis.call('HGETALL', 'job:' .. id)
   local job = {}
@@ -26,15 +26,8 @@ local function take(id, worker, machine, nonce, lease, now)
   redis.pcall('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
   redis.pcall('XADD', 'progress:' .. id, '*', 'job_id', id, 'worker_id', worker, 'status', 'assigned', 'progress', '0',
     'message', 'Job assigned to worker', 'assigned_at', now.lua)
-  local both = '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker)
-  local claimed = both .. ',"status":"claimed","message":"Job claimed by worker","claimed_at":"' .. now.lua ..
-    '","timestamp":' .. int(math.floor(now.ms / 1000) * 1000)
-  for _, name in ipairs(TOLD) do
-    if job[name] then claimed = claimed .. ',"' .. name .. '":' .. text(job[name]) end
-  end
-  redis.call('PUBLISH', 'job_claimed', claimed .. '}')
-  redis.call('PUBLISH', 'update_job_progress', both .. ',"progress":0,"timestamp":' .. now.text .. '}')
-  slot_state(worker, machine, 'busy', id, now)
+  set_slot_state(worker, 'busy', id, now)
+  if not (quiet and not given(job.submit_token)) then say_claimed(id, job, worker, machine, now.lua, now) end
   return {worker, token, id, flat}
 end
 
@@ -93,7 +86,8 @@ redis.register_function('emp_trio_claim', function(_, argv)
   local worker = cjson.decode(argv[1])
   local served = served_types(worker)
   local machine, lease = argv[2], tonumber(argv[3])
-  local rank, budget, repeated = tonumber(argv[4]), tonumber(argv[5]), argv[6] == '1'
+  local rank, budget, how = tonumber(argv[4]), tonumber(argv[5]), tonumber(argv[6])
+  local repeated, quiet = how % 2 == 1, how >= 2
   local now, jobs, dropped = clock(), {}, {}
   local slot, last = 7, #argv
   local function skip_answered()
@@ -117,7 +111,7 @@ redis.register_function('emp_trio_claim', function(_, argv)
       budget = budget - 1
       local verdict, why = inspect(id, worker, served, now)
       if verdict == 'match' then
-        jobs[#jobs + 1] = take(id, argv[slot], machine, argv[slot + 1], lease, now)
+        jobs[#jobs + 1] = take(id, argv[slot], machine, argv[slot + 1], lease, quiet, now)
         slot = slot + 2
         skip_answered()
       elseif verdict == 'gone' then

@@ -127,18 +127,52 @@ local function publish(channel, message) redis.call('PUBLISH', channel, cjson.en
 -- of encoding tables.
 local function text(value) return cjson.encode(value) end
 
--- A slot changes between idle and busy: its hash, the fleet's message, the aggregator's (queue protocol 2, 2.8).
-local function slot_state(worker, machine, status, job, now)
-  local before = status == 'busy' and 'idle' or 'busy'
-  local who, what = text(worker), text(job)
+-- A slot changes between idle and busy: its hash.
+local function set_slot_state(worker, status, job, now)
   redis.pcall('HSET', 'worker:' .. worker, 'status', status, 'current_job_id', job,
     'last_status_change', status == 'busy' and now.lua or now.iso)
+end
+
+-- ... the fleet's message, and the aggregator's (queue protocol 2, 2.8).
+local function say_slot_state(worker, machine, status, job, now)
+  local before = status == 'busy' and 'idle' or 'busy'
+  local who, what = text(worker), text(job)
   redis.call('PUBLISH', 'worker_status', '{"worker_id":' .. who .. ',"old_status":"' .. before .. '","new_status":"' ..
     status .. '","current_job_id":' .. what .. ',"timestamp":' .. now.text .. '}')
   redis.call('PUBLISH', 'machine:' .. machine .. ':worker:' .. worker, '{"worker_id":' .. who ..
     ',"event_type":"worker_status_changed","timestamp":' .. now.text .. ',"data":{"status":"' .. status ..
     '","is_connected":true,"last_activity":' .. now.text .. ',"current_job_id":' .. (job ~= '' and what or 'null') ..
     '}}')
+end
+
+local TOLD = {'service_required', 'customer_id', 'workflow_id', 'total_steps'}
+
+-- A slot has taken a job (queue protocol 2.2, 2.3). job: at least the fields TOLD; at: LuaTime of the claim.
+local function say_claimed(id, job, worker, machine, at, now)
+  local both = '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker)
+  local claimed = both .. ',"status":"claimed","message":"Job claimed by worker","claimed_at":' .. text(at) ..
+    ',"timestamp":' .. int(math.floor(now.ms / 1000) * 1000)
+  for _, name in ipairs(TOLD) do
+    if job[name] then claimed = claimed .. ',"' .. name .. '":' .. text(job[name]) end
+  end
+  redis.call('PUBLISH', 'job_claimed', claimed .. '}')
+  redis.call('PUBLISH', 'update_job_progress', both .. ',"progress":0,"timestamp":' .. now.text .. '}')
+  say_slot_state(worker, machine, 'busy', id, now)
+end
+
+-- Progress of a job (queue protocol 2.3). Where the connector names no step, it is the job's in its workflow.
+--   percent: a number, or its text
+local function say_progress(id, worker, percent, status, message, step, total, now)
+  local named, of = step ~= '', tonumber(total) or 0
+  if not named or of == 0 then
+    local f = fields('job:' .. id, 'current_step', 'total_steps')
+    if not named then step = number(f[1]) end
+    if of == 0 then of = number(f[2]) or 0 end
+  end
+  redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
+    ',"progress":' .. percent .. ',"status":"' .. status .. '","message":' .. text(message) ..
+    ',"current_step":' .. (named and text(step) or step and int(step) or '""') .. ',"total_steps":' .. int(of) ..
+    ',"estimated_completion":"","timestamp":' .. now.text .. '}')
 end
 
 -- Whether worker still holds job under token. API and old workers write status and worker_id without knowing of

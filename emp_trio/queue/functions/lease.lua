@@ -1,20 +1,49 @@
 -- What the holder of a lease does before it settles. Each call names the lease token; a stale token changes nothing.
 
+local function mark_started(id, now) redis.call('HSET', 'job:' .. id, 'status', 'in_progress', 'started_at', now.iso) end
+
+-- machine: '' unless it reports to an aggregator.
+local function say_started(id, worker, machine, now)
+  say_progress(id, worker, 1, 'processing', '', '', 0, now)
+  if machine ~= '' then
+    publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_started',
+      timestamp = now.ms, data = {job_id = id, service_type = fields('job:' .. id, 'service_required')[1] or ''}})
+  end
+end
+
 -- emp_trio_start: attempts begin to run.   ARGV 1 machine id, '' unless the machine reports to an aggregator
 --   2.. job id, lease token, ...   reply ids whose lease is not held
 redis.register_function{function_name = 'emp_trio_start', flags = {'allow-oom'}, callback = function(_, argv)
-  local machine, now, gone = argv[1], clock(), {}
+  local now, gone = clock(), {}
   for i = 2, #argv, 2 do
     local id = argv[i]
     local ours, _, _, worker = held(id, argv[i + 1])
     if ours then
-      redis.call('HSET', 'job:' .. id, 'status', 'in_progress', 'started_at', now.iso)
-      redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
-        ',"progress":1,"status":"processing","message":"","current_step":"","total_steps":0,' ..
-        '"estimated_completion":"","timestamp":' .. now.text .. '}')
-      if machine ~= '' then
-        publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_started',
-          timestamp = now.ms, data = {job_id = id, service_type = fields('job:' .. id, 'service_required')[1] or ''}})
+      mark_started(id, now)
+      say_started(id, worker, argv[1], now)
+    else
+      gone[#gone + 1] = id
+    end
+  end
+  return gone
+end}
+
+-- emp_trio_begin: the same for jobs of which their claim has published nothing.
+--   ARGV 1 machine id   2 '1' when it reports to an aggregator   3 'mark' (they run), 'tell' (publish that they were
+--   claimed and run) or 'both'   4.. job id, lease token, ...   reply ids whose lease is not held
+redis.register_function{function_name = 'emp_trio_begin', flags = {'allow-oom'}, callback = function(_, argv)
+  local machine, unified, what, now, gone = argv[1], argv[2] == '1', argv[3], clock(), {}
+  for i = 4, #argv, 2 do
+    local id = argv[i]
+    local ours, _, _, worker = held(id, argv[i + 1])
+    if ours then
+      if what ~= 'tell' then mark_started(id, now) end
+      if what ~= 'mark' then
+        local told = fields('job:' .. id, 'assigned_at', unpack(TOLD))
+        local job = {}
+        for n, name in ipairs(TOLD) do job[name] = told[n + 1] end
+        say_claimed(id, job, worker, machine, told[1] or now.lua, now)
+        say_started(id, worker, unified and machine or '', now)
       end
     else
       gone[#gone + 1] = id
@@ -33,10 +62,7 @@ redis.register_function('emp_trio_progress', function(_, argv)
     if ours then
       redis.pcall('HSET', 'job:' .. id .. ':progress', 'progress', argv[i + 2], 'status', 'in_progress',
         'message', argv[i + 3], 'updated_at', now.iso)
-      redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
-        ',"progress":' .. tonumber(argv[i + 2]) .. ',"status":"in_progress","message":' .. text(argv[i + 3]) ..
-        ',"current_step":' .. text(argv[i + 4]) .. ',"total_steps":' .. tonumber(argv[i + 5]) ..
-        ',"estimated_completion":"","timestamp":' .. now.text .. '}')
+      say_progress(id, worker, tonumber(argv[i + 2]), 'in_progress', argv[i + 3], argv[i + 4], argv[i + 5], now)
     else
       gone[#gone + 1] = id
     end

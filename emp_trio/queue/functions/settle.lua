@@ -2,7 +2,8 @@
 --   ARGV  1 job id   2 lease token   3 machine id
 --         4 kind: completed | failed | retry | release
 --         5 retry count to write   6 delay in ms before it may be claimed again (retry, release)
---         7 error text   8 failure type   9 failure reason   (failed, retry)
+--         7 error text   8 failure type   9 failure reason   (failed, retry); completed: message, step and number of steps
+--           of the last progress
 --         10 value for jobs:completed or jobs:failed   11 message for complete_job or job_failed
 --         12 '1' when the machine reports to an aggregator (unified mode)   13.. attestation key, record, ...
 --   reply {1, 'done'}, {1, 'repeated'} when this token settled before, {0, status} when the lease is not held:
@@ -19,6 +20,10 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
     drop_lease(id, worker)
     redis.pcall('HSET', 'jobs:completed', id, argv[10])
     redis.pcall('EXPIRE', 'jobs:completed', COMPLETED_TTL)
+    -- Every reader of progress ends at 100, as with the fleet's workers: their connectors say so before they return.
+    redis.pcall('HSET', key .. ':progress', 'progress', '100', 'status', 'completed', 'message', argv[7],
+      'updated_at', now.iso)
+    say_progress(id, worker, 100, 'in_progress', argv[7], argv[8], argv[9], now)
     redis.call('PUBLISH', 'complete_job', argv[11])
   elseif kind == 'failed' then
     redis.call('HSET', key, 'status', 'failed', 'failed_at', now.iso, 'retry_count', argv[5], 'error', argv[7],
@@ -38,7 +43,8 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
     drop_lease(id, worker)
     requeue(id, tonumber(argv[6]), now)
   end
-  slot_state(worker, machine, 'idle', '', now)
+  set_slot_state(worker, 'idle', '', now)
+  say_slot_state(worker, machine, 'idle', '', now)
   if argv[12] == '1' and kind == 'completed' then
     publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_completed',
       timestamp = now.ms, data = {job_id = id, service_type = fields(key, 'service_required')[1] or ''}})
