@@ -285,3 +285,24 @@ async def test_the_api_cancels_a_running_job(verbs: Verbs, lib: Library, ear: Ea
     reaped = await verbs.reap()
     assert (reaped.requeued, reaped.failed, reaped.next_due) == ((), (), None)
     assert lib.job("j")["status"] == "failed"
+
+
+@pytest.mark.parametrize("cancel", ["ours", "the API's"])
+def test_a_slot_was_busy_also_with_a_job_that_is_cancelled_before_its_first_words(
+    lib: Library, ear: Ear, cancel: str
+) -> None:
+    lib.submit("j")
+    capabilities = json.dumps(CAPABILITIES)
+    [[worker, token, _, _]] = lib.call("claim", capabilities, "m1", 15000, 0, 512, "2", "w1", "n")[2]
+    assert ear.heard() == []
+    assert lib.call("begin", "m1", "0", "mark", "j", token) == []
+    if cancel == "ours":
+        lib.call("cancel", "j", "no more")
+    else:
+        lib.db.hset("job:j", "status", "failed")
+    ear.heard()
+    assert lib.call("begin", "m1", "0", "tell", "j", token) == ["j"]
+    [(channel, said), _] = ear.heard()
+    assert (channel, said["worker_id"], said["new_status"]) == ("worker_status", worker, "busy")
+    assert lib.call("begin", "m1", "0", "tell", "j", "another/1") == ["j"]
+    assert len(ear.heard()) == (2 if cancel == "ours" else 0)

@@ -46,6 +46,10 @@ redis.register_function{function_name = 'emp_trio_begin', flags = {'allow-oom'},
         say_started(id, worker, unified and machine or '', now)
       end
     else
+      local token = fields('job:' .. id, 'lease_token')[1]
+      if what ~= 'mark' and worker ~= '' and (token == argv[i + 1] or token == '') then
+        say_slot_state(worker, machine, 'busy', id, now)  -- cancelled just now: the slot will say that it is idle
+      end
       gone[#gone + 1] = id
     end
   end
