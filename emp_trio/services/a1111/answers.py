@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from emp_trio.assets.content import decode_text
 from emp_trio.assets.media import HEAD, sniff
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.wire_json import decode_json
 from emp_trio.services.redaction import redacted
 from emp_trio.toolbox import GeneratedFile
+
+log = structlog.get_logger(__name__)
 
 _MOST_INFO: Final = 32 * 2**10  # bytes of ``info`` that are kept in a result
 _MOST_NAMES: Final = 20  # of members that are left out, and characters of each
@@ -26,13 +30,17 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     info: dict[str, Any]
 
 
-def read_answer(answer: Any, *, script: bool) -> Answer:
+def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = None) -> Answer:
     """The job's pictures in an answer, without the grid before them and the maps and masks after them.
+
+    ``info`` says which they are. Where it is missing or broken, what was asked for tells: how many pictures, and
+    whether a grid may stand before them.
 
     Args:
         answer: the JSON value, whatever it is.
         script: the job has a script of its own (``script_name``): then the number of pictures is the script's business,
             and a grid may be all there is.
+        asked: the body of the request, where it is known.
 
     Raises:
         ServiceError: (response_error) there are none, or fewer than were begun: somebody has interrupted it. The work
@@ -42,9 +50,11 @@ def read_answer(answer: Any, *, script: bool) -> Answer:
     listed = said.get("images")
     pictures = [picture for picture in listed if isinstance(picture, str)] if isinstance(listed, list) else []
     info = read_info(said.get("info"))
-    first, seeds = info.get("index_of_first_image"), info.get("all_seeds")
-    begin = first if isinstance(first, int) and first > 0 else 0
-    count = len(seeds) if isinstance(seeds, list) and seeds else len(pictures)
+    seeds = info.get("all_seeds")
+    count = len(seeds) if isinstance(seeds, list) and seeds else _asked_for(asked, script=script)
+    if not count or (count > len(pictures) and not isinstance(seeds, list)):
+        count = len(pictures)
+    begin = _first(info, len(pictures), count, grid=(asked or {}).get("save_images") is True and not script)
     own = pictures[begin : begin + count] or (pictures if script else [])
     if not own:
         raise bad_answer("A1111 answered without a picture", reason="missing_expected_data")
@@ -55,12 +65,38 @@ def read_answer(answer: Any, *, script: bool) -> Answer:
     return Answer(pictures=own, info=info)
 
 
+def _asked_for(asked: Mapping[str, Any] | None, *, script: bool) -> int:
+    """How many pictures were asked for; 0 where that can't be told."""
+    if asked is None:
+        return 0
+    numbers = [asked.get(name, 1) for name in ("batch_size", "n_iter")]
+    if script or not all(isinstance(number, int) and number > 0 for number in numbers):
+        return 0
+    return int(numbers[0] * numbers[1])
+
+
+def _first(info: Mapping[str, Any], there: int, count: int, *, grid: bool) -> int:
+    """Index of the job's first picture among those that are there.
+
+    Args:
+        grid: a grid may stand before several pictures, where ``info`` does not say.
+    """
+    first = info.get("index_of_first_image")
+    if isinstance(first, int | float) and not isinstance(first, bool) and first >= 0:
+        return int(first)
+    return 1 if grid and count > 1 and there > count else 0
+
+
 def read_info(info: Any) -> dict[str, Any]:
-    """``info``, which is JSON in a text; empty where it is neither that nor an object."""
-    try:
-        found = msgspec.json.decode(info) if isinstance(info, str) else info
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        found = None
+    """``info``, which is JSON in a text, of which some forks make a text again; empty where it is no object."""
+    found = info
+    for _ in range(2):
+        if isinstance(found, str) and found:
+            try:
+                found = decode_json(found)
+            except ServiceError as error:
+                log.warning("a1111.info_unreadable", error=error.message)  # the pictures are good all the same
+                return {}
     return found if isinstance(found, dict) else {}
 
 

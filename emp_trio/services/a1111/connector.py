@@ -130,7 +130,8 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             await stop_earlier(self.calls, self._a1111, [task_id(job.id, number) for number in earlier])
             async with counted(job, progress, ahead=False):
                 progress.report(_ASKING, f"asking A1111 for {request.endpoint}")
-                answer = read_answer(await self._ask(request.endpoint, task, body, progress), script=_has_script(body))
+                said = await self._ask(request.endpoint, task, body, progress)
+                answer = read_answer(said, script=_has_script(body), asked=body)
                 named = wanted is None or check_made_by(answer.info, wanted)
                 files = tuple([await trio.to_thread.run_sync(picture_file, text) for text in answer.pictures])
         if not named:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.wire_json import decode_json
 
 _LONGEST: Final = 300
 _Kind = tuple[FailureType, str, bool]  # type, reason, retry
@@ -94,9 +93,9 @@ def _kind(status: int, code: str, text: str) -> _Kind | None:
 def _said(body: bytes) -> tuple[str | None, str, str | None] | None:
     """(class of the error, text, parameter) in a documented body; None for any other."""
     try:
-        data: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
+        data: Any = decode_json(body)
+    except ServiceError:
+        return None  # the status says enough
     if not isinstance(data, dict) or "detail" not in data:
         return None
     detail, error = data["detail"], data.get("error")

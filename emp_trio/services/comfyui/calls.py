@@ -12,7 +12,7 @@ import trio
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
 from emp_trio.protocols.multipart import FilePart, multipart
-from emp_trio.services.comfyui.classes import NodeClass, read_class
+from emp_trio.services.comfyui.classes import NodeClass, read_class, read_replacements
 from emp_trio.services.comfyui.errors import login_page
 from emp_trio.services.comfyui.history import Entry, QueueLook, read_entry, read_queue
 from emp_trio.services.comfyui.outputs import File
@@ -103,6 +103,25 @@ class Calls:
         if failed:
             raise failed[0]
         return found
+
+    async def replacements(self) -> dict[str, str] | None:
+        """Classes that the server puts others in the place of, by name: what its first choice is for each.
+
+        Returns:
+            None where it does not tell, neither whether it does such a thing nor what.
+        """
+        try:
+            flags = await self._json("GET", "/features")
+            if not isinstance(flags, dict):
+                return None
+            if flags.get("node_replacements") is not True:
+                return {}  # an older server has none (real servers 1)
+            table = await self._json("GET", "/node_replacements")
+        except ServiceError as error:
+            if error.status is None:
+                raise
+            return None
+        return read_replacements(table)
 
     async def checkpoints(self) -> list[str]:
         """Names of the checkpoint models."""

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from emp_trio.errors import InvalidJob, ServiceError
-from emp_trio.services.comfyui.graph import Graph
+from emp_trio.services.comfyui.graph import Graph, broken_links, needed_by, unsendable
 from emp_trio.services.inputs import is_url
 
 _LONGEST_NAME: Final = 255  # of a file; a longer text is the file itself
@@ -32,17 +32,39 @@ _FILE_INPUTS: Final = frozenset(
 
 
 class InputSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An input of a class: the values it may have, or None for any; whether it names an uploaded file."""
+    """An input of a class.
 
+    Attributes:
+        kinds: its types, such as ``IMAGE``; none for a list of values.
+        default: its value where a node gives none.
+        options: the values it may have, or None for any.
+        upload: whether it names an uploaded file.
+    """
+
+    kinds: frozenset[str] = frozenset()
+    default: Any = None
     options: tuple[Any, ...] | None = None
     upload: bool = False
 
 
 class NodeClass(msgspec.Struct, frozen=True, kw_only=True):
-    """A class of nodes."""
+    """A class of nodes.
+
+    Attributes:
+        inputs: by name; empty for one of which the server does not tell them.
+        output_node: whether the server runs it for its own sake.
+        module: where it comes from (``nodes``, ``custom_nodes.some-pack``), where that is told.
+        replaced: the server puts another class in its place, or may do so.
+    """
 
     inputs: dict[str, InputSpec]
     output_node: bool
+    module: str = ""
+    replaced: bool = False
+
+
+UNTOLD: Final = NodeClass(inputs={}, output_node=True, replaced=True)
+"""A class that a server does not list and may take all the same: it has not said what it replaces."""
 
 
 class FileInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,39 +87,94 @@ def read_class(name: str, answer: Any) -> NodeClass | None:
         listed = kinds.get(kind)
         if isinstance(listed, Mapping):
             inputs |= {str(field): _spec(config) for field, config in listed.items()}
-    return NodeClass(inputs=inputs, output_node=found.get("output_node") is True)
+    module = found.get("python_module")
+    return NodeClass(
+        inputs=inputs, output_node=found.get("output_node") is True, module=module if isinstance(module, str) else ""
+    )
 
 
-def check_classes(graph: Graph, classes: Mapping[str, NodeClass | None]) -> None:
-    """Look for what the server is going to refuse.
+def read_replacements(table: Any) -> dict[str, str]:
+    """An answer of ``GET /node_replacements``: for each class that is replaced, the class that a server takes, which is
+    the first in its list."""
+    found: dict[str, str] = {}
+    for old, choices in table.items() if isinstance(table, Mapping) else ():
+        first = choices[0] if isinstance(choices, list) and choices else choices
+        new = first.get("new_node_id") if isinstance(first, Mapping) else None
+        if isinstance(new, str) and new:
+            found[str(old)] = new
+    return found
+
+
+def with_titles(graph: Graph, classes: Mapping[str, NodeClass | None]) -> Graph:
+    """A copy in which every node of a class that is replaced has a ``_meta``: a server that copies it fails without."""
+    return {
+        key: {**node, "_meta": {"title": node["class_type"]}}
+        if (found := classes.get(node["class_type"])) is not None
+        and found.replaced
+        and not isinstance(node.get("_meta"), Mapping)
+        else node
+        for key, node in graph.items()
+    }
+
+
+def check_classes(graph: Graph, classes: Mapping[str, NodeClass | None], *, partial: bool = False) -> Graph:
+    """Look for what the server is going to refuse, or what would harm it. Nodes that no output needs are not looked at
+    by a server, so their links and values are their own affair.
 
     Args:
         graph: of checked form.
-        classes: every class of the graph; None for one that the server does not have.
+        classes: every class of the graph; None for one that the server does not have. Empty where it does not say: then
+            any node may be an output.
+        partial: run what is left without the outputs that can't be run.
+
+    Returns:
+        the graph, or with ``partial`` a copy without what can't be run.
 
     Raises:
-        InvalidJob: no node of the graph is an output.
+        InvalidJob: no node of the graph is an output, or an output needs a node that is not there.
         ServiceError: this server lacks a class or a model; another one may have it.
     """
-    missing = sorted({node["class_type"] for node in graph.values() if classes.get(node["class_type"]) is None})
+    known = {key: classes.get(node["class_type"]) for key, node in graph.items()} if classes else {}
+    missing = {key for key, found in known.items() if found is None}
+    outputs = [key for key in graph if not classes or (found := known[key]) is None or found.output_node]
+    broken = {key: links for key in graph if (links := broken_links(graph, key))}
+    if partial:
+        needs = {output: needed_by(graph, [output]) for output in outputs}
+        good = [output for output in outputs if needs[output].isdisjoint(missing | broken.keys())]
+        if good and (len(good) < len(outputs) or missing):
+            left = set(graph) - set().union(missing, *(needs[output] for output in outputs))
+            left |= needed_by(graph, good)
+            return check_classes({key: node for key, node in graph.items() if key in left}, classes, partial=True)
     if missing:
-        raise ServiceError(
-            f"this server has no node class {', '.join(map(repr, missing))}: install the node pack, or send the job to "
-            "a server that has it",
-            type="validation_error",
-            reason="component_error",
-            retry=True,
-        )
-    absent = [text for key, node in graph.items() for text in _absent(key, node, classes[node["class_type"]])]
-    if absent:
-        raise ServiceError(
-            f"this server lacks what the graph names: {'; '.join(absent[:10])}",
-            type="validation_error",
-            reason="model_not_found",
-            retry=True,
-        )
-    if not any(found is not None and found.output_node for found in classes.values()):
+        raise _lacks_classes({graph[key]["class_type"] for key in missing})
+    needed = needed_by(graph, outputs)
+    if links := [text for key in graph if key in needed for text in broken.get(key, ())]:
+        raise unsendable(links)
+    absent = {key: texts for key in needed if (texts := _absent(key, graph[key], known.get(key)))}
+    if absent and not (partial and any(needs[output].isdisjoint(absent) for output in outputs)):
+        raise _lacks_models([text for key in graph for text in absent.get(key, ())])
+    if not outputs:
         raise InvalidJob("the graph has no output node, so nothing would come out: add a save or a preview node")
+    return graph
+
+
+def _lacks_classes(names: Collection[str]) -> ServiceError:
+    return ServiceError(
+        f"this server has no node class {', '.join(map(repr, sorted(names)))}: install the node pack, or send the job "
+        "to a server that has it",
+        type="validation_error",
+        reason="component_error",
+        retry=True,
+    )
+
+
+def _lacks_models(absent: Sequence[str]) -> ServiceError:
+    return ServiceError(
+        f"this server lacks what the graph names: {'; '.join(absent[:10])}",
+        type="validation_error",
+        reason="model_not_found",
+        retry=True,
+    )
 
 
 def file_inputs(graph: Graph, classes: Mapping[str, NodeClass | None]) -> list[FileInput]:
@@ -129,11 +206,12 @@ def _spec(config: Any) -> InputSpec:
     if not isinstance(config, Sequence) or isinstance(config, str) or not config:
         return InputSpec()
     more = config[1] if len(config) > 1 and isinstance(config[1], Mapping) else {}
+    kinds = frozenset(config[0].split(",")) if isinstance(config[0], str) else frozenset()
     upload = any(str(name).endswith("_upload") and flag for name, flag in more.items())
     values = config[0] if isinstance(config[0], list) else more.get("options") if config[0] == "COMBO" else None
-    if upload or not isinstance(values, list) or more.get("multiselect") or more.get("remote"):
-        return InputSpec(upload=upload)
-    return InputSpec(options=tuple(values))
+    free = upload or not isinstance(values, list) or more.get("multiselect") or more.get("remote")
+    options = None if free or not isinstance(values, list) else tuple(values)
+    return InputSpec(kinds=kinds, default=more.get("default"), options=options, upload=upload)
 
 
 def _absent(id: str, node: Mapping[str, Any], found: NodeClass | None) -> list[str]:

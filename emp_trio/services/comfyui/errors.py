@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.wire_json import decode_json
 from emp_trio.services.comfyui.messages import Failed
 
 _LONGEST: Final = 300
@@ -60,7 +59,7 @@ def refused(error: Any, node_errors: Any, *, status: int | None = None) -> Servi
     # One error that no server can mend makes the whole graph the job's fault.
     type_, reason, retry = next((kind for kind in found if not kind[2]), found[0] if found else _REFUSED)
     message = " ".join(f"{_word(given.get('message'))} {_word(given.get('details'))}".split())
-    if code == "invalid_prompt" and "does not exist" in message:
+    if code == "missing_node_type" or (code == "invalid_prompt" and "does not exist" in message):
         type_, reason, retry = "validation_error", "component_error", True
     texts = [text for _, text in nodes]
     more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
@@ -135,9 +134,9 @@ def login_page(error: ServiceError) -> ServiceError:
 
 def _refusal(body: bytes) -> tuple[Any, Any] | None:
     try:
-        data: Any = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
+        data: Any = decode_json(body)
+    except ServiceError:
+        return None  # the status says enough
     if not isinstance(data, dict) or "error" not in data:
         return None
     return data["error"], data.get("node_errors")

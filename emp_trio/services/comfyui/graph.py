@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -20,6 +20,15 @@ Graph: TypeAlias = dict[str, Any]
 _NAMESPACE: Final = uuid.UUID("5f0ce1d4-6d2b-4c0e-9d55-0a3f6f7d0b11")
 _BESIDE: Final = frozenset("ctx extra_data extra_pnginfo client_id prompt_id include_temp".split())
 _SHOWN: Final = 10  # problems in one message
+
+PREFIX: Final = "filename_prefix"
+STOCK_SAVERS: Final = frozenset(
+    "SaveImage SaveAnimatedPNG SaveAnimatedWEBP SaveLatent SaveVideo SaveWEBM SaveAudio SaveAudioMP3 SaveAudioOpus "
+    "SaveGLB SaveSVGNode CheckpointSave ImageOnlyCheckpointSave CLIPSave VAESave ModelSave LoraSave".split()
+)
+"""Stock classes that make a path of their prefix, for servers that do not say where a class comes from."""
+PACK_SAVERS: Final = frozenset({"VHS_VideoCombine"})
+"""Classes of node packs that do so."""
 
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,27 +75,61 @@ def read_workflow(payload: Mapping[str, Any]) -> Workflow:
     return Workflow(graph=copy.deepcopy(graph), extra_data=extra_data)
 
 
-def made_unique(graph: Graph, folder: str) -> Graph:
-    """A copy whose files are nobody else's: every ``filename_prefix`` begins with ``folder``.
+def with_saved_pictures(graph: Graph) -> Graph:
+    """A copy in which ``SaveImageWebsocket``, whose pictures a lost socket would lose, is ``SaveImage`` (3.3): the
+    class that the server must have."""
+    graph = copy.deepcopy(graph)
+    for node in graph.values():
+        if node["class_type"] == "SaveImageWebsocket":
+            node["class_type"] = "SaveImage"
+            node["inputs"].setdefault("filename_prefix", "ComfyUI")
+    return graph
 
-    Otherwise a cached node names a file that may be another job's by now (reference 4.8). ``SaveImageWebsocket``, whose
-    pictures a lost socket would lose, becomes ``SaveImage`` (3.3).
+
+def saves_by_name(node: Mapping[str, Any]) -> bool:
+    """Whether a node's class has a name that is known to make a path of its ``filename_prefix``."""
+    return node["class_type"] in STOCK_SAVERS | PACK_SAVERS
+
+
+def made_unique(graph: Graph, folder: str, takes_path: Callable[[Mapping[str, Any]], bool] = saves_by_name) -> Graph:
+    """A copy whose files are nobody else's: every ``filename_prefix`` that is a path begins with ``folder``.
+
+    Otherwise a cached node names a file that may be another job's by now (reference 4.8).
 
     Args:
         graph: of checked form.
         folder: path of its own for this submission, without a slash at its ends.
+        takes_path: whether a node is known to make a path of its prefix.
     """
-    graph = copy.deepcopy(graph)
+    graph = with_saved_pictures(graph)
     for node in graph.values():
-        inputs = node["inputs"]
-        if node["class_type"] == "SaveImageWebsocket":
-            node["class_type"] = "SaveImage"
-            inputs.setdefault("filename_prefix", "ComfyUI")
-        prefix = inputs.get("filename_prefix")
-        if isinstance(prefix, str):
+        prefix = node["inputs"].get(PREFIX)
+        if isinstance(prefix, str) and takes_path(node):
             steps = [step for step in prefix.replace("\\", "/").split("/") if step not in ("", ".", "..")]
-            inputs["filename_prefix"] = "/".join([folder, *steps])
+            node["inputs"][PREFIX] = "/".join([folder, *steps])
     return graph
+
+
+def needed_by(graph: Graph, outputs: Iterable[str]) -> set[str]:
+    """Ids of the nodes that some outputs need, themselves included; all that a server looks at (2.1)."""
+    needed: set[str] = set()
+    waiting = list(outputs)
+    while waiting:
+        key = waiting.pop()
+        if key in graph and key not in needed:
+            needed.add(key)
+            waiting += [value[0] for value in graph[key]["inputs"].values() if is_link(value)]
+    return needed
+
+
+def broken_links(graph: Graph, key: str) -> list[str]:
+    """What is wrong with the links of one node: each that comes from a node that is not in the graph."""
+    node = graph[key]
+    return [
+        f"input {name!r} of node {key!r} ({node['class_type']}) comes from node {value[0]!r}, which is missing"
+        for name, value in node["inputs"].items()
+        if is_link(value) and value[0] not in graph
+    ]
 
 
 def with_inputs(graph: Graph, values: Mapping[tuple[str, str], Any]) -> Graph:
@@ -111,15 +154,14 @@ def _check_form(graph: Graph) -> None:
             problems.append(f"node {key!r} is not an object with a class_type")
         elif not isinstance(node.get("inputs"), Mapping):
             problems.append(f"node {key!r} ({node['class_type']}) has no inputs object")
-        else:
-            problems += [
-                f"input {name!r} of node {key!r} ({node['class_type']}) comes from node {value[0]!r}, which is missing"
-                for name, value in node["inputs"].items()
-                if is_link(value) and value[0] not in graph
-            ]
     if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise InvalidJob(f"the graph can't be sent: {'; '.join(problems[:_SHOWN])}{more}")
+        raise unsendable(problems)
+
+
+def unsendable(problems: Sequence[str]) -> InvalidJob:
+    """The error for a graph that no server should get."""
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return InvalidJob(f"the graph can't be sent: {'; '.join(problems[:_SHOWN])}{more}")
 
 
 def is_link(value: Any) -> bool:

@@ -22,9 +22,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         outputs: as the server lists them; after a failure, what was saved before it.
         error: what it ended with; None for a success.
         interrupted: whether that was an interrupt.
+        targets: ids of the output nodes that were run; None where the server does not say.
     """
 
     outputs: dict[str, Any]
+    targets: tuple[str, ...] | None = None
     error: ServiceError | None = None
     interrupted: bool = False
 
@@ -58,7 +60,7 @@ def read_entry(answer: Any, prompt_id: str) -> Entry | None:
     outputs, status = entry.get("outputs"), entry.get("status")
     outputs = outputs if isinstance(outputs, dict) else {}
     if not isinstance(status, dict) or status.get("status_str") != "error":
-        return Entry(outputs=outputs)
+        return Entry(outputs=outputs, targets=_targets(entry.get("prompt")))
     last: Failed | Interrupted | None = None
     for event in _events(status.get("messages")):
         if isinstance(event, Failed | Interrupted):
@@ -76,6 +78,12 @@ def read_queue(answer: Any) -> QueueLook:
         running=tuple(prompt_id for _, prompt_id in _items(found.get("queue_running"))),
         pending=tuple(prompt_id for _, prompt_id in sorted(_items(found.get("queue_pending")))),
     )
+
+
+def _targets(prompt: Any) -> tuple[str, ...] | None:
+    """The last of the five elements that a prompt always has; later ones may be cut off (1)."""
+    listed = prompt[4] if isinstance(prompt, list) and len(prompt) > 4 else None
+    return tuple(item for item in listed if isinstance(item, str)) if isinstance(listed, list) else None
 
 
 def _items(listed: Any) -> Iterator[tuple[float, str]]:

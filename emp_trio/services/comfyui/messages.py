@@ -10,6 +10,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.wire_json import decode_json
+
 _HEADER: Final = 8  # bytes before the content of every binary frame
 
 
@@ -48,11 +51,11 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's own progress."""
+    """A node's own progress; NaN, which Python's json writes, is read as None."""
 
     node: str
-    value: float
-    max: float
+    value: float | None
+    max: float | None
     prompt_id: str | None = None
 
 
@@ -60,8 +63,8 @@ class NodeState(msgspec.Struct, frozen=True, kw_only=True):
     """How far one node is; ``state`` is ``running`` or ``finished``."""
 
     state: str
-    value: float
-    max: float
+    value: float | None
+    max: float | None
 
 
 class NodeStates(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,8 +186,6 @@ class _Failed(msgspec.Struct):
     exception_message: Any = None
 
 
-_MESSAGE: Final = msgspec.json.Decoder(_Message)
-
 _PLAIN: Final[dict[str, type[msgspec.Struct]]] = {
     "execution_start": Started,
     "execution_cached": Cached,
@@ -222,8 +223,8 @@ def prompt_of(event: Event) -> str | None:
 
 def _text(message: str) -> Event:
     try:
-        whole = _MESSAGE.decode(message)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        whole = msgspec.convert(decode_json(message), _Message)
+    except (msgspec.ValidationError, ServiceError) as error:
         return Unknown(type="", why=str(error))
     return decode_data(whole.type, whole.data)
 
@@ -271,9 +272,9 @@ def _frame(frame: bytes) -> Event:
             )
         case 4:
             try:
-                about: Any = msgspec.json.decode(rest[:number])
-            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-                return Unknown(type="binary 4", why=str(error))
+                about: Any = decode_json(rest[:number])
+            except ServiceError as error:
+                return Unknown(type="binary 4", why=error.message)
             about = about if isinstance(about, dict) else {}
             return Preview(
                 media_type=_word(about.get("image_type")) or "application/octet-stream",

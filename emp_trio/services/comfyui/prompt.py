@@ -13,11 +13,19 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.services.comfyui.calls import Calls
-from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inputs
+from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inputs, with_titles
 from emp_trio.services.comfyui.errors import refused
-from emp_trio.services.comfyui.graph import Graph, Workflow, made_unique, prompt_id_of, with_inputs
+from emp_trio.services.comfyui.graph import (
+    Graph,
+    Workflow,
+    made_unique,
+    prompt_id_of,
+    with_inputs,
+    with_saved_pictures,
+)
 from emp_trio.services.comfyui.history import Entry, Place
 from emp_trio.services.comfyui.messages import Event, Preview
+from emp_trio.services.comfyui.savers import takes_path
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.stopping import stop_prompt
 from emp_trio.services.comfyui.tracker import Tracker
@@ -87,6 +95,23 @@ async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow
                 await run.stop()
             raise
     return Ran(prompt_id=run.prompt_id, entry=entry, cached=run.tracker.cached, adopted=run.adopted)
+
+
+async def classes_of(server: Any, graph: Graph, *, again: bool = False) -> Mapping[str, NodeClass | None]:
+    """The classes of a graph; empty where the server does not tell of them.
+
+    Args:
+        server: the connector.
+        again: ask anew.
+    """
+    names = {node["class_type"] for node in graph.values()}
+    try:
+        classes: Mapping[str, NodeClass | None] = await server.node_classes(names, again=again)
+    except ServiceError as error:
+        if error.status != 404:
+            raise
+        return {}  # a proxy that lets only a few routes through
+    return classes
 
 
 class _Run:
@@ -185,8 +210,7 @@ class _Run:
     async def _prepare(self) -> Graph:
         """The graph as it is sent: checked, with its input files uploaded, and with file names of its own."""
         self._progress.report(1, "checking the graph")
-        graph = self._workflow.graph
-        classes = await self._checked(graph)
+        graph, classes = await self._checked(with_saved_pictures(self._workflow.graph))
         names: dict[tuple[str, str], str] = {}
         stored: dict[str, str] = {}
         for wanted in file_inputs(graph, classes):
@@ -195,24 +219,28 @@ class _Run:
                 file = await input_file(self._server, wanted.source, kinds=_KINDS)
                 stored[wanted.source] = await self._calls.upload(file, self.prompt_id)
             names[wanted.node, wanted.input] = stored[wanted.source]
-        return made_unique(with_inputs(graph, names), f"{self.prompt_id}/{self._job.attempt}")
+        graph = with_titles(with_inputs(graph, names), classes)
+        return made_unique(
+            graph,
+            f"{self.prompt_id}/{self._job.attempt}",
+            lambda node: takes_path(node, classes.get(node["class_type"])),
+        )
 
-    async def _checked(self, graph: Graph) -> Mapping[str, NodeClass | None]:
-        """The graph's classes, where the server tells of them; the graph is held against them."""
-        names = {node["class_type"] for node in graph.values()}
-        classes: Mapping[str, NodeClass | None]
+    async def _checked(self, graph: Graph) -> tuple[Graph, Mapping[str, NodeClass | None]]:
+        """What can be run of the graph, and its classes, where the server tells of them."""
+        partial = self._settings.accept_partial
+        classes = await classes_of(self._server, graph)
         try:
-            classes = await self._server.node_classes(names)
-        except ServiceError as error:
-            if error.status != 404:
-                raise
-            return {}  # a proxy that lets only a few routes through
-        try:
-            check_classes(graph, classes)
+            sent = check_classes(graph, classes, partial=partial)
+            lacking = len(sent) < len(graph)
         except ServiceError:
-            classes = await self._server.node_classes(names, again=True)
-            check_classes(graph, classes)
-        return classes
+            lacking = True
+        if lacking:  # it may have got it since
+            classes = await classes_of(self._server, graph, again=True)
+            sent = check_classes(graph, classes, partial=partial)
+        if left := [key for key in graph if key not in sent]:
+            log.warning("prompt.partial", prompt=self.prompt_id, left_out=left)
+        return sent, classes
 
     async def _send(self, graph: Graph) -> None:
         """Queue the prompt. What becomes of an answer that nobody can make sense of is for queue and history to say."""

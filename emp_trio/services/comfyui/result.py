@@ -5,15 +5,20 @@ from __future__ import annotations
 import mimetypes
 from typing import Any, Final
 
+import structlog
+
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
-from emp_trio.services.comfyui.graph import Workflow
+from emp_trio.services.comfyui.graph import Workflow, with_saved_pictures
 from emp_trio.services.comfyui.outputs import File, Outputs, read_outputs
-from emp_trio.services.comfyui.prompt import Ran
+from emp_trio.services.comfyui.prompt import Ran, classes_of
+from emp_trio.services.comfyui.savers import saves, silent_nodes
 from emp_trio.services.redaction import redacted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.upstream import stop_work
+
+log = structlog.get_logger(__name__)
 
 _MEDIA: Final = ("image/", "video/", "audio/")
 _LONGEST_TEXT: Final = 100_000  # characters of one text in a result
@@ -27,10 +32,12 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
         ran: the prompt.
 
     Raises:
-        ServiceError: a file could not be fetched; one that is gone (4.8) is made again by the next attempt.
+        ServiceError: a file could not be fetched; one that is gone (4.8) is made again by the next attempt. Or a node
+            that saves has listed nothing, and so there is nothing to fetch.
         AssetError: a file could not be saved.
     """
     outputs = read_outputs(ran.entry.outputs, include_temp=job.payload.get("include_temp") is True)
+    warnings = await _warnings(connector, workflow, ran, outputs)
     saved: list[SavedAsset] = []
     for index, file in enumerate(outputs.files):
         progress.report(90 + 9 * index / len(outputs.files), f"saving {index + 1} of {len(outputs.files)} files")
@@ -47,7 +54,42 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
             await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
             raise _gone(file) from error
     progress.report(100, "done")
-    return _result(connector, workflow, ran, outputs, saved)
+    return _result(connector, workflow, ran, outputs, saved, warnings)
+
+
+async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs) -> list[str]:
+    """What is said of nodes that save and have listed nothing, beside others that have.
+
+    Raises:
+        ServiceError: there is no other file either, or none but previews. It is final: the work has been done, and
+            would end in the same way again.
+    """
+    graph = with_saved_pictures(workflow.graph)
+    mute = silent_nodes(graph, ran.entry.outputs, ran.entry.targets)
+    if not mute:
+        return []
+    try:
+        classes = await classes_of(connector, {key: graph[key] for key in mute})
+    except ServiceError as error:  # nothing that is asked for now may cost a finished prompt
+        log.debug("prompt.classes_unknown", error=error.message)
+        classes = {}
+    silent = [f"{key!r} ({name})" for key, name in mute.items() if saves(name, classes.get(name))]
+    if not silent:
+        return []
+    text = f"nothing is listed by node {', '.join(silent)}"
+    if any(file.type == "output" for file in outputs.files):
+        log.warning("prompt.silent_node", prompt=ran.prompt_id, nodes=silent)
+        return [text]
+    await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
+    raise ServiceError(
+        f"the prompt has ended well, and {text}: it has saved nothing, or to a place of its own that can't be fetched "
+        "from. Let it save into ComfyUI's output folder and show what it has saved, or use SaveImage",
+        code="nothing_saved",
+        type="response_error",
+        reason="missing_expected_data",
+        retry=False,
+        maybe_started=True,
+    )
 
 
 def _check(file: File, asset: SavedAsset) -> None:
@@ -73,7 +115,9 @@ def _gone(file: File) -> ServiceError:
     )
 
 
-def _result(connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs, saved: list[SavedAsset]) -> JobResult:
+def _result(
+    connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs, saved: list[SavedAsset], warnings: list[str]
+) -> JobResult:
     data: dict[str, Any] = {"prompt_id": ran.prompt_id, "cached": ran.cached}
     if outputs.texts:
         data["text"] = "\n".join(text[:_LONGEST_TEXT] for text in outputs.texts)
@@ -86,6 +130,8 @@ def _result(connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs, save
     metadata: dict[str, Any] = {"comfyui_outputs": {"files": listed, "other": redacted(outputs.other)}}
     if saved:
         metadata["saved_asset"] = saved_asset(saved[0])
+    if warnings:
+        metadata["warnings"] = warnings
     return JobResult(
         success=True,
         data=data,

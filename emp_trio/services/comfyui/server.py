@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final
 
+import msgspec
 import trio
 
 from emp_trio.errors import EmpTrioError, ServiceError
@@ -15,7 +16,7 @@ from emp_trio.protocols.urls import join_url
 from emp_trio.protocols.websocket import Socket
 from emp_trio.services.address import auth_of
 from emp_trio.services.comfyui.calls import Calls
-from emp_trio.services.comfyui.classes import NodeClass
+from emp_trio.services.comfyui.classes import UNTOLD, NodeClass
 from emp_trio.services.comfyui.errors import describe_error
 from emp_trio.services.comfyui.messages import Ended, Event, Preview, decode, prompt_of
 from emp_trio.services.comfyui.probe import Probe
@@ -107,8 +108,23 @@ class ComfyUIServer:
         """
         wanted = set(names)
         asked = wanted if again else wanted - self._classes.keys()
-        self._classes |= await self.calls.node_classes(sorted(asked))
+        found = await self.calls.node_classes(sorted(asked))
+        lacking = {name for name in found if found[name] is None}
+        self._classes |= found | (await self._replaced(lacking) if lacking else {})
         return {name: self._classes[name] for name in wanted}
+
+    async def _replaced(self, names: set[str]) -> dict[str, NodeClass | None]:
+        """Classes that the server does not list and takes all the same, because it puts others in their place."""
+        table = await self.calls.replacements()
+        if table is None:
+            return dict.fromkeys(names, UNTOLD)  # it is for the server to decide
+        chosen = {name: table[name] for name in names if name in table}
+        new = await self.calls.node_classes(sorted(set(chosen.values())))
+        return {
+            name: msgspec.structs.replace(there, inputs={}, replaced=True)
+            for name, choice in chosen.items()
+            if (there := new[choice]) is not None
+        }
 
     @contextmanager
     def listening(self, prompt_id: str, receiver: Receiver[Event]) -> Iterator[None]:

@@ -221,5 +221,5 @@ class Tracker:
         return (len(finished) + begun) / len(left) if left else 1.0
 
 
-def _share(value: float, most: float) -> float:
-    return min(1.0, max(0.0, value / most)) if most > 0 else 0.0
+def _share(value: float | None, most: float | None) -> float:
+    return min(1.0, max(0.0, value / most)) if value is not None and most is not None and most > 0 else 0.0

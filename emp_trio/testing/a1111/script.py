@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -52,6 +53,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         extras: pictures that a script appends.
         lost: pictures that are missing at the end.
         info: whether there is any.
+        info_form: how it is written: JSON in a text, with a bare NaN of Python's json in it, as a text in a text, cut
+            off, or something else in its place.
         other_model: the model that is used whatever was asked for.
         answer_delay: seconds between the end of the work and the answer.
     """
@@ -65,6 +68,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     extras: int = 0
     lost: int = 0
     info: bool = True
+    info_form: Literal["text", "nan", "twice", "broken", "null", "list"] = "text"
     other_model: str | None = None
     answer_delay: Seconds = 0.0
 
@@ -109,5 +113,22 @@ def answer(body: dict[str, Any], model: Model, script: Script, *, seed: int, mad
     return {
         "images": images if body.get("send_images", True) else [],
         "parameters": {name: value for name, value in body.items() if name not in ("init_images", "mask")},
-        "info": msgspec.json.encode(info).decode() if script.info else "",
+        "info": _written(info, script.info_form) if script.info else "",
     }
+
+
+def _written(info: dict[str, Any], form: str) -> Any:
+    text = json.dumps(info)
+    match form:
+        case "nan":
+            return json.dumps(info | {"extra_generation_params": {"eta": float("nan"), "s_tmax": float("inf")}})
+        case "twice":
+            return json.dumps(text)
+        case "broken":
+            return text[: len(text) // 2]
+        case "null":
+            return None
+        case "list":
+            return json.dumps([info])
+        case _:
+            return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as python_json
 import re
 import uuid
 from typing import Any, Final
@@ -13,7 +14,16 @@ import trio
 from emp_trio.testing.comfyui.engine import Engine
 from emp_trio.testing.comfyui.nodes import class_of
 from emp_trio.testing.comfyui.validation import validate
-from emp_trio.testing.rogue import Answer, Received, reply
+from emp_trio.testing.rogue import Answer, Received
+from emp_trio.testing.rogue import reply as plain_reply
+
+
+def reply(status: int = 200, body: bytes | str = b"", *, json: Any = msgspec.UNSET, **more: Any) -> Answer:
+    """An answer as aiohttp makes it: JSON is Python's own, which writes bare NaN and Infinity."""
+    if json is msgspec.UNSET:
+        return plain_reply(status, body, **more)
+    return plain_reply(status, python_json.dumps(json), content_type="application/json; charset=utf-8", **more)
+
 
 TROUBLE: Final = reply(500, "500 Internal Server Error\n\nServer got itself in trouble")
 _EMPTY: Final = reply(200)

@@ -43,7 +43,8 @@ class Execution:
         """Run it to its end.
 
         Returns:
-            its history entry. A node without inputs ends the worker thread for good: it never returns (4.6).
+            its history entry. A node without inputs, or a link to nowhere that validation does not look at, ends the
+            worker thread for good: it never returns (4.6).
         """
         engine = self._engine
         engine.executions[self._id] += 1
@@ -51,6 +52,8 @@ class Execution:
         if any("inputs" not in node for node in self._item.graph.values()):
             await trio.sleep_forever()
         order = self._order()
+        if any(key not in self._item.graph for key in order):
+            await trio.sleep_forever()
         cached = [key for key in self._item.graph if key in order and self._signature(key) in engine.cache]
         self._record("execution_cached", nodes=cached)
         try:
@@ -130,6 +133,11 @@ class Execution:
         for name, extension, folder in act.files:
             seed = int(self._signature(key, files_too=False)[:12], 16)
             prefix = inputs.get("filename_prefix", "ComfyUI") if folder == "output" else f"ComfyUI_temp_{seed % 26:05}"
+            if act.bare and "/" in prefix:
+                shown.setdefault(name, [])  # its own error is printed, and the prompt goes on (real servers 1)
+                continue
+            if act.bare and inputs.get("output_path"):
+                prefix = f"{inputs['output_path']}/{prefix}"
             made = self._engine.disk.save(folder, prefix, extension, content(extension, seed))
             shown.setdefault(name, []).append(made)
         return shown
@@ -174,7 +182,7 @@ class Execution:
         order: dict[str, None] = {}
 
         def visit(key: str) -> None:
-            for value in self._item.graph[key]["inputs"].values():
+            for value in self._item.graph[key]["inputs"].values() if key in self._item.graph else ():
                 if is_link(value):
                     visit(value[0])
             order.setdefault(key)

@@ -24,6 +24,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
         files: files it saves, as (key in the outputs, extension, folder type).
         shows: what it shows beside files, by key.
         says: a text it sends while it runs.
+        bare: it makes a file name of its prefix, and saves nothing where that is a path.
     """
 
     seconds: float = 0.0
@@ -33,6 +34,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[tuple[str, str, str], ...] = ()
     shows: dict[str, list[Any]] = {}
     says: str = ""
+    bare: bool = False
 
 
 def _int(least: int, most: int, default: int) -> list[Any]:
@@ -45,11 +47,13 @@ def _class(
     *,
     out: str = "IMAGE",
     output_node: bool = False,
+    module: str = "nodes",
 ) -> dict[str, Any]:
     return {
         "input": {"required": required or {}, "optional": optional or {}},
         "output": [out] if out else [],
         "output_node": output_node,
+        "python_module": module,
         "category": "image",
     }
 
@@ -83,17 +87,51 @@ CLASSES: Final[dict[str, dict[str, Any]]] = {
     "LoadImage": _class({"image": [["example.png"], {"image_upload": True}]}),
     "SaveImage": _class(_SAVE, out="", output_node=True),
     "PreviewImage": _class({"images": _IMAGE}, out="", output_node=True),
-    "SaveImageWebsocket": _class({"images": _IMAGE}, out="", output_node=True),
-    "SaveVideo": _class({"video": _IMAGE, "filename_prefix": _TEXT}, out="", output_node=True),
-    "SaveAudio": _class({"filename_prefix": _TEXT}, out="", output_node=True),
+    "SaveImageWebsocket": _class(
+        {"images": _IMAGE}, out="", output_node=True, module="custom_nodes.websocket_image_save"
+    ),
+    "SaveVideo": _class(
+        {"video": _IMAGE, "filename_prefix": _TEXT}, out="", output_node=True, module="comfy_extras.nodes_video"
+    ),
+    "SaveAudio": _class({"filename_prefix": _TEXT}, out="", output_node=True, module="comfy_extras.nodes_audio"),
+    "LossGraphNode": _class(
+        {"images": _IMAGE, "filename_prefix": ["STRING", {"default": "loss_graph"}]},
+        out="",
+        output_node=True,
+        module="comfy_extras.nodes_train",
+    ),
+    "Image Save": _class(
+        {
+            "images": _IMAGE,
+            "output_path": ["STRING", {"default": "[time(%Y-%m-%d)]"}],
+            "filename_prefix": ["STRING", {"default": "ComfyUI"}],
+        },
+        out="",
+        output_node=True,
+        module="custom_nodes.was-node-suite-comfyui",
+    ),
     "CheckpointLoaderSimple": _class({"ckpt_name": [["fake.safetensors"], {}]}, out="MODEL"),
     "RigSleep": _class(
-        {"seconds": _SECONDS, "steps": _int(0, 1000, 4)}, {"preview": ["BOOLEAN", {}], "salt": _SALT, "image": _IMAGE}
+        {"seconds": _SECONDS, "steps": _int(0, 1000, 4)},
+        {"preview": ["BOOLEAN", {}], "salt": _SALT, "image": _IMAGE},
+        module="custom_nodes.rig",
     ),
-    "RigSay": _class({"text": _TEXT}, {"salt": _SALT}, out="", output_node=True),
-    "RigRaise": _class({"image": _IMAGE, "message": _TEXT}, {"kind": _TEXT, "salt": _SALT}, out="", output_node=True),
-    "RigFiles": _class({"key": _TEXT, "extension": _TEXT, "filename_prefix": _TEXT}, out="", output_node=True),
-    "RigNothing": _class(None, {"salt": _SALT}, out="", output_node=True),
+    "RigSay": _class({"text": _TEXT}, {"salt": _SALT}, out="", output_node=True, module="custom_nodes.rig"),
+    "RigRaise": _class(
+        {"image": _IMAGE, "message": _TEXT},
+        {"kind": _TEXT, "salt": _SALT},
+        out="",
+        output_node=True,
+        module="custom_nodes.rig",
+    ),
+    "RigFiles": _class(
+        {"key": _TEXT, "extension": _TEXT, "filename_prefix": _TEXT},
+        out="",
+        output_node=True,
+        module="custom_nodes.rig",
+    ),
+    "RigNothing": _class(None, {"salt": _SALT}, out="", output_node=True, module="custom_nodes.rig"),
+    "RigShow": _class({"value": _TEXT}, {"salt": _SALT}, out="", output_node=True, module="custom_nodes.rig"),
 }
 
 
@@ -118,6 +156,8 @@ def act_of(class_type: str, inputs: Mapping[str, Any], *, seconds: float) -> Act
     match class_type:
         case "SaveImage":
             return Act(files=(("images", "png", "output"),))
+        case "Image Save" | "LossGraphNode":
+            return Act(files=(("images", "png", "output"),), bare=True)
         case "PreviewImage":
             return Act(files=(("images", "png", "temp"),))
         case "SaveVideo":
@@ -131,6 +171,8 @@ def act_of(class_type: str, inputs: Mapping[str, Any], *, seconds: float) -> Act
             return Act(seconds=float(inputs["seconds"]), steps=steps, previews=previews)
         case "RigSay":
             return Act(says=str(inputs["text"]), shows={"text": [inputs["text"]]})
+        case "RigShow":
+            return Act(shows={"value": [float(str(inputs["value"]))]})
         case "RigRaise":
             return Act(raises=(str(inputs.get("kind", "RuntimeError")), f"{inputs['message']}\n"))
         case _ if "Sampler" in class_type:

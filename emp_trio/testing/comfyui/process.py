@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import ssl
 import uuid
 from collections import Counter
@@ -76,7 +77,7 @@ class Process:
         """Send a message to one client id, or to everybody."""
         self._changed()
         if not self._manner.mute:
-            wire = message if isinstance(message, bytes) else msgspec.json.encode(message).decode()
+            wire = message if isinstance(message, bytes) else json.dumps(message)
             self._say.send_nowait((sid, wire))
 
     @property

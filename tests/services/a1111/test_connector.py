@@ -186,6 +186,17 @@ async def test_every_picture_is_saved_and_the_grid_and_the_extras_are_not(
     assert result.data["image_url"] == result.data["images"][0]
 
 
+@pytest.mark.parametrize("form", ["nan", "twice", "broken", "null", "list"])
+async def test_a_grid_is_left_out_whatever_the_info_is_like(
+    a1111: FakeA1111, toolbox: Toolbox, tmp_path: Path, form: Any
+) -> None:
+    """Python's json writes NaN into it, and extensions write what they like."""
+    a1111.script = Script(info_form=form, extras=1)
+    async with open_a1111(a1111.base_url, toolbox) as connector:
+        await run_job(connector, job(PROMPT | {"batch_size": 2, "seed": 40, "save_images": True}))
+    assert sorted(stored(tmp_path / "assets").values()) == sorted(picture(seed, {}) for seed in (40, 41))
+
+
 async def test_pictures_are_what_their_bytes_say(a1111: FakeA1111, toolbox: Toolbox, tmp_path: Path) -> None:
     a1111.script = Script(picture="jpeg")
     async with open_a1111(a1111.base_url, toolbox) as connector:

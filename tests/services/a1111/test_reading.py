@@ -162,6 +162,35 @@ def test_the_pictures_of_the_job_itself(images: list[str], info: dict[str, Any],
     assert (answer.pictures, answer.info) == (own, info)
 
 
+GRID_AND_TWO = {"save_images": True, "batch_size": 2}
+NAN = '{"all_seeds": [1, 2], "index_of_first_image": 1, "extra_generation_params": {"eta": NaN, "max": -Infinity}}'
+
+
+@pytest.mark.parametrize(
+    ("images", "info", "asked", "own"),
+    [
+        (png(3), NAN, GRID_AND_TWO, ["1", "2"]),
+        (png(3), NAN, {}, ["1", "2"]),
+        (png(3), json.dumps(NAN), {}, ["1", "2"]),  # a text in a text
+        (png(3), None, GRID_AND_TWO, ["1", "2"]),
+        (png(3), "", GRID_AND_TWO, ["1", "2"]),
+        (png(3), '{"all_seeds": [1, 2', GRID_AND_TWO, ["1", "2"]),
+        (png(3), "[]", GRID_AND_TWO, ["1", "2"]),
+        (png(3), [1], {"save_images": True, "n_iter": 2}, ["1", "2"]),
+        (png(3), '{"index_of_first_image": 1.0}', GRID_AND_TWO, ["1", "2"]),
+        (png(3), None, {"batch_size": 2}, ["0", "1"]),  # nothing is saved there, so there is no grid: a map is last
+        (png(2), None, GRID_AND_TWO, png(2)),
+        (png(1), None, {"save_images": True}, png(1)),
+        (png(2), None, {"save_images": True}, ["0"]),
+        (png(1), None, {"batch_size": 4}, png(1)),
+        (png(3), '{"all_seeds": [1, 2], "index_of_first_image": 1, "infotexts": ["one"]}', {}, ["1", "2"]),
+        (png(2), None, {"batch_size": "2", "n_iter": None}, png(2)),
+    ],
+)
+def test_a_broken_info_turns_no_grid_into_a_picture(images: list[str], info: Any, asked: Any, own: list[str]) -> None:
+    assert read_answer({"images": images, "info": info}, script=False, asked=asked).pictures == own
+
+
 @pytest.mark.parametrize(
     "answer",
     [

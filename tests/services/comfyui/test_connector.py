@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -104,6 +105,38 @@ async def test_files_of_every_kind_are_saved(connector: Any) -> None:
     assert result.metadata["comfyui_outputs"]["other"] == {"3": {"animated": [True]}}
     both = await run_job(connector, job({"workflow": workflow, "include_temp": True}, id="job-2"))
     assert len(both.output_files) == 5
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+async def test_a_number_that_is_none_costs_no_finished_prompt(fake: FakeComfyUI, toolbox: Toolbox, number: str) -> None:
+    """Real servers 1: the history, and what is said on the socket, are written by Python's json."""
+    async with open_comfyui(fake, toolbox) as connector:
+        workflow = picture() | {"3": {"class_type": "RigShow", "inputs": {"value": number}}}
+        result = await run_job(connector, job({"workflow": workflow}))
+        assert len(result.output_files) == runs(fake) == 1
+        assert result.metadata["comfyui_outputs"]["other"] == {"3": {"value": [None]}}
+        msgspec.json.encode(result)
+
+
+async def test_a_class_with_a_number_that_is_none_can_be_used(connector: Any, fake: FakeComfyUI) -> None:
+    names = ("EmptyImage", "SaveImage")
+    answers = {name: {"input": {}, "output_node": name == "SaveImage", "default": "NaN"} for name in names}
+    body = msgspec.json.encode(answers).replace(b'"NaN"', b"NaN")
+    fake.inject("GET /object_info", 200, body, content_type="application/json", times=2)
+    assert (await run_job(connector, job({"workflow": picture()}))).success
+    assert fake.count("GET /object_info") == 2
+
+
+async def test_a_refusal_with_a_number_that_is_none_is_told_and_final(connector: Any, fake: FakeComfyUI) -> None:
+    body = (
+        b'{"error": {"type": "prompt_outputs_failed_validation", "message": "no", "details": ""}, "node_errors": {"1": '
+        b'{"class_type": "EmptyImage", "errors": [{"type": "value_bigger_than_max", "message": "too big", "details": '
+        b'"width", "extra_info": {"received_value": NaN}}]}}}'
+    )
+    fake.inject("POST /prompt", 400, body, content_type="application/json")
+    with pytest.raises(ServiceError, match="too big: width") as caught:
+        await run_job(connector, job({"workflow": picture()}))
+    assert not caught.value.retry
 
 
 async def test_nothing_to_show_is_a_success(connector: Any) -> None:

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.errors import InvalidJob, ServiceError
-from emp_trio.services.comfyui.classes import FileInput, check_classes, file_inputs, read_class
+from emp_trio.services.comfyui.classes import (
+    UNTOLD,
+    FileInput,
+    check_classes,
+    file_inputs,
+    read_class,
+    read_replacements,
+    with_titles,
+)
 from emp_trio.services.comfyui.graph import made_unique, prompt_id_of, read_workflow, with_inputs
 from tests.services.comfyui.recordings import NAMES, recording
 
@@ -18,6 +26,13 @@ GRAPH: dict[str, Any] = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
     "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "out"}},
 }
+
+
+def saving(source: str) -> dict[str, Any]:
+    """A graph that saves what comes of another node."""
+    return {"2": {"class_type": "SaveImage", "inputs": {"images": [source, 0], "filename_prefix": "out"}}}
+
+
 EDITOR = {"nodes": [{"id": 1, "type": "EmptyImage"}], "links": [], "version": 0.4}
 
 
@@ -59,11 +74,10 @@ def test_metadata_for_the_pictures_goes_along() -> None:
         ({"1": {"class_type": 3, "inputs": {}}}, "'1' is not an object with a class_type"),
         ({"1": {"class_type": "SaveImage"}}, "'1' \\(SaveImage\\) has no inputs object"),
         ({"1": {"class_type": "SaveImage", "inputs": []}}, "has no inputs object"),
-        (GRAPH | {"3": {"class_type": "X", "inputs": {"a": ["99", 0]}}}, "from node '99', which is missing"),
     ],
 )
 def test_what_could_end_the_worker_thread_is_not_sent(workflow: Any, said: str) -> None:
-    """2.1, 4.6: no node without inputs, no link to nowhere; and the forms that people mix up are named."""
+    """2.1, 4.6: no node without inputs; and the forms that people mix up are named."""
     with pytest.raises(InvalidJob, match=said) as caught:
         read_workflow({"workflow": workflow})
     assert not caught.value.retry
@@ -168,7 +182,7 @@ def test_a_graph_that_the_server_can_run_passes() -> None:
     [
         (GRAPH | {"3": {"class_type": "Gone", "inputs": {}}}, "component_error", "'Gone'"),
         (
-            GRAPH | {"3": {"class_type": "Loader", "inputs": {"name": "c.ckpt"}}},
+            GRAPH | saving("3") | {"3": {"class_type": "Loader", "inputs": {"name": "c.ckpt"}}},
             "model_not_found",
             "'c.ckpt' for 'name'",
         ),
@@ -180,6 +194,79 @@ def test_what_this_server_lacks_may_be_on_another(graph: dict[str, Any], reason:
     with pytest.raises(ServiceError, match=said) as caught:
         check_classes(graph, classes)
     assert (caught.value.type, caught.value.reason, caught.value.retry) == ("validation_error", reason, True)
+
+
+@pytest.mark.parametrize(
+    "unneeded",
+    [
+        {"class_type": "EmptyImage", "inputs": {"width": ["99", 0]}},
+        {"class_type": "Loader", "inputs": {"name": "c.ckpt"}},
+        {"class_type": "EmptyImage", "inputs": {"width": ["3", 0]}},
+    ],
+)
+def test_what_no_output_needs_is_not_looked_at(unneeded: dict[str, Any]) -> None:
+    """The server takes it, too (real servers 1)."""
+    graph = GRAPH | {"3": unneeded}
+    assert check_classes(graph, CLASSES) == graph
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("name", ["images", "undeclared"])
+def test_a_link_to_nowhere_that_an_output_needs_is_not_sent(known: bool, name: str) -> None:
+    """4.6: in an input that no class declares it could end the worker thread. Where the classes are not known, any node
+    may be an output."""
+    graph = GRAPH | {"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], name: ["99", 0]}}}
+    with pytest.raises(InvalidJob, match="from node '99', which is missing") as caught:
+        check_classes(graph, CLASSES if known else {})
+    assert not caught.value.retry
+
+
+@pytest.mark.parametrize(
+    ("bad", "left"),
+    [
+        ({"8": saving("9")["2"]}, {"1", "2"}),  # a link to nowhere
+        ({"8": saving("9")["2"], "9": {"class_type": "Gone", "inputs": {}}}, {"1", "2"}),
+        ({"8": saving("9")["2"], "9": {"class_type": "Loader", "inputs": {"name": "c.ckpt"}}}, {"1", "2", "8", "9"}),
+        ({"9": {"class_type": "Gone", "inputs": {"image": ["1", 0]}}}, {"1", "2"}),
+        ({"8": saving("9")["2"], "9": {"class_type": "Gone", "inputs": {"image": ["1", 0]}}}, {"1", "2"}),
+        ({"9": {"class_type": "EmptyImage", "inputs": {}}}, {"1", "2", "9"}),
+    ],
+)
+def test_a_part_of_a_graph_is_what_the_server_can_run(bad: dict[str, Any], left: set[str]) -> None:
+    """What it refuses as a whole, or what would harm it, is left out; of a missing model it says so itself."""
+    graph = GRAPH | bad
+    classes = {node["class_type"]: CLASSES.get(node["class_type"]) for node in graph.values()}
+    assert check_classes(graph, classes, partial=True).keys() == left
+    if left == {"1", "2"} or "8" in left:
+        with pytest.raises((InvalidJob, ServiceError)):
+            check_classes(graph, classes)
+
+
+def test_no_part_of_a_graph_is_no_graph() -> None:
+    with pytest.raises(ServiceError, match="'Gone'"):
+        check_classes({"1": {"class_type": "Gone", "inputs": {}}}, {"Gone": None}, partial=True)
+
+
+REPLACED = {
+    "Old": [{"new_node_id": "New", "old_node_id": "Old", "input_mapping": None}, {"new_node_id": "Newer"}],
+    "Odd": {"new_node_id": "New"},
+    "Bad": [],
+    "Worse": [{"new_node_id": None}],
+}
+
+
+def test_replacements_are_read() -> None:
+    assert read_replacements(REPLACED) == {"Old": "New", "Odd": "New"}
+    assert read_replacements([]) == read_replacements(None) == {}
+
+
+def test_a_node_that_is_replaced_has_a_title() -> None:
+    """A server that copies it would fail without (real servers 1)."""
+    classes = {"Old": UNTOLD, "New": CLASSES["SaveImage"]}
+    mine = {"class_type": "Old", "inputs": {}, "_meta": {"title": "mine"}}
+    graph = {"1": {"class_type": "Old", "inputs": {}}, "2": {"class_type": "New", "inputs": {}}, "3": mine}
+    assert with_titles(graph, classes) == graph | {"1": graph["1"] | {"_meta": {"title": "Old"}}}
+    assert "_meta" not in graph["1"]
 
 
 def test_a_graph_without_an_output_is_the_jobs_fault() -> None:

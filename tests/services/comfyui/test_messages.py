@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from emp_trio.services.comfyui.messages import (
     Ended,
     Event,
+    Executed,
     Executing,
     Failed,
     NodeText,
@@ -150,6 +151,18 @@ def test_garbage_and_cut_frames_are_told_apart_from_messages(message: str | byte
     event = decode(message)
     assert isinstance(event, Unknown)
     assert event.why
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_of_pythons_json_are_read(number: str) -> None:
+    """Real servers 1."""
+    step = f'{{"type": "progress", "data": {{"value": {number}, "max": 4, "prompt_id": "p", "node": "1"}}}}'
+    assert decode(step) == Step(prompt_id="p", node="1", value=None, max=4.0)
+    output = f'{{"type": "executed", "data": {{"node": "1", "output": {{"v": [{number}]}}, "prompt_id": "p"}}}}'
+    assert decode(output) == Executed(prompt_id="p", node="1", output={"v": [None]})
+    about = f'{{"prompt_id": "p", "image_type": "image/png", "x": {number}}}'.encode()
+    frame = b"\0\0\0\4" + len(about).to_bytes(4, "big") + about + b"png"
+    assert decode(frame) == Preview(media_type="image/png", data=b"png", prompt_id="p")
 
 
 @given(st.text() | st.binary())
