@@ -7,7 +7,9 @@ from typing import Any, Final, TypedDict
 
 import msgspec
 
+from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, auth_headers
+from emp_trio.protocols.paths import climbs
 from emp_trio.protocols.urls import join_url, origin
 
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
@@ -40,6 +42,7 @@ class CallOptions(TypedDict, total=False):
         auth: credentials of another account for this call alone. Pauses and limits of the connector's own account are
             neither kept nor learned by it.
         sending: is told how far the call got.
+        same_origin: a redirect to another origin is an error (:class:`LeftOrigin`), not followed.
     """
 
     json: Any
@@ -52,6 +55,7 @@ class CallOptions(TypedDict, total=False):
     retries: int | None
     auth: Auth | None
     sending: Sending | None
+    same_origin: bool
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +75,20 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes | None
     idempotent: bool
     read_timeout: float | None = None
+    same_origin: bool = False
+
+
+class LeftOrigin(ServiceError):
+    """A call that must stay on the origin of ``base_url`` was redirected to another: ``location``, which the text does
+    not say."""
+
+    default_type = "system_error"
+    default_reason = "config_error"
+    default_retry = False
+
+    def __init__(self, message: str, *, location: str) -> None:
+        super().__init__(message)
+        self.location = location
 
 
 def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str, options: CallOptions) -> Call:
@@ -79,7 +97,7 @@ def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str,
     Raises:
         ConfigError: a credential that can't stand in a header.
         TypeError: both ``json`` and ``content``, or a ``json`` that can't be encoded.
-        ValueError: a URL that can't be read.
+        ValueError: a URL that can't be read, or a path that leads out of ``base_url`` where it is decoded once more.
     """
     method = method.upper()
     headers = {name.lower(): value for name, value in (options.get("headers") or {}).items()}
@@ -90,6 +108,8 @@ def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str,
     if value is not None:
         content, content_type = msgspec.json.encode(value), content_type or "application/json"
     idempotent = options.get("idempotent")
+    if not path.lower().startswith(("http://", "https://")) and climbs(path):
+        raise ValueError("a path with a dot segment")
     url = join_url(base_url, path, options.get("params"))
     origin(url)
     return Call(
@@ -103,4 +123,5 @@ def make_call(method: str, path: str, *, base_url: str, auth: Auth, accept: str,
         content=content,
         idempotent=method in IDEMPOTENT_METHODS if idempotent is None else idempotent,
         read_timeout=options.get("read_timeout"),
+        same_origin=options.get("same_origin", False),
     )

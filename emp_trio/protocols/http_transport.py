@@ -15,7 +15,7 @@ import trio
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.faults import network_fault
-from emp_trio.protocols.http_call import Call
+from emp_trio.protocols.http_call import Call, LeftOrigin
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.http_operation import Trail
 from emp_trio.protocols.http_pool import Pool
@@ -112,6 +112,7 @@ class Client:
         """Send ``call`` once, following redirects.
 
         Raises:
+            LeftOrigin: a redirect to another origin, where the call must stay on its own.
             ServiceError: no answer, or a redirect that can't be followed. ``maybe_started`` is set when the whole
                 request had been sent.
 
@@ -130,6 +131,9 @@ class Client:
                 raise _bad_redirect(response.status_code, f"to an unreadable place ({error})") from error
             if following is None:
                 raise _bad_redirect(response.status_code, f"{method} to {shown_url(location)}: set base_url to where")
+            if call.same_origin and not keeps_credentials(call.base_url, following[1]):
+                text = f"the service answered {response.status_code}, a redirect to another host, which is not followed"
+                raise LeftOrigin(text, location=following[1])
             if following[0] != method:
                 content = None
             method, url = following

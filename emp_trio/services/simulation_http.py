@@ -12,6 +12,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Abilities, Connector, Health
@@ -67,7 +68,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
             usable=self._usable,
             start=start,
             wait=lambda found: self._finished(found, progress),
-            cancel=lambda found: self.request("POST", f"/cancel/{found}", idempotent=True, expect="any"),
+            cancel=lambda found: self.request("POST", f"/cancel/{segment(found)}", idempotent=True, expect="any"),
             grace=self.settings.cleanup_timeout,
         )
         saved = await self._save_pictures(entry, job, progress) if wants_assets(job) else []
@@ -84,7 +85,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
     async def _usable(self, simulation_id: str) -> bool:
         try:
-            answer = await self.request("GET", f"/history/{simulation_id}")
+            answer = await self.request("GET", f"/history/{segment(simulation_id)}")
         except ServiceError as error:
             if error.status == 404:
                 return False
@@ -93,7 +94,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
     async def _finished(self, simulation_id: str, progress: ProgressReporter) -> tuple[str, Mapping[str, Any]]:
         async def look() -> tuple[str, Mapping[str, Any]] | Ended | None:
-            answer = await self.request("GET", f"/history/{simulation_id}", retries=0)
+            answer = await self.request("GET", f"/history/{segment(simulation_id)}", retries=0)
             entry = _entry(answer.json(), simulation_id)
             if (failure := _failure(entry, simulation_id)) is not None:
                 return Ended(failure)

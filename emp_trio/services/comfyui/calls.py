@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
 from emp_trio.protocols.multipart import FilePart, multipart
+from emp_trio.protocols.paths import segment
 from emp_trio.services.comfyui.classes import NodeClass, read_class, read_replacements
 from emp_trio.services.comfyui.errors import login_page
 from emp_trio.services.comfyui.history import Entry, QueueLook, read_entry, read_queue
@@ -59,7 +59,7 @@ class Calls:
 
     async def entry(self, prompt_id: str) -> Entry | None:
         """How a prompt has ended; None for one that has not, or is not known."""
-        return read_entry(await self._json("GET", f"/history/{quote(prompt_id)}", retries=0), prompt_id)
+        return read_entry(await self._json("GET", f"/history/{segment(prompt_id)}", retries=0), prompt_id)
 
     async def submit(self, body: dict[str, Any]) -> dict[str, Any]:
         """Queue a prompt.
@@ -93,7 +93,7 @@ class Calls:
 
         async def ask(name: str) -> None:
             try:
-                found[name] = read_class(name, await self._json("GET", f"/object_info/{quote(name, safe='')}"))
+                found[name] = read_class(name, await self._json("GET", f"/object_info/{segment(name)}"))
             except ServiceError as error:
                 failed.append(error)
 

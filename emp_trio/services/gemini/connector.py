@@ -14,6 +14,7 @@ from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.services.connector import Abilities, Connector
@@ -134,7 +135,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         """One ``generateContent``. There is no id by which a next attempt could adopt it, so it is counted ahead."""
         asked = await inputs()
         body = generate_content_body(asked)
-        path = f"{self.address.root}/models/{asked.model}:generateContent"
+        path = f"{self.address.root}/models/{segment(asked.model)}:generateContent"
         async with counted(job, progress, ahead=True) as sending:
             progress.report(10, "sending the request to Gemini")
             answer = read_generated((await self.request("POST", path, json=body, sending=sending)).json())

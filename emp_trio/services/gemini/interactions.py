@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
-from urllib.parse import quote
 
 import structlog
 import trio
@@ -15,6 +14,7 @@ from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.http_call import Sending
+from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.services.gemini.answers import Answer, read_interaction
@@ -208,7 +208,7 @@ class _Run:
         return _interaction(answer), parse_retry_after(answer.headers, now=time.time())
 
     def _at(self, interaction_id: str) -> str:
-        return f"{self._path}/{quote(interaction_id, safe='')}"
+        return f"{self._path}/{segment(interaction_id)}"
 
 
 def _interaction(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, Any]:

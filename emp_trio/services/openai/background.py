@@ -15,6 +15,7 @@ from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.http_call import Sending
+from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.services.openai.requests import ResponsesRequest
@@ -196,7 +197,7 @@ class BackgroundRun:
         """Stop the response."""
         await self.caller.request(
             "POST",
-            f"/responses/{response_id}/cancel",
+            f"/responses/{segment(response_id)}/cancel",
             headers=self.headers,
             idempotent=True,
             timeout=self.openai.cleanup_timeout,
@@ -225,7 +226,11 @@ class BackgroundRun:
     async def _retrieve(self, response_id: str, **options: Any) -> tuple[dict[str, Any], float | None]:
         """The response, and the seconds that OpenAI asks to wait before the next look."""
         answer = await self.caller.request(
-            "GET", f"/responses/{response_id}", headers=self.headers, timeout=self.openai.call_timeout, **options
+            "GET",
+            f"/responses/{segment(response_id)}",
+            headers=self.headers,
+            timeout=self.openai.call_timeout,
+            **options,
         )
         self.seen_by = answer.request_id
         return _response(answer), parse_retry_after(answer.headers, now=time.time())

@@ -13,6 +13,7 @@ import trio
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.paths import segment
 from emp_trio.protocols.streaming import Events, SseEvent
 from emp_trio.services.openai.background import BackgroundRun, Caller, pause, percent
 from emp_trio.services.openai.events import ResponseStream, fold_event
@@ -143,7 +144,9 @@ class _Stream:
         state = self.state
         log.info("stream.resumed", response=state.response_id, after=state.sequence)
         params = {"stream": "true", "starting_after": state.sequence if state.sequence >= 0 else None}
-        return await self._follow_until_lost(known, "GET", f"/responses/{state.response_id}", params=params, retries=0)
+        return await self._follow_until_lost(
+            known, "GET", f"/responses/{segment(state.response_id)}", params=params, retries=0
+        )
 
     async def _follow_until_lost(self, known: Known, method: str, path: str, **options: Any) -> bool:
         """Follow a connection; what goes wrong with it is no failure once the response has an id.

@@ -8,6 +8,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
+from emp_trio.protocols.paths import climbs, segment
 from emp_trio.services.redaction import redacted
 from emp_trio.services.rest.pointers import pointed
 from emp_trio.services.rest.settings import AnswerSettings, WorkSettings
@@ -46,7 +47,7 @@ def read_id(answer: Any, pointer: str) -> str:
         found = str(found)
     if not isinstance(found, str) or not found.strip() or found in (".", ".."):
         raise _nothing("an id of the work", pointer, found)
-    if len(found) > LONGEST_ID or not found.isprintable():
+    if len(found) > LONGEST_ID or not found.isprintable() or climbs(segment(found)):
         raise bad_answer(f"the id of the work at {_place(pointer)} is no id", reason="invalid_response_format")
     return found
 

@@ -14,6 +14,7 @@ from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.protocols.auth import Auth, auth_secrets
 from emp_trio.protocols.fetch import Fetched
 from emp_trio.protocols.http import HttpAnswer, describe_status
+from emp_trio.protocols.http_call import LeftOrigin
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.protocols.wire_json import decode_json
@@ -131,8 +132,11 @@ async def _file(caller: Caller, source: str) -> GeneratedFile:
         text = "what the answer gives as the URL of a file is none"
         raise bad_answer(text, reason="invalid_response_format") from None
     if own:
-        answer = await caller.request("GET", url, expect="any")
-        return GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
+        try:
+            answer = await caller.request("GET", url, expect="any", same_origin=True)
+            return GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
+        except LeftOrigin as error:
+            url = error.location
     try:
         return GeneratedFile(data=(await caller.fetch(url)).data)
     except (InvalidJob, InputUnavailable) as error:  # in the words for a job's input; it is the service's output

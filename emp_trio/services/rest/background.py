@@ -116,8 +116,11 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
         async def start() -> str:
             progress.report(5, "handing the job to the service")
             once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
+            # The answer to a path of a job's choice may lead anywhere: it is not followed to another host.
+            stay = self.settings.call.payload_calls
             async with once as sending:
-                answer = await self.request(call.method, call.path, **(call.options() | {"sending": sending}))
+                options = call.options() | {"sending": sending, "same_origin": stay}
+                answer = await self.request(call.method, call.path, **options)
                 return read_id(answer.json(), self._work.id_at)
 
         async with self.limit():

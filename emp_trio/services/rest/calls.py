@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, get_args
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
 from emp_trio.errors import InvalidJob
 from emp_trio.jobs import Job
 from emp_trio.protocols.http_call import CallOptions
+from emp_trio.protocols.paths import plain_path, segment
 from emp_trio.services.rest.settings import CallSettings, Method, fits_header
 from emp_trio.services.rest.templates import fill
 
 _METHODS: Final = get_args(Method)
 _OURS: Final = frozenset(  # what would change whose call it is, or how it is read
-    "authorization proxy-authorization cookie host connection content-length transfer-encoding te trailer upgrade "
-    "expect keep-alive accept-encoding".split()
+    "authorization cookie cookie2 host connection content-length transfer-encoding te trailer upgrade expect "
+    "keep-alive accept-encoding http2-settings forwarded via max-forwards x-real-ip x-client-ip true-client-ip "
+    "x-cluster-client-ip x-host x-override-url origin referer set-cookie".split()
 )
+_OURS_BEGIN: Final = ("proxy-", "x-forwarded", "x-original-", "x-rewrite-", "x-envoy-", "x-accel-", "cf-", "sec-")
+_JSON: Final = re.compile(r"application/([a-z0-9.+-]+\+)?json(\s*;\s*charset=\"?utf-8\"?)?\s*", re.IGNORECASE)
+_OVERRIDES: Final = re.compile(r"(x-?)?(http-?)?method(-?override)?")  # with the method in another place
 
 
 class RestCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +59,7 @@ def rest_call(job: Job, settings: CallSettings, *, key_header: str = "") -> Rest
     """
     payload = {name: value for name, value in job.payload.items() if name != "ctx"}  # storage and its credentials
     if settings.payload_calls:
-        return _asked_for(payload, settings, _OURS | {key_header.lower()})
+        return _asked_for(payload, settings, {_dashed(name) for name in (key_header, *settings.headers)})
     body = payload if settings.body is None else fill(settings.body, job, payload)
     if settings.method == "GET":
         body = _query(body)
@@ -63,10 +69,10 @@ def rest_call(job: Job, settings: CallSettings, *, key_header: str = "") -> Rest
 def with_id(path: str, work: str) -> str:
     """``path`` with the id of work for ``{id}``, or at its end; whatever is in the id, it stays one segment."""
     template = path if "{id}" in path else path.rstrip("/") + "/{id}"
-    return template.replace("{id}", quote(work, safe=""))
+    return template.replace("{id}", segment(work))
 
 
-def _asked_for(payload: dict[str, Any], settings: CallSettings, kept: frozenset[str]) -> RestCall:
+def _asked_for(payload: dict[str, Any], settings: CallSettings, kept: set[str]) -> RestCall:
     """The call that a payload describes (connector reference 2.4)."""
     method = payload.get("method") or settings.method
     if not isinstance(method, str) or method.upper() not in _METHODS:
@@ -76,30 +82,54 @@ def _asked_for(payload: dict[str, Any], settings: CallSettings, kept: frozenset[
     headers = {**settings.headers, **_headers(payload.get("headers") or {}, kept)}
     if method.upper() == "GET":
         body = _query({} if body is None else body)
+    _check_override(path, body)
     return RestCall(method=method.upper(), path=path, headers=headers, body=body)
 
 
 def _path(path: Any) -> str:
-    """``path`` if it leads to nothing but what is under the base URL."""
-    if isinstance(path, str):
-        segments = unquote(path.partition("?")[0]).split("/")
-        plain = path.isascii() and path.isprintable() and not set(path) & set("\\#{} ")
-        if plain and path.startswith("/") and not path.startswith("//") and not {".", ".."} & set(segments):
-            return path
-    raise InvalidJob(
-        "payload.endpoint must be a path that begins with one slash, without . and .. in it: the host is the worker's",
-        reason="unsupported_operation",
-    )
+    """``path`` in its plain form, if it leads to nothing but what is under the base URL."""
+    try:
+        if not isinstance(path, str):
+            raise ValueError("be a text")
+        return plain_path(path)
+    except ValueError as error:
+        raise InvalidJob(
+            f"payload.endpoint must {error}: it is a path under the worker's own base URL, and stays there",
+            reason="unsupported_operation",
+        ) from None
 
 
-def _headers(headers: Any, kept: frozenset[str]) -> dict[str, str]:
+def _check_override(path: str, body: Any) -> None:
+    """Refuse a method in another place: many frameworks take ``_method=DELETE`` of a query or body for the method."""
+    names = [name for name, _ in parse_qsl(path.partition("?")[2], keep_blank_values=True, separator="&")]
+    names += [name for piece in path.partition("?")[2].split(";")[1:] for name, _ in parse_qsl(piece, True)]
+    names += list(body) if isinstance(body, dict) else []
+    for name in names:
+        if _overrides(name):
+            raise InvalidJob(f"{name[:80]!r} names another method: use payload.method", reason="unsupported_operation")
+
+
+def _overrides(name: str) -> bool:
+    plain = _dashed(unquote(name)).strip()
+    return plain.startswith("-method") or (plain != "method" and _OVERRIDES.fullmatch(plain.strip("-")) is not None)
+
+
+def _dashed(name: str) -> str:
+    """A name as servers compare it: CGI and WSGI make ``_`` of ``-``."""
+    return name.lower().replace("_", "-")
+
+
+def _headers(headers: Any, kept: set[str]) -> dict[str, str]:
     if not isinstance(headers, dict):
         raise InvalidJob("payload.headers must be an object", reason="invalid_format")
     for name, value in headers.items():
         if not fits_header(name, value):
             raise InvalidJob(f"payload.headers: {name[:80]!r} can't be sent", reason="invalid_format")
-        if name.lower() in kept:
+        plain = _dashed(name)
+        if plain in kept or plain in _OURS or plain.startswith(_OURS_BEGIN) or "method" in plain:
             raise InvalidJob(f"payload.headers: {name!r} is not for a job to set", reason="unsupported_operation")
+        if plain == "content-type" and not _JSON.fullmatch(value):
+            raise InvalidJob("payload.headers: the body is sent as JSON", reason="unsupported_operation")
     return headers
 
 

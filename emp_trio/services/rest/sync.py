@@ -90,11 +90,12 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
     async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
         progress.report(5, "asking the service")
         expect: Literal["json", "any"] = "json" if self.settings.response_format == "json" else "any"
+        # The answer to a path of a job's choice may lead anywhere: it is not followed to another host.
+        stay = self.settings.call.payload_calls
         once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
         async with self.limit(), once as sending:
-            answer = await self.request(
-                call.method, call.path, expect=expect, **(call.options() | {"sending": sending})
-            )
+            options = call.options() | {"sending": sending, "same_origin": stay}
+            answer = await self.request(call.method, call.path, expect=expect, **options)
             found = read_result(answer.json(), self.settings.answer) if expect == "json" else None
             if not answer.body:
                 raise bad_answer("the answer is empty", reason="missing_expected_data")

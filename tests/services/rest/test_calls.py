@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.errors import InvalidJob
+from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.protocols.urls import join_url
 from emp_trio.services.rest.calls import RestCall, rest_call, with_id
 from emp_trio.services.rest.settings import CallSettings
 from emp_trio.testing.reporter import run_job
-from emp_trio.testing.rogue import open_rogue, reply
+from emp_trio.testing.rogue import open_rogue, redirect, reply
 from emp_trio.toolbox import Toolbox
 from tests.services.rest.support import KEY, open_rest
 from tests.services.support import job
@@ -58,6 +58,23 @@ def test_without_leave_it_is_a_payload_like_any_other() -> None:
         "/ä",
         "/a#b",
         "/a{id}",
+        "/..;/admin",
+        "/a/..;x=1/b",
+        "/a;b=c",
+        "/%252e%252e/admin",
+        "/%25252e%25252e/admin",
+        "/..%5cadmin",
+        "/..%255cadmin",
+        "/a%5cb",
+        "/%2fevil/",
+        "/a/%2fb",
+        "/a//b",
+        "/a/.",
+        "/a%00",
+        "/a%0d%0ax:%20y",
+        "/%c0%ae%c0%ae/admin",
+        "/%ef%bc%8e%ef%bc%8e/admin",
+        "/..%20/admin",
         5,
         ["/a"],
     ],
@@ -88,6 +105,26 @@ def test_whatever_an_endpoint_is_the_base_stays(endpoint: str) -> None:
         {"cookie": "x"},
         {"Transfer-Encoding": "chunked"},
         {"a": "b\r\nc: d"},
+        {"X-HTTP-Method-Override": "DELETE"},
+        {"x_http_method_override": "DELETE"},
+        {"X-Method-Override": "DELETE"},
+        {"X-HTTP-Method": "DELETE"},
+        {"X-Original-URL": "/admin"},
+        {"X-Rewrite-URL": "/admin"},
+        {"X_Original_Url": "/admin"},
+        {"X-Forwarded-For": "127.0.0.1"},
+        {"x_forwarded_host": "evil"},
+        {"Forwarded": "for=127.0.0.1"},
+        {"X-Real-IP": "127.0.0.1"},
+        {"Proxy-Connection": "close"},
+        {"Proxy-Authorization": "x"},
+        {"Connection": "x-key"},
+        {"Content-Length": "0"},
+        {"TE": "trailers"},
+        {"Upgrade": "websocket"},
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"X_Key": "x"},
+        {"X-V": "2"},
         {"a b": "c"},
         {"": "c"},
         {"a": 1},
@@ -98,6 +135,47 @@ def test_whatever_an_endpoint_is_the_base_stays(endpoint: str) -> None:
 def test_headers_that_are_not_for_a_job_to_set(headers: Any) -> None:
     with pytest.raises(InvalidJob, match=r"payload\.headers"):
         call({"headers": headers})
+
+
+def test_headers_that_are() -> None:
+    headers = {"Accept-Language": "de", "X-Mine": "yes", "Content-Type": "application/json; charset=utf-8"}
+    assert call({"headers": headers}).headers == {"x-v": "1", **headers}
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"endpoint": "/a?_method=DELETE"},
+        {"endpoint": "/a?b=c&_METHOD=delete"},
+        {"endpoint": "/a?b=c;_method=delete"},
+        {"endpoint": "/a?%5fmethod=delete"},
+        {"endpoint": "/a?%255fmethod=delete"},
+        {"endpoint": "/a?X-HTTP-Method-Override=DELETE"},
+        {"endpoint": "/a?_method"},
+        {"data": {"_method": "DELETE"}},
+        {"data": {"_method[]": "DELETE"}},
+        {"method": "GET", "data": {"_method": "DELETE"}},
+        {"method": "GET", "data": {"x-http-method": "DELETE"}},
+    ],
+)
+def test_the_method_stands_in_one_place(payload: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match=r"payload\.method"):
+        call(payload)
+
+
+def test_a_member_called_method_is_nothing_special() -> None:
+    assert call({"endpoint": "/a?method=list", "data": {"method": "euler"}}).path == "/a?method=list"
+
+
+async def test_an_answer_to_a_described_call_is_not_followed_to_another_host(toolbox: Toolbox) -> None:
+    async with open_rogue(reply(200, json={"secret": 1})) as inside, open_rogue(redirect(f"{inside.url}/x")) as service:
+        for connector_name, settings in (("RestSyncConnector", {}), ("RestAsyncConnector", {})):
+            given = {"payload_calls": True, **settings}
+            async with open_rest(connector_name, service.url, toolbox, given) as connector:
+                with pytest.raises(ServiceError, match="another host") as caught:
+                    await run_job(connector, job({"endpoint": f"/go?to={inside.url}", "method": "GET"}))
+                assert str(inside.port) not in caught.value.message.rpartition("answered")[2]
+        assert inside.requests == []
 
 
 @pytest.mark.parametrize("method", ["DELETE", "CONNECT", "POST /x", 5])
@@ -137,3 +215,23 @@ async def test_a_described_call_is_made_with_the_workers_credentials(toolbox: To
     (request,) = service.requests
     assert (request.method, request.target, request.body) == ("POST", "/do", b'{"a":1}')
     assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+@pytest.mark.parametrize("private", [False, True])
+async def test_a_file_of_the_answer_that_is_elsewhere_is_fetched_past_the_guard(
+    toolbox: Toolbox, private: bool
+) -> None:
+    async with (
+        open_rogue(reply(200, b"a file")) as elsewhere,
+        open_rogue(reply(200, json={"file": "/f"}), redirect(f"{elsewhere.url}/x")) as service,
+    ):
+        settings = {"files_at": "/file", "api_key": KEY, "input_allow_private": private}
+        async with open_rest("RestSyncConnector", service.url, toolbox, settings) as connector:
+            if private:
+                assert (await run_job(connector, job({}))).success
+                (request,) = elsewhere.requests
+                assert "authorization" not in request.headers
+            else:
+                with pytest.raises(ServiceError, match="can't be had"):
+                    await run_job(connector, job({}))
+                assert elsewhere.requests == []
