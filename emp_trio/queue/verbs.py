@@ -290,6 +290,14 @@ class Verbs:
         )
         return [_str(job_id) for job_id in reply]
 
+    def publish_soon(self, channel: str, message: bytes) -> None:
+        """Publish without waiting for Redis, nor for whether it took it."""
+        self.port.post("PUBLISH", channel, message, on_reply=lambda reply: None)
+
+    async def age(self, worker_ids: Sequence[str]) -> None:
+        """Let what others write about slots that are gone expire."""
+        await self.function("age", *worker_ids)
+
     async def leave(self, worker_ids: Sequence[str], messages: Iterable[tuple[str, bytes]]) -> None:
         """Take slots out of the fleet's lists."""
         flat = [part for message in messages for part in message]

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from emp_trio import __version__
 from emp_trio.queue.messages import iso
+from emp_trio.worker.build import Build
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -39,7 +39,14 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 def arriving(
-    worker: str, machine: str, capabilities: Mapping[str, Any], *, connected_at: str, now: float, unified: bool
+    worker: str,
+    machine: str,
+    capabilities: Mapping[str, Any],
+    build: Build,
+    *,
+    connected_at: str,
+    now: float,
+    unified: bool,
 ) -> Messages:
     """A slot joins the fleet.
 
@@ -50,7 +57,7 @@ def arriving(
         unified: an aggregator reports the machine, so it alone is told.
     """
     ms = int(now * 1000)
-    told = _to_aggregator(worker, machine, "idle", ms, version=__version__, capabilities=capabilities["services"])
+    told = _to_aggregator(worker, machine, "idle", ms, build, capabilities=capabilities["services"])
     if unified:
         return [told]
     hardware = capabilities["hardware"]
@@ -85,7 +92,7 @@ def arriving(
     return [("worker:events", _encode(connected)), (f"worker_status:{worker}", _encode(status)), told]
 
 
-def freed(worker: str, machine: str, untold: str | None = None, *, now: float) -> Messages:
+def freed(worker: str, machine: str, build: Build, untold: str | None = None, *, now: float) -> Messages:
     """A slot is idle although nothing was settled: its job was cancelled, or belongs to another slot now.
 
     Args:
@@ -93,11 +100,11 @@ def freed(worker: str, machine: str, untold: str | None = None, *, now: float) -
     """
     ms = int(now * 1000)
     idle = {"worker_id": worker, "old_status": "busy", "new_status": "idle", "current_job_id": "", "timestamp": ms}
-    said = [("worker_status", _encode(idle)), _to_aggregator(worker, machine, "idle", ms)]
+    said = [("worker_status", _encode(idle)), _to_aggregator(worker, machine, "idle", ms, build)]
     if untold is None:
         return said
     busy = idle | {"old_status": "idle", "new_status": "busy", "current_job_id": untold}
-    told = _to_aggregator(worker, machine, "busy", ms, current_job_id=untold)
+    told = _to_aggregator(worker, machine, "busy", ms, build, current_job_id=untold)
     return [("worker_status", _encode(busy)), told, *said]
 
 
@@ -108,13 +115,13 @@ def service_changed(worker: str, machine: str, offer: Offer, *, now: float) -> t
     return _event(worker, machine, "connector_status_changed", int(now * 1000), data)
 
 
-def leaving(worker: str, machine: str, reason: str, *, now: float, unified: bool) -> Messages:
+def leaving(worker: str, machine: str, build: Build, reason: str, *, now: float, unified: bool) -> Messages:
     """A slot goes (queue protocol 4.9)."""
     ms = int(now * 1000)
     both = {"worker_id": worker, "machine_id": machine, "timestamp": ms}
     messages = [
         ("machine:startup:events", _encode(both | {"event_type": "shutdown", "reason": reason})),
-        _to_aggregator(worker, machine, "offline", ms, is_connected=False),
+        _to_aggregator(worker, machine, "offline", ms, build, is_connected=False),
     ]
     if unified:
         return messages
@@ -127,8 +134,10 @@ def machine_status(
     machine: str,
     slots: Iterable[SlotState],
     offers: Mapping[str, Sequence[Offer]],
+    build: Build,
     *,
-    update: Literal["initial", "periodic", "shutdown"],
+    update: Literal["initial", "periodic", "event_driven"],
+    leaving: bool = False,
     gpus: int,
     uptime: float,
     now: float,
@@ -137,9 +146,12 @@ def machine_status(
 
     Args:
         offers: lane -> its services.
+        update: the API tells its monitors at once of an ``event_driven`` one.
+        leaving: whether the machine stops; said as ``event_driven``, since of the fleet's ``shutdown`` monitors are
+            not told.
         uptime: seconds.
     """
-    ms, here = int(now * 1000), update != "shutdown"
+    ms, here = int(now * 1000), not leaving
     workers: dict[str, Any] = {}
     services: dict[str, Any] = {}
     states: dict[str, Any] = {}
@@ -159,7 +171,7 @@ def machine_status(
             "status": "offline" if not here else "busy" if slot.current_job_id is not None else "idle",
             "current_job_id": slot.current_job_id,
             "last_activity": ms,
-            "version": __version__,
+            **msgspec.structs.asdict(build),
         }
         for offer in offered:
             services[f"{slot.worker_id}.{offer.service}"] = {
@@ -186,9 +198,17 @@ def machine_status(
 
 
 def _to_aggregator(
-    worker: str, machine: str, status: str, ms: int, *, is_connected: bool = True, **more: Any
+    worker: str, machine: str, status: str, ms: int, build: Build, *, is_connected: bool = True, **more: Any
 ) -> tuple[str, bytes]:
-    data = {"status": status, "is_connected": is_connected, "current_job_id": None, "last_activity": ms, **more}
+    """What an aggregator keeps is what it heard last, so each message is complete."""
+    data = {
+        "status": status,
+        "is_connected": is_connected,
+        "current_job_id": None,
+        "last_activity": ms,
+        **msgspec.structs.asdict(build),
+        **more,
+    }
     return _event(worker, machine, "worker_status_changed", ms, data)
 
 

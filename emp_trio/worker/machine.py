@@ -20,6 +20,7 @@ from emp_trio.queue.verbs import Claim, Verbs
 from emp_trio.secrets import Redactor
 from emp_trio.toolbox import Toolbox
 from emp_trio.worker.announcements import SlotState
+from emp_trio.worker.build import this_build
 from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
@@ -71,6 +72,7 @@ class Machine:
             settings,
             list(states.values()),
             self.offers,
+            this_build(toolbox.environment),
             gpus=hardware.gpus,
             statuses=lambda: [supervisor.status() for supervisor in self.supervisors.values()],
         )
@@ -147,6 +149,7 @@ class Machine:
                 for supervisor in self.supervisors.values():
                     await supervisor.looked_at.wait()
             house.start_soon(self.registration.run)
+            house.start_soon(self.registration.tell_moves)
             try:
                 await first_of(self.registration.registered.wait, self.drain.begun.wait)
                 if self.registration.registered.is_set():

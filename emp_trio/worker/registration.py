@@ -18,6 +18,7 @@ from emp_trio.queue.messages import iso
 from emp_trio.queue.verbs import Verbs
 from emp_trio.worker import announcements
 from emp_trio.worker.announcements import Messages, Offer, SlotState
+from emp_trio.worker.build import Build
 from emp_trio.worker.offers import Offers
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
@@ -26,6 +27,10 @@ log = structlog.get_logger("emp_trio.registration")
 
 _encode: Final = msgspec.json.Encoder().encode
 _BATCH: Final = 100  # slots in one call, so that Redis is never kept busy for long
+_TOGETHER: Final = 0.05  # seconds in which moves of slots are put into one status
+_MOVES_EVERY: Final = 0.25  # seconds between two such statuses, at least
+_TOLD_PER_SECOND: Final = 200  # slots that they name, at most: the API writes a hash for each
+_REACTION: Final = 0.1  # seconds in which the API writes down what it hears of a machine that leaves
 _RETRY: Final = 0.25  # seconds before a registration that Redis did not take is made again
 
 
@@ -35,6 +40,7 @@ class Registration:
     Args:
         slots: every slot of the machine.
         offers: what the machine can do.
+        build: what runs here.
         gpus: how many it has.
         statuses: connector name -> status (:meth:`emp_trio.worker.connectors.Supervisor.status`).
 
@@ -48,6 +54,7 @@ class Registration:
         settings: WorkerSettings,
         slots: Sequence[SlotState],
         offers: Offers,
+        build: Build,
         *,
         gpus: int,
         statuses: Callable[[], list[dict[str, Any]]],
@@ -57,6 +64,7 @@ class Registration:
         self._settings = settings
         self._slots = slots
         self._gpus = gpus
+        self._build = build
         self._lanes = sorted({slot.lane for slot in slots})
         self._offers = offers
         self._statuses = statuses
@@ -65,10 +73,28 @@ class Registration:
         self._now = Signal()
         self._beating = trio.CancelScope()
         self._told: dict[str, list[Offer]] = {}
+        self._moved = Signal()
+        self._left = False
 
     def again(self) -> None:
         """Something that is registered changed (or Redis may have forgotten): write it now."""
         self._now.set()
+
+    def moved(self) -> None:
+        """A slot began or ended a job."""
+        self._moved.set()
+
+    async def tell_moves(self) -> None:
+        """Publish the machine's status soon after slots have moved, for monitors (queue protocol 2.9); ends only by
+        cancellation. Under an aggregator that is its task."""
+        pause = max(_MOVES_EVERY, len(self._slots) / _TOLD_PER_SECOND)
+        while not self._settings.unified:
+            await self._moved.wait()
+            await trio.sleep(_TOGETHER)
+            if self.registered.is_set() and not self._left:
+                self._verbs.publish_soon(*self._status("event_driven", self._services(), time.time()))
+            await trio.sleep(pause - _TOGETHER)
+        await trio.sleep_forever()
 
     async def run(self) -> None:
         """Register, then beat every ``beat_every`` seconds until :meth:`leave`."""
@@ -89,7 +115,11 @@ class Registration:
             untold: whether nobody was told yet that it had been busy.
         """
         said = announcements.freed(
-            slot.worker_id, self._settings.machine_id, slot.current_job_id if untold else None, now=time.time()
+            slot.worker_id,
+            self._settings.machine_id,
+            self._build,
+            slot.current_job_id if untold else None,
+            now=time.time(),
         )
         with trio.move_on_after(self._settings.stages.settle, shield=True):
             try:
@@ -100,17 +130,29 @@ class Registration:
     async def leave(self, reason: str) -> None:
         """Take the slots out of the fleet's lists (queue protocol 4.9) and keep them out."""
         self._beating.cancel(reason="the machine leaves the fleet")
+        self._left = True
         machine, now, unified = self._settings.machine_id, time.time(), self._settings.unified
-        for start in range(0, len(self._slots), _BATCH):
-            ids = [slot.worker_id for slot in self._slots[start : start + _BATCH]]
-            said = [m for i in ids for m in announcements.leaving(i, machine, reason, now=now, unified=unified)]
-            if not unified and start + _BATCH >= len(self._slots):
-                said.append(self._status("shutdown", {name: self._offers.services(name) for name in self._lanes}, now))
+        batches = [
+            [slot.worker_id for slot in self._slots[start : start + _BATCH]]
+            for start in range(0, len(self._slots), _BATCH)
+        ]
+        for ids in batches:
+            said: Messages = []
+            for worker in ids:
+                said += announcements.leaving(worker, machine, self._build, reason, now=now, unified=unified)
+            if not unified and ids is batches[-1]:
+                said.append(self._status("event_driven", self._services(), now, leaving=True))
             await self._verbs.leave(ids, said)
+        await trio.sleep(_REACTION)
+        for ids in batches:
+            await self._verbs.age(ids)
+
+    def _services(self) -> dict[str, list[Offer]]:
+        return {name: self._offers.services(name) for name in self._lanes}
 
     async def _beat(self) -> None:
         now, fresh = time.time(), not self.registered.is_set()
-        offers = {name: self._offers.services(name) for name in self._lanes}
+        offers = self._services()
         for start in range(0, len(self._slots), _BATCH):
             batch = self._slots[start : start + _BATCH]
             said = self._arrivals(batch, now) if fresh else self._changes(batch, offers, now)
@@ -127,6 +169,7 @@ class Registration:
                 slot.worker_id,
                 self._settings.machine_id,
                 capabilities[slot.lane],
+                self._build,
                 connected_at=self._connected_at,
                 now=now,
                 unified=self._settings.unified,
@@ -145,13 +188,20 @@ class Registration:
         ]
 
     def _status(
-        self, update: Literal["initial", "periodic", "shutdown"], offers: Mapping[str, list[Offer]], now: float
+        self,
+        update: Literal["initial", "periodic", "event_driven"],
+        offers: Mapping[str, list[Offer]],
+        now: float,
+        *,
+        leaving: bool = False,
     ) -> tuple[str, bytes]:
         return announcements.machine_status(
             self._settings.machine_id,
             self._slots,
             offers,
+            self._build,
             update=update,
+            leaving=leaving,
             gpus=self._gpus,
             uptime=time.monotonic() - self._began,
             now=now,
@@ -159,7 +209,7 @@ class Registration:
 
     async def _write(self, slots: Sequence[SlotState], messages: Messages, *, fresh: bool) -> None:
         capabilities = {name: _encode(self._offers.capabilities(name)).decode() for name in {s.lane for s in slots}}
-        at = iso(time.time())
+        at, about = iso(time.time()), msgspec.structs.astuple(self._build)
         statuses = sorted(
             self._statuses(), key=lambda s: s["status"] == "active"
         )  # of several instances, one is enough
@@ -169,7 +219,7 @@ class Registration:
             fresh=fresh,
             statuses=_encode({s["connector_id"]: s | {"health_check_at": at} for s in statuses}),
             capabilities=_encode(capabilities),
-            slots=_encode([[s.worker_id, s.lane, s.completed, s.failed] for s in slots]),
+            slots=_encode([[s.worker_id, s.lane, s.completed, s.failed, *about] for s in slots]),
             messages=messages,
         )
         for job_id in left:

@@ -91,6 +91,7 @@ class Slots:
         """
         structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
         self._states[claim.worker_id].current_job_id = claim.job_id
+        self._registration.moved()
         settlement: Settlement | None = messages.released()
         try:
             if not self._closing:
@@ -143,6 +144,7 @@ class Slots:
             slot.failed += stored.kind == "failed"
         self._leases.drop(LeaseRef(claim.job_id, claim.token))
         slot.current_job_id = slot.current_service = None
+        self._registration.moved()
         claimer.put_back(claim.worker_id)
 
     async def _attempted(self, claimer: Claimer, claim: Claim, expires: float, held: Held | None) -> Settlement | None:

@@ -93,13 +93,13 @@ async def test_nothing_of_a_stopped_machine_is_left(valkey: str, db: Any) -> Non
 
 async def test_the_status_of_the_machine_is_what_the_monitor_reads(valkey: str, db: Any, ear: Ear) -> None:
     play, sick = Play(), Play(health=_sick)
-    async with open_machine(valkey, {"t": play, "u": sick}, slots=1, beat_every=0.1):
+    async with open_machine(valkey, {"t": play, "u": sick}, slots=1, beat_every=30.0):
         job_id = submit(db, "t")
         await play.until_begun()
         busy = await eventually(lambda: [m for m in on(ear, "machine:status:m1") if _state(m)["status"] == "busy"])
         play.finish.set()
         await until_status(db, job_id, "completed")
-    assert (busy[0]["update_type"], busy[0]["machine_id"]) == ("periodic", "m1")
+    assert (busy[0]["update_type"], busy[0]["machine_id"]) == ("event_driven", "m1")
     structure, status = busy[0]["structure"], busy[0]["status"]
     assert structure["gpu_count"] == 1
     assert isinstance(structure["capabilities"], list)
@@ -120,7 +120,79 @@ async def test_the_status_of_the_machine_is_what_the_monitor_reads(valkey: str, 
     assert (service["status"], service["health"], service["worker_id"]) == ("active", "healthy", WORKER)
     assert status["services"]["m1-worker-u-0.u-service"]["health"] == "unhealthy"
     last = on(ear, "machine:status:m1")[-1]
-    assert (last["update_type"], last["status"]["machine"]["phase"]) == ("shutdown", "shutdown")
+    # of "shutdown" the API tells no monitor
+    assert (last["update_type"], last["status"]["machine"]["phase"]) == ("event_driven", "shutdown")
+    assert (_state(last)["status"], _state(last)["is_connected"]) == ("offline", False)
+
+
+async def test_moves_of_slots_are_told_soon_but_seldom(valkey: str, db: Any, ear: Ear) -> None:
+    """One status for the many moves of a while, and one for the last of them."""
+    play = Play()
+    play.finish.set()
+    async with open_machine(valkey, {"t": play}, slots=1, beat_every=30.0):
+        on(ear, "machine:status:m1")
+        began = trio.current_time()
+        for _ in range(50):
+            await until_status(db, submit(db, "t"), "completed")
+        told = on(ear, "machine:status:m1")
+        assert len(told) <= (trio.current_time() - began) / 0.25 + 1
+        assert {m["update_type"] for m in told} <= {"event_driven"}
+        play.finish = trio.Event()
+        last = submit(db, "t")
+        await eventually(lambda: [m for m in on(ear, "machine:status:m1") if _state(m)["current_job_id"] == last])
+        play.finish.set()
+        await eventually(lambda: [m for m in on(ear, "machine:status:m1") if _state(m)["status"] == "idle"])
+
+
+async def test_there_is_a_status_every_beat_also_while_nothing_moves(valkey: str, ear: Ear) -> None:
+    async with open_machine(valkey, {"t": Play()}, slots=1, beat_every=0.1):
+        await eventually(lambda: [m for m in on(ear, "machine:status:m1") if m["update_type"] == "periodic"])
+
+
+@pytest.mark.parametrize("unified", [False, True])
+async def test_each_message_to_an_aggregator_names_the_build(valkey: str, db: Any, ear: Ear, unified: bool) -> None:
+    """It keeps what it heard last."""
+    play = Play()
+    environment = {"VERSION": "9.8.7", "BUILD_TIMESTAMP": "2026-11-01T00:00:00.000Z"}
+    async with open_machine(valkey, {"t": play}, slots=1, unified=unified, environment=environment):
+        job_id = submit(db, "t")
+        await play.until_begun()
+        cancel_as_api(db, job_id)
+        await play.until_over()
+        await eventually(lambda: db.hget(f"worker:{WORKER}", "status") == "idle")
+        play.finish.set()
+        await until_status(db, submit(db, "t"), "completed")
+    heard = ear.heard()
+    data = [m["data"] for c, m in heard if c == f"machine:m1:worker:{WORKER}" and "status" in m["data"]]
+    assert [d["status"] for d in data] == ["idle", *["busy", "idle"] * 2, "offline"]
+    for one in [*data, *(_state(m) for c, m in heard if c == "machine:status:m1")]:
+        assert (one["version"], one["build_timestamp"]) == ("9.8.7", "2026-11-01T00:00:00.000Z")
+        assert one["build_info"].startswith("emp-trio ")
+
+
+async def test_what_the_api_writes_of_a_machine_that_left_expires(valkey: str, db: Any) -> None:
+    written = trio.Event()
+
+    async def api(*, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with db.pubsub() as heard:
+            heard.psubscribe("machine:status:*")
+            heard.get_message(timeout=5)
+            task_status.started()
+            while True:
+                message = heard.get_message()
+                if message and json.loads(message["data"])["status"]["machine"]["phase"] == "shutdown":
+                    db.hset(f"worker:{WORKER}", mapping={"status": "offline", "is_connected": "false"})
+                    written.set()
+                    return
+                await trio.sleep(0.005)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(api)
+        async with open_machine(valkey, {"t": Play()}, slots=1):
+            pass
+        await written.wait()
+    assert 0 < db.ttl(f"worker:{WORKER}") <= 120
+    assert db.smembers("workers:active") == set()
 
 
 def _state(message: dict[str, Any]) -> dict[str, Any]:

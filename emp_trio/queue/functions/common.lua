@@ -137,12 +137,14 @@ end
 local function say_slot_state(worker, machine, status, job, now)
   local before = status == 'busy' and 'idle' or 'busy'
   local who, what = text(worker), text(job)
+  local about = fields('worker:' .. worker, 'version', 'build_timestamp', 'build_info')
   redis.call('PUBLISH', 'worker_status', '{"worker_id":' .. who .. ',"old_status":"' .. before .. '","new_status":"' ..
     status .. '","current_job_id":' .. what .. ',"timestamp":' .. now.text .. '}')
   redis.call('PUBLISH', 'machine:' .. machine .. ':worker:' .. worker, '{"worker_id":' .. who ..
     ',"event_type":"worker_status_changed","timestamp":' .. now.text .. ',"data":{"status":"' .. status ..
     '","is_connected":true,"last_activity":' .. now.text .. ',"current_job_id":' .. (job ~= '' and what or 'null') ..
-    '}}')
+    (about[1] and ',"version":' .. text(about[1]) .. ',"build_timestamp":' .. text(about[2] or '') ..
+    ',"build_info":' .. text(about[3] or '') or '') .. '}}')
 end
 
 local TOLD = {'service_required', 'customer_id', 'workflow_id', 'total_steps'}

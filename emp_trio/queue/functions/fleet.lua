@@ -19,7 +19,7 @@ end
 -- emp_trio_beat: registers slots, or keeps them alive; every registration field is written each time.
 --   ARGV  1 machine id   2 connected_at   3 '1' when the slots come new   4 connector statuses JSON
 --         5 JSON {worker type: capabilities JSON with @WORKER_ID@ in place of the id}
---         6 JSON [[worker id, worker type, completed, failed], ...]   7.. channel, message, ... to publish
+--         6 JSON [[worker id, worker type, completed, failed, version, build time, build info], ...]   7.. channel, message, ... to publish
 --   reply ids of the jobs that were left at these slots by somebody else
 redis.register_function{function_name = 'emp_trio_beat', flags = {'allow-oom'}, callback = function(_, argv)
   local now, left = clock(), {}
@@ -38,6 +38,9 @@ redis.register_function{function_name = 'emp_trio_beat', flags = {'allow-oom'}, 
       'capabilities', capabilities, 'status', busy and 'busy' or 'idle',
       'current_job_id', busy or '', 'last_heartbeat', now.iso, 'connected_at', argv[2],
       'total_jobs_completed', slot[3], 'total_jobs_failed', slot[4], 'connector_statuses', argv[4])
+    if slot[5] then
+      redis.pcall('HSET', key, 'version', slot[5], 'build_timestamp', slot[6], 'build_info', slot[7])
+    end
     redis.call('EXPIRE', key, WORKER_TTL)
     redis.call('SADD', 'workers:active', worker)
     redis.call('SET', key .. ':heartbeat', now.iso, 'EX', HEARTBEAT_TTL)
@@ -56,3 +59,9 @@ redis.register_function{function_name = 'emp_trio_leave', flags = {'allow-oom'},
   for i = count + 2, #argv, 2 do redis.call('PUBLISH', argv[i], argv[i + 1]) end
   return count
 end}
+
+-- emp_trio_age: the API writes hashes of slots that have left, from its memory; they shall not stay.   ARGV worker ids
+redis.register_function('emp_trio_age', function(_, argv)
+  for _, worker in ipairs(argv) do redis.call('EXPIRE', 'worker:' .. worker, WORKER_TTL) end
+  return #argv
+end)
