@@ -5,11 +5,13 @@ Sources: queue protocol, sections 1.3 (job hash), 5.2 (ctx), 5.3 (result), 5.4 (
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from emp_trio.secrets import Secret
+
+_MOST_RERUNS: Final = 10**9  # more is no count that anybody made
 
 
 class JobContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +76,7 @@ def _workflow_attempt(ctx: dict[str, Any], payload_ctx: dict[str, Any]) -> int:
             number = int(value or 0)
         except (TypeError, ValueError, OverflowError):
             continue
-        if number > 0:
+        if 0 < number <= _MOST_RERUNS:
             return number
     return 0
 

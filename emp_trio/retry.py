@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import email.utils
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 
 from emp_trio.failures import Failure
+
+LONGEST_WAIT: Final = 24 * 3600.0
+"""Seconds that a job waits at most because a service said so (``Retry-After``); then it gets another try anyway."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,14 +65,15 @@ def backoff(tried: int, *, base: float, cap: float, jitter: float, random: float
 def requeue_delay(failure: Failure, *, retry_count: int, random: float) -> float:
     """Seconds until a failed job may be claimed again.
 
-    A wait stated by the service counts; otherwise 1 s, doubled per failed attempt up to a minute, less a random half.
+    A wait stated by the service counts, up to :data:`LONGEST_WAIT`; otherwise 1 s, doubled per failed attempt up to a
+    minute, less a random half.
 
     Args:
         retry_count: failed attempts so far, including this one.
         random: a number from 0 to 1.
     """
     if failure.retry_after is not None:
-        return failure.retry_after
+        return min(failure.retry_after, LONGEST_WAIT)
     return backoff(retry_count, base=1.0, cap=60.0, jitter=0.5, random=random)
 
 

@@ -73,7 +73,7 @@ def details(job: JobInfo) -> list[Row]:
 
 def _result(job: JobInfo) -> list[Row]:
     result = job.result or {}
-    rows = [("file", _file(file)) for file in result.get("output_files") or () if isinstance(file, dict)]
+    rows = [("file", _file(file)) for file in _list(result.get("output_files")) if isinstance(file, dict)]
     if data := _json(result.get("data")):
         rows.append(("data", data))
     if job.error:
@@ -93,6 +93,10 @@ def _file(file: dict[str, Any]) -> str:
     return f"{url or file.get('path') or file.get('filename') or '?'}" + (f"  ({', '.join(extra)})" if extra else "")
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode() if value else ""
 
@@ -100,5 +104,5 @@ def _json(value: Any) -> str:
 def _epoch(time: str | None) -> float | None:
     try:
         return datetime.fromisoformat(time).timestamp() if time else None
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         return None

@@ -13,6 +13,7 @@ from emp_trio.cli.connection import RedisOption, with_queue
 from emp_trio.cli.json_argument import json_argument
 from emp_trio.cli.output import FAILED, INTERRUPTED, OK, print_json, print_problem
 from emp_trio.errors import ConfigError, QueueError
+from emp_trio.queue.ids import why_refused
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import JobInfo, Queue
@@ -61,7 +62,9 @@ async def submit(
     """
     if timeout is not None and not wait:
         raise ConfigError("--timeout limits the waiting of --wait, and --wait is not given")
-    job_id = id or str(uuid.uuid4())
+    job_id = str(uuid.uuid4()) if id is None else id
+    if (bad := why_refused(job_id)) is not None:
+        raise ConfigError(f"--id can't be used: {bad}")
     body = json_argument("--payload", payload, stdin=True)
     context, needs = json_argument("--ctx", ctx), json_argument("--requirements", requirements)
     fate = f"job {job_id} was not queued"

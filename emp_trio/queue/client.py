@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from emp_trio.errors import InvalidJob, QueueError, ServerRefused
 from emp_trio.queue import library
 from emp_trio.queue.bridge import open_bridge
 from emp_trio.queue.events import JobEvent, watch
+from emp_trio.queue.ids import why_refused
 from emp_trio.queue.job_info import (
     LISTED,
     WORKER_FIELDS,
@@ -32,6 +33,7 @@ from emp_trio.queue.job_info import (
     job_info,
     state_of,
     unreadable,
+    unreadable_worker,
     worker_info,
 )
 from emp_trio.queue.messages import iso
@@ -89,7 +91,9 @@ class Queue:
             NotSent, ServerRefused: Redis could not take it within the patience.
             OutcomeUnknown: nobody knows whether it was stored: ask for the job, or submit it again under the same id.
         """
-        job_id = job_id or str(uuid.uuid4())
+        job_id = str(uuid.uuid4()) if job_id is None else job_id
+        if (bad := why_refused(job_id)) is not None:
+            raise InvalidJob(f"the job can't be submitted: {bad}", reason="invalid_format")
         if not job_type:
             raise InvalidJob("a job needs a job type", reason="missing_required_field")
         if max_attempts < 1:
@@ -134,12 +138,12 @@ class Queue:
         """All that the queue knows of a job, or None where there is no such job."""
         raw = await self.port.call("HGETALL", f"job:{job_id}")
         fields = {name.decode("utf-8", "replace"): value for name, value in raw.items()}
-        if not fields:
+        if not fields.keys() & {"id", "service_required"}:  # none, or the progress of another job
             return None
         status = fields.get("status", b"").decode("utf-8", "replace")
         ended = {"completed": "jobs:completed", "failed": "jobs:failed"}.get(state_of(status, delayed=False))
-        stored = await self.port.call("HGET", ended, job_id) if ended else None
-        return job_info(job_id, fields, stored=stored, **await self._beside(job_id, status))
+        stored = await self._or_none("HGET", ended, job_id) if ended else None
+        return job_info(job_id, fields, stored=stored, **await self._beside(self._or_none, job_id.encode(), status))
 
     async def jobs(self, state: State | None = None, *, limit: int = 50) -> list[JobInfo]:
         """Jobs by state, those that matter first: active, delayed, pending, failed, completed.
@@ -158,7 +162,9 @@ class Queue:
                     try:
                         values = await self.port.call("HMGET", b"job:" + raw, *LISTED)
                         fields = {k: v for k, v in zip(LISTED, values, strict=True) if v is not None}
-                        beside = await self._beside(job_id, fields.get("status", b"").decode("utf-8", "replace"))
+                        beside = await self._beside(
+                            self.port.call, raw, fields.get("status", b"").decode("utf-8", "replace")
+                        )
                     except ServerRefused as refusal:
                         if refusal.code != "WRONGTYPE":
                             raise
@@ -167,13 +173,22 @@ class Queue:
                         found += [job_info(job_id, fields, **beside)] if fields else []
         return found
 
-    async def _beside(self, job_id: str, status: str) -> dict[str, Any]:
+    async def _beside(self, ask: Callable[..., Awaitable[Any]], job_id: bytes, status: str) -> dict[str, Any]:
         """What the hash of a job does not say: progress, and when a delayed job is due."""
         waiting = state_of(status, delayed=False) == "pending"
         return {
-            "progress": await self.port.call("HMGET", f"job:{job_id}:progress", "progress", "message"),
-            "due": await self.port.call("ZSCORE", "emp:delayed", job_id) if waiting else None,
+            "progress": await ask("HMGET", b"job:" + job_id + b":progress", "progress", "message") or (None, None),
+            "due": await ask("ZSCORE", "emp:delayed", job_id) if waiting else None,
         }
+
+    async def _or_none(self, *command: str | bytes) -> Any:
+        """The reply, or None where the key is of another type."""
+        try:
+            return await self.port.call(*command)
+        except ServerRefused as refusal:
+            if refusal.code != "WRONGTYPE":
+                raise
+            return None
 
     async def _ids(self, state: State, limit: int) -> list[bytes]:
         match state:
@@ -226,9 +241,11 @@ class Queue:
         found: list[WorkerInfo] = []
         for raw in sorted(await self.port.call("SMEMBERS", "workers:active")):
             worker_id = raw.decode("utf-8", "replace")
-            values = await self.port.call("HMGET", f"worker:{worker_id}", *WORKER_FIELDS)
-            alive = bool(await self.port.call("EXISTS", f"worker:{worker_id}:heartbeat"))
-            if values[0] or alive:
+            values = await self._or_none("HMGET", b"worker:" + raw, *WORKER_FIELDS)
+            alive = bool(await self.port.call("EXISTS", b"worker:" + raw + b":heartbeat"))
+            if values is None:
+                found.append(unreadable_worker(worker_id, alive=alive))
+            elif values[0] or alive:
                 found.append(worker_info(worker_id, values, alive=alive))
         return found
 

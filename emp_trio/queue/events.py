@@ -14,6 +14,7 @@ from emp_trio.queue.port import Gap, Message, RedisPort
 
 _CHANNELS = ("update_job_progress", "complete_job", "job_failed")
 _PLAIN = re.compile(r"[A-Za-z0-9_.:-]+")
+_LARGEST = 2**53  # what a float holds exactly
 _LOOK_EVERY = 5.0  # seconds after which the state is read although nothing was published
 
 
@@ -145,7 +146,12 @@ def _from_message(job_id: str, data: bytes) -> JobEvent | None:
     return JobEvent(
         kind="progress",
         job_id=job_id,
-        progress=float(progress) if isinstance(progress, int | float) else 0.0,
+        progress=_percent(progress),
         message=str(body.get("message") or ""),
         worker_id=str(body.get("worker_id") or "") or None,
     )
+
+
+def _percent(value: Any) -> float:
+    """A percentage as anybody may have written it; 0 where it is none."""
+    return float(value) if isinstance(value, int | float) and abs(value) <= _LARGEST else 0.0

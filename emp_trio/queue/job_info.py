@@ -5,13 +5,15 @@ Sources: queue protocol 1.3 (job hash and status groups), 1.4 (stored outcomes),
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from emp_trio.queue.messages import iso
+
+_LARGEST: Final = 2**53
+_NEVER: Final = "9999-12-31T23:59:59.999Z"
 
 State = Literal["pending", "delayed", "active", "completed", "failed"]
 
@@ -106,7 +108,7 @@ def job_info(
         failure_reason=(text.get("failure_reason") or None) if state != "completed" else None,
         cancelled=ended_badly and (bool(text.get("cancelled_at")) or outcome.get("cancelled") is True),
         workflow_id=text.get("workflow_id") or None,
-        not_before=iso(due / 1000) if due is not None else None,
+        not_before=_iso(due),
         payload=decoded(fields["payload"]) if fields.get("payload") else None,
         result=_result(outcome) if state == "completed" and stored else None,
     )
@@ -145,6 +147,19 @@ def worker_info(worker_id: str, values: Sequence[bytes | None], *, alive: bool) 
     )
 
 
+def unreadable_worker(worker_id: str, *, alive: bool) -> WorkerInfo:
+    """Stands in the list for a slot whose key is of a wrong type."""
+    return WorkerInfo(
+        worker_id=worker_id,
+        machine_id="",
+        status="unreadable",
+        current_job_id=None,
+        services=(),
+        last_heartbeat="",
+        alive=alive,
+    )
+
+
 def decoded(encoded: bytes) -> dict[str, Any]:
     """A JSON object, or an empty one where it can't be read."""
     try:
@@ -165,13 +180,22 @@ def _said(error: Any, ended_badly: bool) -> str | None:
 
 
 def _number(value: bytes | str | None) -> float | None:
+    """A number that JSON and every reader can hold, or None."""
     try:
         number = float(value or "x")
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) <= _LARGEST else None
 
 
 def _int(text: Mapping[str, str], name: str, default: int) -> int:
     number = _number(text.get(name))
     return default if number is None else int(number)
+
+
+def _iso(ms: float | None) -> str | None:
+    """A time as text; one that no calendar has is the last there is."""
+    try:
+        return iso(ms / 1000) if ms is not None else None
+    except (ValueError, OverflowError, OSError):
+        return _NEVER

@@ -10,8 +10,21 @@ from emp_trio.errors import ConfigError, ServerRefused
 from emp_trio.queue.port import RedisPort
 
 NAME: Final = "emp_trio"
-# common first; a file may use what files before it define
-_FILES: Final = ("common", "match", "failing", "claim", "lease", "settle", "reap", "client", "fleet")
+# a file may use what files before it define
+_FILES: Final = (
+    "ids",
+    "record",
+    "common",
+    "match",
+    "failing",
+    "claim",
+    "lease",
+    "settle",
+    "reap",
+    "orphans",
+    "client",
+    "fleet",
+)
 
 
 def source() -> tuple[str, str]:

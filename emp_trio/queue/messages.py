@@ -21,6 +21,8 @@ from emp_trio.secrets import Redactor
 
 MAX_PAYLOAD_BYTES: Final = 64 * 2**20
 MAX_RESULT_BYTES: Final = 4 * 2**20
+MAX_COUNT: Final = 10**9
+_LARGEST: Final = 2**53  # the largest number that every reader of JSON holds exactly
 _LEFT_OUT: Final = "<left out: the result would be too large>"
 MAX_ERROR_CHARACTERS: Final = 4000
 _INLINE: Final = "@INLINE_FILE@"  # stands for a file in the result while everything else is looked through for bytes
@@ -65,8 +67,8 @@ def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
         requirements=_object(job_id, "requirements", fields, lists=True),
         priority=_int(text, "priority") or 50,
         attempt=attempt,
-        retry_count=_int(text, "retry_count") or 0,
-        max_attempts=max(1, _int(text, "max_retries") or 3),
+        retry_count=_count(text, "retry_count"),
+        max_attempts=max(1, min(MAX_COUNT, _int(text, "max_retries") or 3)),
         created_at=text.get("created_at", ""),
         customer_id=text.get("customer_id") or None,
         workflow_id=text.get("workflow_id") or None,
@@ -115,9 +117,15 @@ def _int(text: Mapping[str, str], name: str) -> int | None:
     if value is None:
         return None
     try:
-        return int(float(value))
+        number = int(float(value))
     except (ValueError, OverflowError):
         return None
+    return number if abs(number) <= _LARGEST else None
+
+
+def _count(text: Mapping[str, str], name: str) -> int:
+    """A count, 0 where there is none that can be read; it is counted on from there, so it is kept within bounds."""
+    return min(MAX_COUNT, max(0, _int(text, name) or 0))
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The worker's verbs on the queue: claim, start, progress, remember, settle, renew, reap, beat, leave.
+"""The worker's verbs on the queue: claim, start, progress, remember, settle, renew, reap, adopt, beat, leave, depart.
 
 Each is one call of a library function, fenced by the lease token and safe to repeat with it; :meth:`Verbs.surely`
 does repeat, until the caller's cancel scope ends.
@@ -22,16 +22,21 @@ from emp_trio.queue.port import RedisPort
 T = TypeVar("T")
 # What a server says when it will take the same command later.
 _PASSING: Final = frozenset({"OOM", "READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN"})
+_LONG: Final = frozenset({"payload", "ctx", "checkpoint"})  # fields that may be long; no other is read when it is
 _SCAN_BUDGET: Final = 512  # pending ids one claim call looks at; about 2 ms of Redis time where none of them fits
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """One claimed job: the slot it is for, its lease token and its hash as it was before the claim."""
+    """One claimed job: the slot it is for, its lease token and its hash as it was before the claim.
+
+    ``left_out`` names fields that are too long for the answer to a claim; :meth:`Verbs.whole` reads them.
+    """
 
     worker_id: str
     token: str
     job_id: str
     fields: dict[str, bytes]
+    left_out: tuple[str, ...] = ()
 
     @property
     def announced(self) -> bool:
@@ -41,7 +46,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def attempt(self) -> int:
         """Number of this claim, which the token carries."""
-        return int(self.token.rpartition("/")[2])
+        number = self.token.rpartition("/")[2]
+        return int(number) if number.isascii() and number.isdigit() and len(number) < 16 else 1
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +69,30 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
     due: tuple[str, ...]
     next_due: float | None
     broken: tuple[tuple[str, str], ...] = ()
+
+
+class Departure(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of us in the queue where a machine goes, or for somebody who looks at it once.
+
+    Attributes:
+        back: delayed jobs that were put back into the queue before their time, because no machine looks after them.
+        delayed: how many delayed jobs are left.
+        leased: how many leases are left, and ``ends`` in how many seconds the last of them does.
+        looked: seconds since another machine looked for what is due, or None where there is none.
+    """
+
+    back: tuple[str, ...]
+    delayed: int
+    leased: int
+    ends: float
+    looked: float | None
+
+
+class Adopted(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs of a worker that is gone for good: those that went back to the queue; id and reason of those that failed."""
+
+    requeued: tuple[str, ...]
+    failed: tuple[tuple[str, str], ...]
 
 
 class LeaseRef(msgspec.Struct, frozen=True):
@@ -159,6 +189,15 @@ class Verbs:
             on_orphan=(lambda raw: on_orphan(_claims(raw))) if on_orphan else None,
         )
         return _claims(reply)
+
+    async def whole(self, claim: Claim) -> Claim:
+        """The claim with the fields that were too long for its answer. Raises as ``RedisPort.call``."""
+        names = [name for name in claim.left_out if name in _LONG]
+        if not names:
+            return claim
+        values = await self.port.call("HMGET", f"job:{claim.job_id}", *names)
+        read = {name: value for name, value in zip(names, values, strict=True) if value is not None}
+        return msgspec.structs.replace(claim, fields=claim.fields | read, left_out=())
 
     def start(self, leases: Sequence[LeaseRef], machine_id: str, on_refused: Callable[[], None]) -> None:
         """Mark attempts as running, without waiting for Redis.
@@ -257,15 +296,45 @@ class Verbs:
         reply = await self.function("renew", _ms(lease), *args)
         return {_str(job_id): _str(why) for job_id, why in reply}
 
-    async def reap(self, *, most: int = 100, max_crashes: int = 3) -> Reaped:
-        """Requeue (or fail) up to ``most`` jobs whose lease ran out, and up to as many delayed ones that are due."""
-        next_ms, requeued, failed, due, broken = await self.function("reap", most, max_crashes)
+    async def reap(self, *, machine_id: str = "", most: int = 100, max_crashes: int = 3) -> Reaped:
+        """Requeue (or fail) up to ``most`` jobs whose lease ran out, and up to as many delayed ones that are due.
+
+        Args:
+            machine_id: of a machine that does this again and again: the others know by it that they are not alone.
+        """
+        next_ms, requeued, failed, due, broken = await self.function("reap", most, max_crashes, machine_id)
         return Reaped(
             requeued=tuple(map(_str, requeued)),
             failed=tuple((_str(job_id), _str(why)) for job_id, why in failed),
             due=tuple(map(_str, due)),
             next_due=None if next_ms < 0 else next_ms / 1000,
             broken=tuple((_str(job_id), _str(why)) for job_id, why in broken),
+        )
+
+    async def depart(self, machine_id: str = "", *, most: int = 100) -> Departure:
+        """A machine goes: where no other one looks after delayed jobs, up to ``most`` of them go back to the queue now,
+        since nobody else in the fleet would ever put them there.
+
+        Args:
+            machine_id: empty for somebody who is no machine and only looks.
+        """
+        back, delayed, leased, ends, looked = await self.function("depart", machine_id, most)
+        return Departure(
+            back=tuple(map(_str, back)),
+            delayed=delayed,
+            leased=leased,
+            ends=ends / 1000,
+            looked=None if looked < 0 else looked / 1000,
+        )
+
+    async def adopt(self, worker_id: str, *, max_crashes: int = 3, most: int = 100) -> Adopted:
+        """Requeue (or fail) up to ``most`` jobs of a worker that is gone for good and knew nothing of leases.
+
+        An attempt is counted. Nothing happens while the worker's heartbeat stands.
+        """
+        requeued, failed = await self.function("adopt", worker_id, max_crashes, most)
+        return Adopted(
+            requeued=tuple(map(_str, requeued)), failed=tuple((_str(job_id), _str(why)) for job_id, why in failed)
         )
 
     async def beat(
@@ -341,8 +410,9 @@ def _claims(reply: Any) -> Claims:
                 token=_str(token),
                 job_id=_str(job_id),
                 fields={_str(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)},
+                left_out=tuple(map(_str, left)),
             )
-            for worker, token, job_id, flat in jobs
+            for worker, token, job_id, flat, left in jobs
         ),
         dropped=tuple((_str(job_id), _str(why)) for job_id, why in dropped),
         next_rank=next_rank if next_rank >= 0 else None,

@@ -125,12 +125,13 @@ class Claimer:
                 self._lost_races = 0
             elif told:
                 self._lost_races = min(self._lost_races + 1, 4)
+            more = claims.next_rank is not None
             self._rank = 0 if self._plenty else claims.next_rank or 0
-            if self._rank:
+            if more and not claims.jobs:
                 # A long queue of jobs for others: at most a tenth of Redis' time goes into looking through it.
                 await trio.sleep(9 * (trio.current_time() - began))
             # Dry until somebody says otherwise, which may have been while the claim was under way.
-            self._dry = not self._plenty and not self._rank and changes == self._changes
+            self._dry = not self._plenty and not more and changes == self._changes
         finally:
             self._flights -= 1
             self.free.extend(slots)

@@ -13,11 +13,11 @@ from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
+from emp_trio.retry import LONGEST_WAIT
 from emp_trio.secrets import Redactor
 
 _LONGEST_TEXT: Final = 64 * 2**10  # characters of an error that are looked at at all; what is stored is shorter
 _LONG_WAIT: Final = 30.0  # seconds; a shorter one fits into a call, so that whoever still fails has used its attempt
-_LONGEST_WAIT: Final = 24 * 3600.0  # seconds; who asks for more gets another try after a day
 
 
 def succeeded(job: Job, result: object, who: Identity, *, redactor: Redactor, took: float, now: float) -> Settlement:
@@ -65,15 +65,23 @@ def failed(
 
 
 def unreadable(
-    job_id: str, attempt: int, fields: dict[str, bytes], error: InvalidJob, who: Identity, *, now: float
+    job_id: str,
+    attempt: int,
+    fields: dict[str, bytes],
+    error: Exception,
+    who: Identity,
+    *,
+    redactor: Redactor,
+    now: float,
 ) -> Settlement:
-    """The settlement of a job that can't even be read: it fails for good, with what of it can be read."""
+    """The settlement of a job that can't even be read, or for which no attempt could be made: it fails, for good where
+    the job is to blame, with what of it can be read."""
     readable = {k: v for k, v in fields.items() if k in ("retry_count", "max_retries", "workflow_id")}
     try:
         job = messages.read_job(job_id, attempt, {**readable, "service_required": b"unknown"})
     except InvalidJob:
         job = messages.read_job(job_id, attempt, {"service_required": b"unknown"})
-    return messages.failed(job, error.failure, who, now=now, random=0.0)
+    return messages.failed(job, described(error, redactor), who, now=now, random=0.0)
 
 
 def described(error: BaseException, redactor: Redactor) -> Failure:
@@ -87,6 +95,6 @@ def described(error: BaseException, redactor: Redactor) -> Failure:
         failure = Failure(type="system_error", reason="internal_error", message=text, retry=True)
     wait = failure.retry_after
     if wait is not None:
-        wait = min(wait, _LONGEST_WAIT) if 0 < wait < math.inf else None
+        wait = min(wait, LONGEST_WAIT) if 0 < wait < math.inf else None
     message = redactor.text(failure.message[:_LONGEST_TEXT])
     return msgspec.structs.replace(failure, message=message, retry_after=wait)

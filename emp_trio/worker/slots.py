@@ -96,7 +96,11 @@ class Slots:
         try:
             if not self._closing:
                 held = self._first_words.held(claim)
-                settlement = await self._attempted(claimer, claim, expires, held)
+                try:
+                    settlement = await self._attempted(claimer, claim, expires, held)
+                except Exception as error:  # whatever stands in a job's hash, it is that job's failure
+                    log.error("job.broken", error=str(error), exc_info=error)
+                    settlement = self._unreadable(claim, error)
                 if held is not None and settlement is not None:  # its end must not be told before its beginning
                     await held.said.wait()
         finally:
@@ -149,11 +153,16 @@ class Slots:
 
     async def _attempted(self, claimer: Claimer, claim: Claim, expires: float, held: Held | None) -> Settlement | None:
         """What comes of one attempt; None where there is nothing to settle."""
+        if claim.left_out:
+            with trio.move_on_at(expires - self._settings.lease_margin) as reading:
+                claim = await self._verbs.surely(lambda: self._verbs.whole(claim))
+            if reading.cancelled_caught:
+                return messages.released()
         who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
         try:
             job = messages.read_job(claim.job_id, claim.attempt, claim.fields)
         except InvalidJob as error:
-            return outcome.unreadable(claim.job_id, claim.attempt, claim.fields, error, who, now=time.time())
+            return self._unreadable(claim, error)
         service = self._routes[claimer.name].get(job.type)
         if service is None or (job.deadline is not None and time.time() >= job.deadline):
             why = _unserved(job, claimer.name) if service is None else _too_late()
@@ -191,6 +200,12 @@ class Slots:
                     "job.not_stopped_upstream", service=service.worker_service, why=offers.lacks()["cancellation"]
                 )
         return settlement
+
+    def _unreadable(self, claim: Claim, error: Exception) -> Settlement:
+        who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
+        return outcome.unreadable(
+            claim.job_id, claim.attempt, claim.fields, error, who, redactor=self._redactor, now=time.time()
+        )
 
     def _attempt(self, job: Job, lease: LeaseRef, worker_id: str, expires: float, seconds: float) -> Attempt:
         if job.deadline is not None:

@@ -79,7 +79,7 @@ class Library:
         slots = [p for pair in zip(workers, nonces or [self.nonce() for _ in workers], strict=True) for p in pair]
         text = json.dumps(CAPABILITIES if capabilities is None else capabilities)
         reply = self.call("claim", text, machine, round(lease * 1000), rank, budget, "01"[repeated], *slots)
-        jobs = {j: (w, t, dict(zip(f[::2], f[1::2], strict=True))) for w, t, j, f in reply[2]}
+        jobs = {j: (w, t, dict(zip(f[::2], f[1::2], strict=True))) for w, t, j, f, _ in reply[2]}
         return {"next": reply[0], "jobs": jobs, "dropped": {j: why for j, why in reply[3]}}  # noqa: C416
 
     def start(self, job: str, token: str, machine: str = "") -> bool:

@@ -156,7 +156,7 @@ def test_secrets_are_taken_out_however_long_the_text_is() -> None:
     st.dictionaries(st.sampled_from(["retry_count", "max_retries", "workflow_id", "payload"]), st.binary(max_size=20))
 )
 def test_a_job_that_cannot_be_read_still_fails_for_good(fields: dict[str, bytes]) -> None:
-    settlement = unreadable("j", 1, fields, InvalidJob("payload is not JSON"), WHO, now=NOW)
+    settlement = unreadable("j", 1, fields, InvalidJob("payload is not JSON"), WHO, redactor=Redactor(), now=NOW)
     assert settlement.kind == "failed"
     assert settlement.failure is not None
     assert settlement.failure.message == "payload is not JSON"

@@ -5,21 +5,35 @@
 --           not have announced them yet: the caller does that by emp_trio_begin (emp_trio_submit announces by itself)
 --         7.. worker id, nonce, worker id, nonce, ...
 --   reply {next, ms, jobs, dropped}
---         next     rank to go on at when the budget ran out before the slots were filled, else -1
---         jobs     {worker id, lease token, job id, {field, value, ...} as they were before the claim} each; in a
---                  repeated call as they are now
+--         next     rank to go on at when a budget ran out before the slots were filled, else -1
+--         jobs     {worker id, lease token, job id, {field, value, ...}, {field that is too long for this, ...}} each:
+--                  the hash as it was before the claim; in a repeated call as it is now
 --         dropped  {job id, reason} of what was taken out of jobs:pending because nobody can ever run it
--- Writes what findMatchingJob writes (queue protocol 3.3), plus a lease. Payloads are read for claimed jobs only.
+-- Writes what findMatchingJob writes (queue protocol 3.3), plus a lease. Payloads are read for claimed jobs only, and
+-- long ones not at all: the caller reads them by itself. So Redis is held for a few ms at most, whatever stands in the
+-- queue: one call looks at ARGV 5 ids, decodes DECODED bytes of requirements and answers with ANSWERED bytes of jobs.
 
-local function take(id, worker, machine, nonce, lease, quiet, now)
-  redis.call('ZREM', PENDING, id)
-  local flat = redis.call('HGETALL', 'job:' .. id)
-  local job = {}
-  for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
-  local attempt = math.floor(number(job.attempt) or 0) + 1
+local LOOKED_AT = {'service_required', 'id', 'status', 'requirements', 'workflow_id', 'customer_id', 'lease_worker',
+  'worker_id'}
+local FIRST = {'service_required', 'id', 'status'}
+local DECODED, ANSWERED = 65536, 524288
+local LONGEST_PAYLOAD = 67108864  -- bytes, of payload, ctx and checkpoint each (MAX_PAYLOAD_BYTES of queue/messages.py)
+local FAILING = 2  -- what it costs to fail a job, in ids
+local PAGE = 16    -- ids that are fetched at once; their length is not known before
+
+local function take(id, size, worker, machine, nonce, lease, quiet, now)
+  local key = 'job:' .. id
+  local flat, left = whole(key, size)
+  local job, bytes = {}, 0
+  for i = 1, #flat, 2 do
+    job[flat[i]] = flat[i + 1]
+    bytes = bytes + #flat[i + 1]
+  end
+  local attempt = int(math.min(MOST, count_of(job.attempt) + 1))
   local token = nonce .. '/' .. attempt
+  redis.call('ZREM', PENDING, id)
   if given(job.lease_token) then drop_lease(id, job.lease_worker) end  -- somebody put a leased job back
-  redis.call('HSET', 'job:' .. id, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
+  redis.call('HSET', key, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
     'lease_token', token, 'lease_worker', worker, 'attempt', attempt)
   redis.call('ZADD', LEASES, int(now.ms + lease), id)
   -- The lease stands; a key of a wrong type among the fleet's other ones must not stop the claim half way.
@@ -28,68 +42,100 @@ local function take(id, worker, machine, nonce, lease, quiet, now)
     'message', 'Job assigned to worker', 'assigned_at', now.lua)
   set_slot_state(worker, 'busy', id, now)
   if not (quiet and not given(job.submit_token)) then say_claimed(id, job, worker, machine, now.lua, now) end
-  return {worker, token, id, flat}
+  return {worker, token, id, flat, left}, bytes
 end
 
 -- A claim whose reply was lost: what this nonce was given is in jobs:active of the slot. The caller counts the lease
 -- from this call on.
 local function taken_before(worker, nonce, lease, now)
   for _, id in ipairs(active_of(worker)) do
-    local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'status', 'worker_id')
+    local key = 'job:' .. id
+    local f = fields(key, 'lease_token', 'lease_worker', 'status', 'worker_id')
     if f[1] and string.sub(f[1], 1, #nonce + 1) == nonce .. '/' and f[2] == worker and f[4] == worker and
       f[3] == 'assigned' then
       redis.call('ZADD', LEASES, int(now.ms + lease), id)
-      return {worker, f[1], id, redis.call('HGETALL', 'job:' .. id)}
+      local flat, left = whole(key, size_of(key))
+      return {worker, f[1], id, flat, left}
     end
   end
   return nil
 end
 
-local SETTLED = {completed = true, failed = true, cancelled = true}
-
--- Looks at one pending id: 'match', 'no', 'gone' (with the reason why it was taken out).
-local function inspect(id, worker, served, now)
-  local f = redis.pcall('HMGET', 'job:' .. id, 'id', 'service_required', 'requirements', 'workflow_id', 'customer_id',
-    'status', 'lease_worker', 'worker_id')
-  if f.err then
-    redis.call('ZREM', PENDING, id)
-    return 'gone', 'job:' .. id .. ' is not a hash'
-  end
-  if not f[1] and not f[2] and not f[6] then
-    redis.call('ZREM', PENDING, id)
-    return 'gone', 'there is no hash for it'
-  end
-  if SETTLED[f[6]] then
-    redis.call('ZREM', PENDING, id)
-    return 'gone', 'it is ' .. f[6] .. ' already'
-  end
-  if (f[6] == 'assigned' or f[6] == 'in_progress') and given(f[7]) and f[7] == f[8] then
-    local ends = redis.call('ZSCORE', LEASES, id)
-    if ends and tonumber(ends) > now.ms then
-      redis.call('ZREM', PENDING, id)
-      return 'gone', 'it is running under a lease'
+-- Why a job that this worker serves can't be run by anybody, judged by the lengths of its fields, or nil.
+local function too_long(key, long)
+  if long then return long .. ' is longer than ' .. LONGEST .. ' bytes' end
+  for _, name in ipairs({'payload', 'ctx', 'checkpoint'}) do
+    if redis.call('HSTRLEN', key, name) > LONGEST_PAYLOAD then
+      return name .. ' is longer than ' .. LONGEST_PAYLOAD .. ' bytes'
     end
   end
-  local verdict, why = verdict_of({service = f[2], requirements = f[3] or '', workflow = f[4] or '',
-    customer = f[5] or ''}, worker, served)
-  if verdict == 'poison' then
+  return nil
+end
+
+-- Looks at one pending id: 'match' (with the size of its hash), 'no', 'gone' (with the reason why it was taken out),
+-- 'later' when its requirements are more than this call may still decode. asked: {worker = decoded capabilities,
+-- served, bytes = bytes it may decode, known = what was decoded, by text}
+local function inspect(id, asked, now)
+  local key = 'job:' .. id
+  local size = size_of(key)
+  if size == 'large' then  -- most are of other types: then three fields are enough
+    local f, long = values_of(key, size, FIRST)
+    if long == FIRST[1] or (f[1] and not asked.served[f[1]] and not SETTLED[f[3]]) then return 'no' end
+  end
+  local f, long = values_of(key, size, LOOKED_AT)
+  local gone
+  if size == 'other' then
+    gone = 'job:' .. shown(id) .. ' is not a hash'
+  elseif not f[1] and not f[2] and not f[3] and not long then
+    gone = 'there is no hash for it'
+  elseif SETTLED[f[3]] then
+    gone = 'it is ' .. f[3] .. ' already'
+  elseif RUNNING[f[3]] and given(f[7]) and f[7] == f[8] then
+    local ends = redis.call('ZSCORE', LEASES, id)
+    if ends and tonumber(ends) > now.ms then gone = 'it is running under a lease' end
+  end
+  if gone then
     redis.call('ZREM', PENDING, id)
-    local job = job_table(id)
-    fail_for_good(id, job, '', '', {type = 'validation_error', reason = 'invalid_payload',
-      error = 'invalid_job: ' .. why}, number(job.retry_count) or 0, now)
+    return 'gone', gone
+  end
+  local job = {service = f[1], workflow = f[5] or '', customer = f[6]}
+  if not serves(job, asked.worker, asked.served) then return 'no' end
+  local bad = bad_id(id)
+  if bad then return 'gone', fail_bad_id(id, bad, now) end
+  local requirements, wanted, verdict = f[4] or '', nil, nil
+  local why = (long or size == 'large') and too_long(key, long)
+  if not why and requirements ~= '' then
+    wanted = asked.known[requirements]
+    if wanted == nil then
+      if #requirements > asked.bytes then return 'later' end
+      asked.bytes = asked.bytes - #requirements
+      wanted = decoded(requirements)
+      asked.known[requirements] = wanted
+    end
+  end
+  if not why then verdict, why = verdict_of(job, wanted, asked.worker) end
+  if why then
+    local ending = record(key, ENDING)
+    redis.call('ZREM', PENDING, id)
+    fail_for_good(id, ending, '', '', {type = 'validation_error', reason = 'invalid_payload',
+      error = 'invalid_job: ' .. why}, count_of(ending.retry_count), now)
     return 'gone', 'invalid_job: ' .. why
   end
-  return verdict
+  return verdict, size
 end
 
 redis.register_function('emp_trio_claim', function(_, argv)
+  for _, key in ipairs({PENDING, LEASES}) do
+    if not is_zset(key) then return not_zset(key) end
+  end
+  sets_of = {}
   local worker = cjson.decode(argv[1])
-  local served = served_types(worker)
+  local asked = {worker = worker, served = served_types(worker), bytes = DECODED, known = {}}
   local machine, lease = argv[2], tonumber(argv[3])
   local rank, budget, how = tonumber(argv[4]), tonumber(argv[5]), tonumber(argv[6])
   local repeated, quiet = how % 2 == 1, how >= 2
-  local now, jobs, dropped = clock(), {}, {}
-  local slot, last = 7, #argv
+  local now, jobs, dropped, room = clock(), {}, {}, ANSWERED
+  local slot, last, page = 7, #argv, 1
   local function skip_answered()
     while repeated and slot <= last do
       local before = taken_before(argv[slot], argv[slot + 1], lease, now)
@@ -99,23 +145,29 @@ redis.register_function('emp_trio_claim', function(_, argv)
     end
   end
   skip_answered()
-  local page = math.min(128, math.max(16, last - slot + 2))
-  while slot <= last and budget > 0 do
+  while slot <= last and budget > 0 and room > 0 do
     local ids = redis.call('ZREVRANGE', PENDING, rank, rank + math.min(page, budget) - 1)
     if #ids == 0 then
       rank = -1
       break
     end
+    page = math.min(PAGE, page * 2)
     for _, id in ipairs(ids) do
-      if slot > last then break end
-      budget = budget - 1
-      local verdict, why = inspect(id, worker, served, now)
+      if slot > last or budget <= 0 or room <= 0 then break end
+      if #id > LONGEST_ID then page = 1 end
+      budget = budget - 1 - math.floor(#id / 2048)
+      local verdict, more = inspect(id, asked, now)
       if verdict == 'match' then
-        jobs[#jobs + 1] = take(id, argv[slot], machine, argv[slot + 1], lease, quiet, now)
+        local taken, bytes = take(id, more, argv[slot], machine, argv[slot + 1], lease, quiet, now)
+        jobs[#jobs + 1] = taken
+        room = room - bytes
         slot = slot + 2
         skip_answered()
       elseif verdict == 'gone' then
-        dropped[#dropped + 1] = {id, why}
+        dropped[#dropped + 1] = {shown(id), more}
+        budget = budget - FAILING + 1
+      elseif verdict == 'later' then
+        budget = 0
       else
         rank = rank + 1
       end

@@ -2,9 +2,12 @@
 
 -- emp_trio_submit: a new job (queue protocol 1.3, 2.1).   ARGV 1 job id  2 nonce  3 message for job_submitted
 --   4.. field, value, ...   reply 'submitted', or 'exists' when another submit made a job of this id
+--   errors: an id that can't be used, a jobs:pending that is no sorted set
 redis.register_function('emp_trio_submit', function(_, argv)
   local id, now = argv[1], clock()
-  local key = 'job:' .. id
+  local key, bad = 'job:' .. id, bad_id(id)
+  if bad then return redis.error_reply('BADID ' .. bad) end
+  if not is_zset(PENDING) then return not_zset(PENDING) end
   if redis.call('EXISTS', key) == 1 then
     return fields(key, 'submit_token')[1] == argv[2] and 'submitted' or 'exists'
   end
@@ -19,15 +22,16 @@ end)
 --   was cancelled before is left as it is
 redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}, callback = function(_, argv)
   local id, now = argv[1], clock()
-  local f = job_table(id)
-  if not f.status then return {'missing', ''} end
-  if SETTLED[f.status] then
-    local cancelled = f.status ~= 'completed' and given(f.cancelled_at)
-    return {cancelled and 'cancelled' or 'settled', f.status}
+  local f = record('job:' .. id, ENDING)
+  if not is_job(f) then return {'missing', ''} end
+  local status = given(f.status) or 'pending'
+  if SETTLED[status] then
+    local cancelled = status ~= 'completed' and given(f.cancelled_at)
+    return {cancelled and 'cancelled' or 'settled', status}
   end
   local worker = given(f.worker_id) or ''
-  redis.call('ZREM', PENDING, id)
-  redis.call('ZREM', DELAYED, id)
+  redis.pcall('ZREM', PENDING, id)
+  redis.pcall('ZREM', DELAYED, id)
   if given(f.lease_token) then drop_lease(id, f.lease_worker) end
   redis.call('HSET', 'job:' .. id, 'status', 'failed', 'failed_at', now.iso, 'cancelled_at', now.iso, 'error', argv[2],
     'lease_token', '')
@@ -35,29 +39,31 @@ redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}
     drop_lease(id, worker)
     publish('cancel_job', {job_id = id, worker_id = worker, reason = argv[2], timestamp = now.ms})
   end
-  redis.call('HSET', 'jobs:failed', id, cjson.encode({error = argv[2], failed_at = now.iso, cancelled = true}))
-  redis.call('EXPIRE', 'jobs:failed', FAILED_TTL)
+  redis.pcall('HSET', 'jobs:failed', id, json({error = argv[2], failed_at = now.iso, cancelled = true}))
+  redis.pcall('EXPIRE', 'jobs:failed', FAILED_TTL)
   publish('job_failed', {job_id = id, worker_id = worker, status = 'failed', error = argv[2], failed_at = now.iso,
-    retry_count = number(f.retry_count) or 0, can_retry = false, cancelled = true, timestamp = now.ms,
+    retry_count = count_of(f.retry_count), can_retry = false, cancelled = true, timestamp = now.ms,
     workflow_id = given(f.workflow_id)})
-  return {'cancelled', f.status}
+  return {'cancelled', status}
 end}
 
 -- emp_trio_retry: a failed job gets a new life, with all its attempts.   ARGV 1 job id  2 nonce
 --   reply {'queued', status before} | {'refused', status} | {'missing', ''}
 redis.register_function('emp_trio_retry', function(_, argv)
   local id, now = argv[1], clock()
-  local f = job_table(id)
-  if not f.status then return {'missing', ''} end
-  if f.retry_token == argv[2] then return {'queued', f.status} end
-  if f.status ~= 'failed' then return {'refused', f.status} end
+  local f = record('job:' .. id, ENDING)
+  if not is_job(f) then return {'missing', ''} end
+  local status = given(f.status) or 'pending'
+  if f.retry_token == argv[2] then return {'queued', status} end
+  if status ~= 'failed' then return {'refused', status} end
+  if not can_requeue() then return not_zset(PENDING) end
   redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'retry_count', '0',
     'crashes', '0', 'unstarted', '0', 'lease_token', '', 'retry_token', argv[2])
   redis.call('HDEL', 'job:' .. id, 'error', 'failure_type', 'failure_reason', 'failed_at', 'cancelled_at',
     'started_at', 'checkpoint')
-  redis.call('HDEL', 'jobs:failed', id)
+  redis.pcall('HDEL', 'jobs:failed', id)
   if given(f.lease_token) then drop_lease(id, f.lease_worker) end  -- the API's cancel leaves both
-  redis.call('ZREM', DELAYED, id)
+  redis.pcall('ZREM', DELAYED, id)
   requeue(id, 0, now)
-  return {'queued', f.status}
+  return {'queued', status}
 end)

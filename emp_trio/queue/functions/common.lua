@@ -1,5 +1,5 @@
 -- The function library emp_trio: every transition of a job, one atomic call each.
--- The files are joined in the order of library.py, this one first.
+-- The files are joined in the order of library.py; only ids.lua and record.lua come before this one.
 --
 -- Keys of the fleet (queue protocol, section 1; all of them are shared with other workers):
 --   jobs:pending            zset    job id -> score S1; what may be claimed, highest score first
@@ -16,6 +16,11 @@
 -- Keys of ours:
 --   emp:leases              zset    job id -> time in ms at which its lease ends
 --   emp:delayed             zset    job id -> time in ms at which it goes back to jobs:pending
+--   emp:machines            zset    machine id -> time in ms at which it last looked for what is due
+--
+-- Whatever stands in these keys: a function reads and checks first, and writes when nothing can go wrong any more. What
+-- it writes afterwards to lists that don't decide where a job is, is written by pcall.
+--
 -- Fields of ours in job:{id}:
 --   lease_token    token of the present lease, '' when there is none; lease_worker: its slot
 --   settled_token  token of the attempt that ended last, so that a repeated settle is recognised
@@ -25,7 +30,7 @@
 --
 -- Times: ms are numbers of milliseconds since the epoch, ISO and LuaTime as in queue protocol 0.2.
 
-local PENDING, LEASES, DELAYED = 'jobs:pending', 'emp:leases', 'emp:delayed'
+local PENDING, LEASES, DELAYED, MACHINES = 'jobs:pending', 'emp:leases', 'emp:delayed', 'emp:machines'
 local COMPLETED_TTL, FAILED_TTL = 86400, 604800
 local WORKER_TTL, HEARTBEAT_TTL = 120, 60
 
@@ -87,41 +92,63 @@ end
 
 -- A number in a hash value, else nil; Lua reads nan, inf and hexadecimal too, which nobody means.
 local function number(value)
-  local n = tonumber(value or '')
+  if not value or not string.find(value, '^%s*[+-]?%.?%d[%d.eE+-]*%s*$') then return nil end
+  local n = tonumber(value)
   if n and math.abs(n) <= 2 ^ 53 then return n end
   return nil
 end
 
--- Attempts a job has in total (queue protocol 4.7).
-local function attempts_of(job)
-  local n = number(job.max_retries)
-  return n and n >= 1 and n or 3
+-- A count in a hash value: a whole number from 0 to MOST. Anybody may have written it, and it is counted on from there.
+local MOST = 1e9
+
+local function count_of(value)
+  local n = number(value)
+  return n and math.min(MOST, math.max(0, math.floor(n))) or 0
 end
 
--- HMGET that treats a key of another type like a missing hash.
+-- Attempts a job has in total (queue protocol 4.7).
+local function attempts_of(job)
+  local n = count_of(job.max_retries)
+  return n >= 1 and n or 3
+end
+
+-- HMGET that treats a key of another type like a missing hash. For fields that are short wherever a lease stands.
 local function fields(key, ...)
   local reply = redis.pcall('HMGET', key, ...)
-  if reply.err then return {} end
+  if wrong_type(reply) then return {} end
   return reply
 end
 
--- Ids in a slot's list of active jobs.
+-- Ids in a slot's list of active jobs: one or none, where nobody has put others there.
 local function active_of(worker)
-  local ids = redis.pcall('HKEYS', 'jobs:active:' .. worker)
-  return ids.err and {} or ids
+  local key = 'jobs:active:' .. worker
+  local count = redis.pcall('HLEN', key)
+  if type(count) ~= 'number' or count == 0 then return {} end
+  if count <= 100 then return redis.call('HKEYS', key) end
+  local ids = {}
+  local page = redis.call('HSCAN', key, '0', 'COUNT', '100')[2]
+  for i = 1, #page, 2 do ids[#ids + 1] = page[i] end
+  return ids
 end
 
 -- Score S1 of a job, from its own hash (queue protocol 1.2): the exact place the job had.
 local function score_of(id, now)
-  local f = fields('job:' .. id, 'priority', 'workflow_priority', 'workflow_datetime', 'created_at')
-  local priority = number(f[2])
-  if not priority or priority == 0 then priority = number(f[1]) or 50 end
-  local ms = number(f[3])
-  if not ms or ms == 0 then ms = ms_of(f[4]) or now.ms end
+  local f = record('job:' .. id, {'priority', 'workflow_priority', 'workflow_datetime', 'created_at'})
+  local priority = number(f.workflow_priority)
+  if not priority or priority == 0 then priority = number(f.priority) or 50 end
+  local ms = number(f.workflow_datetime)
+  if not ms or ms == 0 then ms = ms_of(f.created_at) or now.ms end
   return int(priority * 1e15 - math.floor(ms / 1000))
 end
 
-local function publish(channel, message) redis.call('PUBLISH', channel, cjson.encode(message)) end
+-- JSON of a message or record that a table stands for.
+local function json(message)
+  local clean = {}
+  for name, value in pairs(message) do clean[name] = type(value) == 'string' and unicode(value) or value end
+  return cjson.encode(clean)
+end
+
+local function publish(channel, message) redis.call('PUBLISH', channel, json(message)) end
 
 -- JSON of a text. The messages that every job causes are put together from such pieces: that takes a fifth of the time
 -- of encoding tables.
@@ -155,7 +182,7 @@ local function say_claimed(id, job, worker, machine, at, now)
   local claimed = both .. ',"status":"claimed","message":"Job claimed by worker","claimed_at":' .. text(at) ..
     ',"timestamp":' .. int(math.floor(now.ms / 1000) * 1000)
   for _, name in ipairs(TOLD) do
-    if job[name] then claimed = claimed .. ',"' .. name .. '":' .. text(job[name]) end
+    if job[name] then claimed = claimed .. ',"' .. name .. '":' .. text(unicode(job[name])) end
   end
   redis.call('PUBLISH', 'job_claimed', claimed .. '}')
   redis.call('PUBLISH', 'update_job_progress', both .. ',"progress":0,"timestamp":' .. now.text .. '}')
@@ -185,22 +212,32 @@ local function held(id, token)
   return ours, f[4] or '', f[5] or '', f[2] or ''
 end
 
-local function drop_lease(id, worker)
-  redis.call('ZREM', LEASES, id)
-  redis.pcall('HDEL', 'jobs:active:' .. worker, id)
+-- Takes a job off a slot's list, if there is a slot.
+local function drop_active(id, worker)
+  if given(worker) then redis.pcall('HDEL', 'jobs:active:' .. worker, id) end
 end
 
--- Back into the queue: at once, or at now + delay ms. The caller has let go of the job, so this must not fail: where
--- jobs:pending is not a zset the job is kept among the delayed ones and tried again later.
+-- A lease is over. By pcall: where emp:leases is broken, there is no lease that could be in the way.
+local function drop_lease(id, worker)
+  redis.pcall('ZREM', LEASES, id)
+  drop_active(id, worker)
+end
+
+-- Back into the queue: at once, or at now + delay ms. Where jobs:pending is not a zset the job is kept among the delayed
+-- ones and tried again later, and the other way round; can_requeue says beforehand whether one of them will do.
 local BROKEN_PAUSE = 60000
 
+local function can_requeue() return is_zset(PENDING) or is_zset(DELAYED) end
+
 local function requeue(id, delay, now)
+  local score = score_of(id, now)
   if delay <= 0 then
-    local added = redis.pcall('ZADD', PENDING, score_of(id, now), id)
-    if type(added) ~= 'table' then return end
+    if type(redis.pcall('ZADD', PENDING, score, id)) == 'number' then return end
     delay = BROKEN_PAUSE
   end
-  redis.call('ZADD', DELAYED, int(now.ms + delay), id)
+  if type(redis.pcall('ZADD', DELAYED, int(now.ms + delay), id)) ~= 'number' then
+    redis.call('ZADD', PENDING, score, id)
+  end
 end
 
 redis.register_function{function_name = 'emp_trio_version', callback = function() return '@VERSION@' end,

@@ -13,40 +13,66 @@ local function attest_failure(id, f, worker, machine, failure, count, permanent,
     current_step = given(f.current_step) or null, total_steps = given(f.total_steps) or null,
     workflow_impact = workflow and (permanent and 'workflow_terminated' or 'workflow_interrupted') or null,
     machine_id = machine ~= '' and machine or 'unknown', worker_version = 'emp-trio', attestation_created_at = now.ms}
-  local text = cjson.encode(record)
+  local encoded = json(record)
   if permanent then
-    redis.call('SET', 'worker:failure:' .. key .. ':permanent', text)
-    redis.call('SET', 'worker:completion:' .. key, text)
+    redis.call('SET', 'worker:failure:' .. key .. ':permanent', encoded)
+    redis.call('SET', 'worker:completion:' .. key, encoded)
   else
-    redis.call('SET', 'worker:failure:' .. key .. ':attempt:' .. count, text)
+    redis.call('SET', 'worker:failure:' .. key .. ':attempt:' .. int(count), encoded)
   end
   if workflow then
     record.workflow_attestation_type, record.failed_job_id = 'job_failure', id
     record.workflow_status = record.status
-    redis.call('SET', 'workflow:failure:' .. workflow .. (permanent and ':permanent' or ':attempt:' .. count),
-      cjson.encode(record))
+    redis.call('SET', 'workflow:failure:' .. workflow .. (permanent and ':permanent' or ':attempt:' .. int(count)),
+      json(record))
   end
 end
 
-local function job_table(id)
-  local reply = redis.pcall('HGETALL', 'job:' .. id)
-  local f = {}
-  if reply.err then return f end
-  for i = 1, #reply, 2 do f[reply[i]] = reply[i + 1] end
-  return f
-end
+-- Fields that the end of a job needs.
+local ENDING = {'id', 'service_required', 'status', 'worker_id', 'lease_token', 'lease_worker', 'retry_count', 'max_retries',
+  'crashes', 'unstarted', 'workflow_id', 'current_step', 'total_steps', 'workflow_priority', 'workflow_datetime',
+  'cancelled_at', 'retry_token'}
 
--- Ends a job for good and says so once. The caller has taken it out of every list it was in.
-local function fail_for_good(id, f, worker, machine, failure, count, now)
-  attest_failure(id, f, worker, machine, failure, count, true, now)
-  redis.call('HSET', 'job:' .. id, 'status', 'failed', 'failed_at', now.iso, 'error', failure.error,
-    'failure_type', failure.type, 'failure_reason', failure.reason, 'retry_count', count, 'lease_token', '',
-    'last_failed_worker', worker)
-  redis.pcall('HSET', 'jobs:failed', id, cjson.encode({error = failure.error, failed_at = now.iso, retry_count = count}))
+local SETTLED = {completed = true, failed = true, cancelled = true, timeout = true, unworkable = true}
+local RUNNING = {assigned = true, in_progress = true, accepted = true}
+
+-- Whether a hash is a job's: every reader looks for these (queue protocol 1.3). job:{id}:progress is not, unless there
+-- is a job of such an id.
+local function is_job(f) return f.id or f.service_required end
+
+-- The list of failed jobs and the message about one that will not be tried again.
+local function tell_failed(id, f, worker, failure, count, now)
+  redis.pcall('HSET', 'jobs:failed', id, json({error = failure.error, failed_at = now.iso, retry_count = count}))
   redis.pcall('EXPIRE', 'jobs:failed', FAILED_TTL)
   local message = {job_id = id, worker_id = worker, status = 'failed', error = failure.error, failed_at = now.iso,
     retry_count = count, can_retry = false, timestamp = now.ms, workflow_id = given(f.workflow_id),
     current_step = number(f.current_step), total_steps = number(f.total_steps),
     workflow_priority = number(f.workflow_priority), workflow_datetime = number(f.workflow_datetime)}
   publish('job_failed', message)
+end
+
+-- Ends a job for good and says so once. The caller has taken it out of every list it was in.
+local function fail_for_good(id, f, worker, machine, failure, count, now)
+  attest_failure(id, f, worker, machine, failure, count, true, now)
+  redis.call('HSET', 'job:' .. id, 'status', 'failed', 'failed_at', now.iso, 'error', failure.error,
+    'failure_type', failure.type, 'failure_reason', failure.reason, 'retry_count', int(count), 'lease_token', '',
+    'last_failed_worker', worker)
+  tell_failed(id, f, worker, failure, count, now)
+end
+
+-- Ends a job whose id can't be used. No records: their keys might be another job's. Its hash may be another job's
+-- progress: then status is left to that job.
+local function fail_bad_id(id, why, now)
+  local key = 'job:' .. id
+  local f = record(key, ENDING)
+  local owner = string.match(id, '^(.*):progress$')
+  local shared = owner and redis.call('EXISTS', 'job:' .. owner) == 1
+  redis.call('ZREM', PENDING, id)
+  if not is_job(f) then return 'there is no job of this id' end
+  local failure, count = {error = 'invalid_job: ' .. why}, count_of(f.retry_count)
+  redis.call('HSET', key, 'failed_at', now.iso, 'error', failure.error, 'failure_type', 'validation_error',
+    'failure_reason', 'invalid_payload')
+  if not shared then redis.call('HSET', key, 'status', 'failed', 'lease_token', '') end
+  tell_failed(id, f, '', failure, count, now)
+  return failure.error
 end

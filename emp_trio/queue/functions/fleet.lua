@@ -4,11 +4,12 @@
 -- was replaced by ours). It is watched for as long as that worker's heartbeat still counts, then reaped. One that is
 -- elsewhere by now is taken off the slot. Returns whether the job is the slot's, and whether it was left just now.
 local function look_at_active_job(worker, id, now)
-  local f = fields('job:' .. id, 'status', 'worker_id')
-  if not ((f[1] == 'assigned' or f[1] == 'in_progress') and f[2] == worker) then
-    redis.call('HDEL', 'jobs:active:' .. worker, id)
+  local f = record('job:' .. id, {'status', 'worker_id'})
+  if not ((f.status == 'assigned' or f.status == 'in_progress') and f.worker_id == worker) then
+    drop_active(id, worker)
     return false, false
   end
+  if not is_zset(LEASES) then return true, false end
   if redis.call('ZSCORE', LEASES, id) then return true, false end
   redis.call('HSET', 'job:' .. id, 'lease_token', 'left/' .. worker, 'lease_worker', worker)
   local wait = math.max(0, redis.call('PTTL', 'worker:' .. worker .. ':heartbeat'))
@@ -42,7 +43,7 @@ redis.register_function{function_name = 'emp_trio_beat', flags = {'allow-oom'}, 
       redis.pcall('HSET', key, 'version', slot[5], 'build_timestamp', slot[6], 'build_info', slot[7])
     end
     redis.call('EXPIRE', key, WORKER_TTL)
-    redis.call('SADD', 'workers:active', worker)
+    redis.pcall('SADD', 'workers:active', worker)
     redis.call('SET', key .. ':heartbeat', now.iso, 'EX', HEARTBEAT_TTL)
   end
   for i = 7, #argv, 2 do redis.call('PUBLISH', argv[i], argv[i + 1]) end
@@ -53,7 +54,7 @@ end}
 redis.register_function{function_name = 'emp_trio_leave', flags = {'allow-oom'}, callback = function(_, argv)
   local count = tonumber(argv[1])
   for i = 2, count + 1 do
-    redis.call('SREM', 'workers:active', argv[i])
+    redis.pcall('SREM', 'workers:active', argv[i])
     redis.call('DEL', 'worker:' .. argv[i], 'worker:' .. argv[i] .. ':heartbeat')
   end
   for i = count + 2, #argv, 2 do redis.call('PUBLISH', argv[i], argv[i + 1]) end

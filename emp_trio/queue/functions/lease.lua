@@ -84,6 +84,7 @@ end}
 -- emp_trio_renew: all leases of a machine.   ARGV 1 lease in ms  2.. job id, lease token, ...
 --   reply {job id, 'lost' | 'cancelled'} for each lease that is not held any more
 redis.register_function{function_name = 'emp_trio_renew', flags = {'allow-oom'}, callback = function(_, argv)
+  if not is_zset(LEASES) then return not_zset(LEASES) end
   local now, gone = clock(), {}
   local ends = int(now.ms + tonumber(argv[1]))
   for i = 2, #argv, 2 do

@@ -10,11 +10,20 @@ local function served_types(worker)
   return served
 end
 
+-- Whether a list has a value. Lists of a worker are asked by many jobs, and by each of a job's values: each is made a
+-- set once in a call (sets_of is emptied at its beginning).
+local sets_of = {}
+
 local function contains(list, value)
-  for _, item in ipairs(list) do
-    if item == value then return true end
+  local set = sets_of[list]
+  if not set then
+    set = {}
+    for _, item in ipairs(list) do
+      if item == item then set[item] = true end
+    end
+    sets_of[list] = set
   end
-  return false
+  return set[value] ~= nil
 end
 
 local function is_array(value)
@@ -56,7 +65,9 @@ local HARDWARE = {'gpu_memory_gb', 'cpu_cores', 'ram_gb'}
 
 -- Why nobody can ever match these requirements without a runtime error, or nil.
 local function poison_in(positive, negative)
-  if type(positive) ~= 'table' then return 'requirements.positive_requirements is not an object' end
+  if type(positive) ~= 'table' or positive[1] ~= nil then
+    return 'requirements.positive_requirements is not an object'
+  end
   local hardware = positive.hardware
   if hardware and type(hardware) ~= 'table' and type(hardware) ~= 'string' then
     return 'requirements.hardware is not an object'
@@ -88,9 +99,11 @@ local function has_hardware(wanted, have)
   return true
 end
 
+-- customer is false where the hash has no such field: then no list applies, as in the fleet ('' is an id like any other).
 local function takes_customer(isolation, customer, access)
   if not isolation then return true end
   if isolation == 'strict' and access.isolation ~= 'strict' then return false end
+  if not customer then return true end
   local allowed, denied = access.allowed_customers, access.denied_customers
   if type(allowed) == 'table' and not contains(allowed, customer) then return false end
   return not (type(denied) == 'table' and contains(denied, customer))
@@ -129,24 +142,28 @@ local function has_any(unwanted, worker)
   return false
 end
 
--- Whether requirements text is JSON that is no object or array: the fleet's function fails for everybody on it.
-local function not_an_object(text)
-  local first = string.match(text, '^%s*(.)')
-  if first == nil or first == '{' or first == '[' then return false end
-  return (pcall(cjson.decode, text))
+-- What requirements text says: a table; nil where it says nothing or is no JSON, as in the fleet; or false where it is
+-- JSON that is no object: the fleet's function fails for everybody on a scalar, and a list can never match.
+local function decoded(text)
+  local ok, wanted = pcall(cjson.decode, text)
+  if not ok then return nil end
+  if type(wanted) ~= 'table' or wanted[1] ~= nil then return false end
+  return wanted
 end
 
--- verdict 'match' | 'no' | 'poison', reason. worker: decoded capabilities; served: what served_types says of it.
--- job: {service = string or false, requirements = text, workflow, customer}
-local function verdict_of(job, worker, served)
-  local text = job.requirements
-  if text ~= '' and not_an_object(text) then return 'poison', 'requirements is not a JSON object' end
+-- Whether a worker serves jobs of this type and workflow at all. job: {service = string, or false where the hash has no
+-- such field (any worker will do), workflow}
+local function serves(job, worker, served)
   local bound = worker.workflow_id
-  if type(bound) == 'string' and bound ~= '' and job.workflow ~= bound then return 'no' end
-  if job.service and not served[job.service] then return 'no' end
-  if text == '' then return 'match' end
-  local ok, wanted = pcall(cjson.decode, text)
-  if not ok then return 'match' end
+  if type(bound) == 'string' and bound ~= '' and job.workflow ~= bound then return false end
+  return not job.service or served[job.service] == true
+end
+
+-- verdict 'match' | 'no' | 'poison', reason, for a job that the worker serves. worker: decoded capabilities;
+-- wanted: what decoded says of its requirements; job: as above, and customer (string, or false without such a field)
+local function verdict_of(job, wanted, worker)
+  if wanted == nil then return 'match' end
+  if not wanted then return 'poison', 'requirements is not a JSON object' end
   local positive, negative = wanted.positive_requirements or wanted, wanted.negative_requirements
   local why = poison_in(positive, negative)
   if why then return 'poison', why end

@@ -1,72 +1,148 @@
 -- emp_trio_reap: jobs whose lease ran out, and delayed jobs that are due. Any machine may call it at any time.
 --   ARGV  1 entries to handle of each kind, at most   2 crashes after which a job fails for good
+--         3 machine id of a machine that does this again and again, '' for somebody who looks once
 --   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids,
---         {id, error} of each that could not be handled}
+--         {id or key, error} of each that could not be handled}
 -- A lease that ran out before the attempt began to run (its claim's reply was lost) is no crash and uses no attempt. But
 -- a job to which that happens again and again may be what ends its worker: it fails after UNSTARTED times as many.
 local UNSTARTED = 3
 
+-- Whether a job that is taken off our lists is anywhere else: settled, pending, delayed, or with a worker that does not
+-- know of leases, which keeps it in its list.
+local function elsewhere(id, f, list)
+  if SETTLED[f.status] or redis.call('ZSCORE', PENDING, id) then return true end
+  if list ~= DELAYED and is_zset(DELAYED) and redis.call('ZSCORE', DELAYED, id) then return true end
+  if list ~= LEASES and is_zset(LEASES) and redis.call('ZSCORE', LEASES, id) then return true end
+  local worker = given(f.worker_id)
+  local listed = RUNNING[f.status] and worker and redis.pcall('HEXISTS', 'jobs:active:' .. worker, id)
+  return listed == 1
+end
+
+-- Puts a job back into the queue without anything having failed.
+local function put_back(id, f, now)
+  if f.status ~= 'pending' then
+    redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '')
+  end
+  requeue(id, 0, now)
+end
+
+-- A worker that runs a job for the last time: its lease ran out, or it is gone for good. used: whether that costs an
+-- attempt. Returns why the job has failed for good, or nil where it went back into the queue.
+local function end_of_worker(id, f, worker, used, max_crashes, why, now)
+  local crashes, count = count_of(f.crashes) + used, count_of(f.retry_count) + used
+  local unstarted = count_of(f.unstarted) + 1 - used
+  local failure = {type = 'system_error', reason = 'internal_error',
+    error = 'worker ' .. unicode(worker) .. ' ' .. why .. ' (crash ' .. int(crashes) .. ')'}
+  local never = used == 0 and unstarted >= max_crashes * UNSTARTED
+  if never then
+    failure.error = 'claimed ' .. int(unstarted) .. ' times and never begun, last by worker ' .. unicode(worker) ..
+      ': the job may end the process that takes it'
+  end
+  redis.call('HSET', 'job:' .. id, 'crashes', int(crashes), 'unstarted', int(unstarted))
+  if never or (used == 1 and (crashes >= max_crashes or count >= attempts_of(f))) then
+    fail_for_good(id, f, worker, '', failure, count, now)
+    return failure.error
+  end
+  if used == 1 then attest_failure(id, f, worker, '', failure, count, false, now) end
+  redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
+    'retry_count', int(count), 'last_failed_worker', worker, 'failed_at', now.iso, 'error', failure.error)
+  requeue(id, 0, now)
+  return nil
+end
+
 local function reap_lease(id, max_crashes, now, requeued, failed)
-  local f = job_table(id)
-  local running = f.status == 'assigned' or f.status == 'in_progress'
-  if running and given(f.lease_token) and f.lease_worker == f.worker_id then
-    local worker = f.worker_id
+  local f, size = record('job:' .. id, ENDING)
+  local worker, holder = given(f.worker_id), given(f.lease_worker)
+  if (f.status == 'assigned' or f.status == 'in_progress') and worker and holder == worker then
     local used = f.status == 'in_progress' and 1 or 0
-    local crashes, count = (number(f.crashes) or 0) + used, (number(f.retry_count) or 0) + used
-    local unstarted = (number(f.unstarted) or 0) + 1 - used
-    redis.call('HSET', 'job:' .. id, 'crashes', crashes, 'unstarted', unstarted)
-    local failure = {type = 'system_error', reason = 'internal_error',
-      error = 'worker ' .. worker .. ' stopped renewing its lease on this job (crash ' .. crashes .. ')'}
-    local never = used == 0 and unstarted >= max_crashes * UNSTARTED
-    if never then
-      failure.error = 'claimed ' .. unstarted .. ' times and never begun, last by worker ' .. worker ..
-        ': the job may end the process that takes it'
-    end
-    if never or (used == 1 and (crashes >= max_crashes or count >= attempts_of(f))) then
-      fail_for_good(id, f, worker, '', failure, count, now)
-      failed[#failed + 1] = {id, failure.error}
+    local why = end_of_worker(id, f, worker, used, max_crashes, 'stopped renewing its lease on this job', now)
+    if why then
+      failed[#failed + 1] = {id, why}
     else
-      if used == 1 then
-        attest_failure(id, f, worker, '', failure, count, false, now)
-      end
-      redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
-        'retry_count', count, 'last_failed_worker', worker, 'failed_at', now.iso, 'error', failure.error)
-      requeue(id, 0, now)
       requeued[#requeued + 1] = id
     end
-    redis.pcall('HDEL', 'jobs:active:' .. worker, id)
-  elseif given(f.lease_token) then
-    -- somebody who knows of no leases put the job back, ended it or took it
-    redis.pcall('HDEL', 'jobs:active:' .. f.lease_worker, id)
-  end
+    drop_active(id, worker)
+  elseif size ~= 'none' and size ~= 'other' and not elsewhere(id, f, LEASES) then
+    put_back(id, f, now)
+    requeued[#requeued + 1] = id
+  end  -- else the job is gone, or somebody who knows of no leases put it back, ended it or took it
+  drop_active(id, holder)
   redis.call('ZREM', LEASES, id)
 end
 
-redis.register_function{function_name = 'emp_trio_reap', flags = {'allow-oom'}, callback = function(_, argv)
-  local now, most, max_crashes = clock(), tonumber(argv[1]), tonumber(argv[2])
-  local requeued, failed, due, broken = {}, {}, {}, {}
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', int(now.ms), 'LIMIT', 0, most)) do
-    local ok, why = pcall(reap_lease, id, max_crashes, now, requeued, failed)
+local function reap_delayed(id, now, due)
+  local f, size = record('job:' .. id, ENDING)
+  local back = size ~= 'none' and size ~= 'other' and not elsewhere(id, f, DELAYED)
+  redis.call('ZREM', DELAYED, id)
+  if back then
+    put_back(id, f, now)
+    due[#due + 1] = id
+  end
+end
+
+-- Up to most ids of a zset with scores up to ms, each by what; one that can't be handled must not keep the others from
+-- it: it is looked at again later.
+local function each_until(list, ms, most, what, now, broken)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', list, '-inf', ms, 'LIMIT', 0, most)) do
+    local ok, why = pcall(what, id)
     if not ok then
-      -- One job with a broken key must not keep the others from being reaped; it is looked at again later.
-      redis.call('ZADD', LEASES, int(now.ms + BROKEN_PAUSE), id)
+      redis.call('ZADD', list, int(now.ms + BROKEN_PAUSE), id)
       broken[#broken + 1] = {id, type(why) == 'table' and why.err or tostring(why)}
     end
   end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DELAYED, '-inf', int(now.ms), 'LIMIT', 0, most)) do
-    redis.call('ZREM', DELAYED, id)
-    if fields('job:' .. id, 'status')[1] == 'pending' then
-      requeue(id, 0, now)
-      due[#due + 1] = id
+end
+
+-- Whether all three lists can be used; a broken one is told as if it were a job.
+local function lists_stand(broken)
+  local stand = true
+  for _, list in ipairs({PENDING, LEASES, DELAYED}) do
+    if not is_zset(list) then
+      broken[#broken + 1] = {list, 'the key is not a sorted set: repair or delete it'}
+      stand = false
     end
   end
+  return stand
+end
+
+redis.register_function{function_name = 'emp_trio_reap', flags = {'allow-oom'}, callback = function(_, argv)
+  local now, most, max_crashes, machine = clock(), tonumber(argv[1]), tonumber(argv[2]), argv[3]
+  local requeued, failed, due, broken = {}, {}, {}, {}
+  if given(machine) then redis.pcall('ZADD', MACHINES, int(now.ms), machine) end
+  if not lists_stand(broken) then return {BROKEN_PAUSE, requeued, failed, due, broken} end
+  each_until(LEASES, int(now.ms), most, function(id) reap_lease(id, max_crashes, now, requeued, failed) end,
+    now, broken)
+  each_until(DELAYED, int(now.ms), most, function(id) reap_delayed(id, now, due) end, now, broken)
   local next_ms = -1
   for _, set in ipairs({LEASES, DELAYED}) do
     local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
     if first[2] then
-      local wait = math.max(0, tonumber(first[2]) - now.ms)
+      local wait = math.min(1e12, math.max(0, tonumber(first[2]) - now.ms))
       if next_ms < 0 or wait < next_ms then next_ms = wait end
     end
   end
   return {next_ms, requeued, failed, due, broken}
+end}
+
+-- emp_trio_depart: a machine goes, or somebody looks who is none. Where no other machine looks for what is due any more,
+-- delayed jobs go back into the queue before their time: nobody else in the fleet reads emp:delayed.
+--   ARGV  1 machine id, '' for somebody who is none   2 jobs to put back, at most
+--   reply {ids put back, delayed jobs that are left, leases that are left, ms until the last of these ends,
+--         ms since another machine looked or -1}
+local SPEAKS = 8000  -- ms; a machine looks every 5 to 6 s (reap_every of worker/settings.py)
+
+redis.register_function{function_name = 'emp_trio_depart', flags = {'allow-oom'}, callback = function(_, argv)
+  local now, back, broken = clock(), {}, {}
+  if argv[1] ~= '' then redis.pcall('ZREM', MACHINES, argv[1]) end
+  redis.pcall('ZREMRANGEBYSCORE', MACHINES, '-inf', int(now.ms - SPEAKS))
+  local newest = redis.pcall('ZREVRANGE', MACHINES, 0, 0, 'WITHSCORES')
+  local since = not newest.err and newest[2] and math.max(0, now.ms - tonumber(newest[2])) or -1
+  if lists_stand(broken) and since < 0 then
+    for _, id in ipairs(redis.call('ZRANGE', DELAYED, 0, tonumber(argv[2]) - 1)) do
+      pcall(reap_delayed, id, now, back)
+    end
+  end
+  local delayed, leases = redis.pcall('ZCARD', DELAYED), redis.pcall('ZCARD', LEASES)
+  local last = redis.pcall('ZREVRANGE', LEASES, 0, 0, 'WITHSCORES')
+  local ends = not last.err and last[2] and math.min(1e12, math.max(0, tonumber(last[2]) - now.ms)) or 0
+  return {back, type(delayed) == 'number' and delayed or 0, type(leases) == 'number' and leases or 0, ends, since}
 end}

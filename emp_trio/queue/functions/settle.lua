@@ -13,10 +13,15 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
   local ours, status, settled, worker = held(id, token)
   if settled == token then return {1, 'repeated'} end
   if not ours then return {0, status} end
+  if (kind == 'retry' or kind == 'release') and not can_requeue() then return not_zset(PENDING) end
   local now, key = clock(), 'job:' .. id
   for i = 13, #argv, 2 do redis.call('SET', argv[i], argv[i + 1]) end
   if kind == 'completed' then
     redis.call('HSET', key, 'status', 'completed', 'completed_at', now.iso, 'lease_token', '', 'settled_token', token)
+    -- what earlier attempts said of themselves
+    if redis.call('HDEL', key, 'error', 'failure_type', 'failure_reason', 'failed_at') > 0 then
+      redis.pcall('HDEL', 'jobs:failed', id)
+    end
     drop_lease(id, worker)
     redis.pcall('HSET', 'jobs:completed', id, argv[10])
     redis.pcall('EXPIRE', 'jobs:completed', COMPLETED_TTL)
