@@ -293,7 +293,7 @@ def test_a_slot_was_busy_also_with_a_job_that_is_cancelled_before_its_first_word
 ) -> None:
     lib.submit("j")
     capabilities = json.dumps(CAPABILITIES)
-    [[worker, token, _, _]] = lib.call("claim", capabilities, "m1", 15000, 0, 512, "2", "w1", "n")[2]
+    [[worker, token, *_]] = lib.call("claim", capabilities, "m1", 15000, 0, 512, "2", "w1", "n")[2]
     assert ear.heard() == []
     assert lib.call("begin", "m1", "0", "mark", "j", token) == []
     if cancel == "ours":

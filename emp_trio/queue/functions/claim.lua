@@ -63,10 +63,10 @@ end
 
 -- Why a job that this worker serves can't be run by anybody, judged by the lengths of its fields, or nil.
 local function too_long(key, long)
-  if long then return long .. ' is longer than ' .. LONGEST .. ' bytes' end
+  if long then return long .. ' is longer than ' .. LONGEST / 1024 .. ' KiB' end
   for _, name in ipairs({'payload', 'ctx', 'checkpoint'}) do
     if redis.call('HSTRLEN', key, name) > LONGEST_PAYLOAD then
-      return name .. ' is longer than ' .. LONGEST_PAYLOAD .. ' bytes'
+      return 'the ' .. name .. ' is larger than ' .. LONGEST_PAYLOAD / 1048576 .. ' MiB'
     end
   end
   return nil
