@@ -10,10 +10,10 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 import trio
 
 from emp_trio.errors import ServiceError
+from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder, SseEvent, ended_early
 from emp_trio.protocols.http_answer import HttpStream
 from emp_trio.protocols.http_call import CallOptions
-from emp_trio.protocols.http_errors import bad_answer
 
 E = TypeVar("E")
 
@@ -58,21 +58,16 @@ class Streaming:
                 ends without it is a ServiceError. None: any end between two events is an end.
 
         Raises:
-            ServiceError: as ``Http.request`` does; or the answer is not an event stream; or, from the iteration, it
-                broke off, ended early, paused for longer than the read timeout or had too large an event.
+            ServiceError: as ``Http.request`` does; or, from the iteration, the answer is no event stream, broke off,
+                ended early, paused for longer than the read timeout or had too large an event.
+
+        What the answer is, its bytes say and not its label: JSON that comes in place of events is one event per value.
 
         Leaving the block early, or a cancel, closes the connection.
         """
         async with self.stream(method, path, **_accepting("text/event-stream", options)) as stream:
-            media_type = stream.headers.get("content-type", "")
-            if not media_type.lower().startswith("text/event-stream"):
-                raise stream.explain(
-                    bad_answer(
-                        f"an answer of type {media_type or 'unknown'!r} instead of an event stream",
-                        reason="unexpected_content_type",
-                    )
-                )
-            yield Events(stream, SseDecoder(self.settings.http.max_response_bytes), until)
+            decoder = AnswerDecoder(stream.headers.get("content-type", ""), self.settings.http.max_response_bytes)
+            yield Events(stream, decoder, until)
 
     @asynccontextmanager
     async def lines(
@@ -81,11 +76,17 @@ class Streaming:
         path: str,
         *,
         until: Callable[[Any], bool] | None = None,
+        keep_halves: bool = False,
         **options: Unpack[CallOptions],
     ) -> AsyncIterator[Events[Any]]:
-        """Make a call and iterate over the lines of JSON of its answer; otherwise like :meth:`events`."""
+        """Make a call and iterate over the lines of JSON of its answer; otherwise like :meth:`events`.
+
+        Args:
+            keep_halves: as of :func:`~emp_trio.protocols.wire_json.decode_json`: texts of a line go on in the next.
+        """
         async with self.stream(method, path, **_accepting("application/x-ndjson", options)) as stream:
-            yield Events(stream, NdjsonDecoder(self.settings.http.max_response_bytes), until)
+            decoder = NdjsonDecoder(self.settings.http.max_response_bytes, keep_halves=keep_halves)
+            yield Events(stream, decoder, until)
 
 
 class Events(Generic[E]):

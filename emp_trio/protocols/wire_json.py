@@ -103,6 +103,13 @@ def utf8_text(data: bytes) -> str:
         return data.decode("utf-8", "replace")
 
 
+def excerpt(data: bytes | str, *, longest: int = _BEFORE + _AFTER) -> str:
+    """The beginning of what a service said, in quotation marks, without what looks secret."""
+    text = data if isinstance(data, str) else utf8_text(data[: 8 * longest])
+    shown = _SHAPES.text(text[: 8 * longest])
+    return repr(shown[:longest]) + ("..." if len(shown) > longest else "")
+
+
 def _joined(value: Any, *, keep: bool = False) -> Any:
     match value:
         case str():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -123,10 +124,19 @@ async def test_events_before_a_break_are_given_out_and_then_the_error() -> None:
 
 
 async def test_what_is_no_event_stream_is_refused() -> None:
-    async with open_rogue(reply(200, json={"error": "x"})) as rogue, open_http(rogue.url) as probe:
-        with pytest.raises(ServiceError, match=r"POST http.*'application/json' instead of an event stream") as caught:
+    page = reply(200, "<html>busy</html>", content_type="text/html")
+    async with open_rogue(page) as rogue, open_http(rogue.url) as probe:
+        with pytest.raises(ServiceError, match=r"POST http.*'text/html' instead of an event stream.*busy") as caught:
             await collect(probe)
         assert caught.value.reason == "unexpected_content_type"
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/plain", "text/event-stream"])
+async def test_a_stream_is_one_by_its_bytes_and_not_by_its_label(label: str) -> None:
+    whole = reply(200, json={"error": "x"}, content_type=label)
+    async with open_rogue(event_stream(*FRAMES, content_type=label), whole) as rogue, open_http(rogue.url) as probe:
+        assert await collect(probe, done) == EVENTS
+        assert [msgspec.json.decode(data) for _, data in await collect(probe)] == [{"error": "x"}]
 
 
 async def test_an_error_status_is_an_error_and_a_503_is_repeated() -> None:

@@ -9,7 +9,14 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.services.openai.errors import refusal, stream_error
+from emp_trio.protocols.answer_decoder import AnswerDecoder
+from emp_trio.protocols.decoders import SseEvent
+from emp_trio.protocols.http_answer import HttpAnswer
+from emp_trio.protocols.wire_json import join_halves
+from emp_trio.services.openai.chat_choice import Choice, kind_of
+from emp_trio.services.openai.error_shapes import error_in, quoted, stated_error
+from emp_trio.services.openai.errors import answered_error, refusal, stream_error
+from emp_trio.services.openai.finish import end_of
 from emp_trio.services.openai.responses import usage
 
 _QUOTED: Final = 500  # characters of a model's words in an error
@@ -20,12 +27,16 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: OpenAI's id of the completion.
-        text: words of the first choice that was not declined.
+        text: words of the first choice that has something and was not declined.
         finish_reason: why it ended, as the service says it; None where it doesn't.
-        truncated: it was cut off at the limit of its length.
+        truncated: it did not come to its own end: it was cut off at the limit of its length, or ended in a way that is
+            no known good one.
         tool_calls: functions that the model wants called.
         choices: every choice, where several were asked for.
         usage: in the project's shape (reference 11).
+        logprobs: of the tokens, as the service sends them, where they were asked for.
+        skipped: kinds of content that are not understood.
+        note: what the service said where it broke off.
     """
 
     id: str
@@ -36,15 +47,9 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: tuple[dict[str, Any], ...]
     choices: tuple[dict[str, Any], ...]
     usage: dict[str, Any]
-
-
-class _Choice(msgspec.Struct, kw_only=True):
-    """One choice; its words in the pieces in which they came."""
-
-    text: list[str] = []
-    refusal: list[str] = []
-    tool_calls: dict[int, dict[str, Any]] = {}
-    finish_reason: str | None = None
+    logprobs: Any = None
+    skipped: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class ChatFold:
@@ -52,48 +57,73 @@ class ChatFold:
 
     Attributes:
         finished: every choice that has begun has come to its end.
+        in_hand: something has come that can be used.
+        strange: what has come is nothing of a completion.
+        ends_blank: every choice that has begun was given an empty reason for its end: some services know no better.
     """
 
     def __init__(self) -> None:
         self._envelope: dict[str, Any] = {}
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, Choice] = {}
+        self._unknown: Any = None
+        self._note: str | None = None
 
     @property
     def finished(self) -> bool:
         """Whether the whole answer has come, but for its usage perhaps."""
-        return bool(self._choices) and all(choice.finish_reason is not None for choice in self._choices.values())
+        return bool(self._choices) and all(c.finish_reason or c.whole for c in self._choices.values())
+
+    @property
+    def strange(self) -> bool:
+        """Whether there are no choices, but something else that can be quoted."""
+        return self._unknown is not None and not self._choices
+
+    @property
+    def ends_blank(self) -> bool:
+        """Whether each choice has at least a blank for a reason."""
+        return bool(self._choices) and all(c.finish_reason is not None for c in self._choices.values())
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether there is something that must not be paid for again."""
+        return any(choice.in_hand for choice in self._choices.values())
 
     def add(self, chunk: Any) -> str:
-        """Take the next chunk; what it has in other than the documented places is ignored.
+        """Take the next chunk; a whole completion is one too. What is nothing of the kind is ignored, or quoted at the
+        end where nothing else comes.
 
         Returns:
             the words that it adds to the first choice.
 
         Raises:
-            Refused, ServiceError: it is an error.
+            Refused, ServiceError: it tells of an error, beside what else is in it.
         """
         said = _object(chunk)
-        if said.get("error"):
-            raise stream_error(said)
         self._envelope |= {name: said[name] for name in ("id", "model", "usage") if said.get(name)}
         words = ""
         for given in _objects(said.get("choices")):
             index = given["index"] if isinstance(given.get("index"), int) else 0
-            choice = self._choices.setdefault(index, _Choice())
-            delta = _object(given.get("delta"))
-            if text := _text(delta.get("content")):
-                choice.text.append(text)
-                words += text if index == 0 else ""
-            if text := _text(delta.get("refusal")):
-                choice.refusal.append(text)
-            for call in _objects(delta.get("tool_calls")):
-                _fold_call(choice.tool_calls, call)
-            choice.finish_reason = _text(given.get("finish_reason")) or choice.finish_reason
+            choice = self._choices.setdefault(index, Choice.begin())
+            text = choice.add(given)
+            choice.whole = choice.whole or ("message" in given and said.get("object") != "chat.completion.chunk")
+            words += text if index == 0 else ""
+        error = error_in(chunk) or stated_error(said)
+        if error is not None:
+            raise stream_error(error)
+        if not self._choices and said and "choices" not in said:
+            self._unknown = self._unknown or said
         return words
 
+    def break_off(self, error: ServiceError) -> None:
+        """What has come so far is all that comes, because the service said so with an error."""
+        self._note = error.message
+        for choice in self._choices.values():
+            choice.finish_reason = choice.finish_reason or error.code or "error"
+
     def answer(self) -> ChatAnswer:
-        """What has come, once the stream is ``finished``. Raises as :func:`read_completion`."""
-        return _answer(self._envelope, [choice for _, choice in sorted(self._choices.items())])
+        """What has come, once the stream is at its end. Raises as :func:`read_completion`."""
+        choices = [choice for _, choice in sorted(self._choices.items())]
+        return _answer(self._envelope, choices, self._unknown, self._note)
 
 
 def read_completion(completion: Any) -> ChatAnswer:
@@ -101,49 +131,97 @@ def read_completion(completion: Any) -> ChatAnswer:
 
     Raises:
         Refused: the model, or the content filter, declined every choice.
-        ServiceError: there is nothing in it.
+        ServiceError: it is an error, there is nothing in it, or nothing that is understood: it is quoted.
     """
+    error = answered_error(completion)
+    if error is not None:
+        raise error
     said = _object(completion)
     choices = []
     for given in _objects(said.get("choices")):
-        message = _object(given.get("message"))
-        calls = _objects(message.get("tool_calls"))
-        choices.append(
-            _Choice(
-                text=[_text(message.get("content"))],
-                refusal=[_text(message.get("refusal"))],
-                tool_calls=dict(enumerate(calls)),
-                finish_reason=_text(given.get("finish_reason")) or None,
-            )
-        )
-    return _answer(said, choices)
+        choice = Choice.begin(whole=True)
+        choice.add(given)
+        choices.append(choice)
+    note = None
+    if (stated := stated_error(said)) is not None:
+        failed = stream_error(stated)
+        if not any(choice.in_hand for choice in choices):
+            raise failed
+        note = failed.message
+    unknown = said if said and "choices" not in said else None
+    return _answer(said, choices, unknown, note)
 
 
-def _answer(envelope: Mapping[str, Any], choices: list[_Choice]) -> ChatAnswer:
+def read_body(reply: HttpAnswer) -> ChatAnswer:
+    """What the answer to a call without ``stream`` says: a completion, or a stream of one that comes all the same.
+
+    Raises:
+        Refused, ServiceError: as :func:`read_completion`; or it is neither.
+    """
+    try:
+        completion = reply.json()
+    except ServiceError as error:
+        events = _events(reply.body)
+        if not events:
+            raise error from error.__cause__
+        fold = ChatFold()
+        for event in events:
+            if not event.done:
+                fold.add(event.json(keep_halves=True))
+        return fold.answer()
+    return read_completion(completion)
+
+
+def _events(body: bytes) -> list[SseEvent]:
+    """The events of a body that is a stream; none of any other."""
+    decoder = AnswerDecoder("", len(body))
+    try:
+        return [*decoder.feed(body), *decoder.finish()]
+    except ServiceError:
+        return []
+
+
+def _answer(envelope: Mapping[str, Any], choices: list[Choice], unknown: Any, note: str | None) -> ChatAnswer:
     if not choices:
+        if unknown is not None:
+            raise _nothing(f"has no choices: {quoted(unknown)}", retry=False)
         raise _nothing("has no choices", retry=True)
-    best = next((c for c in choices if not "".join(c.refusal) and c.finish_reason != "content_filter"), None)
-    if best is None:
+    willing = [choice for choice in choices if not choice.declined]
+    if not willing:
         raise _declined(choices[0])
-    text = "".join(best.text)
-    if not text.strip() and not best.tool_calls:
-        if best.finish_reason == "length":
-            raise _nothing("was cut off at its limit of tokens before there was a word; allow more", retry=False)
-        raise _nothing(f"is empty (finish_reason {best.finish_reason})", retry=True)
+    best = next((choice for choice in willing if choice.in_hand), willing[0])
+    if not best.in_hand:
+        raise _empty(best)
+    shown = best.shown()
     model = _text(envelope.get("model")) or None
     return ChatAnswer(
         id=_text(envelope.get("id")),
         model=model,
-        text=text,
+        text=shown["text"],
         finish_reason=best.finish_reason,
-        truncated=best.finish_reason == "length",
-        tool_calls=_calls(best),
-        choices=tuple(_shown(choice) for choice in choices) if len(choices) > 1 else (),
+        truncated=best.truncated,
+        tool_calls=tuple(shown.get("tool_calls", ())),
+        choices=tuple(choice.shown() for choice in choices) if len(choices) > 1 else (),
         usage=_usage(_object(envelope.get("usage")), model),
+        logprobs=best.logprobs,
+        skipped=tuple(sorted({kind_of(part) for choice in choices for part in choice.unknown})),
+        note=note,
     )
 
 
-def _declined(choice: _Choice) -> Refused:
+def _empty(choice: Choice) -> ServiceError:
+    if choice.error is not None:
+        return stream_error({"error": choice.error})
+    if choice.unknown:
+        return _nothing(f"has content of a kind that is not understood: {quoted(choice.unknown)}", retry=False)
+    if end_of(choice.finish_reason) == "limit":
+        return _nothing("was cut off at its limit of tokens before there was a word; allow more", retry=False)
+    thought = "".join(choice.reasoning)
+    only = f", and has only reasoning: {quoted(join_halves(thought))}" if thought.strip() else ""
+    return _nothing(f"is empty (finish_reason {choice.finish_reason}){only}", retry=True)
+
+
+def _declined(choice: Choice) -> Refused:
     words = " ".join("".join(choice.refusal).split())
     if words:
         return refusal({}, f"the model refused: {words[:_QUOTED]}")
@@ -158,30 +236,6 @@ def _nothing(why: str, *, retry: bool) -> ServiceError:
         retry=retry,
         maybe_started=True,
     )
-
-
-def _shown(choice: _Choice) -> dict[str, Any]:
-    shown: dict[str, Any] = {"text": "".join(choice.text), "finish_reason": choice.finish_reason}
-    if refused := "".join(choice.refusal):
-        shown["refusal"] = refused
-    if choice.tool_calls:
-        shown["tool_calls"] = list(_calls(choice))
-    return shown
-
-
-def _calls(choice: _Choice) -> tuple[dict[str, Any], ...]:
-    return tuple(call for _, call in sorted(choice.tool_calls.items()))
-
-
-def _fold_call(calls: dict[int, dict[str, Any]], piece: Mapping[str, Any]) -> None:
-    """Add a piece of a tool call: its arguments come in many, everything else in the first."""
-    index = piece["index"] if isinstance(piece.get("index"), int) else len(calls)
-    call = calls.setdefault(index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-    call["id"] = _text(piece.get("id")) or call["id"]
-    call["type"] = _text(piece.get("type")) or call["type"]
-    function = _object(piece.get("function"))
-    call["function"]["name"] = _text(function.get("name")) or call["function"]["name"]
-    call["function"]["arguments"] += _text(function.get("arguments"))
 
 
 def _usage(said: Mapping[str, Any], model: str | None) -> dict[str, Any]:

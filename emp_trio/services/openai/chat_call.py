@@ -121,6 +121,8 @@ def chat_result(
         data["truncated"] = True
     if answer.tool_calls:
         data["tool_calls"] = list(answer.tool_calls)
+    if answer.logprobs is not None:
+        data["logprobs"] = answer.logprobs
     if answer.choices:
         data["choices"] = list(answer.choices)
     metadata: dict[str, Any] = {
@@ -135,8 +137,13 @@ def chat_result(
     }
     if calls_before(job):
         metadata["maybe_billed_before"] = calls_before(job)
-    if call.request.warnings:
-        metadata["warnings"] = list(call.request.warnings)
+    warnings = list(call.request.warnings)
+    if answer.note:
+        warnings.append(f"the answer was broken off: {call.hide.known(answer.note)}")
+    if warnings:
+        metadata["warnings"] = warnings
+    if answer.skipped:
+        metadata["skipped_output"] = list(answer.skipped)
     if saved is not None:
         data |= {"mime_type": "text/plain", "saved_asset": saved_asset(saved)}
         metadata["saved_asset"] = saved_asset(saved)

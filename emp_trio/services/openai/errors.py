@@ -7,19 +7,25 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.failures import FailureType
+from emp_trio.failures import FailureType, classify_status
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.services.openai.error_shapes import code_of, error_in, quoted, stated_error, status_of, words_of
 
 _LONGEST: Final = 500
+_NOT_BEGUN: Final = frozenset(("generation_refusal", "auth_error", "rate_limit", "validation_error"))
 
 _REFUSALS: Final = frozenset(
     "moderation_blocked content_policy_violation image_content_policy_violation bio_policy "
-    "misalignment_policy_violation".split()
+    "misalignment_policy_violation "
+    "content_filter responsibleaipolicyviolation data_inspection_failed content_moderation moderation_error "
+    "moderation content_blocked prohibited_content sensitive_content".split()  # of other vendors
 )
 _BILLING: Final = frozenset(
     "insufficient_quota credit_balance_exhausted organization_spend_limit_exceeded project_spend_limit_exceeded "
-    "organization_usage_limit_exceeded billing_hard_limit_reached".split()
+    "organization_usage_limit_exceeded billing_hard_limit_reached "
+    "insufficient_credits insufficient_balance insufficient_funds payment_required billing_error "
+    "credits_exhausted".split()  # of other vendors
 )
 _RETRIED_FAILURES: Final = frozenset(("server_error", "rate_limit_exceeded", "server_is_overloaded", "slow_down"))
 
@@ -64,6 +70,38 @@ _CATEGORIES: Final = (
     ("personal", "personal_info"),
 )
 
+# Types of an error, and codes of other vendors, in small letters without anything between them. The last member says
+# whether another attempt makes sense.
+_VENDORS: Final[dict[str, tuple[FailureType, str, bool]]] = {
+    "ratelimiterror": ("rate_limit", "requests_per_minute", True),
+    "ratelimitexceedederror": ("rate_limit", "requests_per_minute", True),
+    "ratelimit": ("rate_limit", "requests_per_minute", True),
+    "ratelimited": ("rate_limit", "requests_per_minute", True),
+    "toomanyrequests": ("rate_limit", "requests_per_minute", True),
+    "requests": ("rate_limit", "requests_per_minute", True),
+    "tokens": ("rate_limit", "tokens_per_minute", True),
+    "overloadederror": ("service_error", "service_unavailable", True),
+    "engineoverloadederror": ("service_error", "service_unavailable", True),
+    "serviceunavailable": ("service_error", "service_unavailable", True),
+    "serviceunavailableerror": ("service_error", "service_unavailable", True),
+    "apierror": ("service_error", "service_down", True),
+    "internalerror": ("service_error", "service_down", True),
+    "internalservererror": ("service_error", "service_down", True),
+    "servererror": ("service_error", "service_down", True),
+    "timeouterror": ("timeout", "processing_timeout", True),
+    "authenticationerror": ("auth_error", "invalid_api_key", False),
+    "invalidauthenticationerror": ("auth_error", "invalid_api_key", False),
+    "unauthorized": ("auth_error", "invalid_api_key", False),
+    "permissionerror": ("auth_error", "insufficient_permissions", False),
+    "permissiondeniederror": ("auth_error", "insufficient_permissions", False),
+    "forbidden": ("auth_error", "insufficient_permissions", False),
+    "notfounderror": ("validation_error", "model_not_found", False),
+    "invalidrequesterror": ("validation_error", "invalid_payload", False),
+    "invalidrequest": ("validation_error", "invalid_payload", False),
+    "badrequesterror": ("validation_error", "invalid_payload", False),
+    "validationerror": ("validation_error", "invalid_payload", False),
+}
+
 _KEY: Final = re.compile(r"\bsk-\S+")
 
 
@@ -82,12 +120,11 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
     if error is None:
         described = describe_status(status, headers, body)
         return _as_told(described, headers)
-    code, kind = _code(error), str(error.get("type") or "")
+    code = code_of(error)
     message = f"OpenAI answered {status}{f' {code}' if code else ''}: {_message(error)}"
-    if code in _REFUSALS:
-        return refusal(error, message, status=status)
-    if code in _BILLING or kind in _BILLING:
-        return _out_of_credit(message, code, status)
+    final = _final(error, message, status=status)
+    if final is not None:
+        return final
     param = error.get("param")
     described = ServiceError(message, status=status, code=code, param=param if isinstance(param, str) else None)
     if status < 500 and code in _CLASSES:
@@ -99,21 +136,46 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
     return _as_told(described, headers)
 
 
-def failed_response(error: Any) -> ServiceError:
+def failed_response(error: Any, *, what: str = "failed the response") -> ServiceError:
     """The error for the ``error`` object of a failed response: few codes are worth a new attempt (reference 4.4).
 
-    An error in a stream may have a type in place of a code.
+    What has no code is known by its type, and a number that is an HTTP status stands for that.
+
+    Args:
+        what: what OpenAI did.
     """
-    given = error if isinstance(error, dict) else {}
-    code = _code(given)
-    message = f"OpenAI failed the response{f' with {code}' if code else ''}: {_message(given)}"
-    if code in _REFUSALS:
-        return refusal(given, message)
-    known = code or str(given.get("type") or "")
-    if known in _BILLING or given.get("type") == "insufficient_quota":
-        return _out_of_credit(message, code, None)
-    kind, reason = _CLASSES.get(known, ("service_error", "service_down"))
-    return ServiceError(message, code=code, type=kind, reason=reason, retry=known in _RETRIED_FAILURES)
+    given: Mapping[str, Any] = error if isinstance(error, dict) else {"message": error} if error else {}
+    code, kind = code_of(given), str(given.get("type") or "")
+    message = f"OpenAI {what}{f' with {code}' if code else ''}: {_message(given)}"
+    final = _final(given, message)
+    if final is not None:
+        return final
+    status = status_of(given)
+    known = code if code is not None and status is None else kind
+    if known in _CLASSES:
+        type_, reason, retry = (*_CLASSES[known], known in _RETRIED_FAILURES)
+    elif _plain(known) in _VENDORS:
+        type_, reason, retry = _VENDORS[_plain(known)]
+    elif status is not None:
+        type_, reason, retry = classify_status(status)
+    else:
+        by_kind = _VENDORS.get(_plain(kind), ("service_error", "service_down", False))
+        type_, reason, retry = by_kind if not by_kind[2] else ("service_error", "service_down", False)
+    return ServiceError(message, code=code, type=type_, reason=reason, retry=retry)
+
+
+def answered_error(value: Any) -> ServiceError | None:
+    """The error that an answer with a good status is, in any of the shapes of
+    :func:`~emp_trio.services.openai.error_shapes.error_in`; None where it is something else.
+
+    The work may have begun, unless the error says that it was not taken up.
+    """
+    given = error_in(value)
+    if given is None:
+        return None
+    error = failed_response(given, what="answered with an error")
+    error.maybe_started = error.type not in _NOT_BEGUN
+    return error
 
 
 def stream_error(event: Mapping[str, Any]) -> ServiceError:
@@ -121,8 +183,7 @@ def stream_error(event: Mapping[str, Any]) -> ServiceError:
 
     The work had begun: unless it was refused, it may be billed.
     """
-    nested = event.get("error")
-    error = failed_response(nested if isinstance(nested, dict) else event)
+    error = failed_response(error_in(event) or stated_error(event) or event)
     error.maybe_started = not isinstance(error, Refused)
     return error
 
@@ -134,8 +195,21 @@ def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None
     names = " ".join(str(category).lower() for category in categories) if isinstance(categories, list) else ""
     reason = next((reason for word, reason in _CATEGORIES if word in names), None)
     if reason is None:
-        reason = "safety_filter" if _code(error) == "moderation_blocked" else "policy_violation"
-    return Refused(message, reason=reason, status=status, code=_code(error))
+        safety = code_of(error) in ("moderation_blocked", "content_filter")
+        reason = "safety_filter" if safety else "policy_violation"
+    return Refused(message, reason=reason, status=status, code=code_of(error))
+
+
+def _final(error: Mapping[str, Any], message: str, *, status: int | None = None) -> ServiceError | None:
+    """A refusal, or exhausted credit, whatever else the error says; else None."""
+    code, kind = code_of(error), str(error.get("type") or "")
+    words = {(code or "").lower(), kind.lower()}
+    about = error.get("metadata")
+    if words & _REFUSALS or (isinstance(about, dict) and about.get("flagged_input")):
+        return refusal(error, message, status=status)
+    if words & _BILLING or 402 in (status, status_of(error)):
+        return _out_of_credit(message, code, status)
+    return None
 
 
 def _out_of_credit(message: str, code: str | None, status: int | None) -> ServiceError:
@@ -159,21 +233,16 @@ def _as_told(error: ServiceError, headers: Mapping[str, str]) -> ServiceError:
 
 def _error_object(body: bytes) -> Mapping[str, Any] | None:
     try:
-        data: Any = decode_json(body)
+        return error_in(decode_json(body))
     except ServiceError:
         return None
-    error = data.get("error") if isinstance(data, dict) else None
-    if isinstance(error, str):
-        return {"message": error}
-    return error if isinstance(error, dict) else None
 
 
-def _code(error: Mapping[str, Any]) -> str | None:
-    code = error.get("code")
-    return str(code) if isinstance(code, str | int) and not isinstance(code, bool) and code != "" else None
+def _plain(word: str) -> str:
+    return word.lower().replace("_", "").replace("-", "").replace(" ", "").replace(".", "")
 
 
 def _message(error: Mapping[str, Any]) -> str:
     """The service's words, without the parts of a key that it echoes."""
-    text = " ".join(str(error.get("message") or "no reason given").split())
+    text = words_of(error) or (quoted(error) if error else "no reason given")
     return _KEY.sub("sk-***", text)[:_LONGEST]

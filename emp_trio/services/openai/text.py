@@ -14,6 +14,7 @@ from emp_trio.protocols.decoders import ended_early
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.streaming import Events, SseEvent, Streaming
+from emp_trio.protocols.wire_json import join_halves
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, ChatFold
@@ -52,8 +53,8 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         """Run one attempt.
 
         Returns:
-            the text; ``data.truncated`` where it was cut off at its limit, ``data.tool_calls`` where the model wants
-            functions called.
+            the text; ``data.truncated`` where it did not come to its own end (``data.finish_reason`` says how it did),
+            ``data.tool_calls`` where the model wants functions called.
 
         Raises:
             InvalidJob: there is nothing to send, or a key that can't be sent.
@@ -81,16 +82,21 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
 
 
 async def _answer(events: Events[SseEvent], call: ChatCall, progress: ProgressReporter) -> ChatAnswer:
-    """Follow a stream to its end, and say what comes."""
+    """Follow a stream to its end, and say what comes.
+
+    What has come is an answer where the service says that it ended, in whatever way: to ask again would be to pay
+    again. Where the connection is lost before that, there is none.
+    """
     fold = ChatFold()
     try:
         try:
-            await _follow(events, fold, call, progress)
+            ended = await _follow(events, fold, call, progress)
         except ServiceError as error:
             if not fold.finished or isinstance(error, Refused):
                 raise
+            ended = True
             log.warning("chat.cut", why=error.message, missing="nothing of the answer, but perhaps its usage")
-        if not fold.finished:
+        if not (fold.finished or fold.strange or (ended and fold.in_hand)):
             raise ended_early("before a finish_reason")
         return fold.answer()
     except ServiceError as error:
@@ -98,16 +104,29 @@ async def _answer(events: Events[SseEvent], call: ChatCall, progress: ProgressRe
         raise
 
 
-async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, progress: ProgressReporter) -> None:
+async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, progress: ProgressReporter) -> bool:
+    """Follow a stream until nothing more comes; whether the service said that it has ended."""
     size, tail = 0, ""
     async for event in events:
-        if event.data.strip() == "[DONE]":
-            return
-        words = fold.add(event.json())
+        if event.done:
+            return True
+        chunk = event.json(keep_halves=True)  # a character may be spread over two chunks
+        try:
+            words = fold.add(chunk)
+        except Refused:
+            raise
+        except ServiceError as error:
+            if not fold.in_hand:
+                raise
+            log.warning("chat.broken_off", why=error.message)
+            fold.break_off(error)
+            return True
         if words:
             size += len(words)
             tail = call.hide.known(tail + words)[-2 * _SHOWN :]
-            progress.report(percent(size), tail if size <= _SHOWN else f"…{tail[-_SHOWN:]}")
+            shown = join_halves(tail[-_SHOWN:])
+            progress.report(percent(size), shown if size <= _SHOWN else f"…{shown}")
+    return fold.ends_blank
 
 
 def percent(size: int) -> float:

@@ -15,7 +15,7 @@ from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.services.connector import Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
-from emp_trio.services.openai.chat_answer import ChatAnswer, read_completion
+from emp_trio.services.openai.chat_answer import ChatAnswer, read_body
 from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, asked, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, AccountSettings
@@ -55,7 +55,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
         """Run one attempt.
 
         Returns:
-            the text; ``data.truncated`` where it was cut off at its limit.
+            the text; ``data.truncated`` where it did not come to its own end (``data.finish_reason`` says how it did).
 
         Raises:
             InvalidJob: there is nothing to send, or a key that can't be sent.
@@ -96,9 +96,9 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
         return [model for model in await list_models(self) if not is_image_model(model)]
 
     async def _ask(self, call: ChatCall) -> _Made:
-        reply = await self.request("POST", "/chat/completions", **call.options)
+        reply = await self.request("POST", "/chat/completions", expect="any", **call.options)
         try:
-            answer = read_completion(reply.json())
+            answer = read_body(reply)
         except ServiceError as error:
             error.request_id = reply.request_id
             error.message = call.hide.text(f"{error.message} (request {reply.request_id})")

@@ -91,12 +91,218 @@ def test_a_stream_in_its_order() -> None:
         (choice(None, "tool_calls", tool_calls=[CALL]), "", False, 1),
         (choice("I'll look.", "tool_calls", tool_calls=[CALL, CALL]), "I'll look.", False, 2),
         (choice("hi", None), "hi", False, 0),  # a compatible server
-        (choice("hi", "brand_new"), "hi", False, 0),
+        (choice("hi", "brand_new"), "hi", True, 0),
     ],
 )
 def test_endings(given: dict[str, Any], text: str, truncated: bool, calls: int) -> None:
     answer = read_completion(completion(given))
     assert (answer.text, answer.truncated, len(answer.tool_calls)) == (text, truncated, calls)
+
+
+GOOD_ENDS = "stop tool_calls function_call eos tool_use end_turn stop_sequence EOS complete".split()
+CUT_ENDS = "length max_tokens abort aborted error insufficient_system_resource unknown safety cancelled timeout".split()
+
+
+@pytest.mark.parametrize(("finish", "truncated"), [*((e, False) for e in GOOD_ENDS), *((e, True) for e in CUT_ENDS)])
+def test_words_in_hand_are_kept_however_the_answer_ended(finish: str, truncated: bool) -> None:
+    for answer in (
+        read_completion(completion(choice("hi", finish))),
+        folded(chunk({"content": "h"}), chunk({"content": "i"}, finish)),
+        folded(chunk({"content": "hi"}), chunk({}, finish)),
+    ):
+        assert (answer.text, answer.finish_reason, answer.truncated) == ("hi", finish, truncated)
+
+
+def test_an_end_without_a_word_is_the_services_own_in_a_whole_answer_only() -> None:
+    assert not read_completion(completion(choice("hi", None))).truncated
+    assert read_completion(completion(choice("hi", ""))).truncated
+    fold = ChatFold()
+    fold.add(chunk({"content": "hi"}, ""))
+    assert (fold.finished, fold.ends_blank, fold.in_hand) == (False, True, True)
+    assert (fold.answer().truncated, fold.answer().finish_reason) == (True, "")
+    fold = ChatFold()
+    fold.add(chunk({"content": "hi"}))
+    assert (fold.finished, fold.ends_blank, fold.in_hand) == (False, False, True)
+    assert (fold.answer().truncated, fold.answer().finish_reason) == (True, None)
+
+
+@pytest.mark.parametrize("finish", ["abort", "error", "", None, "eos", "insufficient_system_resource"])
+def test_without_words_no_end_is_a_success(finish: str | None) -> None:
+    with pytest.raises(ServiceError, match="is empty") as caught:
+        read_completion(completion(choice("", finish)))
+    assert caught.value.retry
+
+
+TEXT_PART = {"type": "text", "text": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("content", "text", "skipped"),
+    [
+        ([TEXT_PART], "hi", ()),
+        ([{"type": "text", "text": "h"}, {"type": "output_text", "text": "i"}], "hi", ()),
+        (["h", "i"], "hi", ()),
+        (TEXT_PART, "hi", ()),
+        ({"text": "hi"}, "hi", ()),
+        ([{"type": "text", "text": {"value": "hi", "annotations": []}}], "hi", ()),
+        ({"parts": [{"text": "hi"}]}, "hi", ()),
+        ([{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, TEXT_PART], "hi", ()),
+        ([{"type": "reasoning", "text": "hm"}, TEXT_PART], "hi", ()),
+        ([TEXT_PART, {"type": "image_url", "image_url": {"url": "u"}}], "hi", ("image_url",)),
+        ([TEXT_PART, None, 7], "hi", ("int",)),
+    ],
+)
+def test_content_in_parts_is_text(content: Any, text: str, skipped: tuple[str, ...]) -> None:
+    for answer in (
+        read_completion(completion(choice(content))),
+        folded(chunk({"content": content}), chunk({}, "stop")),
+        folded({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]}),
+    ):
+        assert (answer.text, answer.skipped) == (text, skipped)
+
+
+@pytest.mark.parametrize("content", [7, True, {"hologram": "xyz"}, [{"type": "hologram", "data": "xyz"}], [[7]]])
+def test_content_of_an_unknown_kind_is_quoted_and_never_read_as_empty(content: Any) -> None:
+    for read in (
+        lambda: read_completion(completion(choice(content))),
+        lambda: folded(chunk({"content": content}), chunk({}, "stop")),
+    ):
+        with pytest.raises(ServiceError, match=r"not understood: .*(xyz|7|true)") as caught:
+            read()
+        assert not caught.value.retry
+
+
+@pytest.mark.parametrize(
+    "parts", [[{"type": "refusal", "refusal": "I won't."}], [{"type": "refusal", "text": "I won't."}]]
+)
+def test_a_refusal_among_the_parts_is_one(parts: Any) -> None:
+    with pytest.raises(Refused, match="I won't"):
+        read_completion(completion(choice(parts)))
+    with pytest.raises(Refused, match="I won't"):
+        folded(chunk({"content": parts}), chunk({}, "stop"))
+
+
+def test_a_character_that_is_spread_over_two_chunks_is_one() -> None:
+    function = {"name": "f", "arguments": '{"a": "\ud83d'}
+    answer = folded(
+        chunk({"content": "a\ud83d"}),
+        chunk({"content": "\ude00b"}),
+        chunk({"content": "\ud83d"}),
+        chunk({"tool_calls": [{"index": 0, "id": "x", "function": function}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": '\ude00"}'}}]}, "stop"),
+    )
+    assert answer.text == "a\U0001f600b\ufffd"
+    assert answer.tool_calls[0]["function"]["arguments"] == '{"a": "\U0001f600"}'
+
+
+def test_a_whole_completion_in_a_stream_is_an_answer() -> None:
+    fold = ChatFold()
+    assert fold.add(completion(choice("all of it"))) == "all of it"
+    assert (fold.finished, fold.answer()) == (True, read_completion(completion(choice("all of it"))))
+    fold = ChatFold()
+    fold.add(completion(choice("all of it", None)))
+    assert (fold.finished, fold.answer().truncated) == (True, False)
+
+
+def test_a_message_at_the_end_of_a_stream_says_nothing_twice() -> None:
+    last = {"choices": [{"index": 0, "delta": {}, "message": {"content": "hello"}, "finish_reason": "stop"}]}
+    assert folded(chunk({"content": "hel"}), chunk({"content": "lo"}), last).text == "hello"
+
+
+def test_the_form_before_tool_calls_is_read() -> None:
+    function = {"name": "f", "arguments": '{"a": 1}'}
+    expected = ({"id": "", "type": "function", "function": function},)
+    assert read_completion(completion(choice(None, "function_call", function_call=function))).tool_calls == expected
+    pieces = [{"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ": 1}"}]
+    chunks = [chunk({"function_call": piece}) for piece in pieces]
+    answer = folded(*chunks, chunk({}, "function_call"))
+    assert (answer.tool_calls, answer.truncated) == (expected, False)
+
+
+def test_log_probabilities_come_back_as_they_came() -> None:
+    tokens = [{"token": t, "logprob": -0.1, "top_logprobs": []} for t in ("h", "i")]
+    whole = choice("hi") | {"logprobs": {"content": tokens, "refusal": None}}
+    assert read_completion(completion(whole)).logprobs == {"content": tokens, "refusal": None}
+    pieces = [chunk({"content": t["token"]}) for t in tokens]
+    for piece, token in zip(pieces, tokens, strict=True):
+        piece["choices"][0]["logprobs"] = {"content": [token], "refusal": None}
+    assert folded(*pieces, chunk({}, "stop")).logprobs == {"content": tokens, "refusal": None}
+
+
+def test_of_several_choices_one_with_words_counts() -> None:
+    answer = read_completion(completion(choice("", "abort"), choice("two", index=1)))
+    assert (answer.text, answer.truncated) == ("two", False)
+
+
+def test_an_unknown_answer_is_quoted() -> None:
+    for read in (lambda: read_completion({"hologram": "xyz"}), lambda: folded_to_the_end({"hologram": "xyz"})):
+        with pytest.raises(ServiceError, match=r"has no choices: .*xyz") as caught:
+            read()
+        assert not caught.value.retry
+
+
+def folded_to_the_end(*chunks: Any) -> ChatAnswer:
+    fold = ChatFold()
+    for one in chunks:
+        fold.add(one)
+    assert fold.strange
+    return fold.answer()
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "retry"),
+    [
+        ({"error": {"message": "the words", "code": "insufficient_quota"}}, "rate_limit", False),
+        ({"error": {"message": "the words", "code": 402}}, "rate_limit", False),
+        ({"error": {"message": "the words", "code": 429}}, "rate_limit", True),
+        ({"error": {"message": "the words", "code": "503"}}, "service_error", True),
+        ({"error": {"message": "the words", "code": 401}}, "auth_error", False),
+        (
+            {"error": {"message": "the words", "code": 403, "metadata": {"flagged_input": "x"}}},
+            "generation_refusal",
+            False,
+        ),
+        ({"error": {"message": "the words", "code": "content_filter"}}, "generation_refusal", False),
+        ({"error": {"message": "the words", "type": "rate_limit_error"}}, "rate_limit", True),
+        (
+            {"error": {"message": "the words", "type": "invalid_request_error", "code": "new"}},
+            "validation_error",
+            False,
+        ),
+        ({"error": {"message": "the words"}}, "service_error", False),
+        ({"error": "the words"}, "service_error", False),
+        ({"error": True, "message": "the words"}, "service_error", False),
+        (
+            {"object": "error", "message": "the words", "type": "BadRequestError", "code": 400},
+            "validation_error",
+            False,
+        ),
+        ({"object": "error", "message": "the words", "code": 50000}, "service_error", False),
+        ({"type": "error", "message": "the words", "code": "server_error"}, "service_error", True),
+        ({"type": "error", "error": {"type": "overloaded_error", "message": "the words"}}, "service_error", True),
+        ({"detail": "the words"}, "service_error", False),
+        ({"detail": [{"loc": ["body"], "msg": "the words"}]}, "service_error", False),
+        ({"message": "the words", "code": 400}, "validation_error", False),
+        ({"msg": "the words", "code": 1234}, "service_error", False),
+        ({"errors": [{"message": "the words"}], "success": False}, "service_error", False),
+        ([{"error": {"message": "the words", "code": 429}}], "rate_limit", True),
+    ],
+)
+def test_an_error_with_a_good_status_keeps_its_words_and_its_class(given: Any, kind: str, retry: bool) -> None:
+    for read in (lambda: read_completion(given), lambda: ChatFold().add(given)):
+        with pytest.raises(ServiceError, match="the words") as caught:
+            read()
+        assert (caught.value.type, caught.value.retry) == (kind, retry)
+
+
+def test_an_error_beside_words_does_not_take_them_away() -> None:
+    error = {"code": 502, "message": "the words"}
+    for beside in ({"error": error}, {}):
+        last = choice("half", "error") | ({} if beside else {"error": error})
+        answer = read_completion(completion(last) | beside)
+        assert (answer.text, answer.truncated, answer.finish_reason) == ("half", True, "error")
+        with pytest.raises(ServiceError, match="the words"):
+            read_completion(completion(choice("", "error") | {"error": error}) | beside)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.services.openai.chat_call import ChatSettings
 from emp_trio.services.openai.text import OpenAITextConnector
+from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
 from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript, ToolCall
 from emp_trio.testing.reporter import FakeReporter, run_job
 from emp_trio.testing.rogue import cut, event_stream, hang, open_rogue, reply
 from emp_trio.toolbox import Toolbox
-from tests.services.openai.text_support import frame, open_text
+from tests.services.openai.text_support import completion, frame, open_text
 from tests.services.support import job
 
 PROMPT = {"prompt": "a tale"}
@@ -156,9 +158,13 @@ async def test_refusals(openai: FakeOpenAI, toolbox: Toolbox, script: Script, qu
 @pytest.mark.parametrize(
     ("script", "kind", "retry"),
     [
-        (Script(status="failed"), "service_error", True),
-        (Script(stream=StreamScript(error={"code": "rate_limit_exceeded", "message": "m"})), "rate_limit", True),
-        (Script(stream=StreamScript(error={"code": "something_new", "message": "m"})), "service_error", False),
+        (Script(status="failed", text=""), "service_error", True),
+        (
+            Script(text="", stream=StreamScript(error={"code": "rate_limit_exceeded", "message": "m"})),
+            "rate_limit",
+            True,
+        ),
+        (Script(text="", stream=StreamScript(error={"code": "something_new", "message": "m"})), "service_error", False),
         (Script(stream=StreamScript(cut_after=3)), "network_error", True),
         (Script(stream=StreamScript(cut_after=0)), "network_error", True),
         (Script(text=""), "response_error", True),
@@ -216,10 +222,103 @@ async def test_a_finished_answer_counts_though_its_usage_is_lost(toolbox: Toolbo
         assert len(rogue.requests) == 3
 
 
+DONE = b"data: [DONE]\n\n"
+WORDS = frame({"content": "some"})
+RATE = {"error": {"code": 429, "message": "the words"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "finish"),
+    [
+        (event_stream(WORDS, DONE), None),
+        (event_stream(WORDS, frame({}, "")), ""),
+        (event_stream(WORDS, frame({}, "abort"), DONE), "abort"),
+        (event_stream(WORDS, frame({}, "insufficient_system_resource")), "insufficient_system_resource"),
+        (event_stream(WORDS, b"data: " + msgspec.json.encode(RATE) + b"\n\n", DONE), "429"),
+        (event_stream(WORDS, b'data: {"object": "error", "message": "the words", "code": "x"}\n\n'), "x"),
+        (event_stream(WORDS, frame({}, "error", error={"code": 502, "message": "the words"})), "error"),
+        (event_stream(WORDS, b'data: {"error": "the words"}\n\n'), "error"),
+    ],
+)
+async def test_words_in_hand_are_not_paid_for_again(toolbox: Toolbox, answer: Any, finish: str | None) -> None:
+    async with open_rogue(answer) as rogue, open_text(OpenAITextConnector, rogue.url, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT))
+        assert len(rogue.requests) == 1
+    assert (result.data["text"], result.data["truncated"], result.data["finish_reason"]) == ("some", True, finish)
+    told = "the words" in str(result.metadata.get("warnings"))
+    assert told is (finish in ("429", "x", "error"))
+
+
+GOOD = frame({"content": "all of "}), frame({"content": "it"}, "stop")
+
+
+@pytest.mark.parametrize("label", ["application/json", "text/plain", "text/html", ""])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"".join([*GOOD, DONE]),
+        b"".join(GOOD).rstrip(),
+        b"\xef\xbb\xbf: hi\r\n\r\ndata:\r\n\r\n" + b"".join([*GOOD, DONE]).replace(b"\n", b"\r\n"),
+        b"".join([GOOD[0], b"data:\n\nevent: ping\ndata:\n\nid: 7\n\nretry: 5\n\n", GOOD[1]]),
+        b"".join(line + b"\n" for line in b"".join([*GOOD, DONE]).split(b"\n\n")),
+        b"".join([*GOOD]).replace(b"data: ", b"").replace(b"\n\n", b"\n"),
+        msgspec.json.encode(completion("all of it")),
+        b"data: " + msgspec.json.encode(completion("all of it")) + b"\n\n" + DONE,
+        msgspec.json.format(msgspec.json.encode(completion("all of it")), indent=2).replace(b"null", b"NaN"),
+    ],
+)
+async def test_an_answer_is_what_its_bytes_are(toolbox: Toolbox, label: str, body: bytes) -> None:
+    for cls in (OpenAITextConnector, OpenAITextSimpleConnector):
+        answer = reply(200, body, content_type=label)
+        async with open_rogue(answer) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+            result = await run_job(connector, job(PROMPT))
+            assert len(rogue.requests) == 1
+        assert (result.data["text"], result.data["finish_reason"]) == ("all of it", "stop")
+        assert "truncated" not in result.data
+
+
+@pytest.mark.parametrize("cls", [OpenAITextConnector, OpenAITextSimpleConnector])
+@pytest.mark.parametrize("label", ["application/json", "text/event-stream"])
+@pytest.mark.parametrize(
+    ("body", "kind", "retry"),
+    [
+        (b'{"error": {"message": "Out of credits", "code": 402}}', "rate_limit", False),
+        (b'{"error": "Flagged", "code": "moderation"}', "generation_refusal", False),
+        (b'data: {"object": "error", "message": "Bad model", "code": 400}\n\n', "validation_error", False),
+        (b'{"detail": "Not today"}', "service_error", False),
+        (b'{"message": "Slow down", "code": 429}', "rate_limit", True),
+    ],
+)
+async def test_an_error_with_a_good_status_is_one(
+    toolbox: Toolbox, cls: Any, label: str, body: bytes, kind: str, retry: bool
+) -> None:
+    answer = reply(200, body, content_type=label)
+    async with open_rogue(answer) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+        with pytest.raises(ServiceError, match=r"Out of|Flagged|Bad model|Not today|Slow down") as caught:
+            await run_job(connector, job(PROMPT))
+        assert len(rogue.requests) == 1
+    assert (caught.value.type, caught.value.retry) == (kind, retry)
+
+
+async def test_half_a_character_is_never_in_progress_or_result(toolbox: Toolbox) -> None:
+    pieces = [b'"a\\ud83d"', b'"\\ude00"', b'"b\xed\xa0\xbd"', b'"\xed\xb8\x80"', b'"c\\ud83d"']
+    frames = [b'data: {"choices": [{"index": 0, "delta": {"content": ' + piece + b"}}]}\n\n" for piece in pieces]
+    reporter = FakeReporter()
+    async with (
+        open_rogue(event_stream(*frames, frame({}, "stop"))) as rogue,
+        open_text(OpenAITextConnector, rogue.url, toolbox) as connector,
+    ):
+        result = await run_job(connector, job(PROMPT), reporter)
+    assert result.data["text"] == "a\U0001f600b\U0001f600c\ufffd"
+    msgspec.json.encode([result.data, [report.message for report in reporter.reports]])
+    assert "a\U0001f600b\ufffd" in [report.message for report in reporter.reports]
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (event_stream(frame({"content": "some"}), b"data: [DONE]\n\n"), "network_error"),
+        (event_stream(frame({"content": " "}), b"data: [DONE]\n\n"), "network_error"),
+        (event_stream(frame({"content": "some"})), "network_error"),
         (event_stream(b"data: [DONE]\n\n"), "network_error"),
         (event_stream(), "network_error"),
         (event_stream(frame({"content": "some"}), b"data: {half\n\n", end=False), "response_error"),

@@ -1,0 +1,96 @@
+"""Where an error stands in a JSON value, in OpenAI's shape and in those of servers and gateways of others. Pure.
+
+They come with an error status, with 200, and in streams (real servers, section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.protocols.wire_json import excerpt
+
+_RESULTS: Final = ("choices", "output", "data")
+_WORDS: Final = ("message", "detail", "msg", "error_description", "error_message", "error_msg", "reason", "title")
+_CODES: Final = ("code", "error_code", "status_code", "status")
+
+
+def error_in(value: Any) -> Mapping[str, Any] | None:
+    """The error object of an answer or an event that is nothing but an error; None where it is something else.
+
+    Known are ``{"error": {...}}`` and ``{"error": "text"}``, ``{"object": "error"}`` and ``{"type": "error"}`` with the
+    members beside them, ``{"detail": ...}``, ``{"message": ..., "code": ...}``, ``{"errors": [...]}``, and a list of
+    one of them. A value that has results is no error whatever else it has.
+    """
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict) or any(value.get(name) for name in _RESULTS):
+        return None
+    if value.get("object") == "response" or str(value.get("type")).startswith("response."):
+        return None
+    return _error_object(value)
+
+
+def stated_error(value: Any) -> Mapping[str, Any] | None:
+    """The ``error`` that a value names beside whatever else it has, or None."""
+    if not isinstance(value, dict) or not value.get("error"):
+        return None
+    return _error_object(
+        {"error": value["error"]} | {name: value[name] for name in ("message", "code") if name in value}
+    )
+
+
+def _error_object(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    error = value.get("error")
+    if isinstance(error, dict) and error:
+        return error
+    beside = {name: member for name, member in value.items() if name not in ("error", "object", "errors")}
+    if isinstance(error, str) and error:
+        return beside | {
+            "message": f"{error}: {beside['message']}" if isinstance(beside.get("message"), str) else error
+        }
+    if error:  # true, a number, a list
+        return beside if words_of(beside) else beside | {"message": error}
+    if value.get("object") == "error" or value.get("type") == "error":
+        return {name: member for name, member in beside.items() if (name, member) != ("type", "error")}
+    errors = value.get("errors")
+    if isinstance(errors, list) and errors:
+        return errors[0] if isinstance(errors[0], dict) else {"message": errors[0]}
+    told = any(value.get(name) for name in ("message", "msg")) and any(value.get(name) for name in (*_CODES, "type"))
+    return beside if value.get("detail") or told else None
+
+
+def words_of(error: Mapping[str, Any]) -> str:
+    """The words of an error, on one line; what is no text is quoted. Empty where there are none."""
+    said = next((error[name] for name in _WORDS if error.get(name)), None)
+    if said is None:
+        return ""
+    if isinstance(said, dict):
+        said = next((said[name] for name in _WORDS if isinstance(said.get(name), str) and said[name]), said)
+    return " ".join(said.split()) if isinstance(said, str) else quoted(said)
+
+
+def quoted(value: Any) -> str:
+    """The beginning of a value, on one line."""
+    try:
+        return excerpt(msgspec.json.encode(value))
+    except RecursionError:
+        return "<nested too deeply>"
+
+
+def code_of(error: Mapping[str, Any]) -> str | None:
+    """The code of an error, as a text."""
+    code = error.get("code")
+    return str(code) if isinstance(code, str | int) and not isinstance(code, bool) and code != "" else None
+
+
+def status_of(error: Mapping[str, Any]) -> int | None:
+    """The HTTP status that an error gives as its code, or None."""
+    for name in _CODES:
+        code = error.get(name)
+        if isinstance(code, str) and code.isascii() and code.isdigit():
+            code = int(code[:9])
+        if isinstance(code, int) and not isinstance(code, bool) and 400 <= code <= 599:
+            return code
+    return None
