@@ -4,6 +4,7 @@
 
     EmpTrioError
     ├─ ConfigError            the mapping, the environment or the command line is wrong (operator)
+    │  └─ MachineIdInUse      another live process has slots of the same ids
     ├─ QueueError             Redis or the state of a job in it
     │  ├─ NotSent             the command never left this process: safe to repeat
     │  ├─ OutcomeUnknown      the command was sent and its reply was lost: repeat only what is safe to repeat
@@ -98,6 +99,10 @@ class ConfigError(EmpTrioError):
     def __init__(self, message: str, *, problems: Sequence[Problem] = ()) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join([message, *(f"  {p}" for p in self.problems)]))
+
+
+class MachineIdInUse(ConfigError):
+    """Another live process has slots of the same ids; this one hands its jobs back and leaves."""
 
 
 class QueueError(EmpTrioError):

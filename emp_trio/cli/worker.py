@@ -28,6 +28,7 @@ async def worker(
     redis: RedisOption = None,
     machine_id: str | None = None,
     drain: float | None = None,
+    take_over: bool = False,
     embedded: bool = False,
     state: Path = _STATE,
     log_level: Literal["debug", "info", "warning", "error"] | None = None,
@@ -50,11 +51,14 @@ async def worker(
         mapping: Service mapping file; else SERVICE_MAPPING, else the one that comes with emp-trio.
         machine_id: Name of this machine in the fleet; else MACHINE_ID, else the host name.
         drain: Seconds that running jobs get after the first signal; 30 unless said.
+        take_over: Where another live process has slots of the same ids, have that one leave instead of this one.
         embedded: Run a Valkey server of our own, for a one-machine installation, with its data in --state.
         state: Folder of the embedded server; its jobs are there again at the next start.
         log_level: Least level to log; else LOG_LEVEL, else info.
         log_format: Log for people or as JSON lines; else LOG_FORMAT, else console on a terminal and json elsewhere.
     """
+    import msgspec
+
     from emp_trio.cli.configuration import configure
     from emp_trio.ops.logs import configure_logs
     from emp_trio.queue.port import RedisSettings
@@ -71,7 +75,8 @@ async def worker(
         raise ConfigError('no workers are named: give --workers, for example "mock:2", or set WORKERS')
     if found.plan is None or found.worker is None or found.storage is None:
         raise ConfigError("the worker can't start:", problems=found.errors)
-    planned, settings, storage = found.plan, found.worker, found.storage
+    planned, storage = found.plan, found.storage
+    settings = msgspec.structs.replace(found.worker, take_over=take_over)
     redactor = Redactor([*planned.secrets, *_secrets_of(url), *storage.secrets])
     said = env.get("LOG_LEVEL", "").strip().lower()
     level = log_level or _FLEET_LEVELS.get(said, said) or "info"

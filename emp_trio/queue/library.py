@@ -23,6 +23,7 @@ _FILES: Final = (
     "reap",
     "orphans",
     "client",
+    "process",
     "fleet",
 )
 

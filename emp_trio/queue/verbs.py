@@ -367,10 +367,16 @@ class Verbs:
         """Let what others write about slots that are gone expire."""
         await self.function("age", *worker_ids)
 
-    async def leave(self, worker_ids: Sequence[str], messages: Iterable[tuple[str, bytes]]) -> None:
-        """Take slots out of the fleet's lists."""
+    async def leave(
+        self, worker_ids: Sequence[str], messages: Iterable[tuple[str, bytes]], *, process: str = ""
+    ) -> None:
+        """Take slots out of the fleet's lists, but for those that another process has taken over.
+
+        Args:
+            process: nonce of the process that leaves.
+        """
         flat = [part for message in messages for part in message]
-        await self.function("leave", len(worker_ids), *worker_ids, *flat)
+        await self.function("leave", process, len(worker_ids), *worker_ids, *flat)
 
 
 def _progress_arguments(reports: Iterable[tuple[LeaseRef, float, str, str, int]]) -> list[str]:

@@ -20,6 +20,7 @@ from emp_trio.worker.circuit import Circuit, Verdict
 from emp_trio.worker.outcome import described
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
+from emp_trio.worker.standstill import CONNECTOR
 
 log = structlog.get_logger("emp_trio.connector")
 
@@ -116,6 +117,7 @@ class Supervisor:
 
     async def run(self) -> None:
         """Keep the connector open until cancelled."""
+        CONNECTOR.set(self.plan.connector_name)
         while True:
             try:
                 async with open_connector(self.plan.connector, self.plan.settings, self._toolbox) as connector:

@@ -1,14 +1,16 @@
-"""The leases this machine holds: renewed together, lost one by one."""
+"""The leases this machine holds: kept together in a table that a keeper renews, lost one by one."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError
+from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.verbs import LeaseRef, Verbs
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.settings import WorkerSettings
@@ -16,22 +18,26 @@ from emp_trio.worker.signals import Signal
 
 log = structlog.get_logger("emp_trio.leases")
 
+_LOOK: Final = 1.0  # seconds between two looks for connectors that do not stop
 _STUCK: Final = "its connector goes on although it was told to stop; its lease is left to run out"
 
 
 class Leases:
-    """The running attempts by job id, and the tasks that speak for all of them: renewal, progress, and the end of those
-    whose lease could not be renewed."""
+    """The running attempts by job id, and the tasks that speak for all of them: progress, and the end of those whose
+    lease could not be renewed.
 
-    def __init__(self, verbs: Verbs, settings: WorkerSettings) -> None:
+    Args:
+        table: what the keeper renews.
+    """
+
+    def __init__(self, table: LeaseTable, verbs: Verbs, settings: WorkerSettings) -> None:
+        self._table = table
         self._verbs = verbs
         self._settings = settings
         self._attempts: dict[str, Attempt] = {}
         self._talk = Signal()
-        self._doubt = Signal()
         self._sooner = Signal()
         self._next_end = math.inf
-        self._failing = False
         self._idle = trio.Event()
         self._idle.set()
 
@@ -45,7 +51,9 @@ class Leases:
         before = self._attempts.get(attempt.lease.job_id)
         if before is not None:  # the job was cancelled, put back and claimed anew before we heard of it
             before.end("lease_lost")
+            self._table.drop(before.lease)
         self._attempts[attempt.lease.job_id] = attempt
+        self._table.hold(attempt.lease, attempt.stop_at + self._settings.lease_margin)
         if attempt.stop_at < self._next_end:
             self._sooner.set()
 
@@ -54,6 +62,7 @@ class Leases:
         found = self._attempts.get(lease.job_id)
         if found is not None and found.lease == lease:
             del self._attempts[lease.job_id]
+            self._table.drop(lease)
             if not self._attempts:
                 self._idle.set()
 
@@ -66,7 +75,7 @@ class Leases:
 
     def doubt(self) -> None:
         """Somebody's lease may be gone: find out now which, and why."""
-        self._doubt.set()
+        self._table.ask()
 
     def end_all(self) -> None:
         """Hand back what still runs."""
@@ -88,44 +97,22 @@ class Leases:
         if said is not None:
             self._verbs.progress_soon([said])
 
-    async def renew(self) -> None:
-        """Renew all leases every ``renew_every`` seconds; ends only by cancellation.
-
-        One that is refused stops its attempt at once; one that could not be renewed in time does so in :meth:`expire`.
-        """
-        pause = self._settings.renew_every
-        while True:
-            await self._doubt.wait(pause)
-            pause = self._settings.renew_every
-            if not await self._renew():
-                pause = min(pause, 0.25)
-
-    async def _renew(self) -> bool:
-        """Renew all leases now. Returns whether Redis answered."""
-        for attempt in [a for a in self._attempts.values() if a.stuck]:
-            log.error("job.stuck", job=attempt.lease.job_id, slot=attempt.worker_id, hint=_STUCK)
-            attempt.end("lease_lost")
-            self.drop(attempt.lease)
-        attempts = list(self._attempts.values())
-        if not attempts:
-            return True
-        sent = trio.current_time()
-        try:
-            gone = await self._verbs.renew([a.lease for a in attempts], lease=self._settings.lease)
-        except EmpTrioError as error:
-            if not self._failing:  # once per trouble, however long it takes
-                log.warning("leases.not_renewed", jobs=len(attempts), error=error.message)
-            self._failing = True
-            return False
-        self._failing = False
-        for attempt in attempts:
-            why = gone.get(attempt.lease.job_id)
-            if why is None:
-                attempt.renewed(sent + self._settings.lease)
-            elif attempt.ending is None and self._attempts.get(attempt.lease.job_id) is attempt:
-                log.warning("lease.gone", job=attempt.lease.job_id, slot=attempt.worker_id, why=why)
+    def gone(self, leases: Mapping[LeaseRef, str]) -> None:
+        """These leases are ``lost``, or their jobs were ``cancelled``: stop their attempts."""
+        for lease, why in leases.items():
+            attempt = self._attempts.get(lease.job_id)
+            if attempt is not None and attempt.lease == lease and attempt.ending is None:
+                log.warning("lease.gone", job=lease.job_id, slot=attempt.worker_id, why=why)
                 attempt.end("cancelled" if why == "cancelled" else "lease_lost")
-        return True
+
+    async def watch(self) -> None:
+        """Give up the leases of connectors that go on although they were told to stop; ends only by cancellation."""
+        while True:
+            for attempt in [a for a in self._attempts.values() if a.stuck]:
+                log.error("job.stuck", job=attempt.lease.job_id, slot=attempt.worker_id, hint=_STUCK)
+                attempt.end("lease_lost")
+                self.drop(attempt.lease)
+            await trio.sleep(min(_LOOK, self._settings.renew_every))
 
     async def expire(self) -> None:
         """Stop each attempt before its lease ends, where it was not renewed in time; ends only by cancellation."""
@@ -133,6 +120,7 @@ class Leases:
             now = trio.current_time()
             running = [attempt for attempt in self._attempts.values() if attempt.ending is None]
             for attempt in running:
+                attempt.renewed(self._table.until(attempt.lease))  # also while this loop stood still
                 if attempt.stop_at <= now:
                     attempt.end("lease_lost")
             self._next_end = min((a.stop_at for a in running if a.ending is None), default=math.inf)

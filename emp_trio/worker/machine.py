@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
@@ -15,8 +18,11 @@ from emp_trio.errors import EmpTrioError, leading_error
 from emp_trio.mapping import Plan, WorkerPlan
 from emp_trio.queue import library, messages
 from emp_trio.queue.bridge import Bridge, open_bridge
+from emp_trio.queue.keeper import open_thread_keeper
+from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Others, Process
+from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.port import Gap, RedisSettings
-from emp_trio.queue.verbs import Claim, Verbs
+from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
 from emp_trio.secrets import Redactor
 from emp_trio.toolbox import Toolbox
 from emp_trio.worker.announcements import SlotState
@@ -30,9 +36,11 @@ from emp_trio.worker.leases import Leases
 from emp_trio.worker.offers import Offers
 from emp_trio.worker.reaper import Reaper
 from emp_trio.worker.registration import Registration
+from emp_trio.worker.rivals import Rivals
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import first_of
 from emp_trio.worker.slots import Slots
+from emp_trio.worker.standstill import where
 
 log = structlog.get_logger("emp_trio.machine")
 
@@ -50,10 +58,15 @@ class Machine:
         toolbox: Toolbox,
         hardware: Hardware,
         redactor: Redactor,
+        process: Process,
+        table: LeaseTable,
     ) -> None:
         self.settings = settings
         self.drain = Drain()
-        self.leases = Leases(verbs, settings)
+        self._table = table
+        self._failure: EmpTrioError | None = None
+        self.rivals = Rivals(process.nonce, process.machine_id)
+        self.leases = Leases(table, verbs, settings)
         self.first_words = FirstWords(verbs, settings, self.leases.doubt)
         self.reaper = Reaper(verbs, settings, self.look_again)
         self._attempts: trio.Nursery | None = None
@@ -75,6 +88,8 @@ class Machine:
             this_build(toolbox.environment),
             gpus=hardware.gpus,
             statuses=lambda: [supervisor.status() for supervisor in self.supervisors.values()],
+            process=process.nonce,
+            shared=self.rivals.shared,
         )
         self.slots = Slots(
             states,
@@ -120,6 +135,24 @@ class Machine:
         self.registration.again()
         self.pushed()
 
+    def gone(self, leases: Mapping[LeaseRef, str]) -> None:
+        """The keeper says that these leases are not held any more."""
+        self.leases.gone(leases)
+
+    def others(self, found: Others) -> None:
+        """The keeper says that another process has slots of ours, or had."""
+        suspects, error = self.rivals.hear(found, leaving=self.drain.begun.is_set())
+        self._table.suspect(suspects)
+        if error is not None:
+            log.error("machine.id_in_use", error=error.message)
+            self.fail(error)
+
+    def fail(self, error: EmpTrioError) -> None:
+        """Hand all jobs back, and end with this error."""
+        self._failure = self._failure or error
+        self.drain.stop("it can't go on")
+        self.drain.stop("at once")
+
     def _requeued(self) -> None:
         """A job went back by our own hand, which Redis does not push to us."""
         self.reaper.look_sooner()
@@ -133,12 +166,16 @@ class Machine:
     # -- supervision (design: section 6)
 
     async def run(self, bridge: Bridge, *, task_status: trio.TaskStatus[Machine]) -> None:
-        """Run until drained. A crash in any of the machine's own tasks ends it, after handing jobs back."""
+        """Run until drained. A crash in any of the machine's own tasks ends it, after handing jobs back.
+
+        Raises:
+            MachineIdInUse: another process has the same slots, and stays.
+        """
         async with trio.open_nursery() as house:
             await house.start(self.drain.watch_signals)
             for supervisor in self.supervisors.values():
                 house.start_soon(supervisor.run)
-            house.start_soon(self.leases.renew)
+            house.start_soon(self.leases.watch)
             house.start_soon(self.leases.expire)
             house.start_soon(self.leases.publish_progress)
             house.start_soon(self.first_words.run)
@@ -153,6 +190,7 @@ class Machine:
             try:
                 await first_of(self.registration.registered.wait, self.drain.begun.wait)
                 if self.registration.registered.is_set():
+                    self._table.introduce([slot for claimer in self.claimers for slot in claimer.free])
                     slots = {claimer.name: len(claimer.free) for claimer in self.claimers}
                     log.info("machine.ready", machine=self.settings.machine_id, slots=slots)
                 task_status.started(self)
@@ -165,6 +203,8 @@ class Machine:
                 await self._leave()
             house.cancel_scope.cancel(reason="the machine has drained")
         log.info("machine.stopped", machine=self.settings.machine_id)
+        if self._failure is not None:
+            raise self._failure
 
     async def _claim_until_drained(self) -> None:
         """Claim jobs until the machine is to stop; then wait for those that run, and stop the rest."""
@@ -175,6 +215,7 @@ class Machine:
             await self.drain.begun.wait()
             log.info("machine.draining", jobs=len(self.leases), seconds=self.settings.drain)
             end = trio.current_time() + self.settings.drain
+            self._table.leave()
             self.slots.close()
             for claimer in self.claimers:
                 claimer.stop()
@@ -239,6 +280,7 @@ async def run_machine(
     environment: Mapping[str, str],
     hardware: Hardware,
     redactor: Redactor,
+    open_keeper: OpenKeeper | None = None,
     task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a machine until it is told to stop (a signal, or ``Machine.drain.stop``) and has drained.
@@ -249,13 +291,16 @@ async def run_machine(
         plan: what to run, from :func:`emp_trio.mapping.plan`.
         environment: for capabilities.
         redactor: knows the secrets of settings, storage and Redis.
+        open_keeper: renews the leases; by default a thread with a connection of its own.
 
     Raises:
         ConfigError: Redis refuses the login or is too old.
+        MachineIdInUse: another live process has slots of the same ids, and stays.
         NotSent: Redis can't be reached.
     """
     machines: list[Machine] = []
     running = trio.CancelScope()
+    keeper = open_keeper or partial(open_thread_keeper, redis, limit=settings.lease_margin, where=where)
 
     def tell(what: str) -> None:
         for machine in machines:
@@ -276,9 +321,12 @@ async def run_machine(
                         verbs = Verbs(bridge)
                         await verbs.surely(lambda: library.ensure(bridge), patience=redis.patience)
                         toolbox = Toolbox(assets=assets, environment=environment)
-                        machine = Machine(plan, settings, verbs, toolbox, hardware, redactor)
-                        machines.append(machine)
-                        await machine.run(bridge, task_status=task_status)
+                        process = _this_process(settings)
+                        table = LeaseTable(trio.current_time())
+                        machine = Machine(plan, settings, verbs, toolbox, hardware, redactor, process, table)
+                        async with keeper(table, process, _keep(settings), machine):
+                            machines.append(machine)
+                            await machine.run(bridge, task_status=task_status)
             nursery.cancel_scope.cancel(reason="the machine has stopped")
     except ExceptionGroup as group:
         raise leading_error(group) from group
@@ -290,3 +338,21 @@ async def _pass_on(scope: trio.CancelScope) -> None:
         await trio.sleep_forever()
     finally:
         scope.cancel(reason="run_machine was cancelled")
+
+
+def _this_process(settings: WorkerSettings) -> Process:
+    return Process(
+        nonce=secrets.token_hex(8),
+        machine_id=settings.machine_id,
+        where=f"{socket.gethostname()}, process {os.getpid()}",
+        take_over=settings.take_over,
+    )
+
+
+def _keep(settings: WorkerSettings) -> KeepSettings:
+    return KeepSettings(
+        lease=settings.lease,
+        renew_every=settings.renew_every,
+        alive_every=min(settings.renew_every, settings.beat_every),
+        standstill=settings.standstill,
+    )

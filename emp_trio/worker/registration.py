@@ -6,7 +6,7 @@ Hash and heartbeat: queue protocol 1.5, 4.4; what is published with them is in :
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -43,6 +43,8 @@ class Registration:
         build: what runs here.
         gpus: how many it has.
         statuses: connector name -> status (:meth:`emp_trio.worker.connectors.Supervisor.status`).
+        process: nonce of this process.
+        shared: ids of slots that another live process has, too: they stay registered.
 
     Attributes:
         registered: set once the slots are registered.
@@ -58,6 +60,8 @@ class Registration:
         *,
         gpus: int,
         statuses: Callable[[], list[dict[str, Any]]],
+        process: str,
+        shared: Collection[str],
     ) -> None:
         self.registered = trio.Event()
         self._verbs = verbs
@@ -68,6 +72,8 @@ class Registration:
         self._lanes = sorted({slot.lane for slot in slots})
         self._offers = offers
         self._statuses = statuses
+        self._process = process
+        self._shared = shared
         self._connected_at = iso(time.time())
         self._began = time.monotonic()
         self._now = Signal()
@@ -132,17 +138,15 @@ class Registration:
         self._beating.cancel(reason="the machine leaves the fleet")
         self._left = True
         machine, now, unified = self._settings.machine_id, time.time(), self._settings.unified
-        batches = [
-            [slot.worker_id for slot in self._slots[start : start + _BATCH]]
-            for start in range(0, len(self._slots), _BATCH)
-        ]
+        own = [slot.worker_id for slot in self._slots if slot.worker_id not in self._shared]
+        batches = [own[start : start + _BATCH] for start in range(0, len(own), _BATCH)]
         for ids in batches:
             said: Messages = []
             for worker in ids:
                 said += announcements.leaving(worker, machine, self._build, reason, now=now, unified=unified)
-            if not unified and ids is batches[-1]:
+            if not unified and not self._shared and ids is batches[-1]:
                 said.append(self._status("event_driven", self._services(), now, leaving=True))
-            await self._verbs.leave(ids, said)
+            await self._verbs.leave(ids, said, process=self._process)
         await trio.sleep(_REACTION)
         for ids in batches:
             await self._verbs.age(ids)

@@ -35,6 +35,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         circuit_failures, circuit_pause, circuit_longest: how many jobs in a row a service may fail before it gets no
             more for a pause, the first such pause, and the longest.
         reap_every: the longest pause between two looks for jobs whose lease ran out.
+        standstill: how long the event loop may stand still (in a connector that blocks it) before the leases of this
+            process are not renewed any more.
+        take_over: whether another process with slots of the same ids is to leave, instead of this one.
     """
 
     machine_id: str
@@ -59,6 +62,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     circuit_pause: float = 15.0
     circuit_longest: float = 300.0
     reap_every: float = 5.0
+    standstill: float = 30.0
+    take_over: bool = False
 
 
 _SECONDS: Final = {  # setting -> (environment variable, its unit in seconds)
@@ -69,6 +74,7 @@ _SECONDS: Final = {  # setting -> (environment variable, its unit in seconds)
     "lease": ("EMP_TRIO_LEASE_SECONDS", 1.0),
     "announcement": ("EMP_TRIO_ANNOUNCEMENT_SECONDS", 1.0),
     "drain": ("EMP_TRIO_DRAIN_SECONDS", 1.0),
+    "standstill": ("EMP_TRIO_STANDSTILL_SECONDS", 1.0),
 }
 _STAGES: Final = {
     "upload": "EMP_TRIO_UPLOAD_SECONDS",

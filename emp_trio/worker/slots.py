@@ -26,6 +26,7 @@ from emp_trio.worker.registration import Registration
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.signals import Signal
 from emp_trio.worker.slot import run_attempt
+from emp_trio.worker.standstill import CONNECTOR, JOB
 
 log = structlog.get_logger("emp_trio.slot")
 
@@ -173,6 +174,8 @@ class Slots:
         if connector is None or began is None:  # it closed, or opened its circuit, while the claim was made
             return messages.released(delay=self._settings.health_retry)
         self._states[claim.worker_id].current_service = service.worker_service
+        CONNECTOR.set(service.connector_name)
+        JOB.set(claim.job_id)
         offers = service.connector.offers(service.settings)
         if not offers.job_status and claim.fields.get("crashes", b"0") not in (b"", b"0"):
             log.warning("job.begun_anew", service=service.worker_service, why=offers.lacks()["job_status"])

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import hiredis
@@ -29,6 +30,9 @@ CAPABILITIES = {
     "performance": {"concurrent_jobs": 1, "quality_levels": ["fast", "balanced", "quality"]},
 }
 """The worker of queue protocol 8.2."""
+
+TLS = Path(__file__).parent.parent / "data" / "tls"
+"""Certificates of a test authority: ``ca.pem``, and ``server.pem`` for localhost."""
 
 OLD_FIELDS = (
     "requirements customer_id workflow_id workflow_priority workflow_datetime current_step total_steps "

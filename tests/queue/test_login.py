@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +17,10 @@ from emp_trio.queue.client import open_queue
 from emp_trio.queue.port import GAP, RedisSettings
 from emp_trio.secrets import Secret
 from emp_trio.testing.valkey import valkey_server
+from tests.queue.support import TLS
 
 PASSWORD = "pa%ss/wo:rd@#1"
 QUOTED = "pa%25ss%2Fwo%3Ard%40%231"
-TLS = Path(__file__).parent.parent / "data" / "tls"
 
 
 @pytest.fixture(scope="module")
@@ -149,30 +146,6 @@ async def test_unix_socket(valkey: str) -> None:
 
 
 # -- TLS, ended by the test in front of the plain server
-
-
-@pytest.fixture
-async def tls_port(valkey: str, nursery: trio.Nursery) -> int:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(TLS / "server.pem")
-    upstream = int(valkey.rpartition(":")[2])
-
-    async def pump(source: Any, target: Any) -> None:
-        async for data in source:
-            await target.send_all(data)
-
-    async def serve(raw: trio.SocketStream) -> None:
-        client = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
-        try:
-            async with client, await trio.open_tcp_stream("127.0.0.1", upstream) as server, trio.open_nursery() as both:
-                both.start_soon(pump, client, server)
-                await pump(server, client)
-                both.cancel_scope.cancel()
-        except* (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # the client went, or did not trust us
-
-    listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-    return int(listeners[0].socket.getsockname()[1])
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])

@@ -112,7 +112,7 @@ async def test_local_work_ends_before_the_servers_own_idea_of_the_lease(valkey: 
             proxy.blackhole = True
             await play.until_over()
             left = float(db.zscore("emp:leases", job_id)) / 1000 - time.time()
-            assert 0 < left < 6.0
+            assert 0 < left < 7.0  # the server counts from when a renewal came, the worker from when it was sent
             proxy.blackhole = False
             proxy.reset_all()
 

@@ -17,6 +17,8 @@
 --   emp:leases              zset    job id -> time in ms at which its lease ends
 --   emp:delayed             zset    job id -> time in ms at which it goes back to jobs:pending
 --   emp:machines            zset    machine id -> time in ms at which it last looked for what is due
+--   emp:process:{nonce}     hash    what a process of emp-trio says of itself (see process.lua); 60 s
+-- Field of ours in worker:{wid}: process, the nonce of the process that has the slot
 --
 -- Whatever stands in these keys: a function reads and checks first, and writes when nothing can go wrong any more. What
 -- it writes afterwards to lists that don't decide where a job is, is written by pcall.

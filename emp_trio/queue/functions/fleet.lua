@@ -50,15 +50,19 @@ redis.register_function{function_name = 'emp_trio_beat', flags = {'allow-oom'}, 
   return left
 end}
 
--- emp_trio_leave: slots go.   ARGV 1 number of worker ids  2.. worker ids, then channel, message, ... to publish
+-- emp_trio_leave: slots go, but for those that another process of emp-trio has taken over.
+--   ARGV  1 nonce of the process, '' for none   2 number of worker ids   3.. worker ids, then channel, message, ... to publish
 redis.register_function{function_name = 'emp_trio_leave', flags = {'allow-oom'}, callback = function(_, argv)
-  local count = tonumber(argv[1])
-  for i = 2, count + 1 do
-    redis.pcall('SREM', 'workers:active', argv[i])
-    redis.call('DEL', 'worker:' .. argv[i], 'worker:' .. argv[i] .. ':heartbeat')
+  local nonce, last = argv[1], tonumber(argv[2]) + 2
+  if nonce ~= '' then leaves(nonce) end
+  for i = 3, last do
+    if not of_another(argv[i], nonce) then
+      redis.pcall('SREM', 'workers:active', argv[i])
+      redis.call('DEL', 'worker:' .. argv[i], 'worker:' .. argv[i] .. ':heartbeat')
+    end
   end
-  for i = count + 2, #argv, 2 do redis.call('PUBLISH', argv[i], argv[i + 1]) end
-  return count
+  for i = last + 1, #argv, 2 do redis.call('PUBLISH', argv[i], argv[i + 1]) end
+  return last - 2
 end}
 
 -- emp_trio_age: the API writes hashes of slots that have left, from its memory; they shall not stay.   ARGV worker ids

@@ -1,0 +1,151 @@
+"""The table of what is to be kept alive: written by the event loop, read by a keeper in a thread of its own."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from emp_trio.queue.verbs import LeaseRef
+
+_SOON: Final = 1.0  # seconds; a lease that would end so shortly after the keeper's next look is renewed now
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What a keeper sees of the table.
+
+    Attributes:
+        held: the leases.
+        loop_at: when the loop was last seen to move.
+        asked: whether somebody wants to know now what is still held.
+        introduce: whether process or slots are to be made known now.
+        slots: worker ids that are alive.
+        leaving: whether the process takes no jobs any more.
+        suspects: nonces of processes that may have slots of ours.
+    """
+
+    held: tuple[LeaseRef, ...]
+    loop_at: float
+    asked: bool = False
+    introduce: bool = False
+    slots: tuple[str, ...] = ()
+    leaving: bool = False
+    suspects: tuple[str, ...] = ()
+
+
+class LeaseTable:
+    """What the loop and the keeper share. Every method may be called from any thread; only :meth:`wait` waits."""
+
+    def __init__(self, now: float) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._news = False
+        self._until: dict[LeaseRef, float] = {}
+        self._loop_at = now
+        self._asked = False
+        self._introduce = False
+        self._slots: tuple[str, ...] = ()
+        self._leaving = False
+        self._suspects: tuple[str, ...] = ()
+        self._closed = False
+        self._wake = now
+
+    # -- the loop's side
+
+    def hold(self, lease: LeaseRef, until: float) -> None:
+        """Keep a lease from now on; as it stands it ends at ``until``."""
+        with self._changed:
+            self._until[lease] = until
+            if until - self._wake < _SOON:  # it could end before the keeper looks
+                self._asked = True
+                self._tell()
+
+    def drop(self, lease: LeaseRef) -> None:
+        """Keep a lease no longer."""
+        with self._changed:
+            self._until.pop(lease, None)
+
+    def until(self, lease: LeaseRef) -> float:
+        """When a lease ends; -inf where it is not held."""
+        with self._changed:
+            return self._until.get(lease, -math.inf)
+
+    def ask(self) -> None:
+        """Somebody's lease may be gone: have the keeper look now."""
+        with self._changed:
+            self._asked = True
+            self._tell()
+
+    def introduce(self, slots: Sequence[str]) -> None:
+        """These slots are registered: keep them alive from now on."""
+        with self._changed:
+            self._slots = tuple(slots)
+            self._introduce = True
+            self._tell()
+
+    def leave(self) -> None:
+        """The process takes no jobs any more; its slots are kept alive until they leave the fleet's lists."""
+        with self._changed:
+            self._leaving = self._introduce = True
+            self._tell()
+
+    def suspect(self, nonces: Sequence[str]) -> None:
+        """These processes may have slots of ours: have a close look at them."""
+        with self._changed:
+            if tuple(nonces) != self._suspects:
+                self._suspects = tuple(nonces)
+                self._tell()
+
+    def moves(self, now: float) -> None:
+        """The loop moves."""
+        with self._changed:
+            self._loop_at = now
+
+    def close(self) -> None:
+        """Nothing is kept any more: the keeper is to end."""
+        with self._changed:
+            self._closed = True
+            self._tell()
+
+    # -- the keeper's side
+
+    @property
+    def closed(self) -> bool:
+        """Whether the keeper is to end."""
+        with self._changed:
+            return self._closed
+
+    def view(self) -> View:
+        """What is to be kept now. What was asked for is answered by it."""
+        with self._changed:
+            asked, introduce = self._asked, self._introduce
+            self._asked = self._introduce = self._news = False
+            return View(
+                held=tuple(self._until),
+                loop_at=self._loop_at,
+                asked=asked,
+                introduce=introduce,
+                slots=self._slots,
+                leaving=self._leaving,
+                suspects=self._suspects,
+            )
+
+    def renewed(self, leases: Sequence[LeaseRef], until: float) -> None:
+        """These leases end at ``until``, but for those that were dropped meanwhile."""
+        with self._changed:
+            for lease in leases:
+                if lease in self._until:
+                    self._until[lease] = max(self._until[lease], until)
+
+    def wait(self, wake: float, seconds: float) -> None:
+        """Block the calling thread for ``seconds``, which is until ``wake``, or until there is something new."""
+        with self._changed:
+            self._wake = wake
+            if not (self._news or self._closed) and seconds > 0:
+                self._changed.wait(seconds)
+
+    def _tell(self) -> None:
+        self._news = True
+        self._changed.notify_all()

@@ -1,0 +1,106 @@
+"""Two processes with the same slots: who notices, and who leaves.
+
+Every sign of life names its process on each slot (``functions/process.lua``), so that two processes find each other
+there. One that is dead is no rival, however fresh its heartbeat looks: only one that has spoken *after we first saw it*
+is. So a restart is neither refused nor delayed. Both sides decide by the same rule from the same values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from emp_trio.errors import MachineIdInUse
+from emp_trio.queue.keeping import Other, Others
+
+log = structlog.get_logger("emp_trio.machine")
+
+_SHOWN: Final = 3  # slots that an error names
+
+
+def alive(found: Others, first_seen: Mapping[str, int]) -> tuple[Other, ...]:
+    """The processes that certainly were alive after we first saw them, and that take jobs.
+
+    Args:
+        first_seen: nonce -> ms on the server's clock.
+    """
+    return tuple(o for o in found.known if not o.leaving and o.seen > first_seen.get(o.nonce, found.now))
+
+
+def winner(nonce: str, found: Others, others: tuple[Other, ...]) -> Other | None:
+    """The process that stays while this one leaves, or None where this one stays.
+
+    The one that started first stays, unless others take over: then the last of those. Ties go by the nonce.
+    """
+
+    def rank(takes_over: bool, started: int, name: str) -> tuple[bool, int, str]:
+        return takes_over, started if takes_over else -started, name
+
+    mine = rank(found.take_over, found.started, nonce)
+    best = max(others, key=lambda o: rank(o.take_over, o.started, o.nonce), default=None)
+    return best if best is not None and rank(best.take_over, best.started, best.nonce) > mine else None
+
+
+class Rivals:
+    """What one process knows of others with slots of its own.
+
+    Attributes:
+        shared: our slots that another live process has, too.
+    """
+
+    def __init__(self, nonce: str, machine_id: str) -> None:
+        self.shared: set[str] = set()
+        self._nonce = nonce
+        self._machine_id = machine_id
+        self._first_seen: dict[str, int] = {}
+        self._slots: dict[str, set[str]] = {}
+        self._named: set[str] = set()
+
+    def hear(self, found: Others, *, leaving: bool = False) -> tuple[tuple[str, ...], MachineIdInUse | None]:
+        """Learn what a sign of life brought to light.
+
+        Args:
+            leaving: whether this process leaves anyway: then it gives way, and needs no reason.
+
+        Returns:
+            nonces to have a close look at, and the error with which this process has to leave, or None.
+        """
+        known = {other.nonce for other in found.known}
+        for worker_id, nonce in found.slots:
+            self._first_seen.setdefault(nonce, found.now)
+            self._slots.setdefault(nonce, set()).add(worker_id)
+        for nonce in self._first_seen.keys() - known:  # dead for a minute, or it has left
+            del self._first_seen[nonce]
+            self.shared -= self._slots.pop(nonce, set())
+        rivals = alive(found, self._first_seen)
+        for rival in rivals:
+            self.shared |= self._slots.get(rival.nonce, set())
+        if leaving:
+            return (), None
+        stays = winner(self._nonce, found, rivals)
+        if stays is not None:
+            return (), self._in_use(stays, found)
+        for rival in rivals:
+            if rival.nonce not in self._named:
+                self._named.add(rival.nonce)
+                log.warning("machine.id_shared", other=rival.where, machine=rival.machine_id, hint=_SHARED)
+        return tuple(sorted(o.nonce for o in found.known if not o.leaving)), None
+
+    def _in_use(self, other: Other, found: Others) -> MachineIdInUse:
+        slots = sorted(self._slots.get(other.nonce, ()))
+        shown = ", ".join(slots[:_SHOWN]) + (f" and {len(slots) - _SHOWN} more" if len(slots) > _SHOWN else "")
+        if other.take_over:
+            text = f"another process ({other.where}) was started with --take-over and has taken over {shown}"
+        else:
+            text = f"another process ({other.where}) is alive and has had {shown} for longer than this one"
+        return MachineIdInUse(f"the machine id {self._machine_id!r} is in use twice: {text}; {_ADVICE}")
+
+
+_SHARED: Final = "it has slots of the same ids, and is to leave: each process needs a machine id of its own"
+_ADVICE: Final = (
+    "this process hands its jobs back and leaves. Give each process a name of its own with --machine-id or MACHINE_ID "
+    "(without one it is the host name, which may be the same in all containers), or start the one that is to stay with "
+    "--take-over"
+)
