@@ -109,7 +109,8 @@ class ChatFold:
             words += text if index == 0 else ""
         error = error_in(chunk) or stated_error(said)
         if error is not None:
-            raise stream_error(error)
+            begun = bool(self._choices)
+            raise stream_error(error) if begun else answered_error(chunk) or stream_error(error)
         if not self._choices and said and "choices" not in said:
             self._unknown = self._unknown or said
         return words

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import structlog
@@ -18,13 +18,21 @@ from emp_trio.protocols.limits import Limits
 from emp_trio.secrets import Redactor
 from emp_trio.services.openai.background import request_headers
 from emp_trio.services.openai.chat_answer import ChatAnswer
-from emp_trio.services.openai.chat_request import ChatRequest, chat_request, own_key
+from emp_trio.services.openai.chat_request import (
+    ChatRequest,
+    chat_request,
+    is_openai,
+    own_key,
+    renamed_limit,
+)
 from emp_trio.services.openai.models import DEFAULT_TEXT_MODEL
 from emp_trio.services.openai.settings import AccountSettings
 from emp_trio.services.redaction import redacted
 from emp_trio.services.repeats import calls_before, counted
 from emp_trio.services.results import saved_asset
 from emp_trio.settings import Env
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -56,10 +64,19 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
     own_account: bool
 
 
-def chat_call(job: Job, account: AccountSettings, chat: ChatSettings, *, stream: bool) -> ChatCall:
-    """The call for a job. Raises InvalidJob where there is nothing to send, or a key that can't be sent."""
+def chat_call(job: Job, account: AccountSettings, chat: ChatSettings, *, base_url: str, stream: bool) -> ChatCall:
+    """The call for a job to the service at ``base_url``.
+
+    Raises InvalidJob where there is nothing to send, or a key that can't be sent.
+    """
     key = own_key(job.payload)
-    request = chat_request(job.payload, default_model=chat.model, max_tokens=chat.max_tokens, stream=stream)
+    request = chat_request(
+        job.payload,
+        default_model=chat.model,
+        max_tokens=chat.max_tokens,
+        stream=stream,
+        at_openai=is_openai(base_url),
+    )
     for warning in request.warnings:
         log.warning(warning)
     options: CallOptions = {"json": request.body, "headers": request_headers(account, job)}
@@ -68,6 +85,27 @@ def chat_call(job: Job, account: AccountSettings, chat: ChatSettings, *, stream:
         options |= {"headers": request_headers(anybody, job), "auth": Bearer(key)}
     hide = Redactor([] if key is None else [key])
     return ChatCall(request=request, options=options, hide=hide, own_account=key is not None)
+
+
+async def ask(call: ChatCall, make: Callable[[ChatCall], Awaitable[T]]) -> tuple[ChatCall, T]:
+    """Make a call, once more with the limit of the answer under its other name where the service refuses this one.
+
+    Args:
+        make: makes the call that it is given.
+
+    Returns:
+        the call that was taken, and what came of it. Raises what ``make`` raises.
+    """
+    try:
+        return call, await make(call)
+    except ServiceError as error:
+        body = renamed_limit(call.request.body, error)
+        if body is None:
+            raise
+        log.info("chat.limit_renamed", why=error.message)
+    request = msgspec.structs.replace(call.request, body=body)
+    call = msgspec.structs.replace(call, request=request, options={**call.options, "json": body})
+    return call, await make(call)
 
 
 @asynccontextmanager

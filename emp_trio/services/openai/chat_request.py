@@ -7,18 +7,18 @@ from typing import Any, Final
 
 import msgspec
 
-from emp_trio.errors import InvalidJob
+from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.protocols.urls import origin
 from emp_trio.secrets import Secret
+from emp_trio.services.openai.errors import refuses
 
-_PASSED_ON: Final = (
-    "temperature top_p reasoning_effort verbosity response_format n stop seed metadata store service_tier "
-    "safety_identifier tools tool_choice parallel_tool_calls"
-).split()
-_READ: Final = frozenset("model messages prompt system_prompt max_tokens max_completion_tokens api_key".split())
-_EXTRAS: Final = frozenset(
+_OWN: Final = frozenset(
     "ctx bucket prefix filename provider cdnUrl workflow_name user_id generation_context save_assets save_output "
-    "stream stream_options".split()
+    "api_key prompt system_prompt stream stream_options".split()
 )
+"""Members of a payload that are for us and not for the service. Everything else is the service's to judge."""
+
+_LIMITS: Final = ("max_completion_tokens", "max_tokens")
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,36 +29,42 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chat_request(
-    payload: Mapping[str, Any], *, default_model: str, max_tokens: int | None, stream: bool
+    payload: Mapping[str, Any], *, default_model: str, max_tokens: int | None, stream: bool, at_openai: bool = True
 ) -> ChatRequest:
     """The request of a text job.
 
     Args:
-        payload: ``messages``, or ``prompt``; ``system_prompt`` comes before either. ``max_tokens`` is sent under its
-            present name; what else the reference documents goes through as it is. Nothing is added that reasoning
-            models refuse: a temperature is sent only where the job has one.
+        payload: ``messages``, or ``prompt``; ``system_prompt`` comes before either. What is not for us goes through as
+            it is, known or not: other services take more than OpenAI, and each of them says clearly what it refuses.
+            Nothing is added that reasoning models refuse: a temperature is sent only where the job has one.
         default_model: used where the payload names no model.
         max_tokens: limit of the answer where the payload has none; None for the model's own.
         stream: whether the answer is to come as a stream, with its usage.
+        at_openai: the service is OpenAI itself, which calls ``max_tokens`` ``max_completion_tokens`` now; many others
+            know only the older name.
 
     Raises:
         InvalidJob: there is neither a prompt nor a message.
     """
     body: dict[str, Any] = {"model": payload.get("model") or default_model, "messages": _messages(payload)}
-    body |= {name: payload[name] for name in _PASSED_ON if payload.get(name) is not None}
-    limits = (payload.get("max_completion_tokens"), payload.get("max_tokens"), max_tokens)
-    limit = next((limit for limit in limits if limit is not None), None)
-    if limit is not None:
-        body["max_completion_tokens"] = limit
+    kept = _OWN | body.keys() | (set(_LIMITS) if at_openai else set())
+    body |= {name: value for name, value in payload.items() if name not in kept and value is not None}
+    body |= _limit(payload, max_tokens, at_openai=at_openai)
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     warnings = []
     if payload.get("messages") is not None and payload.get("prompt") is not None:
         warnings.append("prompt is left out: the payload has messages")
-    unknown = sorted(name for name in payload if name not in _READ | _EXTRAS and name not in _PASSED_ON)
-    if unknown:
-        warnings.append(f"left out, because chat completions don't take it: {', '.join(unknown)[:300]}")
     return ChatRequest(body=body, warnings=tuple(warnings))
+
+
+def is_openai(base_url: str) -> bool:
+    """Whether an address is one of OpenAI itself, and not of a service that speaks its language."""
+    try:
+        host = origin(base_url)[1]
+    except ValueError:
+        return False
+    return host == "openai.com" or host.endswith(".openai.com")
 
 
 def own_key(payload: Mapping[str, Any]) -> Secret | None:
@@ -75,6 +81,24 @@ def own_key(payload: Mapping[str, Any]) -> Secret | None:
             "payload.api_key is no API key: it must be a text without spaces and line breaks", reason="invalid_format"
         )
     return Secret(key)
+
+
+def renamed_limit(body: Mapping[str, Any], error: ServiceError) -> dict[str, Any] | None:
+    """``body`` with the limit of the answer under its other name, where the service refused it under this one before it
+    began; else None."""
+    for name, other in (_LIMITS, _LIMITS[::-1]):
+        if name in body and other not in body and refuses(error, name):
+            return {other if key == name else key: value for key, value in body.items()}
+    return None
+
+
+def _limit(payload: Mapping[str, Any], default: int | None, *, at_openai: bool) -> dict[str, Any]:
+    """What is sent as the limit of the answer, beside what goes through as it is."""
+    given = next((payload[name] for name in _LIMITS if payload.get(name) is not None), None)
+    if at_openai:
+        limit = default if given is None else given
+        return {} if limit is None else {"max_completion_tokens": limit}
+    return {"max_tokens": default} if given is None and default is not None else {}
 
 
 def _messages(payload: Mapping[str, Any]) -> list[Any]:

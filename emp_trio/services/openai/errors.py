@@ -188,6 +188,18 @@ def stream_error(event: Mapping[str, Any]) -> ServiceError:
     return error
 
 
+def refuses(error: ServiceError, field: str) -> bool:
+    """Whether an error says that a request was not taken up because of one of its fields.
+
+    Services name the field in ``param``, or in their words alone (real servers, section 2).
+    """
+    if error.status not in (400, 422) or error.maybe_started or isinstance(error, Refused):
+        return False
+    if error.param:
+        return error.param == field or error.param.startswith((f"{field}.", f"{field}["))
+    return re.search(rf"\b{field}\b", error.message) is not None
+
+
 def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None) -> Refused:
     """A refusal, with the reason that moderation gives for it where it does (reference 12)."""
     details = error.get("moderation_details")

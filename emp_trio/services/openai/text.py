@@ -18,7 +18,7 @@ from emp_trio.protocols.wire_json import join_halves
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, ChatFold
-from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, asked, chat_call, chat_result
+from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, ask, asked, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, AccountSettings
 from emp_trio.settings import Env
@@ -62,14 +62,18 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
             ServiceError: OpenAI failed, is out of reach, or its stream ended early.
             trio.Cancelled: after the stream was closed, which ends the work upstream.
         """
-        call = chat_call(job, self.settings.openai, self.settings.chat, stream=True)
+        base_url = self.settings.http.base_url
+        call = chat_call(job, self.settings.openai, self.settings.chat, base_url=base_url, stream=True)
         progress.report(5, "sending the request to OpenAI")
-        async with (
-            asked(self, job, progress, call),
-            self.events("POST", "/chat/completions", **call.options) as events,
-        ):
-            answer = await _answer(events, call, progress)
-            request_id = events.stream.request_id
+
+        async def make(call: ChatCall) -> tuple[ChatAnswer, str | None]:
+            async with (
+                asked(self, job, progress, call),
+                self.events("POST", "/chat/completions", **call.options) as events,
+            ):
+                return await _answer(events, call, progress), events.stream.request_id
+
+        call, (answer, request_id) = await ask(call, make)
         log.debug("chat.answered", completion=answer.id, request=request_id)
         progress.report(100, "done")
         return chat_result(

@@ -16,7 +16,7 @@ from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAsset
 from emp_trio.services.connector import Connector
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, read_body
-from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, asked, chat_call, chat_result
+from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, ask, asked, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, AccountSettings
 from emp_trio.settings import Env
@@ -64,15 +64,21 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             AssetError: the text could not be stored.
             trio.Cancelled: after the connection was closed; whether OpenAI goes on with the work is unknown.
         """
-        call = chat_call(job, self.settings.openai, self.settings.chat, stream=False)
+        base_url = self.settings.http.base_url
+        call = chat_call(job, self.settings.openai, self.settings.chat, base_url=base_url, stream=False)
         saves = job.payload.get("save_output") is True
         if saves:
             self.toolbox.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
+            nonlocal call
             progress.report(5, "sending the request to OpenAI")
-            async with asked(self, job, progress, call):
-                made = await self._ask(call)
+
+            async def one(call: ChatCall) -> _Made:
+                async with asked(self, job, progress, call):
+                    return await self._ask(call)
+
+            call, made = await ask(call, one)
             text = call.hide.known(made.answer.text)
             files = (GeneratedFile(data=text.encode(), media_type="text/plain"),) if saves and text else ()
             return Generated(files=files, data=call.hide.known_in(msgspec.to_builtins(made)))

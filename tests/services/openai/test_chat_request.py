@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.errors import InvalidJob
-from emp_trio.services.openai.chat_request import ChatRequest, chat_request, own_key
-from emp_trio.testing.openai.chat_rules import chat_violations
+from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.services.openai.chat_request import ChatRequest, chat_request, is_openai, own_key, renamed_limit
 
 USER = {"role": "user", "content": "hi"}
 
@@ -87,6 +86,20 @@ def test_documented_options_go_through_and_nothing_is_added() -> None:
         "store": True,
         "service_tier": "flex",
         "safety_identifier": "u",
+        "frequency_penalty": 0.5,
+        "presence_penalty": -0.5,
+        "logit_bias": {"50256": -100},
+        "logprobs": True,
+        "top_logprobs": 2,
+        "user": "u",
+        "prompt_cache_key": "k",
+        "prediction": {"type": "content", "content": "x"},
+        "top_k": 40,  # of other vendors
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "chat_template_kwargs": {"enable_thinking": False},
+        "provider_options": {"order": ["a"]},
+        "n_of_tomorrow": False,
     }
     request = made({"prompt": "hi"} | options)
     assert request.body == options | {"messages": [USER]}
@@ -100,11 +113,77 @@ def test_a_streamed_answer_is_asked_for_with_its_usage() -> None:
 
 
 def test_what_is_left_out_is_said() -> None:
-    request = made({"prompt": "hi", "temprature": 1, "zoom": 2, "ctx": {}, "save_output": True, "messages": [USER]})
-    assert request.warnings == (
-        "prompt is left out: the payload has messages",
-        "left out, because chat completions don't take it: temprature, zoom",
+    request = made({"prompt": "hi", "messages": [USER]})
+    assert request.warnings == ("prompt is left out: the payload has messages",)
+
+
+OWN = (
+    "ctx bucket prefix filename provider cdnUrl workflow_name user_id generation_context save_assets save_output "
+    "api_key prompt system_prompt"
+).split()
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_what_is_for_us_is_not_sent(name: str) -> None:
+    body = made({"messages": [USER], name: "sk-x"}).body
+    assert body.keys() == {"model", "messages"}
+    assert ("sk-x" in str(body)) == (name == "system_prompt")  # that one is among the messages
+
+
+@pytest.mark.parametrize(
+    ("payload", "setting", "limits"),
+    [
+        ({}, None, {}),
+        ({}, 4000, {"max_tokens": 4000}),
+        ({"max_tokens": 10}, 4000, {"max_tokens": 10}),
+        ({"max_completion_tokens": 20}, 4000, {"max_completion_tokens": 20}),
+        ({"max_completion_tokens": 20, "max_tokens": 10}, None, {"max_completion_tokens": 20, "max_tokens": 10}),
+        ({"max_tokens": None}, None, {}),
+    ],
+)
+def test_other_services_get_the_limit_as_it_was_given(
+    payload: dict[str, Any], setting: int | None, limits: dict[str, int]
+) -> None:
+    request = chat_request(
+        {"prompt": "hi"} | payload, default_model="m", max_tokens=setting, stream=False, at_openai=False
     )
+    assert request.body == {"model": "m", "messages": [USER]} | limits
+
+
+@pytest.mark.parametrize(
+    ("base_url", "own"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("https://API.OpenAI.com:443/v1", True),
+        ("http://127.0.0.1:8000/v1", False),
+        ("https://openai.com.example.org/v1", False),
+        ("https://notopenai.com/v1", False),
+        ("https://openrouter.ai/api/v1?x=api.openai.com", False),
+        ("https://x.openai.azure.com/openai/v1", False),
+        ("nonsense", False),
+    ],
+)
+def test_openai_itself_is_known_by_its_host(base_url: str, own: bool) -> None:
+    assert is_openai(base_url) is own
+
+
+OTHER = {"model": "m", "max_completion_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("error", "renamed"),
+    [
+        (ServiceError("no", status=400, param="max_tokens"), OTHER),
+        (ServiceError("Use 'max_completion_tokens', not 'max_tokens'.", status=422), OTHER),
+        (ServiceError("no", status=400, param="model"), None),
+        (ServiceError("max_tokens", status=500), None),
+        (ServiceError("max_tokens", status=400, maybe_started=True), None),
+        (ServiceError("max_completion_tokens_of_tomorrow", status=400), None),
+    ],
+)
+def test_a_refused_limit_has_another_name(error: ServiceError, renamed: Any) -> None:
+    assert renamed_limit({"model": "m", "max_tokens": 5}, error) == renamed
 
 
 VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
@@ -112,10 +191,12 @@ NAMES = st.sampled_from("model temperature n stop tools api_key max_tokens user_
 
 
 @given(st.dictionaries(NAMES | st.text(max_size=8), VALUES, max_size=8), st.booleans())
-def test_whatever_a_payload_holds_nothing_undocumented_is_sent(payload: dict[str, Any], stream: bool) -> None:
+def test_whatever_a_payload_holds_nothing_of_ours_is_sent(payload: dict[str, Any], stream: bool) -> None:
     request = made(payload | {"prompt": "hi", "messages": None}, max_tokens=5, stream=stream)
-    assert chat_violations(request.body) == []
-    assert "api_key" not in request.body
+    assert not request.body.keys() & {*OWN}
+    ours = {*OWN, "stream", "max_tokens"}
+    theirs = {name for name, value in payload.items() if value is not None and name not in ours}
+    assert theirs <= request.body.keys() | {"messages", "stream_options", "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("key", [None, ""])

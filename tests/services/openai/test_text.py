@@ -75,7 +75,11 @@ async def test_an_answer_cut_off_at_its_limit_is_a_result_that_says_so(openai: F
         result = await run_job(connector, job(PROMPT | {"max_tokens": 5}))
     assert (result.data["text"], result.data["truncated"]) == ("Once upon a", True)
     assert result.data["finish_reason"] == "length"
-    assert openai.requests[0].body["max_completion_tokens"] == 5
+    assert openai.requests[0].body["max_tokens"] == 5  # refused by the model, before anything was billed
+    assert openai.requests[1].body["max_completion_tokens"] == 5
+    assert result.raw_request_payload["max_completion_tokens"] == 5
+    assert openai.billed == 1
+    openai.violations.clear()
 
 
 async def test_tool_calls_are_passed_on(openai: FakeOpenAI, toolbox: Toolbox) -> None:
@@ -102,16 +106,29 @@ async def test_settings_hold_where_the_job_says_nothing(openai: FakeOpenAI, tool
     async with text_connector(openai, toolbox, chat=chat, account=account) as connector:
         await run_job(connector, job(PROMPT))
         await run_job(connector, job(PROMPT | {"model": "gpt-6-luna"}))
-    first, second = openai.requests
+    _, first, _, second = openai.requests
     assert (first.body["model"], first.body["max_completion_tokens"]) == ("gpt-6.2-sol", 99)
+    openai.violations.clear()  # max_tokens, which this address can't be known to have left behind
     assert second.body["model"] == "gpt-6-luna"
     assert (first.headers["openai-organization"], first.headers["openai-project"]) == ("org-1", "proj-1")
 
 
 async def test_what_was_left_out_is_in_the_result(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     async with text_connector(openai, toolbox) as connector:
-        result = await run_job(connector, job(PROMPT | {"temprature": 1}))
-    assert "temprature" in result.metadata["warnings"][0]
+        result = await run_job(connector, job(PROMPT | {"messages": [{"role": "user", "content": "hi"}]}))
+    assert "prompt is left out" in result.metadata["warnings"][0]
+
+
+async def test_log_probabilities_are_asked_for_and_come_back(toolbox: Toolbox) -> None:
+    tokens = [{"token": "hi", "logprob": -0.1, "bytes": None, "top_logprobs": []}]
+    choices = [{"index": 0, "delta": {"content": "hi"}, "logprobs": {"content": tokens}, "finish_reason": "stop"}]
+    stream = event_stream(frame(choices=choices))
+    async with open_rogue(stream) as rogue, open_text(OpenAITextConnector, rogue.url, toolbox) as connector:
+        result = await run_job(connector, job(PROMPT | {"logprobs": True, "top_logprobs": 2, "user": "u"}))
+    sent = msgspec.json.decode(rogue.requests[0].body)
+    assert (sent["logprobs"], sent["top_logprobs"], sent["user"]) == (True, 2, "u")
+    assert result.data["logprobs"] == {"content": tokens}
+    assert "warnings" not in result.metadata
 
 
 async def test_a_payload_without_words_costs_nothing(openai: FakeOpenAI, toolbox: Toolbox) -> None:
