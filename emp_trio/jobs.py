@@ -18,6 +18,7 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
     """The storage context of a job (``ctx``), read in the fleet's order of precedence (queue protocol 5.2).
 
     Empty values count as absent. ``account_key`` is a secret that travels in the job hash; nothing else of it may.
+    ``overwrite`` (of emp-trio's own, ``true`` in JSON) lets an asset replace what another job has stored at its name.
     """
 
     provider: str | None = None
@@ -28,6 +29,7 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
     account_name: str | None = None
     account_key: Secret | None = None
     workflow_attempt: int = 0
+    overwrite: bool = False
 
     @staticmethod
     def from_wire(ctx: dict[str, Any], payload_ctx: dict[str, Any] | None = None) -> JobContext:
@@ -58,6 +60,7 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
             ),
             account_key=Secret(key) if key else None,
             workflow_attempt=_workflow_attempt(ctx, payload_ctx or {}),
+            overwrite=ctx.get("overwrite") is True,
         )
 
 

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from emp_trio.assets.config import KeepSettings
+from emp_trio.folders import check_own, own_folder, private_opener
 from emp_trio.jobs import Job
 from emp_trio.toolbox import Generated, GeneratedFile
 
@@ -64,6 +65,7 @@ class Keep:
             return None
         path = folder / _name(job)
         try:
+            check_own(folder)
             if self._swept is None or time.monotonic() - self._swept > _SWEEP_EVERY:
                 self._sweep(folder, room_for=0, spare=path.name)
             # Not blocking: a pipe of that name must not hold the thread.
@@ -96,12 +98,12 @@ class Keep:
         size = sum(len(file.data) for file in generated.files)
         if size > self._settings.max_bytes:
             raise OSError(f"its {size} bytes are more than the {self._settings.max_bytes} that may be kept")
-        _own(folder)
+        own_folder(folder)
         path = folder / _name(job)
         self._sweep(folder, room_for=size, spare=path.name)
         unfinished = folder / f"{secrets.token_hex(8)}{_UNFINISHED}"
         try:
-            with open(unfinished, "xb", opener=_private) as file:
+            with open(unfinished, "xb", opener=private_opener) as file:
                 for block in _blocks(_encoded(generated, job), *(file.data for file in generated.files)):
                     check()
                     file.write(block)
@@ -119,7 +121,10 @@ class Keep:
             return
         path = self._settings.folder / _name(job)
         try:
+            check_own(self._settings.folder)
             path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return
         except OSError as error:
             log.warning("kept.not_removed", path=str(path), error=error.strerror)
 
@@ -186,15 +191,3 @@ def _blocks(*contents: bytes) -> Any:
         view = memoryview(content)
         for at in range(0, len(view), _BLOCK):
             yield view[at : at + _BLOCK]
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-def _own(folder: Path) -> None:
-    """Make the folder, for this user alone. Raises OSError where others could put files into it."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid() or about.st_mode & 0o022:
-        raise OSError(f"{folder} is not a folder that this user alone can write to")

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+import structlog
 import trio
 
 from emp_trio.assets.cdn import Expected, WaitLog, Way, public_url, wait_for_cdn
@@ -18,10 +20,11 @@ from emp_trio.assets.destination import Destination, Place, destination, is_own_
 from emp_trio.assets.inline import inline_asset
 from emp_trio.assets.kept import Keep
 from emp_trio.assets.media import media_type as type_of
-from emp_trio.assets.naming import AssetName, asset_name, check_names, owner_mark
+from emp_trio.assets.naming import asset_name, check_names, owner_mark
 from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, require_library, storage_failure
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, Stage
+from emp_trio.folders import check_own
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.retry import next_wait
@@ -30,6 +33,8 @@ from emp_trio.toolbox import Generated, GeneratedFile
 
 if TYPE_CHECKING:
     import httpx
+
+log = structlog.get_logger(__name__)
 
 _STORES: Final = 16  # open stores kept; jobs may bring accounts of their own
 _OURS: Final = "public, max-age=31536000"  # a generated name is never given to other content of another job
@@ -89,8 +94,9 @@ class AssetSaver:
         holds the same content (an earlier attempt), that is the result; otherwise it is uploaded and looked up again.
         Then, in the cdn stage, where a CDN stands in front: wait until it serves the asset.
 
-        Something else at the name is replaced if the submitter chose the name (``ctx.filename``) or if it is an earlier
-        output of the same job; a generated name that holds another job's asset is an error.
+        Something else at the name is replaced if it belongs to the same job or the same workflow, or if the submitter
+        says so (``ctx.overwrite``), whoever chose the name. Anybody else's asset, and what nobody has signed, is an
+        error.
 
         Args:
             data: bytes, base64 text, data URL text, or an async iterable of bytes. Text that is itself the asset is
@@ -118,11 +124,12 @@ class AssetSaver:
                 size=content.size,
                 sha256=content.sha256,
                 owner=owner_mark(job.id),
+                workflow=owner_mark(job.workflow_id) if job.workflow_id else None,
             )
             log = WaitLog()
             with _stage(progress, "upload", log):
                 store = await self._store(target.place)
-                await self._upload(store, blob, content, name, log)
+                await self._upload(store, blob, content, log, overwrite=job.ctx.overwrite)
         url = store.url(name.key)
         if target.cdn_url is not None:
             with _stage(progress, "cdn", log):
@@ -191,12 +198,12 @@ class AssetSaver:
         with trio.move_on_after(self._settings.keep.limit, shield=True):
             await trio.to_thread.run_sync(self._keep.forget, job, abandon_on_cancel=True)
 
-    async def _upload(self, store: AssetStore, blob: Blob, content: Content, name: AssetName, log: WaitLog) -> None:
+    async def _upload(self, store: AssetStore, blob: Blob, content: Content, log: WaitLog, *, overwrite: bool) -> None:
         """Upload and verify, again after failures that may pass, as long as the stage has time."""
 
         def once(wire: Wire) -> None:
             there = store.head(blob.key, wire)
-            if not to_be_written(blob, there, chosen=name.chosen):
+            if not to_be_written(blob, there, overwrite=overwrite):
                 return
             store.put(blob, Reader(content.file, wire), there, wire)
             there = store.head(blob.key, wire)
@@ -279,6 +286,8 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
                 f"pip install 'emp-trio[{settings.provider}]'"
             ) from error
     timeout, tls = settings.cdn.probe_timeout, tls_context()
+    _check_folders(settings)
+    settings = _without_links(settings)
     async with httpx.AsyncClient(timeout=timeout, verify=tls) as client:
         saver = AssetSaver(settings, client)
         try:
@@ -287,28 +296,54 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
             saver._close()
 
 
-def to_be_written(blob: Blob, there: Stored | None, *, chosen: bool) -> bool:
+def _check_folders(settings: StorageSettings) -> None:
+    """Say at once that a folder for kept generations can't be used: nothing is kept in it then."""
+    if settings.keep.folder is None:
+        return
+    try:
+        check_own(settings.keep.folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # made when it is needed, or said then that it can't be
+    except OSError as error:
+        log.warning(
+            "kept.unusable",
+            path=str(settings.keep.folder),
+            error=error.strerror,
+            hint="generations whose upload fails are lost; EMP_TRIO_KEEP_DIR names another folder",
+        )
+
+
+def _without_links(settings: StorageSettings) -> StorageSettings:
+    """LOCAL_STORAGE_PATH may be a link of the operator's; below it the store follows none."""
+    if settings.local_path is None:
+        return settings
+    return msgspec.structs.replace(settings, local_path=settings.local_path.resolve())
+
+
+def to_be_written(blob: Blob, there: Stored | None, *, overwrite: bool) -> bool:
     """Whether a blob must be written over what lies at its key. Pure.
 
     Args:
         there: what lies there.
-        chosen: whether the submitter chose the name.
+        overwrite: whether the submitter wants to replace whatever is there.
 
     Returns:
         False if the very content is there already.
 
     Raises:
-        AssetError: the name is a generated one and another owner's content has it. (A store without versions keeps no
-            owner either; there the job's id in the name has to do.)
+        AssetError: the content there is another owner's. What bears no owner was put there by another program.
     """
     if there is None:
         return True
     if _same(blob, there):
         return False
-    if not chosen and there.version is not None and there.owner != blob.owner:
+    same_workflow = blob.workflow is not None and there.workflow == blob.workflow
+    if not (overwrite or same_workflow or there.owner == blob.owner):
+        whose = "of another job" if there.owner is not None else "of another job or program, which has not signed it"
         raise storage_failure(
-            f"the name {blob.key!r} already holds the asset of another job, which is not replaced",
-            hint="Give the job another id, or its ctx a prefix of its own",
+            f"the name {blob.key!r} already holds an asset {whose}: it is not replaced",
+            hint="Give the job another name or prefix (ctx.filename, ctx.prefix), or say that it may replace what is "
+            "there (ctx.overwrite: true)",
             type="validation_error",
             reason="invalid_payload",
             retry=False,

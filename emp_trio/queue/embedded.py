@@ -24,6 +24,7 @@ import msgspec
 import trio
 
 from emp_trio.errors import ConfigError, QueueError
+from emp_trio.folders import own_folder, private_opener
 
 LOOPBACK = "127.0.0.1"
 SOCKET_NAME = "valkey.sock"
@@ -37,6 +38,7 @@ _LOG_TAIL = 4096  # bytes
 # the server's own output goes to stderr.
 _SHIM = """
 folder=$1; shift
+umask 077
 exec 3<&0 </dev/null
 "$@" >&2 3<&- & server=$!
 echo $server
@@ -162,7 +164,8 @@ async def open_embedded_server(
     """Run a server on loopback for as long as the block runs, and no longer than this process lives.
 
     Args:
-        state: folder that keeps the data over restarts; made if need be. None: a temporary folder, removed at the end.
+        state: folder that keeps the data over restarts, for this user alone; made if need be. None: a temporary one,
+            removed at the end.
         port: loopback TCP port; None takes a free one.
         settings: time limits.
 
@@ -219,7 +222,9 @@ async def _running(
 def _make_folder(state: Path) -> Path:
     folder = state.expanduser().absolute()
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_folder(folder)
+    except PermissionError as error:
+        raise ConfigError(f"the state folder {folder} can't be used: {error.strerror}") from error
     except OSError as error:
         raise ConfigError(f"the state folder {folder} can't be made: {error.strerror}") from error
     return folder
@@ -227,7 +232,7 @@ def _make_folder(state: Path) -> Path:
 
 def _open(folder: Path, name: str) -> IO[bytes]:
     try:
-        return open(folder / name, "a+b")
+        return open(folder / name, "a+b", opener=private_opener)
     except OSError as error:
         raise ConfigError(f"the state folder {folder} can't be written: {error.strerror}") from error
 

@@ -7,6 +7,7 @@ import io
 import os
 from typing import IO, cast
 
+import msgspec
 import pytest
 import trio
 
@@ -104,8 +105,8 @@ class TestContract:
         assert facts is not None
         assert facts.content == make_png(seed=1)
 
-    async def test_an_asset_of_another_job_is_not_replaced(self, open_remote: OpenStore) -> None:
-        async with open_remote() as backend, open_asset_saver(backend.settings()) as saver:
+    async def test_an_asset_of_another_job_is_not_replaced(self, open_any: OpenStore) -> None:
+        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
             first = await saver.save(PNG, a_job("a/b"), FakeReporter())
             with pytest.raises(AssetError, match="another job") as caught:
                 await saver.save(make_png(seed=1), a_job(safe_id("a/b")), FakeReporter())
@@ -114,8 +115,65 @@ class TestContract:
         assert facts is not None
         assert facts.content == PNG
 
-    async def test_what_came_between_the_look_and_the_write_is_not_replaced(self, open_remote: OpenStore) -> None:
-        async with open_remote() as backend:
+    @pytest.mark.parametrize("chosen", [False, True], ids=["a generated name", "a chosen name"])
+    async def test_a_chosen_name_takes_nothing_from_another_job(self, open_any: OpenStore, chosen: bool) -> None:
+        other = make_png(seed=1)
+        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+            victim = a_job("victim", filename="cat.png") if chosen else a_job("victim")
+            first = await saver.save(PNG, victim, FakeReporter())
+            thief = a_job("thief", filename=first.file_name)
+            with pytest.raises(AssetError, match="another job"):
+                await saver.save(other, thief, FakeReporter())
+            assert await saver.save(PNG, thief, FakeReporter()) == first  # the very same is no harm
+            facts = await trio.to_thread.run_sync(backend.facts, first.file_path)
+            assert facts is not None
+            assert facts.content == PNG
+
+            asked = a_job("thief", filename=first.file_name, overwrite=True)
+            assert (await saver.save(other, asked, FakeReporter())).file_path == first.file_path
+            with pytest.raises(AssetError, match="another job"):  # now it is the other's
+                await saver.save(PNG, victim, FakeReporter())
+
+    async def test_jobs_of_one_workflow_may_replace_each_others(self, open_any: OpenStore) -> None:
+        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+            jobs = [
+                msgspec.structs.replace(a_job(name, filename="cat.png"), workflow_id=workflow)
+                for name, workflow in (("one", "wörk/flow"), ("two", "wörk/flow"), ("three", "other"), ("four", None))
+            ]
+            await saver.save(PNG, jobs[0], FakeReporter())
+            saved = await saver.save(make_png(seed=1), jobs[1], FakeReporter())
+            for job in jobs[2:]:
+                with pytest.raises(AssetError, match="another job"):
+                    await saver.save(make_png(seed=2), job, FakeReporter())
+            facts = await trio.to_thread.run_sync(backend.facts, saved.file_path)
+        assert facts is not None
+        assert facts.content == make_png(seed=1)
+
+    async def test_of_two_jobs_that_choose_one_name_at_once_one_has_it(self, open_any: OpenStore) -> None:
+        won: list[str] = []
+        lost: list[str] = []
+
+        async def save(saver: AssetSaver, id: str, seed: int) -> None:
+            try:
+                await saver.save(make_png(seed=seed), a_job(id, filename="cat.png"), FakeReporter())
+            except AssetError as error:
+                lost.append(error.message)
+            else:
+                won.append(id)
+
+        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+            async with trio.open_nursery() as nursery:
+                for seed in range(4):
+                    nursery.start_soon(save, saver, f"job-{seed}", seed)
+            facts = await trio.to_thread.run_sync(backend.facts, "cat.png")
+        (winner,) = won
+        assert len(lost) == 3
+        assert all("another job" in text for text in lost)
+        assert facts is not None
+        assert facts.content == make_png(seed=int(winner[-1]))
+
+    async def test_what_came_between_the_look_and_the_write_is_not_replaced(self, open_any: OpenStore) -> None:
+        async with open_any() as backend:
             store = store_of(backend)
 
             async def write(data: bytes, over: Stored | None) -> Stored | None:

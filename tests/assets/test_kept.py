@@ -290,3 +290,25 @@ def test_the_environment_says_where() -> None:
     assert default is not None
     assert default.is_relative_to(tempfile.gettempdir())
     assert StorageSettings().keep.folder is None
+
+
+def _linked(folder: Path) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("spoil", [_linked, lambda folder: folder.chmod(0o755)], ids=["a link", "open to others"])
+async def test_nothing_is_taken_from_or_done_in_a_folder_that_is_not_ours_alone(
+    machine: Machine, spoil: Callable[[Path], None]
+) -> None:
+    await machine.attempt(a_job(), broken=True)
+    before = [(path.name, path.read_bytes()) for path in machine.files()]
+    os.utime(machine.files()[0], (1, 1))  # old enough to be swept away
+    spoil(machine.kept)
+    made, _ = await machine.attempt(a_job("another"))
+    assert made == MADE
+    await machine.attempt(a_job())
+    assert machine.paid == 3, "what lies there is not trusted"
+    assert [(path.name, path.read_bytes()) for path in machine.files()] == before
+    error = await machine.attempt(a_job("third"), broken=True)
+    assert "could not be kept on this machine" in error.message

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +52,8 @@ async def test_an_asset_lies_where_its_address_says(tmp_path: Path) -> None:
     assert saved.file_url.startswith("file:///")
     path = Path(unquote(urlsplit(saved.file_url).path))
     assert path.read_bytes() == PNG
-    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()  # a web server has to be able to read it
+    for place, mode in ((path, 0o600), (path.parent, 0o700), (path.parent.parent, 0o700), (tmp_path / "new", 0o700)):
+        assert place.stat().st_mode & 0o777 == mode
     assert [p.name for p in path.parent.iterdir()] == ["job-1_0.png"]
 
 
@@ -184,9 +184,3 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 async def _save(saver: Any, data: bytes, index: int) -> None:
     saved = await saver.save(data, a_job(), FakeReporter(), index=index)
     assert saved.file_name == f"job-1_{index}.png"
-
-
-def _umask() -> int:
-    now = os.umask(0)
-    os.umask(now)
-    return now

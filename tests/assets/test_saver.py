@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -103,35 +104,43 @@ def test_the_saver_is_what_the_toolbox_wants(tmp_path: Path) -> None:
     trio.run(main)
 
 
-BLOB = Blob(key="k", media_type="a/b", cache_control="", size=3, sha256="abc", owner="job-1")
+BLOB = Blob(key="k", media_type="a/b", cache_control="", size=3, sha256="abc", owner="job-1", workflow="w")
+
+
+def stored(owner: str | None, workflow: str | None = None, *, size: int = 3, sha256: str | None = "abd") -> Stored:
+    return Stored(size=size, sha256=sha256, owner=owner, workflow=workflow, version="1")
 
 
 @pytest.mark.parametrize(
-    ("there", "chosen", "written"),
+    ("there", "written"),
     [
-        (None, False, True),
-        (None, True, True),
-        (Stored(size=3, sha256="abc", owner="job-1", version="1"), False, False),
-        (
-            Stored(size=3, sha256="abc", owner="job-2", version="1"),
-            False,
-            False,
-        ),  # the very content: whose it is is no matter
-        (Stored(size=3, sha256="abd", owner="job-1", version="1"), False, True),
-        (Stored(size=4, sha256="abc", owner="job-1", version="1"), False, True),
-        (Stored(size=3, sha256=None, owner=None, version="1"), True, True),
-        (Stored(size=3, sha256="abd", owner="job-2", version="1"), True, True),
-        (Stored(size=3, sha256="abd"), False, True),  # a store that keeps no owner
+        (None, True),
+        (stored("job-1", sha256="abc"), False),
+        (stored("job-2", sha256="abc"), False),  # the very content: whose it is is no matter
+        (stored(None, sha256="abc"), False),
+        (stored("job-1"), True),
+        (stored("job-1", "another"), True),
+        (stored("job-1", size=4, sha256="abc"), True),
+        (stored("job-2", "w"), True),
     ],
 )
-def test_what_is_written_over_what(there: Stored | None, chosen: bool, written: bool) -> None:
-    assert to_be_written(BLOB, there, chosen=chosen) is written
+def test_what_is_written_over_what(there: Stored | None, written: bool) -> None:
+    assert to_be_written(BLOB, there, overwrite=False) is written
+    assert to_be_written(BLOB, there, overwrite=True) is written
 
 
-@pytest.mark.parametrize("owner", ["job-2", None])
-def test_another_jobs_asset_is_not_written_over(owner: str | None) -> None:
+@pytest.mark.parametrize("there", [stored("job-2"), stored(None), stored("job-2", "x"), stored(None, sha256=None)])
+def test_another_jobs_asset_is_not_written_over(there: Stored) -> None:
+    with pytest.raises(AssetError, match="another job") as caught:
+        to_be_written(BLOB, there, overwrite=False)
+    assert "ctx.overwrite" in caught.value.message
+    assert not caught.value.retry
+    assert to_be_written(BLOB, there, overwrite=True)
+
+
+def test_no_workflow_is_nobodys_workflow() -> None:
     with pytest.raises(AssetError, match="another job"):
-        to_be_written(BLOB, Stored(size=3, sha256="abd", owner=owner, version="1"), chosen=False)
+        to_be_written(msgspec.structs.replace(BLOB, workflow=None), stored("job-2", None), overwrite=False)
 
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:

@@ -234,3 +234,27 @@ def test_the_shared_server_is_empty(valkey: str) -> None:
 
 
 test_the_shared_server_is_empty_again = test_the_shared_server_is_empty
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o711])
+async def test_a_state_folder_that_others_may_look_into_is_refused(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "state"
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.raises(ConfigError, match=r"state folder .* can't be used: .*chmod 700"):
+        async with open_embedded_server(folder):
+            raise AssertionError("others can read the queue")
+    (tmp_path / "link").symlink_to(folder)
+    with pytest.raises(ConfigError, match="symbolic link"):
+        async with open_embedded_server(tmp_path / "link"):
+            raise AssertionError("a link may lead anywhere")
+
+
+async def test_all_that_the_server_writes_is_for_this_user_alone(tmp_path: Path) -> None:
+    async with open_embedded_server(tmp_path / "state") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("k", "v")
+            client.bgrewriteaof()
+        found = list((tmp_path / "state").rglob("*"))
+        assert len(found) > 3
+        assert [path for path in found if path.stat().st_mode & 0o077] == []

@@ -24,7 +24,7 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
         key: name inside the container.
         media_type, cache_control: headers under which it is to be served.
         size, sha256: measure of its bytes.
-        owner: mark of the job it belongs to (``naming.owner_mark``).
+        owner, workflow: marks of the job and the workflow it belongs to (``naming.owner_mark``).
     """
 
     key: str
@@ -33,15 +33,23 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     sha256: str
     owner: str
+    workflow: str | None = None
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """What a store keeps as the metadata of an object."""
+        notes = {"job_id": self.owner, "sha256": self.sha256}
+        return notes if self.workflow is None else notes | {"workflow_id": self.workflow}
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies at a key. ``sha256`` and ``owner`` are None where the store does not know them, ``version`` names this
-    very state of it (an ETag) where the store has such a thing."""
+    """What lies at a key. ``sha256``, ``owner`` and ``workflow`` are None where nobody has written them down: another
+    program has put it there. ``version`` names this very state of it (an ETag)."""
 
     size: int
     sha256: str | None = None
     owner: str | None = None
+    workflow: str | None = None
     version: str | None = None
 
 
@@ -58,7 +66,7 @@ class AssetStore(Protocol):
         """Store ``body`` so that it appears at once and whole, or not at all.
 
         Args:
-            over: what :meth:`head` saw at the key. A store with versions refuses (retryable) if that has changed.
+            over: what :meth:`head` saw at the key. It is refused (retryable) if that has changed.
             wire: gets whatever ends this call early; see :class:`~emp_trio.assets.stores.blocking.Wire`.
         """
 

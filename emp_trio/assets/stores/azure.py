@@ -47,14 +47,18 @@ class AzureStore:
                 raise  # it is the container that is not there
             notes = {name.lower(): value for name, value in (found.metadata or {}).items()}
             return Stored(
-                size=found.size, sha256=notes.get("sha256"), owner=notes.get("job_id"), version=str(found.etag)
+                size=found.size,
+                sha256=notes.get("sha256"),
+                owner=notes.get("job_id"),
+                workflow=notes.get("workflow_id"),
+                version=str(found.etag),
             )
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
-        """Store a blob with its headers and metadata (``job_id``, ``sha256``)."""
+        """Store a blob with its headers and metadata (``job_id``, ``workflow_id``, ``sha256``)."""
         about: dict[str, Any] = {
             "content_settings": ContentSettings(content_type=blob.media_type, cache_control=blob.cache_control),
-            "metadata": {"job_id": blob.owner, "sha256": blob.sha256},
+            "metadata": blob.notes,
         }
         if over is None:
             about["match_condition"] = MatchConditions.IfMissing

@@ -82,15 +82,16 @@ class GcsStore:
                 size=int(found.size),
                 sha256=notes.get("sha256"),
                 owner=notes.get("job_id"),
+                workflow=notes.get("workflow_id"),
                 version=str(found.generation),
             )
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
-        """Store an object with its headers and metadata (``job_id``, ``sha256``)."""
+        """Store an object with its headers and metadata (``job_id``, ``workflow_id``, ``sha256``)."""
         with self._bucket(blob.key, wire, "the object {} can't be uploaded", uploading=True) as bucket:
             target = bucket.blob(blob.key, chunk_size=PART if blob.size > PART else None)
             target.cache_control = blob.cache_control
-            target.metadata = {"job_id": blob.owner, "sha256": blob.sha256}
+            target.metadata = blob.notes
             target.upload_from_file(
                 _Counted(body),
                 size=blob.size,

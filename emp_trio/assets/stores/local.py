@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
-from emp_trio.assets.naming import RESERVED
 from emp_trio.assets.stores import Blob, Stored, storage_failure
 from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.local_files import (
+    Linked,
+    Note,
+    locked,
+    new_file,
+    note_of,
+    open_file,
+    open_parent,
+    put_in_place,
+)
 from emp_trio.errors import AssetError
 
 _BLOCK: Final = 2**20
@@ -22,10 +29,10 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class LocalStore:
-    """A folder, made when the first asset comes.
+    """A folder, made when the first asset comes; files and folders are for this user alone (600 and 700).
 
-    A file keeps no note of the job it belongs to: a name of ours holds the job's id, and that is enough here. Files
-    whose writer was killed remain as ``.emp-trio-*`` and can be deleted.
+    No link is followed, neither the folder itself nor below it: :mod:`~emp_trio.assets.stores.local_files`. Files whose
+    writer was killed remain as ``.emp-trio-*`` and can be deleted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,34 +41,32 @@ class LocalStore:
     def head(self, key: str, wire: Wire) -> Stored | None:
         """What lies at ``key``, measured by reading it."""
         with self._failures("read", key):
-            path = self._path(key)
+            parts = self._parts(key)
             try:
-                file = path.open("rb")
+                with open_parent(self._folder, parts, make=False) as folder:
+                    return _look(parts[-1], folder, wire)
             except FileNotFoundError:
                 return None
-            with file:
-                size, digest = 0, hashlib.sha256()
-                while block := file.read(_BLOCK):
-                    wire.check()
-                    size += len(block)
-                    digest.update(block)
-        return Stored(size=size, sha256=digest.hexdigest())
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
         """Write the asset; a cancel leaves nothing behind."""
         with self._failures("written", blob.key):
-            path = self._path(blob.key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.parent / f"{RESERVED}{secrets.token_hex(8)}"
-            try:
-                with unfinished.open("xb") as file:
-                    _copy(body, file)
-                unfinished.replace(path)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    unfinished.unlink()
-                raise
-            _sync_folder(path.parent)
+            parts = self._parts(blob.key)
+            with open_parent(self._folder, parts, make=True) as folder, new_file(folder) as (unfinished, file):
+                while block := body.read(_BLOCK):
+                    file.write(block)
+                file.flush()
+                with locked(folder, wire):
+                    if _look(parts[-1], folder, wire) != over:
+                        raise storage_failure(
+                            f"the asset {blob.key!r} can't be written in {self._folder}: it has changed meanwhile",
+                            hint="Somebody else is writing it",
+                            type="service_error",
+                            reason="degraded_performance",
+                            retry=True,
+                        )
+                    note = Note(owner=blob.owner, workflow=blob.workflow, sha256=blob.sha256)
+                    put_in_place(unfinished, file, parts[-1], folder, note)
 
     def url(self, key: str) -> str:
         """A ``file://`` address."""
@@ -70,41 +75,48 @@ class LocalStore:
     def close(self) -> None:
         """Nothing is open."""
 
-    def _path(self, key: str) -> Path:
-        """The path of a key. Whatever the key says and whatever links lie around, it is inside the folder."""
-        root = self._folder.resolve()
-        path = root / key
-        if "\x00" in key or ".." in path.parts or not path.parent.resolve().is_relative_to(root) or path == root:
-            raise storage_failure(
-                f"the key {key[:80]!r} leads out of the folder {self._folder}",
-                type="validation_error",
-                reason="invalid_payload",
-                retry=False,
-            )
-        return path
+    def _parts(self, key: str) -> tuple[str, ...]:
+        """The parts of a key. Whatever the key says, they stay inside the folder."""
+        parts = tuple(key.split("/"))
+        if "\x00" in key or set(parts) & {"", ".", ".."}:
+            raise self._leads_out(key)
+        return parts
+
+    def _leads_out(self, key: str, why: str = "") -> AssetError:
+        return storage_failure(
+            f"the key {key[:80]!r} leads out of the folder {self._folder}{why}",
+            type="validation_error",
+            reason="invalid_payload",
+            retry=False,
+        )
 
     @contextmanager
     def _failures(self, verb: str, key: str) -> Iterator[None]:
         try:
             yield
+        except Linked as error:
+            why = f": {error.filename!r} is a symbolic link, and the store follows none"
+            raise self._leads_out(key, why) from error
         except OSError as error:
             raise _failure(error, f"the asset {key!r} can't be {verb} in {self._folder}") from error
 
 
-def _copy(body: Reader, file: IO[bytes]) -> None:
-    while block := body.read(_BLOCK):
-        file.write(block)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename last: it is an entry of the folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _look(name: str, folder: int, wire: Wire) -> Stored | None:
+    """What lies at a name in an open folder."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        file = open_file(name, folder)
+    except FileNotFoundError:
+        return None
+    with file:
+        size, measured = 0, hashlib.sha256()
+        while block := file.read(_BLOCK):
+            wire.check()
+            size += len(block)
+            measured.update(block)
+        digest = measured.hexdigest()
+        note = note_of(file, name, folder, digest)
+    owner, workflow = (note.owner, note.workflow) if note is not None else (None, None)
+    return Stored(size=size, sha256=digest, owner=owner, workflow=workflow, version=digest)
 
 
 def _failure(error: OSError, what: str) -> AssetError:

@@ -78,16 +78,17 @@ class S3Store:
             size=int(found["ContentRange"].rpartition("/")[2]),
             sha256=notes.get("sha256"),
             owner=notes.get("job_id"),
+            workflow=notes.get("workflow_id"),
             version=found["ETag"],
         )
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
-        """Store an object with its headers and metadata (``job_id``, ``sha256``)."""
+        """Store an object with its headers and metadata (``job_id``, ``workflow_id``, ``sha256``)."""
         target = {"Bucket": self._place.bucket, "Key": blob.key}
         about = {
             "ContentType": blob.media_type,
             "CacheControl": blob.cache_control,
-            "Metadata": {"job_id": blob.owner, "sha256": blob.sha256},
+            "Metadata": blob.notes,
         }
         condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over.version}
         with self._session(blob.key, wire, "the object {} can't be uploaded"):
