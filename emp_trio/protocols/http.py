@@ -59,6 +59,13 @@ class Http:
         """
         return describe_status(status, headers, body)
 
+    def error_in(self, value: Any) -> ServiceError | None:
+        """Hook: the error that a JSON answer with a good status is after all, as some gateways send it; else None.
+
+        It is completed as that of :meth:`describe_error` is.
+        """
+        return None
+
     def answered(self, headers: Mapping[str, str]) -> None:
         """Hook: the headers (names in lower case) of every 2xx answer that the connector's own account has got."""
 
@@ -111,8 +118,8 @@ class Http:
                 )
             finally:
                 await stream.aclose()
-            if expect == "json":
-                answer.json()
+            if expect == "json" and (error := self.error_in(answer.json())) is not None:
+                raise error
             return answer
 
         with operation.limited():

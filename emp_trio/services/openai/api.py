@@ -14,7 +14,7 @@ from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.limits import Limits
 from emp_trio.services.connector import Health
-from emp_trio.services.openai.errors import describe_error
+from emp_trio.services.openai.errors import answered_error, describe_error
 from emp_trio.services.openai.models import SHUTDOWNS
 from emp_trio.services.openai.rate_headers import exhausted_for
 
@@ -38,6 +38,10 @@ class OpenAIApi:
     def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
         """Errors as OpenAI documents them."""
         return describe_error(status, headers, body)
+
+    def error_in(self, value: Any) -> ServiceError | None:
+        """Errors under a good status, as gateways send them: out of credit, refused by moderation, too many calls."""
+        return answered_error(value)
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """An answer that used up a window of the account's rate limits: no new work before the window is renewed."""

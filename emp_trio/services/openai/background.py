@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -18,11 +18,13 @@ from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
-from emp_trio.services.openai.requests import ResponsesRequest
+from emp_trio.services.openai.requests import ResponsesRequest, plain_choice
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
 from emp_trio.services.repeats import counted
 from emp_trio.services.upstream import run_announced
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -118,7 +120,7 @@ class BackgroundRun:
         that know no background, is not asked again: there may be nothing to ask for."""
         self.progress.report(5, "sending the request to OpenAI")
         async with counted(self.job, self.progress, ahead=True) as sending:
-            response = await self._create(sending)
+            response = await self.taken(lambda: self._create(sending))
             answer = self.read(response)
             if answer is not None:
                 return answer
@@ -126,6 +128,18 @@ class BackgroundRun:
         log.info("response.created", response=response_id, request=self.created_by)
         await known(response_id)
         return await self.wait(response_id)
+
+    async def taken(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send ``self.request``, once more with a plain ``tool_choice`` where the service takes no other."""
+        try:
+            return await send()
+        except ServiceError as error:
+            plain = plain_choice(self.request, error)
+            if plain is None:
+                raise
+            log.info("response.plain_tool_choice", why=error.message)
+            self.request = plain
+        return await send()
 
     async def _create(self, sending: Sending) -> dict[str, Any]:
         answer = await self.caller.request(

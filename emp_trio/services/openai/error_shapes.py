@@ -29,6 +29,8 @@ def error_in(value: Any) -> Mapping[str, Any] | None:
         return None
     if value.get("object") == "response" or str(value.get("type")).startswith("response."):
         return None
+    if value.get("id") and isinstance(value.get("status"), str):  # a response all the same, with its own error
+        return None
     return _error_object(value)
 
 

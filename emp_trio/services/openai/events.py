@@ -8,9 +8,11 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ServiceError
+from emp_trio.services.openai.error_shapes import error_in
 from emp_trio.services.openai.errors import stream_error
 from emp_trio.services.openai.responses import Answer, read_response
 
+_UNDER_WAY: Final = frozenset(("queued", "in_progress"))
 _ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
 
 
@@ -68,11 +70,11 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
     """
     kind = event.get("type") if isinstance(event, dict) else None
     if not isinstance(kind, str):
-        return state
+        return _without_type(state, event)
     number = event.get("sequence_number")
     if kind in _ENDS:
         return _ended(state, event, kind)
-    if kind == "error":
+    if kind in ("error", "response.error"):
         return msgspec.structs.replace(state, error=stream_error(event))
     if isinstance(number, int):
         if number <= state.sequence:
@@ -91,6 +93,18 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
             return msgspec.structs.replace(state, items={**state.items, place: event["item"]})
         case _:
             return state
+
+
+def _without_type(state: ResponseStream, event: Any) -> ResponseStream:
+    """The state after something that is no event: an error, or the whole response, in place of a stream."""
+    error = error_in(event)
+    if error is not None:
+        return msgspec.structs.replace(state, error=stream_error(error))
+    if not isinstance(event, dict) or not (event.get("object") == "response" or isinstance(event.get("output"), list)):
+        return state
+    if event.get("status") in _UNDER_WAY:
+        return _told(state, {"response": event})
+    return _ended(state, {"response": event}, str(event.get("status") or "completed"))
 
 
 def _told(state: ResponseStream, event: Mapping[str, Any]) -> ResponseStream:

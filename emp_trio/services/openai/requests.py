@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from emp_trio.errors import InvalidJob
+from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.services.openai.errors import refuses
 from emp_trio.services.openai.image_options import ImageOptions, image_tool
 
 _EXTRAS: Final = frozenset(
@@ -95,6 +96,16 @@ def as_stream(request: ResponsesRequest, *, background: bool, partial_images: in
     if background:
         body |= {"background": True, "store": True}
     return msgspec.structs.replace(request, body=body)
+
+
+def plain_choice(request: ResponsesRequest, error: ServiceError) -> ResponsesRequest | None:
+    """The request with ``required`` in place of the object that names its only tool, where the service refused that
+    before it began; else None. Both mean the same (reference 4.1), and some services take a text only."""
+    choice, tools = request.body.get("tool_choice"), request.body.get("tools")
+    only = isinstance(choice, dict) and isinstance(tools, list) and len(tools) == 1
+    if not only or not refuses(error, "tool_choice"):
+        return None
+    return msgspec.structs.replace(request, body=request.body | {"tool_choice": "required"})
 
 
 def _picture_wanted(body: dict[str, Any]) -> bool:

@@ -100,11 +100,15 @@ class _Stream:
     ) -> None:
         self.caller = caller
         self.progress = progress
-        self.request = request
         self.on_partial = on_partial
         self.background = BackgroundRun(caller, job, progress, request, plan=plan)
         self.began = trio.current_time()
         self.state = ResponseStream()
+
+    @property
+    def request(self) -> ResponsesRequest:
+        """The request, as the service takes it."""
+        return self.background.request
 
     async def once(self) -> Answer:
         """Follow a stream that can't be resumed."""
@@ -114,7 +118,9 @@ class _Stream:
 
         self.progress.report(5, "sending the request to OpenAI")
         async with counted(self.background.job, self.progress, ahead=True) as sending:
-            await self._follow(known, "POST", "/responses", json=self.request.body, sending=sending)
+            await self.background.taken(
+                lambda: self._follow(known, "POST", "/responses", json=self.request.body, sending=sending)
+            )
             answer = self._answer()
             if answer is None:
                 raise _lost(self.state)
@@ -126,7 +132,9 @@ class _Stream:
         self.progress.report(5, "sending the request to OpenAI")
         with trio.move_on_after(openai.poll_timeout):
             async with counted(self.background.job, self.progress, ahead=False):
-                resumable = await self._follow_until_lost(known, "POST", "/responses", json=self.request.body)
+                resumable = await self.background.taken(
+                    lambda: self._follow_until_lost(known, "POST", "/responses", json=self.request.body)
+                )
             for _ in range(openai.stream_resumptions):
                 if self.state.ended or not resumable:
                     break
@@ -180,7 +188,7 @@ class _Stream:
             if self.background.created_by is None:
                 self.background.created_by = events.stream.request_id
             async for event in events:
-                if event.data == "[DONE]":  # some compatible servers say so
+                if event.done:  # some compatible servers say so
                     continue
                 before, self.state = self.state, fold_event(self.state, event.json())
                 if self.state.response_id and not before.response_id:

@@ -79,6 +79,15 @@ class FakeOpenAI(FakeService):
         self._service.models = models
 
     @property
+    def plain_tool_choice(self) -> bool:
+        """Whether it takes ``tool_choice`` as a text only, as some servers of others do, and says so in their way."""
+        return self._service.plain_tool_choice
+
+    @plain_tool_choice.setter
+    def plain_tool_choice(self, plain: bool) -> None:
+        self._service.plain_tool_choice = plain
+
+    @property
     def billed(self) -> int:
         """What ran, and so would have been billed: responses, chat completions, pictures of the Images API."""
         return self._service.billed

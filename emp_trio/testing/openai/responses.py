@@ -28,6 +28,9 @@ async def create(service: Service, request: Request, body: Any) -> Response:
     script = fault_of(body) or service.script_for(body)
     if isinstance(script, Fault):
         return fault_answer(script)
+    if service.plain_tool_choice and not isinstance(body.get("tool_choice", "auto"), str):
+        words = "1 validation error for body.tool_choice: Input should be a valid string"
+        return JSONResponse({"object": "error", "message": words, "type": "BadRequestError", "code": 400}, 400)
     generation = Generation(
         id=service.new_id("resp_"), body=body, script=script, run=service.new_run(), created_at=time.time()
     )

@@ -31,6 +31,7 @@ class Service:
     def __init__(self, script: Script) -> None:
         self.script = script
         self.models = ["gpt-6-luna", "gpt-6.2-sol", "gpt-4.1", "gpt-image-2.6-flare", "gpt-image-2.6-sunburst"]
+        self.plain_tool_choice = False
         self.shutdown_dates: dict[str, str] = {}
         self.generations: dict[str, Generation] = {}
         self.violations: list[str] = []

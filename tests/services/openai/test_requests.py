@@ -9,11 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.errors import InvalidJob
+from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.services.openai.image_options import image_options, image_prompt
 from emp_trio.services.openai.images_api import generations_request
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, choose_image_model, is_image_model
-from emp_trio.services.openai.requests import ResponsesRequest, as_stream, image_request, responses_request
+from emp_trio.services.openai.requests import (
+    ResponsesRequest,
+    as_stream,
+    image_request,
+    plain_choice,
+    responses_request,
+)
 from emp_trio.testing.openai.rules import fault_of, violations_of
 
 TODAY = datetime.date(2026, 11, 23)
@@ -275,6 +281,40 @@ JSON = st.recursive(
     max_leaves=6,
 )
 NAMES = "prompt description model size quality background output_format compression moderation n metadata tools".split()
+
+
+def refused(status: int = 400, **more: Any) -> ServiceError:
+    return ServiceError(more.pop("message", "no"), status=status, **more)
+
+
+IMAGE_TOOL = {"type": "image_generation"}
+
+
+@pytest.mark.parametrize(
+    ("error", "tools", "plain"),
+    [
+        (refused(param="tool_choice"), [IMAGE_TOOL], True),
+        (refused(param="tool_choice.type"), [IMAGE_TOOL], True),
+        (refused(422, message="body.tool_choice: Input should be a valid string"), [IMAGE_TOOL], True),
+        (
+            refused(message="cannot unmarshal object into Go struct field .tool_choice of type string"),
+            [IMAGE_TOOL],
+            True,
+        ),
+        (refused(param="tool_choice"), [IMAGE_TOOL, {"type": "function"}], False),
+        (refused(param="tools"), [IMAGE_TOOL], False),
+        (refused(param="tools", message="tool_choice"), [IMAGE_TOOL], False),
+        (refused(500, param="tool_choice"), [IMAGE_TOOL], False),
+        (refused(param="tool_choice", maybe_started=True), [IMAGE_TOOL], False),
+        (Refused("tool_choice", status=400), [IMAGE_TOOL], False),
+    ],
+)
+def test_a_refused_tool_choice_has_a_plain_form(error: ServiceError, tools: list[Any], plain: bool) -> None:
+    body = {"tools": tools, "tool_choice": IMAGE_TOOL}
+    found = plain_choice(ResponsesRequest(body=body, picture_wanted=True), error)
+    assert (found is not None) is plain
+    if found is not None:
+        assert (found.body, found.picture_wanted) == (body | {"tool_choice": "required"}, True)
 
 
 @given(st.dictionaries(st.sampled_from([*NAMES, "dynamic_json", "input", "tool_choice", "stream", "background"]), JSON))

@@ -160,6 +160,48 @@ def test_error_events_of_both_forms(nested: bool, code: str, kind: type[ServiceE
     assert caught.value.maybe_started is (kind is ServiceError)
 
 
+@pytest.mark.parametrize(
+    ("event", "kind", "retry"),
+    [
+        ({"error": {"code": "server_error", "message": "The words."}}, ServiceError, True),
+        ({"error": {"code": 402, "message": "The words."}}, ServiceError, False),
+        ({"error": "The words."}, ServiceError, False),
+        ({"object": "error", "message": "The words.", "code": 429}, ServiceError, True),
+        (
+            {"type": "response.error", "error": {"message": "The words.", "code": "rate_limit_exceeded"}},
+            ServiceError,
+            True,
+        ),
+        ({"detail": "The words."}, ServiceError, False),
+        ({"message": "The words.", "code": "content_filter"}, Refused, False),
+    ],
+)
+def test_an_error_at_the_top_of_an_event_is_one(event: Any, kind: type[ServiceError], retry: bool) -> None:
+    for state in (fold(event), fold(created(), event)):
+        assert state.ended
+        with pytest.raises(kind, match="The words") as caught:
+            answer(state)
+        assert caught.value.retry is retry
+
+
+def test_a_whole_response_in_place_of_a_stream_is_the_answer() -> None:
+    whole = {"id": "resp_9", "object": "response", "status": "completed", "output": [words("all of it")]}
+    found = answer(fold(whole))
+    assert (found.response_id, found.text) == ("resp_9", "all of it")
+    assert answer(fold({"output": [words("all of it")]})).text == "all of it"
+    begun = fold({"id": "resp_9", "object": "response", "status": "queued", "output": []})
+    assert (begun.ended, begun.response_id, begun.status) == (False, "resp_9", "queued")
+    failed = {
+        "id": "resp_9",
+        "object": "response",
+        "status": "failed",
+        "output": [],
+        "error": {"message": "The words."},
+    }
+    with pytest.raises(ServiceError, match="The words"):
+        answer(fold(failed))
+
+
 def test_there_is_no_answer_before_the_end() -> None:
     assert fold(created(), done(words("hi"))).answer(picture_wanted=False, image_model=None) is None
 

@@ -52,6 +52,27 @@ async def test_the_first_way_is_enough_where_it_works(openai: FakeOpenAI, toolbo
     assert (openai.count("create"), openai.count("images"), openai.billed) == (1, 0, 1)
 
 
+@pytest.mark.parametrize("approach", ["background", "streaming"])
+async def test_a_service_that_takes_tool_choice_as_a_text_only_gets_one(
+    openai: FakeOpenAI, toolbox: Toolbox, approach: str
+) -> None:
+    openai.plain_tool_choice = True
+    result = await made(openai, toolbox, CAT | {"approach": approach})
+    assert outcomes(result) == [(approach, "completed")]
+    assert [r.body["tool_choice"] for r in openai.requests if r.route == "create"] == [
+        {"type": "image_generation"},
+        "required",
+    ]
+    assert openai.billed == 1
+
+
+async def test_a_refused_tool_choice_is_asked_for_twice_and_no_more(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+    refuse(openai, 2, param="tool_choice", code="invalid_value")
+    result = await made(openai, toolbox, CAT)
+    assert outcomes(result) == [("background", "unavailable"), ("streaming", "completed")]
+    assert (openai.count("create"), openai.billed) == (3, 1)
+
+
 async def test_a_service_without_background_mode_streams_in_the_foreground(
     openai: FakeOpenAI, toolbox: Toolbox
 ) -> None:
