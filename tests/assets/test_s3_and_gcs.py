@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import time
 from email.utils import formatdate
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from emp_trio.assets import stores
 from emp_trio.assets.accounts import S3Account
@@ -26,7 +28,7 @@ from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Secret
 from emp_trio.testing.gcs import Refusal, open_gcs
 from emp_trio.testing.reporter import FakeReporter
-from emp_trio.testing.rogue import Answer, open_rogue, reply
+from emp_trio.testing.rogue import Answer, open_rogue, raw, reply
 from tests.assets.support import a_job
 
 KEY = "an aws secret"
@@ -89,6 +91,87 @@ async def test_answers_of_s3(status: int, code: str, expected: tuple[str, str, b
         error = await failure("s3", *answers)
         assert (error.type, error.reason, error.retry) == expected
         assert f"HTTP {status}, {code}" in error.message
+
+
+NOTES = {"x-amz-meta-sha256": hashlib.sha256(b"x").hexdigest(), "x-amz-meta-job_id": "job-1"}
+HEAD = reply(200, length=1, headers={**NOTES, "etag": '"e"'})
+WHOLE = b"x" * 100_000
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [reply(200, b"x", headers={**NOTES, "etag": '"e"'})],  # a store that heeds no ranges
+        [reply(206, b"x", headers={**NOTES, "etag": '"e"'}), HEAD],
+        [reply(206, b"x", headers={**NOTES, "content-range": "bytes 0-0/*"}), HEAD],
+        [reply(206, b"x", headers={**NOTES, "content-range": "nonsense"}), HEAD],
+        [reply(206, b"x", headers={**NOTES, "content-range": "bytes 0-0/1"})],  # no ETag, and none is needed
+        [s3_error(416, "InvalidRange"), HEAD],
+    ],
+)
+async def test_what_a_store_of_s3s_kind_may_leave_out(answers: list[Answer]) -> None:
+    """The very content is there already: nothing has to be written."""
+    async with open_rogue(*answers) as rogue, open_asset_saver(at("s3", rogue.url)) as saver:
+        saved = await saver.save(b"x", a_job(), FakeReporter(60))
+        assert [seen.method for seen in rogue.requests] == ["GET", "HEAD"][: len(answers)]
+    assert saved.size == 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([reply(206, b"x"), raw(b"HTTP/1.1 200 X\r\nconnection: close\r\n\r\n")], "no size"),
+        ([reply(200, b"yy", headers={"x-amz-meta-job_id": "job-1"})], "no ETag"),
+    ],
+)
+async def test_what_a_store_of_s3s_kind_may_not_leave_out(answers: list[Answer], words: str) -> None:
+    error = await failure("s3", *answers)
+    assert (error.type, error.reason, error.retry) == ("response_error", "missing_expected_data", True)
+    assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([reply(200, "<R></R>", content_type="application/xml")], "no UploadId"),
+        (
+            [
+                reply(200, "<R><UploadId>u1</UploadId></R>", content_type="application/xml"),
+                reply(200),
+                reply(204),
+            ],
+            "no ETag",
+        ),
+    ],
+)
+async def test_an_upload_in_parts_whose_answers_lack_something(answers: list[Answer], words: str) -> None:
+    async with (
+        open_rogue(s3_error(404, "NoSuchKey"), *answers) as rogue,
+        open_asset_saver(at("s3", rogue.url)) as saver,
+    ):
+        with pytest.raises(AssetError, match=words) as caught:
+            await saver.save(bytes(PART + 1), a_job(), FakeReporter(60))
+    assert caught.value.type == "response_error"
+
+
+async def test_a_store_that_heeds_no_ranges_is_not_read_to_its_end() -> None:
+    """The object may be a film."""
+    whole = reply(200, WHOLE, headers={"etag": '"e"', "x-amz-meta-job_id": "someone"}, length=10**12)
+    async with open_rogue(whole) as rogue, open_asset_saver(at("s3", rogue.url)) as saver:
+        with trio.fail_after(60), pytest.raises(AssetError, match="another job"):
+            await saver.save(b"x", a_job(), FakeReporter(60))
+
+
+@pytest.mark.parametrize("about", [{}, {"size": "1"}, {"generation": "5"}, {"size": None, "generation": "5"}])
+async def test_an_answer_of_google_that_lacks_something(about: dict[str, Any]) -> None:
+    error = await failure("gcs", reply(200, json=about))
+    assert (error.type, error.reason) == ("response_error", "missing_expected_data")
+
+
+async def test_an_answer_of_azure_that_lacks_something() -> None:
+    error = await failure("azure", reply(200, length=2, headers={"x-ms-meta-job_id": "job-1"}))
+    assert (error.type, error.reason) == ("response_error", "missing_expected_data")
+    assert "no ETag" in error.message
 
 
 async def test_parts_that_are_still_on_their_way_may_want_a_second_abort() -> None:

@@ -60,6 +60,40 @@ def answered(
     )
 
 
+def wanted(answer: Mapping[str, Any], name: str, what: str) -> Any:
+    """A field of a store's answer: not every service that speaks a protocol says all of it.
+
+    Raises:
+        AssetError: it is not there, or empty. The call may have done what it should.
+    """
+    if found := answer.get(name):
+        return found
+    raise lacking(what, name)
+
+
+def lacking(what: str, name: str) -> AssetError:
+    """The error for an answer without something that must be in it."""
+    return storage_failure(
+        f"{what}: the store's answer has no {name}",
+        hint="Does the store, and what stands between it and this machine, speak the whole protocol?",
+        type="response_error",
+        reason="missing_expected_data",
+        retry=True,
+    )
+
+
+def whole_size(status: int, headers: Mapping[str, Any]) -> int | None:
+    """The size of an object by the answer to a request for its first byte, or None where that does not say it.
+
+    Args:
+        status: 206 for a part; 200 where the range was not heeded, and the length is the whole.
+        headers: ``content-range`` and ``content-length``, looked up in lower case.
+    """
+    said = headers.get("content-length") if status == 200 else str(headers.get("content-range", "")).rpartition("/")[2]
+    text = str(said).strip()
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
 def skewed(what: str, ahead: float) -> AssetError:
     """The store refuses what was signed because the clocks differ."""
     by = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}" if ahead else "too far from"

@@ -15,6 +15,7 @@ from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, LinearRet
 
 from emp_trio.assets.destination import AzurePlace
 from emp_trio.assets.stores import Blob, Stored
+from emp_trio.assets.stores.answers import lacking
 from emp_trio.assets.stores.azure_errors import azure_failure, error_code
 from emp_trio.assets.stores.blocking import Reader, Wire
 from emp_trio.assets.stores.session import SessionPool
@@ -46,12 +47,14 @@ class AzureStore:
                     return None
                 raise  # it is the container that is not there
             notes = {name.lower(): value for name, value in (found.metadata or {}).items()}
+            if found.size is None:
+                raise lacking(f"the blob {key!r} can't be looked up (container {self._place.container})", "size")
             return Stored(
                 size=found.size,
                 sha256=notes.get("sha256"),
                 owner=notes.get("job_id"),
                 workflow=notes.get("workflow_id"),
-                version=str(found.etag),
+                version=str(found.etag) if found.etag else None,
             )
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
@@ -60,6 +63,9 @@ class AzureStore:
             "content_settings": ContentSettings(content_type=blob.media_type, cache_control=blob.cache_control),
             "metadata": blob.notes,
         }
+        if over is not None and not over.version:
+            where = f"the blob {blob.key!r} can't be uploaded (container {self._place.container})"
+            raise lacking(where, "ETag, without which nothing can be replaced safely")
         if over is None:
             about["match_condition"] = MatchConditions.IfMissing
         else:

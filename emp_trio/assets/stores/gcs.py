@@ -21,6 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from emp_trio.assets.destination import GcsPlace
 from emp_trio.assets.stores import Blob, Stored, storage_failure
+from emp_trio.assets.stores.answers import lacking
 from emp_trio.assets.stores.blocking import Reader, Wire
 from emp_trio.assets.stores.gcs_errors import gcs_failure
 from emp_trio.assets.stores.session import SessionPool
@@ -78,6 +79,9 @@ class GcsStore:
             except NotFound:
                 return None
             notes = found.metadata or {}
+            if found.size is None or found.generation is None:
+                where = f"the object {key!r} can't be looked up (bucket {self._place.bucket})"
+                raise lacking(where, "size" if found.size is None else "generation")
             return Stored(
                 size=int(found.size),
                 sha256=notes.get("sha256"),

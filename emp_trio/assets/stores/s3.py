@@ -19,6 +19,7 @@ from urllib3.exceptions import HTTPError
 
 from emp_trio.assets.destination import S3Place
 from emp_trio.assets.stores import Blob, Stored
+from emp_trio.assets.stores.answers import lacking, wanted, whole_size
 from emp_trio.assets.stores.blocking import Reader, Wire
 from emp_trio.assets.stores.s3_errors import error_code, s3_failure
 from emp_trio.assets.stores.session import CuttableSession, SessionPool
@@ -63,23 +64,31 @@ class S3Store:
     def head(self, key: str, wire: Wire) -> Stored | None:
         """The object's size, and the digest and owner from its metadata. Asks for one byte: unlike that of HEAD, the
         answer to GET tells a missing object from a missing bucket, and a wrong key from a missing right."""
+        target = {"Bucket": self._place.bucket, "Key": key}
         with self._session(key, wire, "the object {} can't be looked up"):
+            size = None
             try:
-                found = self._client.get_object(Bucket=self._place.bucket, Key=key, Range="bytes=0-0")
-                found["Body"].read()
+                found = self._client.get_object(**target, Range="bytes=0-0")
             except ClientError as error:
                 if error_code(error) == "NoSuchKey":
                     return None
                 if error_code(error) != "InvalidRange":
                     raise
-                found = self._client.head_object(Bucket=self._place.bucket, Key=key) | {"ContentRange": "/0"}
-        notes = found.get("Metadata", {})
+            else:
+                size = _size(found)
+                _one_byte(found)
+            if size is None:  # it is empty, or the answer to the part does not say how large the whole is
+                found = self._client.head_object(**target)
+                size = _size(found)
+            if size is None:
+                raise lacking(f"the object {key!r} can't be looked up (bucket {self._place.bucket})", "size")
+        notes = found.get("Metadata") or {}
         return Stored(
-            size=int(found["ContentRange"].rpartition("/")[2]),
+            size=size,
             sha256=notes.get("sha256"),
             owner=notes.get("job_id"),
             workflow=notes.get("workflow_id"),
-            version=found["ETag"],
+            version=found.get("ETag"),
         )
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
@@ -90,17 +99,21 @@ class S3Store:
             "CacheControl": blob.cache_control,
             "Metadata": blob.notes,
         }
+        what = f"the object {blob.key!r} can't be uploaded (bucket {self._place.bucket})"
+        if over is not None and over.version is None:
+            raise lacking(what, "ETag, without which nothing can be replaced safely")
         condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over.version}
         with self._session(blob.key, wire, "the object {} can't be uploaded"):
             if blob.size <= PART:
                 self._client.put_object(**target, **about, **condition, Body=body.read(PART))
                 return
-            upload = target | {"UploadId": self._client.create_multipart_upload(**target, **about)["UploadId"]}
+            begun = self._client.create_multipart_upload(**target, **about)
+            upload = target | {"UploadId": wanted(begun, "UploadId", what)}
             try:
                 parts = []
                 for number in range(1, -(-blob.size // PART) + 1):
                     part = self._client.upload_part(**upload, PartNumber=number, Body=body.read(PART))
-                    parts.append({"ETag": part["ETag"], "PartNumber": number})
+                    parts.append({"ETag": wanted(part, "ETag", what), "PartNumber": number})
                 self._client.complete_multipart_upload(**upload, **condition, MultipartUpload={"Parts": parts})
             except BaseException:
                 self._give_up(upload)
@@ -194,3 +207,16 @@ class S3Store:
         except _FAILURES as error:
             return None if isinstance(error, ClientError) and error_code(error) == "NoSuchUpload" else error
         return None
+
+
+def _size(answer: Any) -> int | None:
+    about = answer.get("ResponseMetadata") or {}
+    return whole_size(about.get("HTTPStatusCode", 0), about.get("HTTPHeaders") or {})
+
+
+def _one_byte(answer: Any) -> None:
+    """Read the byte that was asked for; of more than that, nothing: a store that heeds no ranges sends the whole."""
+    body = answer["Body"]
+    if answer.get("ContentLength") == 1:
+        body.read()
+    body.close()
