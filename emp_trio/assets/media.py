@@ -27,6 +27,11 @@ _EXTENSIONS: Final = {
     "image/svg+xml": "svg",
     "image/apng": "png",
     "image/vnd.microsoft.icon": "ico",
+    "image/x-exr": "exr",
+    "image/vnd.radiance": "hdr",
+    "image/vnd.adobe.photoshop": "psd",
+    "image/jxl": "jxl",
+    "image/jp2": "jp2",
     "video/mp4": "mp4",
     "video/webm": "webm",
     "video/x-matroska": "mkv",
@@ -42,6 +47,7 @@ _EXTENSIONS: Final = {
     "audio/mp4": "m4a",
     "audio/webm": "weba",
     "audio/x-matroska": "mka",
+    "audio/aiff": "aiff",
     "text/plain": "txt",
     "text/html": "html",
     "text/csv": "csv",
@@ -68,6 +74,13 @@ _ALIASES: Final = {
     "image/x-icon": "image/vnd.microsoft.icon",
     "image/x-ms-bmp": "image/bmp",
     "image/svg": "image/svg+xml",
+    "image/aces": "image/x-exr",
+    "image/exr": "image/x-exr",
+    "image/x-hdr": "image/vnd.radiance",
+    "image/psd": "image/vnd.adobe.photoshop",
+    "image/x-photoshop": "image/vnd.adobe.photoshop",
+    "image/jp2k": "image/jp2",
+    "audio/x-aiff": "audio/aiff",
     "audio/wave": "audio/wav",
     "audio/x-wav": "audio/wav",
     "audio/vnd.wave": "audio/wav",
@@ -91,6 +104,15 @@ _SIGNATURES: Final = (
     (b"GIF89a", "image/gif"),
     (b"II*\x00", "image/tiff"),
     (b"MM\x00*", "image/tiff"),
+    (b"II+\x00", "image/tiff"),
+    (b"MM\x00+", "image/tiff"),
+    (b"v/1\x01", "image/x-exr"),
+    (b"#?RADIANCE", "image/vnd.radiance"),
+    (b"#?RGBE", "image/vnd.radiance"),
+    (b"8BPS", "image/vnd.adobe.photoshop"),
+    (b"\xff\x0a", "image/jxl"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "image/jxl"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "image/jp2"),
     (b"\x00\x00\x01\x00", "image/vnd.microsoft.icon"),
     (b"%PDF-", "application/pdf"),
     (b"fLaC", "audio/flac"),
@@ -110,6 +132,11 @@ _BRANDS: Final = {  # ISO base media: brand -> type; a brand not named here is M
     b"M4A ": "audio/mp4",
     b"M4B ": "audio/mp4",
 }
+_NO_TEXTS: Final = frozenset(
+    "png apng jpg jpeg jpe webp gif avif heic heif bmp dib tif tiff ico exr hdr psd psb jxl jp2 dds tga "
+    "mp4 m4v webm mkv mov avi ogv mpg mpeg wmv flv 3gp wav mp3 ogg oga opus flac aac m4a weba mka aif aiff aifc "
+    "glb".split()
+)  # extensions of pictures, videos, sounds and models that are never text
 _BMP_HEADERS: Final = frozenset((12, 40, 52, 56, 64, 108, 124))  # sizes a bitmap's second header can have
 
 # A declared type that says more about the same bytes than they do themselves is believed.
@@ -154,6 +181,20 @@ def sniff(head: bytes) -> str | None:
     return _signature(head) or _text(head)
 
 
+def is_text_instead(filename: str, kind: str) -> bool:
+    """Whether a file is a text although its name says picture, video, sound or model: a page in its place.
+
+    Only bytes that are known to be something else count. Unknown ones are what the name says, for all that we know, and
+    no table of the machine has a say.
+
+    Args:
+        filename: with its extension.
+        kind: its media type, as :func:`media_type` gives it.
+    """
+    text = kind.startswith("text/") or kind in ("application/json", "application/xml", "application/x-ndjson")
+    return text and filename.rpartition(".")[2].lower() in _NO_TEXTS
+
+
 def extension(media_type: str) -> str:
     """The extension for a media type, without a dot; ``bin`` for one that has none (queue protocol 6.1)."""
     known = _EXTENSIONS.get(media_type)
@@ -175,8 +216,10 @@ def _signature(head: bytes) -> str | None:
     for magic, kind in _SIGNATURES:
         if head.startswith(magic):
             return kind
-    if head.startswith(b"RIFF"):
+    if head.startswith((b"RIFF", b"RF64")):
         return _RIFF.get(head[8:12])
+    if head.startswith(b"FORM") and head[8:12] in (b"AIFF", b"AIFC"):
+        return "audio/aiff"
     if head[4:8] == b"ftyp":
         return _iso_media(head)
     if head.startswith(b"\x1a\x45\xdf\xa3"):
@@ -245,6 +288,7 @@ def _is_json(text: str, *, whole: bool) -> bool:
 
 _SIGNED: Final = frozenset(
     {kind for _, kind in _SIGNATURES}
-    | {*_RIFF.values(), *_BRANDS.values(), *_REFINEMENTS, "video/ogg", "image/bmp", "audio/aac", "audio/mpeg"}
+    | {*_RIFF.values(), *_BRANDS.values(), *_REFINEMENTS}
+    | {"video/ogg", "image/bmp", "audio/aac", "audio/mpeg", "audio/aiff"}
 )
 """The types that detection finds by signature."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.assets.media import HEAD, extension, media_type, sniff
+import emp_trio
+from emp_trio.assets.media import HEAD, extension, is_text_instead, media_type, sniff
 from emp_trio.testing.png import make_png
 
 FILES = {
@@ -37,6 +39,17 @@ FILES = {
     "ogg": (b"OggS\x00\x02" + bytes(22) + b"\x01vorbis", "audio/ogg"),
     "ogv": (b"OggS\x00\x02" + bytes(22) + b"\x80theora", "video/ogg"),
     "flac": (b"fLaC\x00\x00\x00\x22", "audio/flac"),
+    "exr": (b"v/1\x01\x02\x00\x00\x00channels", "image/x-exr"),
+    "hdr": (b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 1 +X 1\n", "image/vnd.radiance"),
+    "hdr of others": (b"#?RGBE\n\n", "image/vnd.radiance"),
+    "psd": (b"8BPS\x00\x01" + bytes(6), "image/vnd.adobe.photoshop"),
+    "jxl": (b"\xff\x0a\xfa\x1f\x40", "image/jxl"),
+    "jxl in a box": (b"\x00\x00\x00\x0cJXL \r\n\x87\n\x00\x00\x00\x14ftypjxl ", "image/jxl"),
+    "jp2": (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "image/jp2"),
+    "large tiff": (b"II+\x00\x08\x00\x00\x00", "image/tiff"),
+    "aiff": (b"FORM\x00\x00\x00\x24AIFFCOMM", "audio/aiff"),
+    "aifc": (b"FORM\x00\x00\x00\x24AIFCFVER", "audio/aiff"),
+    "large wav": (b"RF64\xff\xff\xff\xffWAVEds64", "audio/wav"),
     "pdf": (b"%PDF-1.7\n", "application/pdf"),
     "glb": (b"glTF\x02\x00\x00\x00", "model/gltf-binary"),
     "zip": (b"PK\x03\x04\x14\x00", "application/zip"),
@@ -125,3 +138,30 @@ def test_what_is_declared_never_hides_a_signature(file: tuple[bytes, str], decla
     head, kind = file
     if kind not in ("application/json", "image/svg+xml"):
         assert media_type(head, declared) == kind
+
+
+@pytest.mark.parametrize(
+    ("filename", "kind", "instead"),
+    [
+        ("a.png", "text/html", True),
+        ("a.EXR", "application/json", True),
+        ("a.mp4", "text/plain", True),
+        ("a.glb", "application/xml", True),
+        ("a.png", "image/jpeg", False),
+        ("a.exr", "application/octet-stream", False),
+        ("a.psd", "application/octet-stream", False),
+        ("a.png", "application/octet-stream", False),
+        ("a.hdr", "image/vnd.radiance", False),
+        ("a.svg", "text/plain", False),
+        ("a.txt", "text/plain", False),
+        ("a.latent", "text/plain", False),
+        ("", "text/plain", False),
+    ],
+)
+def test_only_a_text_in_place_of_a_picture_is_no_picture(filename: str, kind: str, instead: bool) -> None:
+    assert is_text_instead(filename, kind) is instead
+
+
+def test_no_table_of_the_machine_has_a_say() -> None:
+    used = [path for path in Path(emp_trio.__file__).parent.rglob("*.py") if "mimetypes" in path.read_text()]
+    assert used == []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import mimetypes
 from typing import Any, Final
 
 import structlog
 
+from emp_trio.assets.media import is_text_instead
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
@@ -20,7 +20,6 @@ from emp_trio.services.upstream import stop_work
 
 log = structlog.get_logger(__name__)
 
-_MEDIA: Final = ("image/", "video/", "audio/")
 _LONGEST_TEXT: Final = 100_000  # characters of one text in a result
 
 
@@ -93,10 +92,9 @@ async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outpu
 
 
 def _check(file: File, asset: SavedAsset) -> None:
-    """A picture, a video or a sound by its name must be one by its bytes: in front of a server there may be a proxy
-    with pages and errors of its own. What was stored of it is replaced by the next attempt."""
-    wanted = mimetypes.guess_type(file.filename)[0] or ""
-    if wanted.startswith(_MEDIA) and not asset.media_type.startswith(_MEDIA):
+    """A picture, a video or a sound by its name must not be a text by its bytes: in front of a server there may be a
+    proxy with pages and errors of its own. What was stored of it is replaced by the next attempt."""
+    if is_text_instead(file.filename, asset.media_type):
         raise ServiceError(
             f"the server sent {asset.media_type} in place of the file {file.filename!r} of node {file.node!r}",
             type="response_error",
