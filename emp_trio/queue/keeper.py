@@ -156,7 +156,7 @@ class ThreadKeeper:
             pace, duty = look(pace, view, now, self._settings)
             if duty.loop:
                 self._say(duty, pace)
-            if duty.renew or duty.alive:
+            if duty.renew or duty.claims or duty.alive:
                 try:
                     self._do(view, duty)
                 except (redis.RedisError, OSError) as error:
@@ -174,13 +174,18 @@ class ThreadKeeper:
 
     def _do(self, view: View, duty: Duty) -> None:
         calls: list[tuple[str, Sequence[str | int]]] = []
+        lease = round(self._settings.lease * 1000)
+        if duty.claims:
+            calls.append(("hold", [lease, *(part for slot in duty.claims for part in slot)]))
         if duty.renew:
-            lease = round(self._settings.lease * 1000)
             calls.append(("renew", [lease, *(part for ref in duty.renew for part in (ref.job_id, ref.token))]))
         if duty.alive:
             calls += [("alive", self._introduction(view, part)) for part in _parts(view.slots)]
         sent = self._now()
         replies = self._wire.functions(calls)
+        if duty.claims:
+            replies.pop(0)
+            self._table.held_claims(duty.claims, sent + self._settings.lease)
         if duty.renew:
             gone = {_text(job_id): _text(why) for job_id, why in replies.pop(0)}
             self._table.renewed([ref for ref in duty.renew if ref.job_id not in gone], sent + self._settings.lease)

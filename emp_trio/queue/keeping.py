@@ -128,11 +128,13 @@ class Duty(msgspec.Struct, frozen=True):
 
     Attributes:
         renew: leases to renew.
+        claims: (worker id, nonce) of claims to keep whose replies have not been read.
         alive: whether to say that process and slots are alive.
         loop: what is new about the loop: it stands ``still``, has done so for too long (``stopped``), ``moves`` again.
     """
 
     renew: tuple[LeaseRef, ...]
+    claims: tuple[tuple[str, str], ...]
     alive: bool
     loop: Literal["", "still", "stopped", "moves"]
 
@@ -161,7 +163,7 @@ def look(pace: Pace, view: View, now: float, settings: KeepSettings) -> tuple[Pa
     wake = now + RETRY if stopped else max(now, min(renew_at, alive_at, stops_at))
     after = Pace(looked=now, wake=wake, renew_at=renew_at, alive_at=alive_at, still=still, loop_at=view.loop_at)
     loop = _news(pace.still, still, settings)
-    return after, Duty(renew=view.held if renew else (), alive=alive, loop=loop)
+    return after, Duty(renew=view.held if renew else (), claims=view.claims if renew else (), alive=alive, loop=loop)
 
 
 def _news(before: float, now: float, settings: KeepSettings) -> Literal["", "still", "stopped", "moves"]:

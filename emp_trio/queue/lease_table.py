@@ -19,6 +19,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         held: the leases.
+        claims: (worker id, nonce) of claims whose replies have not been read.
         loop_at: when the loop was last seen to move.
         asked: whether somebody wants to know now what is still held.
         introduce: whether process or slots are to be made known now.
@@ -29,6 +30,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     held: tuple[LeaseRef, ...]
     loop_at: float
+    claims: tuple[tuple[str, str], ...] = ()
     asked: bool = False
     introduce: bool = False
     slots: tuple[str, ...] = ()
@@ -43,6 +45,8 @@ class LeaseTable:
         self._changed = threading.Condition(threading.Lock())
         self._news = False
         self._until: dict[LeaseRef, float] = {}
+        self._claims: dict[str, tuple[tuple[str, str], ...]] = {}
+        self._claims_until: dict[str, float] = {}
         self._loop_at = now
         self._asked = False
         self._introduce = False
@@ -57,10 +61,26 @@ class LeaseTable:
     def hold(self, lease: LeaseRef, until: float) -> None:
         """Keep a lease from now on; as it stands it ends at ``until``."""
         with self._changed:
-            self._until[lease] = until
+            self._until[lease] = until = max(until, self._until.get(lease, -math.inf))
             if until - self._wake < _SOON:  # it could end before the keeper looks
                 self._asked = True
                 self._tell()
+
+    def claiming(self, nonce: str, asked: Sequence[tuple[str, str]]) -> None:
+        """A claim is sent; keep what it brings, should the loop stand still before it reads the reply.
+
+        Args:
+            nonce: names the claim.
+            asked: (worker id, nonce) of each of its slots.
+        """
+        with self._changed:
+            self._claims[nonce] = tuple(asked)
+
+    def claimed(self, nonce: str) -> float:
+        """The reply to a claim is read. Returns until when what it brought is kept, -inf where nobody had to do so."""
+        with self._changed:
+            self._claims.pop(nonce, None)
+            return self._claims_until.pop(nonce, -math.inf)
 
     def drop(self, lease: LeaseRef) -> None:
         """Keep a lease no longer."""
@@ -124,6 +144,7 @@ class LeaseTable:
             self._asked = self._introduce = self._news = False
             return View(
                 held=tuple(self._until),
+                claims=tuple(slot for asked in self._claims.values() for slot in asked),
                 loop_at=self._loop_at,
                 asked=asked,
                 introduce=introduce,
@@ -138,6 +159,14 @@ class LeaseTable:
             for lease in leases:
                 if lease in self._until:
                     self._until[lease] = max(self._until[lease], until)
+
+    def held_claims(self, claims: Sequence[tuple[str, str]], until: float) -> None:
+        """What these claims have brought is kept until then."""
+        slots = set(claims)
+        with self._changed:
+            for nonce, asked in self._claims.items():
+                if slots.issuperset(asked):
+                    self._claims_until[nonce] = until
 
     def wait(self, wake: float, seconds: float) -> None:
         """Block the calling thread for ``seconds``, which is until ``wake``, or until there is something new."""

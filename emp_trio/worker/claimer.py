@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError, OutcomeUnknown
+from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.messages import released
 from emp_trio.queue.verbs import Claim, Claims, LeaseRef, Verbs
 from emp_trio.worker.first_words import FirstWords
@@ -35,6 +36,7 @@ class Claimer:
         capabilities: the type's capabilities JSON as of now, or None while none of its services is usable.
         start: takes a claimed job and the Trio time at which its lease ends.
         first_words: starts them in Redis.
+        table: holds their leases.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Claimer:
         capabilities: Callable[[], bytes | None],
         start: Callable[[Claimer, Claim, float], None],
         first_words: FirstWords,
+        table: LeaseTable,
     ) -> None:
         self.name = name
         self.free = deque(slots)
@@ -56,6 +59,7 @@ class Claimer:
         self._capabilities = capabilities
         self._start = start
         self._first_words = first_words
+        self._table = table
         self._stopped = False
         self._failing = False
         self._wake = Signal()
@@ -142,6 +146,22 @@ class Claimer:
         """Claim jobs for slots and have them started; the slots that got one are taken out of the list."""
         nonce = secrets.token_hex(8)
         asked = [(worker_id, f"{nonce}-{number}") for number, worker_id in enumerate(slots)]
+        self._table.claiming(nonce, asked)
+        try:
+            claims, expires = await self._ask(asked, capabilities)
+        finally:
+            kept = self._table.claimed(nonce)
+        for claim in claims.jobs:  # before any of them is begun, which might block the loop
+            self._table.hold(LeaseRef(claim.job_id, claim.token), max(expires, kept))
+        if claims.jobs and not self._stopped:
+            self._first_words.begin(claims)
+        for claim in claims.jobs:
+            slots.remove(claim.worker_id)
+            self._start(self, claim, max(expires, kept))
+        return claims
+
+    async def _ask(self, asked: list[tuple[str, str]], capabilities: bytes) -> tuple[Claims, float]:
+        """Make one claim until Redis answers. Returns the answer, and the Trio time at which its leases end."""
         repeated = False
         while True:
             sent = trio.current_time()
@@ -159,19 +179,14 @@ class Claimer:
             except EmpTrioError as error:
                 repeated = repeated or isinstance(error, OutcomeUnknown)
                 if self._stopped and not repeated:
-                    return Claims(jobs=())
+                    return Claims(jobs=()), sent
                 if not self._failing:  # once per trouble, however long it takes
                     log.warning("claim.failed", type=self.name, error=error.message)
                 self._failing = True
                 await trio.sleep(_PAUSE * random.uniform(0.5, 1.5))
-                continue
-            self._failing = False
-            if claims.jobs and not self._stopped:
-                self._first_words.begin(claims)
-            for claim in claims.jobs:
-                slots.remove(claim.worker_id)
-                self._start(self, claim, sent + self._settings.lease)
-            return claims
+            else:
+                self._failing = False
+                return claims, sent + self._settings.lease
 
     def _hand_back(self, claims: Claims) -> None:
         """Jobs that were claimed for a machine that is being cancelled; if it is too late for that, their leases run

@@ -54,15 +54,16 @@ class Leases:
             self._table.drop(before.lease)
         self._attempts[attempt.lease.job_id] = attempt
         self._table.hold(attempt.lease, attempt.stop_at + self._settings.lease_margin)
+        attempt.renewed(self._table.until(attempt.lease))  # since its claim
         if attempt.stop_at < self._next_end:
             self._sooner.set()
 
     def drop(self, lease: LeaseRef) -> None:
         """The attempt of this lease is settled, or its lease is gone."""
+        self._table.drop(lease)
         found = self._attempts.get(lease.job_id)
         if found is not None and found.lease == lease:
             del self._attempts[lease.job_id]
-            self._table.drop(lease)
             if not self._attempts:
                 self._idle.set()
 

@@ -112,6 +112,7 @@ class Machine:
                 capabilities=partial(self.offers.claim_argument, worker.key),
                 start=self._start,
                 first_words=self.first_words,
+                table=table,
             )
             for worker in plan.workers
         ]

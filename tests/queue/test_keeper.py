@@ -144,6 +144,20 @@ async def test_a_claim_whose_lease_is_nearly_over_is_renewed_at_once(valkey: str
         await until(lambda: table.until(lease) > trio.current_time() + 2)
 
 
+async def test_a_claim_whose_reply_is_not_read_is_kept(valkey: str, lib: Library) -> None:
+    lib.submit("j")
+    lib.claim("w1", "w2", nonces=("n-0", "n-1"), lease=3.0)
+    async with keeping(valkey) as (table, _):
+        table.claiming("n", [("w1", "n-0"), ("w2", "n-1")])
+        time.sleep(4.5)
+        assert left(lib) > 1
+        assert table.claimed("n") > trio.current_time() + 1
+        await trio.sleep(0.5)
+        ends = lib.db.zscore("emp:leases", "j")
+        await trio.sleep(0.5)
+        assert lib.db.zscore("emp:leases", "j") == ends
+
+
 async def test_it_goes_on_while_the_loop_is_blocked(valkey: str, lib: Library) -> None:
     lease = claimed(lib)
     async with keeping(valkey) as (table, _):

@@ -52,7 +52,7 @@ def test_a_loop_that_stands_still_is_named_then_given_up() -> None:
 def test_it_goes_on_as_soon_as_the_loop_moves_again() -> None:
     pace = Pace(looked=150.0, wake=150.25, renew_at=137.0, alive_at=137.0, still=43.0, loop_at=107.0)
     pace, duty = look(pace, view(150.1, A), 150.25, KEEP)
-    assert duty == Duty(renew=(A,), alive=True, loop="moves")
+    assert duty == Duty(renew=(A,), claims=(), alive=True, loop="moves")
     assert pace.still == pytest.approx(0.15)
 
 
@@ -61,14 +61,14 @@ def test_a_process_that_was_stopped_is_not_a_loop_that_stands_still(away: float)
     """Nothing ran, the keeper neither: the first thing after that is to renew what can still be had."""
     pace, _ = look(first_pace(100.0), view(100.0, A), 100.0, KEEP)
     pace, duty = look(pace, view(100.0, A), 100.0 + away, KEEP)
-    assert duty == Duty(renew=(A,), alive=True, loop="")
+    assert duty == Duty(renew=(A,), claims=(), alive=True, loop="")
     assert pace.still <= 6.0
 
 
 def test_somebody_who_asks_is_answered_now() -> None:
     pace, _ = look(first_pace(100.0), view(100.0), 100.0, KEEP)
     pace, duty = look(pace, view(101.0, A, B, asked=True), 101.0, KEEP)
-    assert duty == Duty(renew=(A, B), alive=False, loop="")
+    assert duty == Duty(renew=(A, B), claims=(), alive=False, loop="")
     assert pace.renew_at == 106.0
     _, duty = look(pace, view(101.5, introduce=True), 101.5, KEEP)
     assert duty.alive
@@ -132,6 +132,20 @@ def test_a_renewal_never_shortens_a_lease() -> None:
     table.hold(A, 30.0)
     table.renewed([A], 20.0)
     assert table.until(A) == 30.0
+
+
+def test_a_claim_whose_reply_has_not_been_read_is_kept_until_it_is() -> None:
+    table = LeaseTable(0.0)
+    table.claiming("n", [("w1", "n-0"), ("w2", "n-1")])
+    seen = table.view().claims
+    assert seen == (("w1", "n-0"), ("w2", "n-1"))
+    table.claiming("m", [("w3", "m-0")])
+    table.held_claims(seen, 20.0)
+    assert table.claimed("m") == float("-inf")
+    assert table.claimed("n") == 20.0
+    table.held_claims(seen, 30.0)
+    assert table.claimed("n") == float("-inf")
+    assert table.view().claims == ()
 
 
 @pytest.mark.parametrize(

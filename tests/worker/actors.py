@@ -61,7 +61,7 @@ class BlockingConnector(Connector):
 
 async def _block(how: str, end: float) -> None:
     if how == "sleep":
-        time.sleep(end - time.monotonic())
+        time.sleep(max(0.0, end - time.monotonic()))
     elif how == "regex":
         _match_for(end)
     elif how == "json":

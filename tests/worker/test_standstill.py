@@ -55,6 +55,27 @@ async def test_a_loop_that_stands_still_for_longer_than_a_lease_costs_no_slot_it
         assert worker.events("loop.stopped") == []
 
 
+async def test_jobs_of_the_same_claim_and_of_claims_under_way_are_kept_too(valkey: str, db: Any, ear: Ear) -> None:
+    """One of many jobs blocks the loop in the very moment in which it is begun, while others are being claimed."""
+    words = ("--mapping", ACTORS, "--workers", "blocking:20", "--machine-id", "blocked")
+    for _ in range(3):
+        pipe = db.pipeline()
+        jobs = [
+            submit(pipe, "blocking", {"how": "sleep", "seconds": 3.5 if n == 3 else 0.0}, score=99 - n, tell=False)
+            for n in range(60)
+        ]
+        pipe.execute()
+        async with open_worker(valkey, *words, EMP_TRIO_LEASE_SECONDS="1.5") as worker:
+            await until_status(db, jobs[3], "in_progress")
+            async with an_heir(valkey):
+                for job_id in jobs:
+                    job = await until_status(db, job_id, "completed", limit=60)
+                    assert (job["attempt"], job.get("crashes"), job.get("unstarted")) == ("1", None, None), job
+            worker.process.kill()
+            await worker.process.wait()
+            db.delete("workers:active")
+
+
 @pytest.mark.parametrize("how", ["regex", "json"])
 async def test_code_that_holds_the_interpreter_for_less_than_a_lease_costs_no_slot_its_job(
     valkey: str, db: Any, how: str

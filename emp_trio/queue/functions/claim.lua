@@ -45,21 +45,38 @@ local function take(id, size, worker, machine, nonce, lease, quiet, now)
   return {worker, token, id, flat, left}, bytes
 end
 
--- A claim whose reply was lost: what this nonce was given is in jobs:active of the slot. The caller counts the lease
--- from this call on.
-local function taken_before(worker, nonce, lease, now)
+-- What a nonce was given in a claim whose reply was lost, or has not been read yet: it is in jobs:active of the slot. Its
+-- lease counts from now on. Returns id and token, or nil.
+local function hold_taken(worker, nonce, lease, now)
   for _, id in ipairs(active_of(worker)) do
-    local key = 'job:' .. id
-    local f = fields(key, 'lease_token', 'lease_worker', 'status', 'worker_id')
+    local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'status', 'worker_id')
     if f[1] and string.sub(f[1], 1, #nonce + 1) == nonce .. '/' and f[2] == worker and f[4] == worker and
       f[3] == 'assigned' then
       redis.call('ZADD', LEASES, int(now.ms + lease), id)
-      local flat, left = whole(key, size_of(key))
-      return {worker, f[1], id, flat, left}
+      return id, f[1]
     end
   end
   return nil
 end
+
+-- A claim whose reply was lost. The caller counts the lease from this call on.
+local function taken_before(worker, nonce, lease, now)
+  local id, token = hold_taken(worker, nonce, lease, now)
+  if not id then return nil end
+  local flat, left = whole('job:' .. id, size_of('job:' .. id))
+  return {worker, token, id, flat, left}
+end
+
+-- emp_trio_hold: renews what claims have brought whose replies have not been read, because the caller stands still.
+--   ARGV  1 lease in ms   2.. worker id, nonce, ... as in the claims   reply how many jobs that were
+redis.register_function{function_name = 'emp_trio_hold', flags = {'allow-oom'}, callback = function(_, argv)
+  if not is_zset(LEASES) then return not_zset(LEASES) end
+  local now, count = clock(), 0
+  for i = 2, #argv, 2 do
+    if hold_taken(argv[i], argv[i + 1], tonumber(argv[1]), now) then count = count + 1 end
+  end
+  return count
+end}
 
 -- Why a job that this worker serves can't be run by anybody, judged by the lengths of its fields, or nil.
 local function too_long(key, long)
