@@ -16,14 +16,14 @@ import trio
 from emp_trio.assets.cdn import Expected, WaitLog, Way, public_url, wait_for_cdn
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.content import Content, gathered
-from emp_trio.assets.destination import Destination, Place, destination, is_own_cdn
+from emp_trio.assets.destination import Destination, LocalPlace, Place, destination, is_own_cdn
 from emp_trio.assets.inline import inline_asset
 from emp_trio.assets.kept import Keep
 from emp_trio.assets.media import media_type as type_of
 from emp_trio.assets.naming import asset_name, check_names, owner_mark
 from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, require_library, storage_failure
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
-from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, Stage
+from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, InvalidJob, Stage
 from emp_trio.folders import check_own
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
@@ -66,6 +66,7 @@ class AssetSaver:
 
         target = destination(job.ctx, self._settings)
         require_library(target.place)
+        _check_link(target.place, chosen=job.ctx.bucket is not None)
         check_names(job)
         if (cdn := self._foreign_cdn(target)) is not None:
             check_cdn_form(cdn, private=self._settings.cdn_private)
@@ -311,6 +312,15 @@ def _check_folders(settings: StorageSettings) -> None:
             error=error.strerror,
             hint="generations whose upload fails are lost; EMP_TRIO_KEEP_DIR names another folder",
         )
+
+
+def _check_link(place: Place, *, chosen: bool) -> None:
+    """Refuse a container of the local store that is a link, before anything is paid; the store looks again."""
+    if isinstance(place, LocalPlace) and place.folder.is_symlink():
+        text = (
+            f"the container {place.folder.name!r} leads out of the folder: it is a symbolic link, and none is followed"
+        )
+        raise InvalidJob(f"{text} (ctx.storage.bucket)") if chosen else ConfigError(f"{text} (CLOUD_STORAGE_CONTAINER)")
 
 
 def _without_links(settings: StorageSettings) -> StorageSettings:

@@ -13,7 +13,9 @@ import trio
 
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
-from emp_trio.errors import AssetError
+from emp_trio.assets.stores.blocking import in_thread
+from emp_trio.assets.stores.local import LocalStore
+from emp_trio.errors import AssetError, ConfigError, InvalidJob
 from emp_trio.retry import RetryPolicy
 from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter
@@ -56,10 +58,15 @@ async def test_a_container_that_is_a_link(places: tuple[Path, Path], way: str, i
     root, outside = places
     (root / "real").mkdir()
     (root / "shop").symlink_to(root / "real" if inward else outside, target_is_directory=True)
-    if way == "job":
-        await refused(root, bucket="shop")
-    else:
-        await refused(root, "shop")
+    error, ctx, container = (InvalidJob, {"bucket": "shop"}, None) if way == "job" else (ConfigError, {}, "shop")
+    async with open_asset_saver(settings(root, container)) as saver:
+        with pytest.raises(error, match=r"leads out of the folder.*symbolic link"):
+            saver.check(a_job(**ctx))  # before anything is paid
+        with pytest.raises(error, match=r"leads out of the folder.*symbolic link"):
+            await saver.save(PNG, a_job(**ctx), FakeReporter())
+    store = LocalStore(root / "shop")
+    with pytest.raises(AssetError, match="symbolic link"):
+        await in_thread(lambda wire: store.head("job-1_0.png", wire), trio.CapacityLimiter(1))
     assert untouched(outside)
     assert list((root / "real").iterdir()) == []
 
