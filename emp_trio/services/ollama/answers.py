@@ -9,6 +9,9 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.wire_json import excerpt, join_halves
+from emp_trio.services.finish_reasons import end_of
+from emp_trio.services.message_content import read_content
 from emp_trio.services.ollama.errors import error_line
 
 _MOST: Final = 2**63 - 1  # what a count of Ollama's can be
@@ -33,6 +36,7 @@ class Words:
         self._text: list[str] = []
         self._thoughts: list[str] = []
         self._calls: list[Any] = []
+        self._unknown: list[Any] = []
         self._last: Mapping[str, Any] = {}
 
     @property
@@ -41,7 +45,7 @@ class Words:
         return bool(self._thoughts) and not self._text
 
     def feed(self, line: Any) -> None:
-        """Take the next line.
+        """Take the next line; half of a character may be in it, and the other half in the next.
 
         Raises:
             ServiceError: it is an error, or no object; or the answer is longer than ``LONGEST``.
@@ -52,9 +56,12 @@ class Words:
             raise error_line(line)
         message = line.get("message")
         part = message if isinstance(message, dict) else line
-        text, thought = _text(part.get("content") or line.get("response")), _text(part.get("thinking"))
-        calls = part.get("tool_calls")
-        self._size += len(f"{text}{thought}".encode()) + len(msgspec.json.encode(calls) if calls else b"")
+        said = read_content(part.get("content") or line.get("response"))
+        text, thought = said.text, _text(part.get("thinking")) or said.reasoning
+        self._unknown = self._unknown or said.unknown
+        calls = join_halves(part.get("tool_calls"))
+        size = len(f"{text}{thought}".encode("utf-8", "surrogatepass"))
+        self._size += size + len(msgspec.json.encode(calls) if calls else b"")
         if self._size > LONGEST:
             raise bad_answer(
                 f"the model wrote more than {LONGEST} bytes: set max_tokens (num_predict)",
@@ -76,9 +83,15 @@ class Words:
         Raises:
             ServiceError: (response_error) there is neither text nor a tool call.
         """
-        text, reason = "".join(self._text), _text(self._last.get("done_reason"))
-        thoughts = "".join(self._thoughts)
-        truncated = reason == "length"
+        text, reason = join_halves("".join(self._text)), _text(self._last.get("done_reason"))
+        thoughts = join_halves("".join(self._thoughts))
+        truncated = "done_reason" in self._last and end_of(reason) != "good"  # older versions have none
+        if self._unknown and not (text.strip() or self._calls):
+            raise bad_answer(
+                f"the answer has content of a kind that is not understood: {excerpt(str(self._unknown[0])[:1000])}",
+                reason="invalid_response_format",
+                retry=False,
+            )
         if not text.strip() and not self._calls:
             raise _nothing(truncated=truncated, thoughts=bool(thoughts))
         model = _text(self._last.get("model"))

@@ -222,7 +222,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         """Give every line of an answer to ``take``; the next one may take ``between`` seconds, the first ``first``."""
         begun = False
         with trio.CancelScope(deadline=trio.current_time() + first) as scope:
-            async with self.lines("POST", path, json=body, timeout=math.inf, until=last) as lines:
+            async with self.lines("POST", path, json=body, timeout=math.inf, until=last, keep_halves=True) as lines:
                 async for line in lines:
                     take(line)
                     begun = True

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from emp_trio.protocols.wire_json import join_halves
-from emp_trio.services.openai.chat_content import Words, read_content
-from emp_trio.services.openai.finish import end_of
+from emp_trio.services.finish_reasons import end_of
+from emp_trio.services.message_content import Words, read_content
 from emp_trio.services.openai.tool_calls import ToolCalls
 
 

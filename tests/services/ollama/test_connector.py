@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from emp_trio.errors import InvalidJob
+from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.secrets import Secret
+from emp_trio.services.ollama.answers import Words
 from emp_trio.testing.ollama import FakeOllama, Script
 from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter, run_job
@@ -20,6 +21,7 @@ from tests.services.ollama.support import job, open_ollama
 from tests.services.support import stored
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+PROMPT = {"model": "m", "prompt": "hi"}
 CALL = {"function": {"index": 0, "name": "weather", "arguments": {"city": "Oslo"}}}
 
 
@@ -213,3 +215,38 @@ async def test_the_job_type_decides_before_the_payload(
 def files(folder: Path) -> dict[str, bytes]:
     """Every file of the folder but for those that describe others."""
     return {path.name: path.read_bytes() for path in folder.rglob("job-1*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("done_reason", "truncated"),
+    [("stop", False), ("", None), ("length", True), ("abort", True), ("error", True), ("unload", True), (None, True)],
+)
+def test_words_in_hand_are_kept_however_the_answer_ended(done_reason: str | None, truncated: bool | None) -> None:
+    words = Words()
+    words.feed({"message": {"role": "assistant", "content": "some"}, "done": False})
+    words.feed({"message": {"content": ""}, "done": True} | ({} if done_reason == "" else {"done_reason": done_reason}))
+    data = words.finish()
+    assert (data["text"], data.get("truncated")) == ("some", truncated or None)
+
+
+def test_characters_in_halves_and_text_in_parts_are_text() -> None:
+    words = Words()
+    for content in ("a\ud83d", "\ude00", [{"type": "text", "text": "b"}], "\ud83d"):
+        words.feed({"message": {"content": content}, "done": False})
+    words.feed({"done": True, "done_reason": "stop"})
+    assert words.finish()["text"] == "a\U0001f600b\ufffd"
+    words = Words()
+    words.feed({"message": {"content": {"hologram": "xyz"}}, "done": True})
+    with pytest.raises(ServiceError, match="xyz"):
+        words.finish()
+
+
+async def test_lines_are_told_by_their_bytes(toolbox: Toolbox) -> None:
+    line = b'{"model": "m", "message": {"role": "assistant", "content": "some"}, "done": true, "x": NaN}'
+    pretty = msgspec.json.format(line.replace(b"NaN", b"null"), indent=2) + b"\n"
+    bodies = [line, b"data: " + line + b"\n\n", pretty, b"\xef\xbb\xbf" + line + b"\n\n"]
+    async with open_rogue(*(reply(200, body, content_type="text/plain") for body in bodies)) as rogue:
+        for _ in bodies:
+            async with open_ollama(rogue.url, toolbox) as connector:
+                result = await run_job(connector, job("text_generation", PROMPT))
+            assert result.data["text"] == "some"
