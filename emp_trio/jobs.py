@@ -19,6 +19,7 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
 
     Empty values count as absent. ``account_key`` is a secret that travels in the job hash; nothing else of it may.
     ``overwrite`` (of emp-trio's own, ``true`` in JSON) lets an asset replace what another job has stored at its name.
+    ``unusable`` says what it is where it is no JSON object: that hurts only jobs that want something stored.
     """
 
     provider: str | None = None
@@ -30,14 +31,16 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
     account_key: Secret | None = None
     workflow_attempt: int = 0
     overwrite: bool = False
+    unusable: str | None = None
 
     @staticmethod
-    def from_wire(ctx: dict[str, Any], payload_ctx: dict[str, Any] | None = None) -> JobContext:
+    def from_wire(ctx: dict[str, Any], payload_ctx: dict[str, Any] | None = None, *, given: Any = None) -> JobContext:
         """Read ``ctx``; values of an unexpected type count as absent, except that text is required where text is meant.
 
         Args:
             ctx: the job's ``ctx`` object.
             payload_ctx: ``payload.ctx``, read for the retry number only.
+            given: what the job has in place of an object.
         """
         storage = ctx.get("storage")
         storage = storage if isinstance(storage, dict) else {}
@@ -61,7 +64,14 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
             account_key=Secret(key) if key else None,
             workflow_attempt=_workflow_attempt(ctx, payload_ctx or {}),
             overwrite=ctx.get("overwrite") is True,
+            unusable=None if given is None else not_an_object("ctx", given),
         )
+
+
+def not_an_object(name: str, value: Any) -> str:
+    """What to say of a field that should be a JSON object, in JSON's own words."""
+    kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return f"{name} must be a JSON object, not {kinds.get(type(value), 'a number')}"
 
 
 def _workflow_attempt(ctx: dict[str, Any], payload_ctx: dict[str, Any]) -> int:
@@ -90,7 +100,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: the job's id.
         type: the job type, ``service_required`` on the wire.
-        payload: what the submitter asks the service to do.
+        payload: what the submitter asks the service to do; empty where that is no JSON object.
+        bare_payload: the payload where it is no JSON object (a list, a text, a number), else None. Only connectors that
+            say so get such jobs (``Connector.takes_any_payload``).
         ctx: where results are to be stored.
         requirements: what the submitter demands of a worker.
         attempt: number of this claim, from 1; rises with every claim and never falls.
@@ -103,6 +115,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     type: str
     payload: dict[str, Any] = msgspec.field(default_factory=dict)
+    bare_payload: Any = None
     ctx: JobContext = JobContext()
     requirements: dict[str, Any] | None = None
     priority: int = 50
@@ -118,6 +131,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     total_steps: int | None = None
     checkpoint: dict[str, Any] | None = None
     deadline: float | None = None
+
+    @property
+    def sent_payload(self) -> Any:
+        """The payload as a service may see it: without the ``ctx``, credentials and all, that some repeat in it."""
+        if self.bare_payload is not None:
+            return self.bare_payload
+        return {name: value for name, value in self.payload.items() if name != "ctx"}
 
     @property
     def last_attempt(self) -> bool:

@@ -67,10 +67,12 @@ def destination(ctx: JobContext, settings: StorageSettings) -> Destination:
     """Where assets of a job with this context go.
 
     Raises:
-        InvalidJob: the job asks for what no worker would do (an unsafe name, an unknown provider, another account
-            without its key).
+        InvalidJob: the ctx is no JSON object, or the job asks for what no worker would do (an unsafe name, an unknown
+            provider, another account without its key).
         ConfigError: neither the job nor this worker's environment says something that is needed; the text names it.
     """
+    if ctx.unusable is not None:
+        raise InvalidJob(f"the job's ctx does not say where to store anything: {ctx.unusable}", reason="invalid_format")
     provider = _provider(ctx, settings)
     places = {"azure": _azure, "s3": _s3, "gcs": _gcs, "local": _local}
     place, ours = places[provider](ctx, settings)

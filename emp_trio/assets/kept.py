@@ -154,7 +154,8 @@ def _name(job: Job) -> str:
 
 def _request(job: Job) -> str:
     """A digest of what was asked for: a job that comes again under its id with another request is another one."""
-    asked = [job.type, job.payload, job.ctx.workflow_attempt]
+    payload = job.payload if job.bare_payload is None else job.bare_payload
+    asked = [job.type, payload, job.ctx.workflow_attempt]
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()
 
 

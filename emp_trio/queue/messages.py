@@ -14,7 +14,7 @@ import msgspec
 from emp_trio import __version__
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.failures import Failure
-from emp_trio.jobs import Job, JobContext, JobResult
+from emp_trio.jobs import Job, JobContext, JobResult, not_an_object
 from emp_trio.queue.sanitiser import sanitised, sanitised_text
 from emp_trio.retry import requeue_delay
 from emp_trio.secrets import Redactor
@@ -38,7 +38,8 @@ def iso(now: float) -> str:
 
 
 def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
-    """A job from its hash.
+    """A job from its hash. Whatever JSON its payload and its ``ctx`` are, they are taken: whether a job can live with
+    them is for its connector and its storage to say.
 
     Args:
         job_id: the id it was claimed by.
@@ -54,16 +55,16 @@ def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
     job_type = text.get("service_required") or text.get("job_type")
     if not job_type:
         raise InvalidJob(f"job {job_id}: service_required is missing", reason="missing_required_field")
-    payload = _object(job_id, "payload", fields) or {}
+    payload, bare = _object_or_not(job_id, "payload", fields)
+    ctx, bare_ctx = _object_or_not(job_id, "ctx", fields)
     checkpoint = _object(job_id, "checkpoint", fields)
     inner_ctx = payload.get("ctx")
     return Job(
         id=job_id,
         type=job_type,
         payload=payload,
-        ctx=JobContext.from_wire(
-            _object(job_id, "ctx", fields) or {}, inner_ctx if isinstance(inner_ctx, dict) else None
-        ),
+        bare_payload=bare,
+        ctx=JobContext.from_wire(ctx, inner_ctx if isinstance(inner_ctx, dict) else None, given=bare_ctx),
         requirements=_object(job_id, "requirements", fields, lists=True),
         priority=_int(text, "priority") or 50,
         attempt=attempt,
@@ -94,21 +95,31 @@ def _text(job_id: str, name: str, value: bytes) -> str:
         raise InvalidJob(f"job {job_id}: {name} is not UTF-8 text", reason="invalid_format") from None
 
 
-def _object(job_id: str, name: str, fields: Mapping[str, bytes], *, lists: bool = False) -> dict[str, Any] | None:
+def _json(job_id: str, name: str, fields: Mapping[str, bytes]) -> Any:
     value = fields.get(name)
     if not value:
         return None
     try:
-        decoded = msgspec.json.decode(value)
+        return msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidJob(f"job {job_id}: {name} is not valid JSON: {error}", reason="invalid_format") from None
+
+
+def _object_or_not(job_id: str, name: str, fields: Mapping[str, bytes]) -> tuple[dict[str, Any], Any]:
+    """A field as the object that it should be, and as what it is instead."""
+    decoded = _json(job_id, name, fields)
+    return (decoded, None) if isinstance(decoded, dict) else ({}, decoded)
+
+
+def _object(job_id: str, name: str, fields: Mapping[str, bytes], *, lists: bool = False) -> dict[str, Any] | None:
+    decoded = _json(job_id, name, fields)
+    if decoded is None and not fields.get(name):
+        return None
     if isinstance(decoded, dict):
         return decoded
     if lists and decoded == []:  # the fleet's clients write an empty list for no requirements
         return None
-    raise InvalidJob(
-        f"job {job_id}: {name} must be a JSON object, not {type(decoded).__name__}", reason="invalid_format"
-    )
+    raise InvalidJob(f"job {job_id}: {not_an_object(name, decoded)}", reason="invalid_format")
 
 
 def _int(text: Mapping[str, str], name: str) -> int | None:

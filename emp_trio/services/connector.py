@@ -64,11 +64,14 @@ class Connector:
     Class attributes:
         service_type: key for status and for ``capabilities.models`` (as the fleet's connectors use it).
         abilities: what the service can do.
+        takes_any_payload: whether jobs are taken whose payload is no JSON object (``Job.bare_payload``); the others
+            fail with what is wrong.
         Settings: frozen struct of settings (see :mod:`emp_trio.settings`).
     """
 
     service_type: ClassVar[str] = ""
     abilities: ClassVar[Abilities] = Abilities()
+    takes_any_payload: ClassVar[bool] = False
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """No settings."""

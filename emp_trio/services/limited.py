@@ -30,6 +30,7 @@ class LimitedServiceConnector(Http, Connector):
     abilities: ClassVar[Abilities] = Abilities(
         health_check=True, job_status=False, cancellation=False, queue_introspection=False
     )
+    takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of a limited service; the variables are the fleet's for services in general (connector reference
@@ -54,7 +55,7 @@ class LimitedServiceConnector(Http, Connector):
             ServiceError: the service failed or is out of reach, or has been asked twice without an answer.
             trio.Cancelled: the connection is closed; the service may go on.
         """
-        payload = {name: value for name, value in job.payload.items() if name != "ctx"}  # storage and its credentials
+        payload = job.sent_payload
         progress.report(5, "asking the service")
         async with counted(job, progress, ahead=True) as sending:
             answer = (

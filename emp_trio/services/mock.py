@@ -7,25 +7,28 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import trio
 
-from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.lenient import read_fields
 
 
 class MockPayload(msgspec.Struct, frozen=True):
-    """What a mock job may say."""
+    """What a mock job may say. A negative delay is none, as for the timers of the fleet's workers."""
 
-    delay_ms: Annotated[float, msgspec.Meta(ge=0, le=86_400_000)] = 100
+    delay_ms: Annotated[float, msgspec.Meta(le=86_400_000)] = 100
     should_fail: bool = False
     test_data: Any = None
 
 
 class MockConnector(Connector):
-    """Waits ``delay_ms`` milliseconds (100) and returns ``test_data``; fails for good when ``should_fail`` is true."""
+    """Waits ``delay_ms`` milliseconds (100) and returns ``test_data``; fails when ``should_fail`` is true, as a service
+    that is down: another attempt is made while there are any. Any payload will do."""
 
     service_type: ClassVar[str] = "mock"
     abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    takes_any_payload: ClassVar[bool] = True
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -34,24 +37,24 @@ class MockConnector(Connector):
             ``data`` with ``test_data``, ``mock_url`` and ``processing_time_ms``.
 
         Raises:
-            InvalidJob: the payload has the wrong types.
-            ServiceError: the payload asked for a failure; not worth another attempt.
+            InvalidJob: a field of the payload can't be what it must be.
+            ServiceError: the payload asked for a failure; the fleet's own tests of retries rely on its being retried.
         """
-        try:
-            payload = msgspec.convert(job.payload, MockPayload)
-        except msgspec.ValidationError as error:
-            raise InvalidJob(f"the payload of a mock job is wrong: {error}", reason="invalid_format") from error
+        payload = read_fields(MockPayload, job.payload, "payload")
+        delay = max(0.0, payload.delay_ms)
         progress.report(10, "mock job started")
-        await trio.sleep(payload.delay_ms / 1000)
+        await trio.sleep(delay / 1000)
         progress.report(80, "mock job almost done")
         if payload.should_fail:
-            raise ServiceError("the mock job failed, as its payload asked (should_fail)", retry=False)
+            raise ServiceError(
+                "the mock job failed, as its payload asked (should_fail)", type="service_error", reason="service_down"
+            )
         return JobResult(
             success=True,
             data={
                 "test_data": payload.test_data,
                 "mock_url": f"https://mock.invalid/{job.id}",
-                "processing_time_ms": payload.delay_ms,
+                "processing_time_ms": delay,
             },
             service_metadata={"service_version": "mock", "service_type": "mock"},
         )

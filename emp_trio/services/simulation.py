@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import trio
 
-from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.lenient import read_fields
 from emp_trio.services.simulation_job import SimulationSettings, result_data
 from emp_trio.settings import Env
 
@@ -34,6 +35,7 @@ class SimulationConnector(Connector):
 
     service_type: ClassVar[str] = "simulation"
     abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the in-process simulation."""
@@ -45,13 +47,10 @@ class SimulationConnector(Connector):
         """Run one attempt.
 
         Raises:
-            InvalidJob: ``payload.simulate`` has the wrong types.
+            InvalidJob: a field of ``payload.simulate`` can't be what it must be.
             ServiceError: the payload, or chance as set, asked for a failure.
         """
-        try:
-            steering = msgspec.convert(job.payload.get("simulate") or {}, Steering)
-        except msgspec.ValidationError as error:
-            raise InvalidJob(f"payload.simulate is wrong: {error}", reason="invalid_format") from error
+        steering = read_fields(Steering, job.payload.get("simulate"), "payload.simulate")
         settings: SimulationSettings = self.settings.simulation
         seconds = settings.processing_time if steering.seconds is None else steering.seconds
         steps = steering.steps or settings.steps

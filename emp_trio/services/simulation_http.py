@@ -17,7 +17,7 @@ from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.results import asset_data, saved_asset
-from emp_trio.services.simulation_job import SimulationSettings, result_data, sent_payload, wants_assets
+from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
 from emp_trio.services.upstream import run_upstream
 from emp_trio.settings import Env
 
@@ -31,6 +31,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
     service_type: ClassVar[str] = "simulation"
     abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+    takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the HTTP simulation; ``cleanup_timeout`` bounds the upstream cancel, in seconds."""
@@ -53,7 +54,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         request = {
             "job_id": job.id,
             "job_type": job.type,
-            "payload": sent_payload(job),
+            "payload": job.sent_payload,
             "simulation_config": self.settings.simulation.config(),
         }
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from emp_trio.jobs import Job
+from emp_trio.services.lenient import flag
 from emp_trio.services.redaction import redacted
 from emp_trio.settings import Env
 
@@ -45,18 +46,13 @@ def result_data(
         "message": "simulation completed",
         "steps_completed": steps,
         "processing_time_ms": processing_time_ms,
-        "job_payload": redacted(sent_payload(job)),
+        "job_payload": redacted(job.sent_payload),
         "simulation_id": simulation_id,
         "results": results,
     }
 
 
-def sent_payload(job: Job) -> dict[str, Any]:
-    """The payload as a service may see it: without ``ctx``, credentials and all, that some submitters repeat in it."""
-    return {name: value for name, value in job.payload.items() if name != "ctx"}
-
-
 def wants_assets(job: Job) -> bool:
     """Whether the job asks for its picture to be saved: ``payload.save_assets``, off by default, so that a plain
-    simulation needs no storage."""
-    return job.payload.get("save_assets") is True
+    simulation needs no storage. Raises InvalidJob where it is neither true nor false."""
+    return flag(job.payload, "save_assets", default=False)

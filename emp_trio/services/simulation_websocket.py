@@ -19,7 +19,7 @@ from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.shared_socket import SharedSocket
-from emp_trio.services.simulation_job import SimulationSettings, result_data, sent_payload, wants_assets
+from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
 from emp_trio.services.simulation_messages import Completed, Event, Failed, Progressed, decode
 from emp_trio.settings import Env
 
@@ -35,6 +35,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
 
     service_type: ClassVar[str] = "simulation-websocket"
     abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the WebSocket simulation.
@@ -84,7 +85,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             "type": "simulation_job",
             "job_id": wire_id,
             "job_type": job.type,
-            "payload": sent_payload(job),
+            "payload": job.sent_payload,
             "config": self.settings.simulation.config(),
             "timestamp": _now(),
         }

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from emp_trio.errors import InvalidJob
+from emp_trio.services.lenient import read_fields
 from emp_trio.testing.png import make_png
 
 State = Literal["running", "success", "error", "cancelled"]
@@ -101,8 +103,12 @@ def begin(id: str, request: dict[str, Any], *, config: str, now: float, default_
         msgspec.ValidationError: the message is not what it should be; says which field.
     """
     job_id = msgspec.convert(request.get("job_id"), str)
-    payload = msgspec.convert(request.get("payload") or {}, dict[str, Any])
-    steering = msgspec.convert(payload.get("simulate") or {}, Steering)
+    payload = request.get("payload")  # anything: the steering is all that is read of it
+    simulate = payload.get("simulate") if isinstance(payload, dict) else None
+    try:
+        steering = read_fields(Steering, simulate, "payload.simulate")
+    except InvalidJob as error:
+        raise msgspec.ValidationError(error.message) from error
     configured = msgspec.convert(request.get(config) or {}, Config)
     if steering.seconds is not None:
         seconds = steering.seconds

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError, InvalidJob
-from emp_trio.jobs import Job
+from emp_trio.jobs import Job, not_an_object
 from emp_trio.mapping import WorkerPlan
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
@@ -168,6 +168,9 @@ class Slots:
         if service is None or (job.deadline is not None and time.time() >= job.deadline):
             why = _unserved(job, claimer.name) if service is None else _too_late()
             return outcome.failed(job, why, who, redactor=self._redactor, now=time.time(), random=0.0)
+        if job.bare_payload is not None and not service.connector.takes_any_payload:
+            wrong = InvalidJob(not_an_object("payload", job.bare_payload), reason="invalid_format")
+            return outcome.failed(job, wrong, who, redactor=self._redactor, now=time.time(), random=0.0)
         supervisor = self._supervisors[service.key]
         connector = supervisor.connector
         began = None if connector is None else supervisor.begin()

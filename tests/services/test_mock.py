@@ -36,13 +36,55 @@ async def test_mock_returns_its_test_data_after_its_delay(
     assert [report.value for report in reporter.reports] == [10, 80]
 
 
-async def test_mock_fails_for_good_when_asked(toolbox: Toolbox, autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("value", [True, "true", 1, "1", "True", " yes "])
+async def test_mock_fails_when_asked_as_a_service_that_is_down(
+    toolbox: Toolbox, autojump_clock: trio.testing.MockClock, value: Any
+) -> None:
+    """Another attempt is made: the fleet's own tests of retries rely on it."""
     with pytest.raises(ServiceError) as caught:
-        await run_mock({"should_fail": True}, toolbox)
-    assert not caught.value.retry
+        await run_mock({"should_fail": value}, toolbox)
+    failure = caught.value.failure
+    assert (failure.type, failure.reason, failure.retry) == ("service_error", "service_down", True)
 
 
-@pytest.mark.parametrize("payload", [{"delay_ms": "soon"}, {"delay_ms": -1}, {"should_fail": "maybe"}])
+@pytest.mark.parametrize(
+    ("payload", "seconds"),
+    [
+        ({"delay_ms": "250"}, 0.25),
+        ({"delay_ms": " 1e3 "}, 1.0),
+        ({"delay_ms": "-5"}, 0),
+        ({"delay_ms": -5}, 0),
+        ({"delay_ms": -1e300}, 0),
+        ({"delay_ms": 0}, 0),
+        ({"delay_ms": None, "should_fail": None}, 0.1),
+        ({"delay_ms": "", "should_fail": ""}, 0.1),
+        ({"delay_ms": 200, "should_fail": "false"}, 0.2),
+        ({"delay_ms": 200, "should_fail": 0, "else": []}, 0.2),
+    ],
+)
+async def test_mock_reads_fields_as_forms_write_them(
+    payload: dict[str, Any], seconds: float, toolbox: Toolbox, autojump_clock: trio.testing.MockClock
+) -> None:
+    began = trio.current_time()
+    result = await run_mock(payload, toolbox)
+    assert trio.current_time() - began == pytest.approx(seconds)
+    assert result.data["processing_time_ms"] == seconds * 1000
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"delay_ms": "soon"},
+        {"delay_ms": "nan"},
+        {"delay_ms": "1e999"},
+        {"delay_ms": 1e12},
+        {"delay_ms": True},
+        {"delay_ms": [1]},
+        {"should_fail": "maybe"},
+        {"should_fail": 2},
+        {"should_fail": {}},
+    ],
+)
 async def test_mock_refuses_a_wrong_payload(payload: dict[str, Any], toolbox: Toolbox) -> None:
     with pytest.raises(InvalidJob, match=next(iter(payload))):
         await run_mock(payload, toolbox)
@@ -74,7 +116,7 @@ async def test_a_simulation_goes_through_its_steps(toolbox: Toolbox, autojump_cl
 
 async def test_a_simulation_does_as_its_payload_says(toolbox: Toolbox, autojump_clock: trio.testing.MockClock) -> None:
     began = trio.current_time()
-    payload = {"simulate": {"seconds": 1, "steps": 2, "fail": "no paint", "retryable": False}}
+    payload = {"simulate": {"seconds": "1", "steps": "2", "fail": "no paint", "retryable": "false"}}
     with pytest.raises(ServiceError, match="no paint") as caught:
         await simulate(payload, toolbox, FakeReporter())
     assert not caught.value.retry
@@ -91,5 +133,6 @@ async def test_a_simulation_fails_by_chance_only_where_that_is_set(
 
 
 async def test_a_simulation_refuses_wrong_steering(toolbox: Toolbox) -> None:
-    with pytest.raises(InvalidJob, match="steps"):
-        await simulate({"simulate": {"steps": 0}}, toolbox, FakeReporter())
+    for simulate_, named in ({"steps": 0}, "steps"), ({"steps": "many"}, "steps"), ([1], "payload.simulate"):
+        with pytest.raises(InvalidJob, match=named):
+            await simulate({"simulate": simulate_}, toolbox, FakeReporter())

@@ -186,15 +186,20 @@ def client(url: str) -> Any:
     return redis.Redis.from_url(url, decode_responses=True)
 
 
-def submit(db: Any, job_type: str, payload: Any = None, *, tell: bool = True, **fields: Any) -> str:
-    """Submit a job as the fleet's API does (queue protocol 1.3, 2.1): HMSET, ZADD, PUBLISH. Returns its id."""
+def submit(
+    db: Any, job_type: str, payload: Any = None, *, text: str | None = None, tell: bool = True, **fields: Any
+) -> str:
+    """Submit a job as the fleet's API does (queue protocol 1.3, 2.1): HMSET, ZADD, PUBLISH. Returns its id.
+
+    ``text`` is a payload that is JSON already.
+    """
     job_id = fields.pop("id", None) or str(uuid.uuid4())
     job = {
         **dict.fromkeys(OLD_FIELDS, ""),
         "id": job_id,
         "service_required": job_type,
         "priority": "50",
-        "payload": json.dumps(payload or {}),
+        "payload": json.dumps(payload or {}) if text is None else text,
         "created_at": iso(),
         "status": "pending",
         "retry_count": "0",

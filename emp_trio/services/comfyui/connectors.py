@@ -19,6 +19,7 @@ from emp_trio.services.comfyui.server import ComfyUIServer
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.tracker import FollowSettings
 from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.lenient import flag
 from emp_trio.services.previews import PreviewSettings, with_previews
 from emp_trio.settings import Env
 
@@ -104,6 +105,7 @@ class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAsset
 
 async def _run(connector: Any, job: Job, progress: ProgressReporter) -> JobResult:
     workflow = read_workflow(job.payload)
+    flag(job.payload, "include_temp", default=False)  # what can't be read is said before the work, not after it
     connector.toolbox.assets.check(job)  # before a GPU is kept busy
     ran = await with_previews(
         connector,

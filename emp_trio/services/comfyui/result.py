@@ -14,6 +14,7 @@ from emp_trio.services.comfyui.graph import Workflow, with_saved_pictures
 from emp_trio.services.comfyui.outputs import File, Outputs, read_outputs
 from emp_trio.services.comfyui.prompt import Ran, classes_of
 from emp_trio.services.comfyui.savers import saves, silent_nodes
+from emp_trio.services.lenient import flag
 from emp_trio.services.redaction import redacted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.upstream import stop_work
@@ -35,7 +36,7 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
             that saves has listed nothing, and so there is nothing to fetch.
         AssetError: a file could not be saved.
     """
-    outputs = read_outputs(ran.entry.outputs, include_temp=job.payload.get("include_temp") is True)
+    outputs = read_outputs(ran.entry.outputs, include_temp=flag(job.payload, "include_temp", default=False))
     warnings = await _warnings(connector, workflow, ran, outputs)
     saved: list[SavedAsset] = []
     for index, file in enumerate(outputs.files):

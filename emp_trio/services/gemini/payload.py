@@ -14,6 +14,7 @@ from emp_trio.errors import InvalidJob
 from emp_trio.services.gemini.address import choose_model, is_model_name
 from emp_trio.services.gemini.settings import Api
 from emp_trio.services.gemini.wire import camel
+from emp_trio.services.lenient import numbers
 
 _EXTRAS: Final = frozenset(
     "ctx bucket prefix filename provider cdnUrl workflow_name workflow_context user_id generation_context "
@@ -23,6 +24,7 @@ _IMAGE: Final = ("aspectRatio", "imageSize")
 _CONFIG: Final = (
     "temperature topP topK seed candidateCount maxOutputTokens stopSequences thinkingConfig responseModalities".split()
 )
+_NUMBERS: Final = frozenset("temperature topP topK seed candidateCount maxOutputTokens".split())
 _BODY: Final = ("systemInstruction", "safetySettings", "serviceTier", "store")
 _PICTURES: Final = ("image", "images", "imageUrl")
 _KNOWN: Final = frozenset(
@@ -207,7 +209,7 @@ def _config(given: dict[str, Any], warnings: list[str]) -> tuple[dict[str, str],
     config = given.get("generationConfig") or {}
     if not isinstance(config, dict):
         raise _wrong("generationConfig", "an object")
-    config = config | {name: given[name] for name in _CONFIG if given.get(name) is not None}
+    config = numbers(config | {name: given[name] for name in _CONFIG if given.get(name) is not None}, _NUMBERS)
     old, newer = config.pop("imageConfig", None) or {}, config.pop("responseFormat", None) or {}
     flat = newer.get("image") if isinstance(newer, dict) else None
     image = {}

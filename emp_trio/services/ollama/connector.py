@@ -22,6 +22,7 @@ from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAsset
 from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.inputs import input_file
+from emp_trio.services.lenient import flag
 from emp_trio.services.ollama.answers import Words, ends, model_names, read_embeddings, timing, usage
 from emp_trio.services.ollama.errors import describe_error, is_missing_model
 from emp_trio.services.ollama.pulls import PullProgress, pull_ends
@@ -254,7 +255,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
 
 def _saves_text(request: OllamaRequest, job: Job) -> bool:
-    return request.operation in ("generate", "chat") and job.payload.get("save_assets") is not False
+    return request.operation in ("generate", "chat") and flag(job.payload, "save_assets", default=True)
 
 
 def _share(pieces: int, most: Any) -> float:

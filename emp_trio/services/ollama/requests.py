@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.services.lenient import numbers
 
 Operation = Literal["generate", "chat", "embed", "models", "pull"]
 
@@ -42,6 +43,7 @@ _OPTIONS: Final = (  # option, and the names it goes by in a payload
     ("repeat_penalty", ("repeat_penalty",)),
     ("stop", ("stop",)),
 )
+_NUMBERS: Final = frozenset(option for option, _ in _OPTIONS) - {"stop"}
 _SHARED: Final = ("format", "think", "keep_alive", "truncate", "shift")
 _GENERATE_ONLY: Final = ("suffix", "template", "raw", "context")
 _EMBED_ONLY: Final = ("truncate", "dimensions", "keep_alive")
@@ -200,7 +202,7 @@ def _options(payload: dict[str, Any]) -> dict[str, Any]:
     native = payload.get("options")
     if not isinstance(native, dict | None):
         raise InvalidJob("payload.options must be an object", reason="invalid_format")
-    return options | (native or {})
+    return numbers(options | (native or {}), _NUMBERS)
 
 
 def _given(payload: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

@@ -10,8 +10,12 @@ import msgspec
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.protocols.urls import origin
 from emp_trio.secrets import Secret
+from emp_trio.services.lenient import numbers
 from emp_trio.services.openai.errors import refuses
 
+_NUMBERS: Final = frozenset(
+    "temperature top_p n seed frequency_penalty presence_penalty top_logprobs max_tokens max_completion_tokens".split()
+)
 _OWN: Final = frozenset(
     "ctx bucket prefix filename provider cdnUrl workflow_name user_id generation_context save_assets save_output "
     "api_key prompt system_prompt stream stream_options".split()
@@ -50,6 +54,7 @@ def chat_request(
     kept = _OWN | body.keys() | (set(_LIMITS) if at_openai else set())
     body |= {name: value for name, value in payload.items() if name not in kept and value is not None}
     body |= _limit(payload, max_tokens, at_openai=at_openai)
+    body = numbers(body, _NUMBERS)
     if stream:
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     warnings = []

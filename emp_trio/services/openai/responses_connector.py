@@ -15,6 +15,7 @@ from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.lenient import flag
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.background import run_background, steady
 from emp_trio.services.openai.image_results import picture_files
@@ -68,7 +69,7 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Save
         request = responses_request(job.payload, job_id=job.id, default_model=self.settings.openai.model)
         for warning in request.warnings:
             log.warning(warning)
-        text_saved = job.payload.get("save_assets") is not False
+        text_saved = flag(job.payload, "save_assets", default=True)
         if text_saved or request.image_model is not None:
             self.toolbox.assets.check(job)  # before anything is paid
 

@@ -14,6 +14,7 @@ from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.services.connector import Connector
+from emp_trio.services.lenient import flag
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, read_body
 from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, ask, asked, chat_call, chat_result
@@ -66,7 +67,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
         """
         base_url = self.settings.http.base_url
         call = chat_call(job, self.settings.openai, self.settings.chat, base_url=base_url, stream=False)
-        saves = job.payload.get("save_output") is True
+        saves = flag(job.payload, "save_output", default=False)
         if saves:
             self.toolbox.assets.check(job)  # before anything is paid
 

@@ -50,6 +50,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
 
     service_type: ClassVar[str] = "rest_async"
     abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+    takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of an asynchronous REST service; ``health_path`` as for the synchronous one."""

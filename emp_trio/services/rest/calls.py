@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote
 import msgspec
 
 from emp_trio.errors import InvalidJob
-from emp_trio.jobs import Job
+from emp_trio.jobs import Job, not_an_object
 from emp_trio.protocols.http_call import CallOptions
 from emp_trio.protocols.paths import plain_path, segment
 from emp_trio.services.rest.settings import CallSettings, Method, fits_header
@@ -57,8 +57,10 @@ def rest_call(job: Job, settings: CallSettings, *, key_header: str = "") -> Rest
     Raises:
         InvalidJob: the payload lacks something, or asks for a call that it must not make.
     """
-    payload = {name: value for name, value in job.payload.items() if name != "ctx"}  # storage and its credentials
+    payload = job.sent_payload  # without storage and its credentials
     if settings.payload_calls:
+        if not isinstance(payload, dict):
+            raise InvalidJob(not_an_object("payload", payload), reason="invalid_format")
         return _asked_for(payload, settings, {_dashed(name) for name in (key_header, *settings.headers)})
     body = payload if settings.body is None else fill(settings.body, job, payload)
     if settings.method == "GET":

@@ -32,6 +32,7 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
 
     service_type: ClassVar[str] = "rest_sync"
     abilities: ClassVar[Abilities] = Abilities()
+    takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of a synchronous REST service.
