@@ -89,6 +89,23 @@ def read_result(answer: Any, places: AnswerSettings) -> Found:
     return Found(result=redacted(result), text=text, files=_files(answer, places))
 
 
+def wanted_result(answer: Any, places: AnswerSettings) -> Found:
+    """What is in the answer to a call that was to bring a result.
+
+    Raises:
+        ServiceError: (response_error) as :func:`read_result`; with the service's words where it is an error after all,
+            under a good status, else with the beginning of the answer.
+    """
+    try:
+        return read_result(answer, places)
+    except ServiceError as error:
+        said = error_text(answer, places.error_at)
+        more = f"the service says {said}" if said else f"the answer is {error_text(answer, '')}"
+        error.message = f"{error.message}; {more}"[:LONGEST_TEXT]
+        error.args = (error.message,)
+        raise
+
+
 def error_text(answer: Any, pointer: str | None) -> str:
     """The service's text of an error, on one line; empty where there is none."""
     found = None if pointer is None else pointed(answer, pointer)

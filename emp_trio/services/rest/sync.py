@@ -16,7 +16,7 @@ from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.repeats import counted
-from emp_trio.services.rest.answers import read_result
+from emp_trio.services.rest.answers import wanted_result
 from emp_trio.services.rest.api import RestApi, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call
 from emp_trio.services.rest.settings import AnswerSettings, CallSettings, LoginSettings, Path, patient
@@ -97,7 +97,7 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         async with self.limit(), once as sending:
             options = call.options() | {"sending": sending, "same_origin": stay}
             answer = await self.request(call.method, call.path, expect=expect, **options)
-            found = read_result(answer.json(), self.settings.answer) if expect == "json" else None
+            found = wanted_result(answer.json(), self.settings.answer) if expect == "json" else None
             if not answer.body:
                 raise bad_answer("the answer is empty", reason="missing_expected_data")
         if found is not None:

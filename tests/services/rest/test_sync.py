@@ -325,3 +325,20 @@ async def test_without_a_health_path_an_answer_will_do(
         open_rest("RestSyncConnector", service.url, toolbox, login) as connector,
     ):
         assert (await connector.health()).healthy is healthy
+
+
+@pytest.mark.parametrize(
+    ("answer", "quoted"),
+    [
+        ({"fault": {"text": "out of credits"}}, "the service says out of credits"),
+        ({"hologram": "xyz"}, 'the answer is {"hologram":"xyz"}'),
+    ],
+)
+async def test_an_error_with_a_good_status_keeps_its_words(toolbox: Toolbox, answer: Any, quoted: str) -> None:
+    async with (
+        open_rogue(reply(200, json=answer)) as service,
+        open_rest("RestSyncConnector", service.url, toolbox, NOW, max_retries=0) as connector,
+    ):
+        with pytest.raises(ServiceError) as caught:
+            await run_job(connector, job(CAT))
+    assert quoted in caught.value.message
