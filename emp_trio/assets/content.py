@@ -28,6 +28,7 @@ IN_MEMORY: Final = 8 * 2**20
 """Bytes of a stream that are kept in memory; more goes to a temporary file."""
 
 _HOP: Final = 2**20  # bytes worth a thread of their own: less is quicker done where it is
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 _DATA_URL: Final = re.compile(r"\s*data:([^,]*),", re.ASCII)
 
 
@@ -90,7 +91,8 @@ async def gathered(data: Any, *, max_bytes: int) -> AsyncIterator[Content]:
 
 
 def decode_text(text: str) -> tuple[str | None, bytes]:
-    """Base64 text or a data URL as (declared media type, bytes). Blanks and line breaks between letters are ignored.
+    """Base64 text or a data URL as (declared media type, bytes). Blanks and line breaks between letters are ignored;
+    the letters of URL-safe base64 are read as well.
 
     Raises:
         ServiceError: (corrupted_data) it is not base64; a cut text usually isn't.
@@ -101,7 +103,7 @@ def decode_text(text: str) -> tuple[str | None, bytes]:
     try:
         if header and not header[1].replace(" ", "").lower().endswith(";base64"):
             return declared, unquote_to_bytes(body)
-        return declared, base64.b64decode("".join(body.split()), validate=True)
+        return declared, base64.b64decode("".join(body.split()).translate(_URL_SAFE), validate=True)
     except ValueError as error:  # binascii.Error, and UnicodeEncodeError of half a character, are ValueErrors
         raise ServiceError(
             f"the service's file can't be decoded: {len(body)} characters that are not valid base64",

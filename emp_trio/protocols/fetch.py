@@ -6,13 +6,20 @@ For what a connector does with an input - data URL, base64 or URL, and the check
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
+import trio
 
+from emp_trio.errors import InputUnavailable
+from emp_trio.retry import backoff
 from emp_trio.toolbox import Toolbox
+
+_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 8.0
 
 
 class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +59,7 @@ class Fetches:
         self._fetcher = Fetcher(self.settings.fetch, self.toolbox.user_agent)
         yield
 
-    async def fetch(self, url: str) -> Fetched:
+    async def fetch(self, url: str, *, max_bytes: int | None = None, retries: int = 0) -> Fetched:
         """Get the file at ``url``.
 
         Every host on the way must have permitted addresses only (:func:`emp_trio.protocols.addresses.permitted`), and
@@ -62,6 +69,8 @@ class Fetches:
 
         Args:
             url: absolute http or https URL, without user and password.
+            max_bytes: most bytes of the file, in place of ``input_max_bytes``.
+            retries: how often a server that failed is asked again, 1 s later and then twice as long.
 
         Raises:
             InvalidJob: the URL is wrong, leads where it must not, to nothing (a client error such as 404), or to a file
@@ -70,5 +79,13 @@ class Fetches:
 
         Texts of errors name the URL without its query. A cancel closes the connection.
         """
-        fetched: Fetched = await self._fetcher.fetch(url)
-        return fetched
+        tried = 0
+        while True:
+            try:
+                fetched: Fetched = await self._fetcher.fetch(url, max_bytes=max_bytes)
+                return fetched
+            except InputUnavailable:
+                tried += 1
+                if tried > retries:
+                    raise
+            await trio.sleep(backoff(tried, base=_PAUSE, cap=_LONGEST_PAUSE, jitter=0.25, random=random.random()))

@@ -26,15 +26,16 @@ class Fetcher:
         self._settings = settings
         self._headers = {"user-agent": user_agent, "accept": "*/*", "accept-encoding": "gzip"}
 
-    async def fetch(self, url: str) -> Fetched:
+    async def fetch(self, url: str, *, max_bytes: int | None = None) -> Fetched:
         """See :meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
+        limit = self._settings.input_max_bytes if max_bytes is None else max_bytes
         seconds = self._settings.input_timeout
         trail = Trail()
         trail.phase = "looking up the host"
         place = url
         with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
             for _ in range(self._settings.input_max_redirects + 1):
-                found = await self._hop(place, url, trail)
+                found = await self._hop(place, url, trail, limit)
                 if isinstance(found, Fetched):
                     return found
                 place = found
@@ -49,14 +50,14 @@ class Fetcher:
             reason="network_timeout",
         )
 
-    async def _hop(self, text: str, first: str, trail: Trail) -> Fetched | str:
+    async def _hop(self, text: str, first: str, trail: Trail, limit: int) -> Fetched | str:
         """The file at a URL, or where it says that the file is. What is refused on the way is not named: the submitter
         knows the first URL, and of all others nothing."""
         private = self._settings.input_allow_private
         try:
             url = parsed_url(text)
             async with guarded_reply("GET", url, self._headers, private=private, trail=trail) as reply:
-                return await self._read(text, reply)
+                return await self._read(text, reply, limit)
         except AddressProblem as error:
             way = shown_url(first) if text == first else f"{shown_url(first)} is redirected to a place that"
             raise InvalidJob(f"{way} {error.message}") from error
@@ -65,13 +66,12 @@ class Fetcher:
                 f"{shown_url(text)}: {error.message}", type=error.type, reason=error.reason, retry=error.retry
             ) from error
 
-    async def _read(self, url: str, reply: Reply) -> Fetched | str:
+    async def _read(self, url: str, reply: Reply, limit: int) -> Fetched | str:
         location = reply.headers.get("location")
         if reply.status in (301, 302, 303, 307, 308) and location is not None:
             return _following(url, reply.status, location)
         if reply.status != 200:
             raise _bad_status(url, reply)
-        limit = self._settings.input_max_bytes
         declared = reply.headers.get("content-length", "")
         size = int(declared) if declared.isdecimal() else 0
         data = bytearray()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
+import structlog
 
-from emp_trio.assets.media import HEAD, sniff
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
-from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
 from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.outputs import checked, kept
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
 from emp_trio.services.upstream import run_upstream
 from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
 
 
 class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
@@ -113,16 +117,17 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         return await self.poll(look, hint=f"simulation {simulation_id}")
 
     async def _save_pictures(self, entry: Mapping[str, Any], job: Job, progress: ProgressReporter) -> list[SavedAsset]:
-        saved = []
-        for index, picture in enumerate(_pictures(entry)):
+        async def had(picture: dict[str, str]) -> GeneratedFile:
             answer = await self.request("GET", "/view", params=picture, expect="any")
-            if not (sniff(answer.body[:HEAD]) or "").startswith("image/"):
-                raise ServiceError(
-                    "the simulated service sent a picture that is none", type="response_error", reason="corrupted_data"
-                )
-            media_type = answer.headers.get("content-type")
-            saved.append(await self.save_asset(answer.body, job, progress, media_type=media_type, index=index))
-        return saved
+            return checked(answer.body, answer.headers.get("content-type"), pictures=True)
+
+        found = await kept([functools.partial(had, picture) for picture in _pictures(entry)])
+        for warning in found.warnings:
+            log.warning(warning)
+        return [
+            await self.save_asset(file.data, job, progress, media_type=file.media_type, index=index)
+            for index, file in enumerate(found.files)
+        ]
 
 
 def _simulation_id(answer: Any) -> str:

@@ -8,13 +8,10 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from emp_trio.assets.content import decode_text
-from emp_trio.assets.media import HEAD, sniff
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.services.redaction import redacted
-from emp_trio.toolbox import GeneratedFile
 
 log = structlog.get_logger(__name__)
 
@@ -113,23 +110,3 @@ def kept_info(info: Mapping[str, Any]) -> dict[str, Any]:
         dropped.append(name[:_LONGEST_NAME])
         total -= sizes[name]
     return kept | ({"left_out": dropped[:_MOST_NAMES]} if dropped else {})
-
-
-def picture_file(base64: str) -> GeneratedFile:
-    """A picture from bare base64 or a data URL; its bytes say what it is.
-
-    Raises:
-        ServiceError: (response_error) it is no picture. The work has been done.
-    """
-    try:
-        data = decode_text(base64)[1]
-    except ServiceError as error:
-        error.maybe_started = True
-        raise
-    kind = sniff(data[:HEAD])
-    if kind is None or not kind.startswith("image/"):
-        raise bad_answer(
-            f"A1111 sent {kind or 'bytes of no known type'} where a picture was expected",
-            reason="unexpected_content_type",
-        )
-    return GeneratedFile(data=data, media_type=kind)

@@ -18,7 +18,7 @@ from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
-from emp_trio.services.a1111.answers import kept_info, picture_file, read_answer
+from emp_trio.services.a1111.answers import kept_info, read_answer
 from emp_trio.services.a1111.calls import Calls
 from emp_trio.services.a1111.checkpoints import check_made_by, find_checkpoint
 from emp_trio.services.a1111.errors import describe_error, is_out_of_memory
@@ -36,6 +36,7 @@ from emp_trio.services.a1111.status import Meter, trouble_in
 from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.inputs import input_file
+from emp_trio.services.outputs import Output, decoded_files
 from emp_trio.services.redaction import redacted
 from emp_trio.services.repeats import counted
 from emp_trio.services.results import asset_data, saved_asset
@@ -133,7 +134,8 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
                 said = await self._ask(request.endpoint, task, body, progress)
                 answer = read_answer(said, script=_has_script(body), asked=body)
                 named = wanted is None or check_made_by(answer.info, wanted)
-                files = tuple([await trio.to_thread.run_sync(picture_file, text) for text in answer.pictures])
+                had = await decoded_files([Output(source=text) for text in answer.pictures], pictures=True)
+                warnings += had.warnings
         if not named:
             warnings.append("A1111 does not say which model it has used")
         for warning in warnings:
@@ -146,7 +148,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             "warnings": warnings,
             "request": redacted(body),
         }
-        return Generated(files=files, data=facts)
+        return Generated(files=had.files, data=facts)
 
     async def _ask(self, endpoint: Endpoint, task: str, body: dict[str, Any], progress: ProgressReporter) -> Any:
         meter = Meter(_ASKING, _SAVING)

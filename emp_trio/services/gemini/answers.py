@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -12,10 +12,15 @@ from emp_trio.protocols.http_errors import may_have_started
 from emp_trio.services.gemini.errors import described_error, failed_interaction
 from emp_trio.services.gemini.refusals import refusal_reason
 from emp_trio.services.gemini.scrub import scrubbed
+from emp_trio.services.gemini.wire import snake
+from emp_trio.services.picture_places import media_type_of, picture_in
 
 _QUOTED: Final = 500  # characters of Gemini's words in an error
 
-_FAILED: Final = frozenset(("NO_IMAGE", "IMAGE_OTHER", "OTHER", "MALFORMED_RESPONSE"))
+_FAILED: Final = frozenset(
+    ("NO_IMAGE", "IMAGE_OTHER", "OTHER", "MALFORMED_RESPONSE", "MALFORMED_FUNCTION_CALL", "FINISH_REASON_UNSPECIFIED")
+)
+_GOOD_ENDS: Final = ("STOP", "", None)
 _USAGE: Final = {
     "input_tokens": ("promptTokenCount", "total_input_tokens"),
     "output_tokens": ("candidatesTokenCount", "total_output_tokens"),
@@ -26,7 +31,7 @@ _USAGE: Final = {
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture in an answer: base64 text, and what the service says it is."""
+    """A picture in an answer: base64, a data URL or a URL in ``data``, and what the service says it is."""
 
     data: str
     media_type: str | None
@@ -37,7 +42,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: of the interaction or the response, or "".
-        pictures: in their order, without drafts; at least one. The last is the result.
+        pictures: in their order, without drafts, unless there is nothing else; at least one. The last is the result.
+        warnings: what is odd about it.
         text: the words beside them.
         model: the model that answered, or None.
         usage: tokens; None where the service says nothing.
@@ -50,6 +56,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     usage: dict[str, Any]
     raw: Any
+    warnings: tuple[str, ...] = ()
 
 
 def read_generated(response: Any) -> Answer:
@@ -61,28 +68,32 @@ def read_generated(response: Any) -> Answer:
     """
     if not isinstance(response, dict):
         raise _failed(f"Gemini sent {type(response).__name__} where a response was expected", "invalid_response_format")
-    if isinstance(response.get("error"), dict):
+    candidates = [candidate for candidate in _list(response.get("candidates")) if isinstance(candidate, dict)]
+    if isinstance(response.get("error"), dict) and not candidates:
         error = described_error(response["error"])
         error.maybe_started = may_have_started(error.status or 500)
         raise error
-    candidates = [candidate for candidate in _list(response.get("candidates")) if isinstance(candidate, dict)]
-    blocked = _object(response.get("promptFeedback")).get("blockReason")
+    feedback = _object(_of(response, "promptFeedback"))
+    blocked = _of(feedback, "blockReason")
     if blocked and not candidates:
-        raise _blocked_prompt(str(blocked), _object(response.get("promptFeedback")))
+        raise _blocked_prompt(str(blocked), feedback)
     if not candidates:
-        raise _failed("Gemini answered without candidates, and without a word why")
-    good = [candidate for candidate in candidates if candidate.get("finishReason") in ("STOP", None)]
-    parts = [part for candidate in good for part in _parts(candidate)]
-    pictures = tuple(_inline_pictures(parts))
-    if not pictures:
+        raise _failed(f"Gemini answered without candidates, and without a word why: {_shown(response)}")
+    parts = [part for candidate in candidates for part in _parts(candidate)]
+    found = tuple(_inline_pictures(part for part in parts if part.get("thought") is not True))
+    refused = any(refusal_reason(str(_of(candidate, "finishReason")), []) for candidate in candidates)
+    drafts = () if found or refused else tuple(_inline_pictures(parts))
+    if not found and not drafts:
         raise _no_picture(candidates[0])
+    ends = [str(end) for candidate in candidates if (end := _of(candidate, "finishReason")) not in _GOOD_ENDS]
     return Answer(
-        id=_text(response.get("responseId")),
-        pictures=pictures,
+        id=_text(_of(response, "responseId")),
+        pictures=found or drafts,
         text=_words(parts),
-        model=_text(response.get("modelVersion")) or None,
-        usage=usage(response.get("usageMetadata")),
+        model=_text(_of(response, "modelVersion")) or None,
+        usage=usage(_of(response, "usageMetadata")),
         raw=scrubbed(response),
+        warnings=_odd(ends, drafts=bool(drafts)),
     )
 
 
@@ -96,15 +107,19 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
         Refused: Gemini declined, or answered in words.
         ServiceError: it failed, was cancelled, or ended without a picture; ``maybe_started`` is set.
     """
-    match interaction.get("status"):
-        case "completed":
-            return _completed(interaction)
-        case "failed":
-            raise failed_interaction(interaction.get("errors"))
-        case "cancelled":
-            raise _failed("the interaction was cancelled at Gemini", retry=False, code="cancelled")
-        case "incomplete" | "budget_exceeded" | "requires_action" | "requires_continuation" as status:
-            raise _failed(
+    status = interaction.get("status")
+    failure: ServiceError | None = None
+    match status:
+        case "completed" | "succeeded":
+            pass
+        case "failed" | "error":
+            failure = failed_interaction(interaction.get("errors") or interaction.get("error"))
+        case "cancelled" | "canceled":
+            failure = _failed("the interaction was cancelled at Gemini", retry=False, code="cancelled")
+        case "expired" | "timed_out" | "aborted":
+            failure = _failed(f"the interaction ended at Gemini without a picture ({status})", code=status)
+        case "incomplete" | "budget_exceeded" | "requires_action" | "requires_continuation":
+            failure = _failed(
                 f"Gemini stopped the interaction ({status}) before there was a picture; the same request would stop "
                 "again",
                 retry=False,
@@ -112,81 +127,119 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
             )
         case _:
             return None
+    return _ended(interaction, failure)
 
 
 def usage(said: Any) -> dict[str, Any]:
     """Tokens in the fleet's shape: None where the service said nothing, never a guessed 0."""
     counts = {
-        name: next((found for found in map(_object(said).get, fields) if _is_count(found)), None)
+        name: next((found for found in (_of(_object(said), field) for field in fields) if _is_count(found)), None)
         for name, fields in _USAGE.items()
     }
     return {name: count for name, count in counts.items() if count is not None or not name.startswith(("cach", "reas"))}
 
 
-def _completed(interaction: Mapping[str, Any]) -> Answer:
+def _ended(interaction: Mapping[str, Any], failure: ServiceError | None) -> Answer:
+    """What an interaction that has ended holds: its pictures, however it has ended."""
+    steps = [step for step in _list(interaction.get("steps")) if isinstance(step, dict)]
     parts = [
         part
-        for step in _list(interaction.get("steps"))
-        if isinstance(step, dict) and step.get("type") == "model_output"
+        for step in steps
+        if step.get("type") == "model_output"
         for part in _list(step.get("content"))
-        if isinstance(part, dict) and part.get("thought") is not True
+        if isinstance(part, dict)
     ]
-    pictures = tuple(
-        Picture(data=part["data"], media_type=_text(part.get("mime_type")) or None)
-        for part in parts
-        if part.get("type") == "image" and _text(part.get("data"))
-    )
+    found = tuple(_pictures(part for part in parts if part.get("thought") is not True))
+    if not found:
+        found = tuple(_pictures([interaction.get("output_image")]))  # a copy, for those who read nothing else
     words = _words([part for part in parts if part.get("type") == "text"])
-    if not pictures and words:
-        raise _in_words(words)
-    if not pictures:
-        raise _failed("Gemini completed the interaction with neither a picture nor words")
+    drafts = () if found else tuple(_pictures(parts))
+    if not (found or drafts or words):
+        drafts = tuple(_pictures(_thoughts(steps)))
+    if not found and failure is not None:
+        raise failure
+    if not found and not drafts:
+        raise (
+            _in_words(words) if words else _failed("Gemini completed the interaction with neither a picture nor words")
+        )
     return Answer(
         id=_text(interaction.get("id")),
-        pictures=pictures,
+        pictures=found or drafts,
         text=words,
         model=_text(interaction.get("model")) or None,
         usage=usage(interaction.get("usage")),
         raw=scrubbed(interaction),
+        warnings=_odd([] if failure is None else [str(interaction.get("status"))], drafts=bool(drafts)),
     )
 
 
+def _odd(ends: list[str], *, drafts: bool) -> tuple[str, ...]:
+    stopped = f"Gemini stopped ({', '.join(ends)[:100]}); the picture that it had made is kept"
+    return ((stopped,) if ends else ()) + (("the only picture is one of Gemini's thoughts",) if drafts else ())
+
+
+def _thoughts(steps: list[dict[str, Any]]) -> Iterator[Any]:
+    for step in steps:
+        if step.get("type") == "thought":
+            yield from (*_list(step.get("summary")), *_list(step.get("content")))
+
+
+def _pictures(parts: Iterable[Any]) -> Iterator[Picture]:
+    """The pictures among the parts of an interaction."""
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type", "image") != "image":
+            continue
+        data, kind = _text(part.get("data")), media_type_of(part)
+        if not data and (inside := picture_in(part)) is not None:
+            data, kind = inside.source, inside.media_type
+        if data and _may_be_picture(kind):
+            yield Picture(data=data, media_type=kind)
+
+
 def _parts(candidate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A candidate's parts without drafts, which have pictures too."""
+    """A candidate's parts; thoughts are among them, and have pictures too."""
     for part in _list(_object(candidate.get("content")).get("parts")):
-        if isinstance(part, dict) and part.get("thought") is not True:
+        if isinstance(part, dict):
             yield part
 
 
-def _inline_pictures(parts: list[dict[str, Any]]) -> Iterator[Picture]:
+def _inline_pictures(parts: Iterable[dict[str, Any]]) -> Iterator[Picture]:
+    """The pictures among parts of ``generateContent``: data, or the address of a file."""
     for part in parts:
-        inline = _object(part.get("inlineData"))
-        kind = _text(inline.get("mimeType"))
-        if _text(inline.get("data")) and (not kind or kind.startswith("image/")):
-            yield Picture(data=inline["data"], media_type=kind or None)
+        for name in ("inlineData", "fileData"):
+            about = _object(_of(part, name))
+            data = _text(about.get("data")) or _text(_of(about, "fileUri"))
+            if data and _may_be_picture(media_type_of(about)):
+                yield Picture(data=data, media_type=media_type_of(about))
+
+
+def _may_be_picture(media_type: str | None) -> bool:
+    """Whether a type is that of a picture, or one that nobody knows: the bytes decide later."""
+    return (media_type or "image/*").split("/", 1)[0].lower() not in ("audio", "video", "text")
 
 
 def _words(parts: list[dict[str, Any]]) -> str:
-    return "\n".join(part["text"] for part in parts if _text(part.get("text"))).strip()
+    spoken = [part for part in parts if part.get("thought") is not True]
+    return "\n".join(part["text"] for part in spoken if _text(part.get("text"))).strip()
 
 
 def _blocked_prompt(reason: str, feedback: Mapping[str, Any]) -> Refused:
     return Refused(
         f"Gemini blocked the prompt ({reason})",
-        reason=refusal_reason(reason, _list(feedback.get("safetyRatings"))),
+        reason=refusal_reason(reason, _list(_of(feedback, "safetyRatings"))),
         code=reason,
     )
 
 
 def _no_picture(candidate: Mapping[str, Any]) -> ServiceError:
-    finish = candidate.get("finishReason")
+    finish = _of(candidate, "finishReason")
     words = _words(list(_parts(candidate)))
-    said = _quote(" ".join(text for text in (_text(candidate.get("finishMessage")), words) if text))
-    if finish in ("STOP", None):
+    said = _quote(" ".join(text for text in (_text(_of(candidate, "finishMessage")), words) if text))
+    if finish in _GOOD_ENDS:
         return _in_words(words) if words else _failed("Gemini ended with neither a picture nor words")
     name = str(finish)[:100]
     text = f"Gemini stopped ({name}) before there was a picture" + (f": {said}" if said else "")
-    reason = refusal_reason(name, _list(candidate.get("safetyRatings")))
+    reason = refusal_reason(name, _list(_of(candidate, "safetyRatings")))
     if reason is not None:
         return Refused(text, reason=reason, code=name)
     if name == "MAX_TOKENS":
@@ -212,6 +265,15 @@ def _quote(text: str) -> str:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _of(said: Mapping[str, Any], name: str) -> Any:
+    """A member by its documented name, or by the one in snake_case that gateways write."""
+    return said[name] if name in said else said.get(snake(name))
+
+
+def _shown(value: Any) -> str:
+    return _quote(msgspec.json.encode(scrubbed(value)).decode("utf-8", "replace"))
 
 
 def _object(value: Any) -> Mapping[str, Any]:

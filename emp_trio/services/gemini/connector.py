@@ -16,16 +16,17 @@ from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Polling, PollingSettings
-from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.gemini.answers import Answer, read_generated
 from emp_trio.services.gemini.api import GeminiApi
 from emp_trio.services.gemini.bodies import generate_content_body, interaction_body, only_generate_content
 from emp_trio.services.gemini.interactions import run_interaction
 from emp_trio.services.gemini.payload import Asked, read_payload
-from emp_trio.services.gemini.pictures import generated_files, shown, with_inputs
+from emp_trio.services.gemini.pictures import shown, with_inputs
 from emp_trio.services.gemini.scrub import scrubbed
 from emp_trio.services.gemini.settings import BASE_URL, HTTP, MAX_RETRIES, POLLING, TIMEOUT, Api, GeminiSettings
+from emp_trio.services.outputs import Output, OutputFiles, output_files
 from emp_trio.services.repeats import calls_before, counted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
@@ -33,7 +34,7 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 _Inputs: TypeAlias = Callable[[], Awaitable[Asked]]
-_Made: TypeAlias = tuple[Answer, tuple[GeneratedFile, ...]]
+_Made: TypeAlias = tuple[Answer, OutputFiles]
 
 
 class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Connector):
@@ -106,9 +107,10 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
                 if error.status == 503 and error.retry and error.retry_after is None:
                     error.retry_after = self.settings.gemini.overload_wait
                 raise
+        answer, had = made
+        warnings += (*answer.warnings, *had.warnings)
         for warning in warnings:
             log.warning(warning)
-        answer, files = made
         facts = {
             "id": answer.id,
             "approach": approach,
@@ -121,7 +123,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             "raw": answer.raw,
             "request": _request(asked, approach),
         }
-        return Generated(files=files, data=facts)
+        return Generated(files=had.files, data=facts)
 
     async def _interaction(self, inputs: _Inputs, job: Job, progress: ProgressReporter) -> _Made | None:
         async def body() -> dict[str, Any]:
@@ -129,7 +131,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
 
         async with counted(job, progress, ahead=False):  # also one that ended without a picture, or not in time
             answer = await run_interaction(self, job, progress, body)
-            return (answer, await generated_files(answer)) if answer is not None else None
+            return (answer, await self._files(answer)) if answer is not None else None
 
     async def _content(self, inputs: _Inputs, job: Job, progress: ProgressReporter) -> _Made:
         """One ``generateContent``. There is no id by which a next attempt could adopt it, so it is counted ahead."""
@@ -139,7 +141,11 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         async with counted(job, progress, ahead=True) as sending:
             progress.report(10, "sending the request to Gemini")
             answer = read_generated((await self.request("POST", path, json=body, sending=sending)).json())
-            return answer, await generated_files(answer)
+            return answer, await self._files(answer)
+
+    async def _files(self, answer: Answer) -> OutputFiles:
+        outputs = [Output(source=picture.data, media_type=picture.media_type) for picture in answer.pictures]
+        return await output_files(self, outputs, pictures=True)
 
 
 def _request(asked: Asked, approach: Api) -> Any:

@@ -1,4 +1,4 @@
-"""Pictures on their way into a request, and out of an answer (Gemini reference A3, A4)."""
+"""Pictures on their way into a request (Gemini reference A3)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,9 @@ from typing import Any, Final
 
 import trio
 
-from emp_trio.assets.content import decode_text
-from emp_trio.assets.media import HEAD, sniff
-from emp_trio.errors import ServiceError
 from emp_trio.protocols.urls import shown_url
-from emp_trio.services.gemini.answers import Answer, Picture
 from emp_trio.services.gemini.payload import Asked, sources, with_pictures
 from emp_trio.services.inputs import IMAGES, input_file, is_url
-from emp_trio.toolbox import GeneratedFile
 
 INPUTS: Final = IMAGES | {"image/heic", "image/avif"}
 
@@ -45,29 +40,3 @@ def shown(asked: Asked) -> Asked:
         about = shown_url(source.text) if is_url(source.text) else size
         notes[source] = {"mimeType": source.media_type or "image/*", "data": f"<{about}>"}
     return with_pictures(asked, notes)
-
-
-async def generated_files(answer: Answer) -> tuple[GeneratedFile, ...]:
-    """The pictures of an answer, decoded.
-
-    Raises:
-        ServiceError: one of them is no picture; ``maybe_started`` is set, as the generation has run.
-    """
-    return await trio.to_thread.run_sync(lambda: tuple(_decoded(picture) for picture in answer.pictures))
-
-
-def _decoded(picture: Picture) -> GeneratedFile:
-    try:
-        data = decode_text(picture.data)[1]
-    except ServiceError as error:
-        error.maybe_started = True
-        raise
-    kind = sniff(data[:HEAD])
-    if kind is not None and not kind.startswith("image/"):
-        raise ServiceError(
-            f"Gemini sent {kind} where a picture was expected",
-            type="response_error",
-            reason="unexpected_content_type",
-            maybe_started=True,
-        )
-    return GeneratedFile(data=data, media_type=picture.media_type)

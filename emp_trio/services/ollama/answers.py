@@ -27,11 +27,13 @@ class Words:
 
     Attributes:
         pieces: lines with something in them so far.
+        pictures: base64 of pictures, of models that make some.
         thinking: whether nothing but thoughts has come so far.
     """
 
     def __init__(self) -> None:
         self.pieces = 0
+        self.pictures: list[str] = []
         self._size = 0
         self._text: list[str] = []
         self._thoughts: list[str] = []
@@ -74,25 +76,27 @@ class Words:
             self._thoughts.append(thought)
         if isinstance(calls, list):
             self._calls += calls
-        self.pieces += bool(text or thought or calls)
+        pictures = [*_pictures(part), *(_pictures(line) if part is not line else ())]
+        self.pictures += pictures
+        self.pieces += bool(text or thought or calls or pictures)
         self._last = line
 
     def finish(self) -> dict[str, Any]:
         """The whole answer, as ``data`` of a result: the last line has come.
 
         Raises:
-            ServiceError: (response_error) there is neither text nor a tool call.
+            ServiceError: (response_error) there is neither text nor a tool call nor a picture.
         """
         text, reason = join_halves("".join(self._text)), _text(self._last.get("done_reason"))
         thoughts = join_halves("".join(self._thoughts))
         truncated = "done_reason" in self._last and end_of(reason) != "good"  # older versions have none
-        if self._unknown and not (text.strip() or self._calls):
+        if self._unknown and not (text.strip() or self._calls or self.pictures):
             raise bad_answer(
                 f"the answer has content of a kind that is not understood: {excerpt(str(self._unknown[0])[:1000])}",
                 reason="invalid_response_format",
                 retry=False,
             )
-        if not text.strip() and not self._calls:
+        if not text.strip() and not self._calls and not self.pictures:
             raise _nothing(truncated=truncated, thoughts=bool(thoughts))
         model = _text(self._last.get("model"))
         message = {"role": "assistant", "content": text}
@@ -123,15 +127,21 @@ def ends(line: Any) -> bool:
 def read_embeddings(answer: Any, *, count: int) -> list[list[float]]:
     """The vectors of an answer of ``/api/embed``, one for each input.
 
+    They are taken from ``embeddings``, from the ``embedding`` of the older call, or from ``data`` as OpenAI's API has
+    it, whichever is there: there are servers that answer each other's calls.
+
     Raises:
-        ServiceError: (response_error) there are not as many, or they are no vectors of one length.
+        ServiceError: (response_error) there are none, not as many as inputs, or they are no vectors of one length; says
+            which.
     """
-    found = answer.get("embeddings") if isinstance(answer, dict) else None
+    place, found = _vectors_in(answer)
+    if found is None:
+        raise bad_answer(_without_vectors(answer), reason="missing_expected_data")
     try:
         vectors = msgspec.convert(found, list[list[float]])
     except msgspec.ValidationError as error:
         raise bad_answer(
-            f"the embeddings are no lists of numbers: {error}", reason="invalid_response_format"
+            f"{place!r} of the answer is no list of lists of numbers: {error}", reason="invalid_response_format"
         ) from error
     if len(vectors) != count or not vectors[0] or len({len(vector) for vector in vectors}) > 1:
         lengths = sorted({len(vector) for vector in vectors})
@@ -140,6 +150,31 @@ def read_embeddings(answer: Any, *, count: int) -> list[list[float]]:
             reason="missing_expected_data",
         )
     return vectors
+
+
+def _vectors_in(answer: Any) -> tuple[str, Any]:
+    """The name of the member that has vectors, and those as a list of lists; ("", None) where nothing has."""
+    said = answer if isinstance(answer, dict) else {}
+    for name in ("embeddings", "embedding"):
+        found = said.get(name)
+        if found:
+            flat = isinstance(found, list) and not isinstance(found[0], list) and found[0] is not None
+            return name, [found] if flat else found
+    data = said.get("data")
+    if isinstance(data, list) and data and all(isinstance(entry, dict) and entry.get("embedding") for entry in data):
+        return "data", [entry["embedding"] for entry in data]
+    return "", None
+
+
+def _without_vectors(answer: Any) -> str:
+    if not isinstance(answer, dict):
+        return f"the answer is {type(answer).__name__}, not an object with embeddings"
+    kinds = [f"{name!r} is {_kind(answer[name])}" for name in ("embeddings", "embedding", "data") if name in answer]
+    return f"the answer has no embeddings: {' and '.join(kinds) or 'it has no such member'}"
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else "empty" if value in ([], {}, "") else type(value).__name__
 
 
 def model_names(answer: Any) -> list[str]:
@@ -181,6 +216,11 @@ def _nothing(*, truncated: bool, thoughts: bool) -> ServiceError:
         reason="missing_expected_data",
         maybe_started=True,
     )
+
+
+def _pictures(said: Mapping[str, Any]) -> list[str]:
+    found = said.get("images") if "images" in said else said.get("image")
+    return [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str) and text]
 
 
 def _text(value: Any) -> str:

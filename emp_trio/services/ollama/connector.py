@@ -28,6 +28,7 @@ from emp_trio.services.ollama.errors import describe_error, is_missing_model
 from emp_trio.services.ollama.pulls import PullProgress, pull_ends
 from emp_trio.services.ollama.requests import PATHS, OllamaRequest, ollama_request
 from emp_trio.services.ollama.settings import OllamaSettings, full_name, reached
+from emp_trio.services.outputs import Output, decoded_files
 from emp_trio.services.redaction import redacted
 from emp_trio.services.results import saved_asset
 from emp_trio.settings import Env
@@ -157,13 +158,18 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             progress.report(begin, f"asking {request.model}")
             if request.operation == "embed":
                 return await self._embed(request, body)
-            data = await self._words(request, body, progress, begin)
-        file = GeneratedFile(data=data["text"].encode(), media_type="text/plain")
-        return Generated(files=(file,) if _saves_text(request, job) and data["text"] else (), data=data)
+            words, data = await self._words(request, body, progress, begin)
+        files: tuple[GeneratedFile, ...] = ()
+        if words.pictures:
+            had = await decoded_files([Output(source=picture) for picture in words.pictures], pictures=True)
+            files, data = had.files, data | ({"warnings": list(had.warnings)} if had.warnings else {})
+        if _saves_text(request, job) and data["text"]:
+            files = (*files, GeneratedFile(data=data["text"].encode(), media_type="text/plain"))
+        return Generated(files=files, data=data)
 
     async def _words(
         self, request: OllamaRequest, body: dict[str, Any], progress: ProgressReporter, begin: float
-    ) -> dict[str, Any]:
+    ) -> tuple[Words, dict[str, Any]]:
         words = Words()
         most = body.get("options", {}).get("num_predict")
 
@@ -174,7 +180,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             progress.report(begin + (_SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
 
         await self._follow(request.path, body, take, ends, self.settings.http.timeout, self._ollama.line_timeout)
-        return words.finish()
+        return words, words.finish()
 
     async def _embed(self, request: OllamaRequest, body: dict[str, Any]) -> Generated:
         answer = (
@@ -267,7 +273,8 @@ def _share(pieces: int, most: Any) -> float:
 
 def _result(request: OllamaRequest, made: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
     data = dict(made)
-    metadata: dict[str, Any] = {"warnings": list(request.warnings)} if request.warnings else {}
+    warnings = [*request.warnings, *data.pop("warnings", ())]
+    metadata: dict[str, Any] = {"warnings": warnings} if warnings else {}
     if saved:
         metadata["saved_asset"] = saved_asset(saved[0])
         data |= {"mime_type": saved[0].media_type, "asset_url": saved[0].cdn_url, "saved_asset": saved_asset(saved[0])}

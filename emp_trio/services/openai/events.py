@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from emp_trio.errors import ServiceError
+from emp_trio.errors import Refused, ServiceError
 from emp_trio.services.openai.error_shapes import error_in
 from emp_trio.services.openai.errors import stream_error
 from emp_trio.services.openai.responses import Answer, read_response
@@ -53,10 +53,40 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
             Refused, ServiceError: the service said so, in an event or in the response.
         """
         if self.error is not None:
-            raise self.error
+            try:
+                found = self._in_hand(self.error.code or self.error.reason, picture_wanted, image_model)
+            except Refused:
+                found = None
+            if found is None:
+                raise self.error
+            return found
         if self.response is None:
             return None
         return read_response(self.response, picture_wanted=picture_wanted, image_model=image_model)
+
+    def in_hand(self, *, picture_wanted: bool, image_model: str | None) -> Answer | None:
+        """What a stream that was lost before its end has brought in finished items; None where that is not what was
+        asked for.
+
+        Raises:
+            Refused: they are a refusal.
+        """
+        return self._in_hand("connection_lost", picture_wanted, image_model)
+
+    def _in_hand(self, why: str, picture_wanted: bool, image_model: str | None) -> Answer | None:
+        done = [self.items[place] for place in sorted(self.items)]
+        response = {
+            "id": self.response_id,
+            "status": "incomplete",
+            "incomplete_details": {"reason": why},
+            "output": done,
+        }
+        try:
+            return read_response(response, picture_wanted=picture_wanted, image_model=image_model)
+        except Refused:
+            raise
+        except ServiceError:  # nothing that could be used: what ended the stream says more
+            return None
 
 
 def fold_event(state: ResponseStream, event: Any) -> ResponseStream:

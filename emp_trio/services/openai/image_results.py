@@ -4,38 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import trio
-
-from emp_trio.assets.content import decode_text
-from emp_trio.errors import ServiceError
 from emp_trio.jobs import JobResult, SavedAsset
-from emp_trio.protocols.saves_assets import Generated, GeneratedFile
+from emp_trio.protocols.saves_assets import Generated
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.responses import Answer, Picture
+from emp_trio.services.outputs import Caller, Output, OutputFiles, output_files
 from emp_trio.services.redaction import redacted
 from emp_trio.services.results import asset_data, saved_asset
 
 
-async def picture_files(pictures: tuple[Picture, ...]) -> tuple[GeneratedFile, ...]:
-    """The files of pictures.
+async def picture_files(caller: Caller, pictures: tuple[Picture, ...]) -> OutputFiles:
+    """The files of pictures, as far as they can be had.
 
     Raises:
-        ServiceError: (response_error) one is not base64. It has been paid for.
+        ServiceError: (response_error) none can be had. They have been paid for.
     """
-    return tuple([await _file(picture) for picture in pictures])
+    outputs = [Output(source=picture.data, media_type=picture.media_type) for picture in pictures]
+    return await output_files(caller, outputs, pictures=True)
 
 
-async def _file(picture: Picture) -> GeneratedFile:
-    try:
-        declared, data = await trio.to_thread.run_sync(decode_text, picture.data)
-    except ServiceError as error:
-        error.maybe_started = True
-        raise
-    return GeneratedFile(data=data, media_type=picture.media_type or declared)
+def stop_warning(answer: Answer) -> tuple[str, ...]:
+    """What is to be said of an answer that ended before its time."""
+    return (f"OpenAI stopped ({answer.stopped}); what it had made by then is kept",) if answer.truncated else ()
 
 
 async def generated_pictures(
+    caller: Caller,
     answer: Answer,
     options: ImageOptions,
     *,
@@ -47,6 +42,7 @@ async def generated_pictures(
     """What an image job has made, with all that its result says about it: enough to upload it in another attempt.
 
     Args:
+        caller: the connector, for pictures that the answer only points to.
         answer: with at least one picture.
         options: what was asked for, where the answer does not say what was done.
         request: the body that was sent.
@@ -56,7 +52,11 @@ async def generated_pictures(
     Raises:
         ServiceError: as :func:`picture_files`.
     """
-    picture = answer.pictures[-1]
+    had = await picture_files(caller, answer.pictures)
+    picture = answer.pictures[had.places[-1]]
+    warnings = [*options.warnings, *stop_warning(answer), *had.warnings]
+    if len(had.files) < options.n:
+        warnings.append(f"{options.n} pictures were asked for, {len(had.files)} came")
     facts: dict[str, Any] = {
         "model_used": answer.model or options.model,
         "image_model": options.model,
@@ -76,10 +76,10 @@ async def generated_pictures(
         "request_ids": list(answer.request_ids),
     }
     return Generated(
-        files=await picture_files(answer.pictures),
+        files=had.files,
         data={
             "data": facts | data,
-            "metadata": ({"warnings": list(options.warnings)} if options.warnings else {}) | (metadata or {}),
+            "metadata": ({"warnings": warnings} if warnings else {}) | (metadata or {}),
             "service_metadata": service,
             "raw_request_payload": redacted(request),
         },

@@ -4,14 +4,19 @@ reference 8, 9). Pure."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from emp_trio.errors import ServiceError
-from emp_trio.services.openai.errors import stream_error
+from emp_trio.errors import Refused, ServiceError
+from emp_trio.services.openai.errors import failed_response, stream_error
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.responses import MEDIA_TYPES, Answer, Picture, text_or_none, usage
+from emp_trio.services.picture_places import picture_in
+from emp_trio.services.redaction import redacted
+
+_LISTS: Final = ("data", "images", "output", "artifacts", "predictions", "results")
+_WORDS: Final = ("text", "content", "message", "refusal", "detail")
 
 
 def generations_request(prompt: str, options: ImageOptions) -> dict[str, Any]:
@@ -27,13 +32,26 @@ def read_images_answer(answer: Any, *, image_model: str) -> Answer:
         image_model: the model asked for, for the usage.
 
     Raises:
-        ServiceError: there is no picture, or an entry without one. It may have been billed.
+        Refused: it is in words, or an error that says so.
+        ServiceError: there is no picture in it. It may have been billed.
+
+    Pictures are base64, data URLs or URLs, under the names that gateways use. An entry without one takes nothing from
+    the others.
     """
     said = answer if isinstance(answer, dict) else {}
-    entries = said.get("data")
-    pictures = tuple(_picture(entry, said) for entry in entries) if isinstance(entries, list) else ()
+    if isinstance(said.get("error"), dict) and not any(said.get(name) for name in _LISTS):
+        error = failed_response(said["error"])
+        error.maybe_started = not isinstance(error, Refused)
+        raise error
+    entries = _entries(answer)
+    pictures = tuple(picture for entry in entries if (picture := _picture(entry, said)) is not None)
     if not pictures:
-        raise _no_picture("OpenAI's Images API answered without a picture")
+        words = " ".join(_words(entry) for entry in (said, *entries)).strip()
+        if words:
+            raise Refused(f"OpenAI's Images API answered in words instead of a picture: {words[:500]}", code="no_image")
+        raise _no_picture(
+            f"OpenAI's Images API answered without a picture: {_shown(entries[0] if entries else answer)}"
+        )
     return _answer(pictures, said, image_model)
 
 
@@ -60,6 +78,9 @@ class ImagesStream(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ServiceError, Refused: it told of an error, or ended before a picture was completed.
         """
+        if self.pictures:
+            why = "" if self.error is None else self.error.code or self.error.reason
+            return _answer(self.pictures, self.last, image_model, stopped=why)
         if self.error is not None:
             raise self.error
         if not self.pictures:
@@ -83,10 +104,11 @@ def fold_images_event(state: ImagesStream, event: Any) -> ImagesStream:
         case "partial_image":
             return msgspec.structs.replace(state, partials=state.partials + 1, partial=_base64(event))
         case "completed":
-            try:
-                picture = _picture(event, event)
-            except ServiceError as error:
-                return msgspec.structs.replace(state, error=error)
+            picture = _picture(event, event)
+            if picture is None:
+                return msgspec.structs.replace(
+                    state, error=_no_picture("a completed event has no b64_json, nor a picture under another name")
+                )
             last = {name: value for name, value in event.items() if name != "b64_json"}
             return msgspec.structs.replace(state, pictures=(*state.pictures, picture), last=last)
         case "error":
@@ -95,25 +117,50 @@ def fold_images_event(state: ImagesStream, event: Any) -> ImagesStream:
             return state
 
 
-def _picture(entry: Any, said: Mapping[str, Any]) -> Picture:
-    data = _base64(entry)
-    if data is None:
-        raise _no_picture("OpenAI's Images API answered with an entry that has no b64_json")
+def _entries(answer: Any) -> list[Any]:
+    """What may hold pictures in an answer: the entries of a list, or the one thing that there is."""
+    if isinstance(answer, list):
+        return answer
+    said = answer if isinstance(answer, dict) else {}
+    for name in _LISTS:
+        found = said.get(name)
+        if isinstance(found, list) and found:
+            return found
+        if isinstance(found, dict):
+            return [found]
+    return [answer]
+
+
+def _picture(entry: Any, said: Mapping[str, Any]) -> Picture | None:
+    found = picture_in(entry, media_type=MEDIA_TYPES.get(str(said.get("output_format"))))
+    if found is None:
+        return None
+    about = entry if isinstance(entry, dict) else {}
     return Picture(
-        data=data,
-        media_type=MEDIA_TYPES.get(str(said.get("output_format"))),
-        revised_prompt=text_or_none(entry.get("revised_prompt")),
+        data=found.source,
+        media_type=found.media_type,
+        revised_prompt=text_or_none(about.get("revised_prompt")),
         size=text_or_none(said.get("size")),
         quality=text_or_none(said.get("quality")),
     )
 
 
-def _answer(pictures: tuple[Picture, ...], said: Mapping[str, Any], image_model: str) -> Answer:
+def _words(entry: Any) -> str:
+    said = (entry.get(name) for name in _WORDS) if isinstance(entry, dict) else ()
+    return next((" ".join(text.split()) for text in said if isinstance(text, str) and text.strip()), "")
+
+
+def _shown(value: Any) -> str:
+    return msgspec.json.encode(redacted(value)).decode("utf-8", "replace")[:200]
+
+
+def _answer(pictures: tuple[Picture, ...], said: Mapping[str, Any], image_model: str, *, stopped: str = "") -> Answer:
     return Answer(
         response_id="",
         text="",
         pictures=pictures,
-        truncated=False,
+        truncated=bool(stopped),
+        stopped=stopped,
         model=None,
         usage=usage({"tool_usage": {"image_gen": said.get("usage")}}, image_model),
         skipped=(),

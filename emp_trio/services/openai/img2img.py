@@ -112,6 +112,7 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
         for warning in options.warnings:
             log.warning(warning)
         return await generated_pictures(
+            self,
             edited.answer,
             options,
             request=edited.record,

@@ -9,8 +9,11 @@ import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.services.openai.errors import failed_response, refusal
+from emp_trio.services.outputs import Output
+from emp_trio.services.picture_places import picture_in
 
 _QUOTED: Final = 500  # characters of a model's words in an error
+_PICTURES: Final = ("image_generation_call", "output_image", "image", "image_url")
 MEDIA_TYPES: Final = {
     "png": "image/png",
     "jpeg": "image/jpeg",
@@ -21,7 +24,7 @@ MEDIA_TYPES: Final = {
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture in a response: base64 text, and what the service says about it."""
+    """A picture in a response, and what the service says about it; ``data`` is base64, a data URL, or a URL."""
 
     data: str
     media_type: str | None
@@ -37,6 +40,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         text: all words of it; those of the final answer only, where the service marks them.
         pictures: in the order of the output.
         truncated: the model was stopped before its end.
+        stopped: the service's word for that, or "".
         model: the model that answered.
         usage: in the project's shape (reference 11).
         skipped: types of output items that are not understood.
@@ -48,6 +52,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     pictures: tuple[Picture, ...]
     truncated: bool
+    stopped: str = ""
     model: str | None
     usage: dict[str, Any]
     skipped: tuple[str, ...]
@@ -72,23 +77,39 @@ def read_response(
     Raises:
         Refused: the service declined, in one of its many ways.
         ServiceError: it failed, was cancelled, or ended without what was asked for.
+
+    What was asked for and is there is the answer, however the response has ended: it is paid for.
     """
     items = [item for item in _list(response.get("output")) if isinstance(item, dict)]
-    match response.get("status"):
-        case "failed":
-            raise failed_response(response.get("error"))
-        case "cancelled":
-            raise ServiceError("the response was cancelled at OpenAI", code="cancelled", retry=False)
-        case "completed":
-            return _answer(response, items, picture_wanted, image_model, stopped=None)
+    status = response.get("status")
+    failure: ServiceError | None = None
+    stopped: str | None = None
+    match status:
+        case "failed" | "error":
+            failure = failed_response(response.get("error"))
+        case "cancelled" | "canceled":
+            failure = ServiceError("the response was cancelled at OpenAI", code="cancelled", retry=False)
+        case "expired" | "timed_out" | "aborted":
+            failure = ServiceError(
+                f"the response ended at OpenAI without an answer ({status})",
+                code=status,
+                type="response_error",
+                reason="missing_expected_data",
+            )
         case "incomplete":
             details = response.get("incomplete_details")
-            reason = str(details.get("reason") or "unknown") if isinstance(details, dict) else "unknown"
-            return _answer(response, items, picture_wanted, image_model, stopped=reason)
+            stopped = str(details.get("reason") or "unknown") if isinstance(details, dict) else "unknown"
+        case "completed" | "succeeded" | "success":
+            pass
         case None if items:  # odd proxies leave the status out
-            return _answer(response, items, picture_wanted, image_model, stopped=None)
+            pass
         case _:
             return None
+    if failure is not None:
+        if not (any(_pictures(items)) or (_text(items) and not picture_wanted)):
+            raise failure
+        stopped = failure.code or str(status)
+    return _answer(response, items, picture_wanted, image_model, stopped=stopped)
 
 
 def _answer(
@@ -101,7 +122,7 @@ def _answer(
 ) -> Answer:
     pictures = tuple(_pictures(items))
     text = _text(items)
-    if stopped == "content_filter":
+    if stopped == "content_filter" and not pictures:
         raise Refused("OpenAI's content filter stopped the answer", reason="safety_filter", code="content_filter")
     if not pictures:
         _raise_refusal(items)
@@ -114,6 +135,7 @@ def _answer(
         text=text,
         pictures=pictures,
         truncated=stopped is not None,
+        stopped=stopped or "",
         model=text_or_none(response.get("model")),
         usage=usage(response, image_model),
         skipped=tuple(sorted({str(i.get("type")) for i in items} - {"message", "reasoning", "image_generation_call"})),
@@ -122,16 +144,26 @@ def _answer(
 
 
 def _pictures(items: list[dict[str, Any]]) -> Iterator[Picture]:
-    """Pictures by their ``result``: their status often still says ``generating`` when all is done."""
+    """Pictures by what is there: the status of an item often still says ``generating`` when all is done, and gateways
+    put them into the parts of a message."""
     for item in items:
         if item.get("type") == "image_generation_call" and isinstance(item.get("result"), str) and item["result"]:
-            yield Picture(
-                data=item["result"],
-                media_type=MEDIA_TYPES.get(str(item.get("output_format"))),
-                revised_prompt=text_or_none(item.get("revised_prompt")),
-                size=text_or_none(item.get("size")),
-                quality=text_or_none(item.get("quality")),
-            )
+            yield _picture(item, Output(source=item["result"]))
+        elif item.get("type") in _PICTURES and (found := picture_in(item)) is not None:
+            yield _picture(item, found)
+        for part in (*_list(item.get("content")), *_list(item.get("images"))):
+            if isinstance(part, dict) and part.get("type") in _PICTURES and (found := picture_in(part)) is not None:
+                yield _picture(part, found)
+
+
+def _picture(item: Mapping[str, Any], found: Output) -> Picture:
+    return Picture(
+        data=found.source,
+        media_type=MEDIA_TYPES.get(str(item.get("output_format"))) or found.media_type,
+        revised_prompt=text_or_none(item.get("revised_prompt")),
+        size=text_or_none(item.get("size")),
+        quality=text_or_none(item.get("quality")),
+    )
 
 
 def _parts(items: list[dict[str, Any]], type: str, field: str) -> list[str]:

@@ -7,8 +7,10 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import structlog
 
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
@@ -18,13 +20,14 @@ from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.lenient import flag
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.background import run_background, steady
-from emp_trio.services.openai.image_results import picture_files
+from emp_trio.services.openai.image_results import picture_files, stop_warning
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.requests import ResponsesRequest, responses_request
 from emp_trio.services.openai.responses import Answer
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, OpenAISettings
 from emp_trio.services.openai.stream import run_stream
+from emp_trio.services.outputs import OutputFiles
 from emp_trio.services.redaction import redacted
 from emp_trio.services.repeats import calls_before
 from emp_trio.services.results import asset_data, saved_asset
@@ -33,7 +36,7 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, SavesAssets, Connector):
+class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector):
     """Any OpenAI Responses request: text and pictures.
 
     It runs in the background and is polled, unless the payload says ``stream: true``: then it is followed, also over
@@ -48,13 +51,15 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Save
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the Responses connector.
 
-        A response is looked at ``attempts`` times, ``interval`` seconds apart, but no longer than ``poll_timeout``.
+        A response is looked at as long as ``attempts`` looks ``interval`` seconds apart take, but no longer than
+        ``poll_timeout``.
         """
 
         openai: OpenAISettings
         http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES)]
         polling: PollingSettings = PollingSettings(interval=5.0, attempts=60, errors_in_a_row=4)
         limits: LimitsSettings = LimitsSettings()
+        fetch: FetchSettings = FetchSettings()
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -77,7 +82,8 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Save
             run = run_stream if request.body.get("stream") else run_background
             async with self.limit():
                 answer = await run(self, job, progress, request, plan=steady)
-            return await _generated(request, answer, text_saved=text_saved, earlier_calls=calls_before(job))
+            had = await self._pictures(request, answer) if answer.pictures else None
+            return _generated(request, answer, had, text_saved=text_saved, earlier_calls=calls_before(job))
 
         generated = await self.generated(job, progress, make)
         progress.report(90, "saving the answer")
@@ -85,12 +91,23 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Save
         progress.report(100, "done")
         return _result(generated, saved)
 
+    async def _pictures(self, request: ResponsesRequest, answer: Answer) -> OutputFiles:
+        """The pictures of an answer. Where none of them can be had, words are enough if they may be the answer."""
+        try:
+            return await picture_files(self, answer.pictures)
+        except ServiceError as error:
+            if request.picture_wanted or not answer.text:
+                raise
+            return OutputFiles(files=(), places=(), warnings=(f"no picture of the answer can be had: {error.message}",))
+
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
         return [model for model in await list_models(self) if not is_image_model(model)]
 
 
-async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: bool, earlier_calls: int) -> Generated:
+def _generated(
+    request: ResponsesRequest, answer: Answer, had: OutputFiles | None, *, text_saved: bool, earlier_calls: int
+) -> Generated:
     """What was made, with all that the result says about it: enough to upload it in another attempt."""
     data: dict[str, Any] = {
         "openai_response_id": answer.response_id,
@@ -98,9 +115,14 @@ async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: b
         "usage": answer.usage,
         "raw_output": raw_output(answer),
     }
-    files = await picture_files(answer.pictures)
-    if files:
-        data |= {"text_description": answer.text or None, "revised_prompt": answer.pictures[-1].revised_prompt}
+    files: tuple[GeneratedFile, ...] = ()
+    warnings = [*request.warnings, *stop_warning(answer)]
+    if had is not None:
+        files = had.files
+        warnings += had.warnings
+    if had is not None and files:
+        revised = answer.pictures[had.places[-1]].revised_prompt
+        data |= {"text_description": answer.text or None, "revised_prompt": revised}
     else:
         data |= {"content_type": "text", "text": answer.text, "text_content": answer.text}
         if text_saved:
@@ -108,8 +130,8 @@ async def _generated(request: ResponsesRequest, answer: Answer, *, text_saved: b
     if answer.truncated:
         data["truncated"] = True
     metadata: dict[str, Any] = {}
-    if request.warnings:
-        metadata["warnings"] = list(request.warnings)
+    if warnings:
+        metadata["warnings"] = warnings
     if earlier_calls:
         metadata["maybe_billed_before"] = earlier_calls
     if answer.skipped:

@@ -118,13 +118,21 @@ class _Stream:
 
         self.progress.report(5, "sending the request to OpenAI")
         async with counted(self.background.job, self.progress, ahead=True) as sending:
-            await self.background.taken(
-                lambda: self._follow(known, "POST", "/responses", json=self.request.body, sending=sending)
-            )
-            answer = self._answer()
+            lost: ServiceError | None = None
+            try:
+                await self.background.taken(
+                    lambda: self._follow(known, "POST", "/responses", json=self.request.body, sending=sending)
+                )
+            except ServiceError as error:
+                lost = error
+            answer = self._answer() if lost is None else None
+            if answer is None:  # nobody can resume it: what is finished of it is all that there will ever be
+                answer = self.state.in_hand(
+                    picture_wanted=self.request.picture_wanted, image_model=self.request.image_model
+                )
             if answer is None:
-                raise _lost(self.state)
-            return answer
+                raise lost or _lost(self.state)
+            return self.background.named(answer)
 
     async def to_the_end(self, known: Known) -> Answer:
         """Follow a stream through losses, until it ends or the time is up."""

@@ -10,6 +10,7 @@ import structlog
 
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
+from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
@@ -38,7 +39,7 @@ log = structlog.get_logger(__name__)
 _ALL: Final = ",".join(APPROACHES)
 
 
-class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, SavesAssets, Connector):
+class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector):
     """Text to image.
 
     In the order of ``approaches``: a text model (``OPENAI_RESPONSES_MODEL``) calls the image tool with an image model
@@ -69,6 +70,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
         polling: PollingSettings = POLLING
         limits: LimitsSettings = LimitsSettings()
         preview: PreviewSettings = PreviewSettings()
+        fetch: FetchSettings = FetchSettings()
         image_model: Annotated[str, Env("${OPENAI_IMAGE_MODEL:-" + DEFAULT_IMAGE_MODEL + "}")] = DEFAULT_IMAGE_MODEL
         size: Annotated[str, Env("${OPENAI_IMAGE_SIZE:-1024x1024}")] = "1024x1024"
         quality: Annotated[str, Env("${OPENAI_IMAGE_QUALITY:-standard}")] = "standard"
@@ -104,6 +106,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Saves
             async with self.limit():
                 drawn, attempts = await try_approaches(order, calls.ways)
             return await generated_pictures(
+                self,
                 drawn.answer,
                 options,
                 request=drawn.body,

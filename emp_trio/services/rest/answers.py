@@ -29,11 +29,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What is in a finished answer: the part that is the result, fit to be kept; a text; sources of files."""
+    """What is in a finished answer: the part that is the result, fit to be kept; a text; sources of files; and what is
+    not there although the settings point to it."""
 
     result: Any
     text: str | None
     files: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 def read_id(answer: Any, pointer: str) -> str:
@@ -73,20 +75,28 @@ def read_state(answer: Any, work: WorkSettings) -> State:
 
 
 def read_result(answer: Any, places: AnswerSettings) -> Found:
-    """What is in a finished answer.
+    """What is in a finished answer. Where there are files they are what was paid for: a text, a result, or some of the
+    files may be missing beside them, and are named.
 
     Raises:
         ServiceError: (response_error) something that the settings point to is not there, or of another type.
     """
+    files = _files(answer, places)
+    missing: list[ServiceError] = []
     result = pointed(answer, places.result_at)
     if result is msgspec.UNSET:
-        raise _nothing("a result", places.result_at, result)
-    text = None
+        missing.append(_nothing("a result", places.result_at, result))
+        result = None
+    text: str | None = None
     if places.text_at is not None:
-        text = pointed(answer, places.text_at)
-        if not isinstance(text, str):
-            raise _nothing("a text", places.text_at, text)
-    return Found(result=redacted(result), text=text, files=_files(answer, places))
+        said = pointed(answer, places.text_at)
+        if isinstance(said, str):
+            text = said
+        else:
+            missing.append(_nothing("a text", places.text_at, said))
+    if missing and not files:
+        raise missing[0]
+    return Found(result=redacted(result), text=text, files=files, missing=tuple(error.message for error in missing))
 
 
 def wanted_result(answer: Any, places: AnswerSettings) -> Found:
@@ -142,9 +152,9 @@ def _files(answer: Any, places: AnswerSettings) -> tuple[str, ...]:
         text = f"{len(listed)} files are more than the {MOST_FILES} that a job may have"
         raise bad_answer(text, reason="invalid_response_format", retry=False)
     sources = [pointed(item, places.file_at) if isinstance(item, dict) else item for item in listed]
-    if not sources or not all(isinstance(source, str) and source for source in sources):
+    if not any(isinstance(source, str) and source for source in sources):
         raise _nothing("a file, or a list of files,", places.files_at, found)
-    return tuple(sources)
+    return tuple(source if isinstance(source, str) else "" for source in sources)  # an empty one is named as left out
 
 
 def _nothing(what: str, pointer: str, found: Any) -> ServiceError:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
-from urllib.parse import urljoin
 
 import trio
 
 from emp_trio.assets.content import decode_text
-from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.protocols.auth import Auth, auth_secrets
 from emp_trio.protocols.fetch import Fetched
 from emp_trio.protocols.http import HttpAnswer, describe_status
-from emp_trio.protocols.http_call import LeftOrigin
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
-from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import Redactor
 from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Health
+from emp_trio.services.outputs import checked, fetched, kept
 from emp_trio.services.redaction import redacted
 from emp_trio.services.rest.answers import Found, error_text
 from emp_trio.services.rest.calls import RestCall
@@ -38,7 +37,7 @@ class Caller(Protocol):
         """:meth:`emp_trio.protocols.http.Http.request`."""
 
     @property
-    def fetch(self) -> Callable[[str], Awaitable[Fetched]]:
+    def fetch(self) -> Callable[..., Awaitable[Fetched]]:
         """:meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
 
     @property
@@ -90,14 +89,17 @@ async def with_files(caller: Caller, found: Found, *, work: str = "") -> Generat
         work: the service's id of the work.
 
     Raises:
-        ServiceError: a file can't be had.
+        ServiceError: it has files, and none of them can be had.
     """
-    files = [await _file(caller, source) for source in found.files]
+    had = await kept([functools.partial(_file, caller, source) for source in found.files])
+    warnings = [*found.missing, *had.warnings]
     known = Redactor(auth_secrets(caller.auth()))
     data: dict[str, Any] = {"result": known.known_in(found.result)}
     if found.text is not None:
         data |= {"text": known.known(found.text)}
-    return Generated(files=tuple(files), data=data | ({"service_job_id": work} if work else {}))
+    if warnings:
+        data |= {"warnings": [known.known(warning) for warning in warnings]}
+    return Generated(files=had.files, data=data | ({"service_job_id": work} if work else {}))
 
 
 def rest_result(call: RestCall, made: Generated, saved: list[SavedAsset], *, service_type: str) -> JobResult:
@@ -107,11 +109,14 @@ def rest_result(call: RestCall, made: Generated, saved: list[SavedAsset], *, ser
         data |= {"text_content": data["text"], "content_type": "text"}
     if saved:
         data |= asset_data(saved[0])
+    metadata: dict[str, Any] = {"saved_asset": saved_asset(saved[0])} if saved else {}
+    if made.data.get("warnings"):
+        metadata["warnings"] = made.data["warnings"]
     service = {"service_version": "rest", "service_type": service_type}
     return JobResult(
         success=True,
         data=data,
-        metadata={"saved_asset": saved_asset(saved[0])} if saved else {},
+        metadata=metadata,
         output_files=tuple(asset.output_file() for asset in saved),
         service_metadata=service | {name: made.data[name] for name in ("service_job_id",) if name in made.data},
         raw_request_payload=redacted(call.body),
@@ -119,30 +124,10 @@ def rest_result(call: RestCall, made: Generated, saved: list[SavedAsset], *, ser
 
 
 async def _file(caller: Caller, source: str) -> GeneratedFile:
+    if not source.strip():
+        raise bad_answer("the answer gives no file at this place", reason="missing_expected_data")
     if source[:5].lower() == "data:" or caller.settings.answer.files_are == "base64":
         declared, data = await trio.to_thread.run_sync(decode_text, source)
-        if not data:
-            raise bad_answer("a file in the answer is empty", reason="missing_expected_data")
-        return GeneratedFile(data=data, media_type=declared)
-    base = caller.settings.http.base_url
-    try:
-        url = urljoin(base.rstrip("/") + "/", source.strip())
-        own = keeps_credentials(base, url)
-    except ValueError:
-        text = "what the answer gives as the URL of a file is none"
-        raise bad_answer(text, reason="invalid_response_format") from None
-    if own:
-        try:
-            answer = await caller.request("GET", url, expect="any", same_origin=True)
-            return GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
-        except LeftOrigin as error:
-            url = error.location
-    try:
-        return GeneratedFile(data=(await caller.fetch(url)).data)
-    except (InvalidJob, InputUnavailable) as error:  # in the words for a job's input; it is the service's output
-        raise ServiceError(
-            f"the file of the answer at {shown_url(url)} can't be had: {error.message}",
-            type="response_error",
-            reason="missing_expected_data",
-            retry=isinstance(error, InputUnavailable),
-        ) from error
+        return checked(data, declared, pictures=False)
+    data, declared = await fetched(caller, source)
+    return checked(data, declared, pictures=False)

@@ -7,10 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from emp_trio.assets.media import HEAD, sniff
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
-from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.http import Http, HttpAnswer, HttpSettings
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
@@ -90,14 +92,18 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
 
     async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
         progress.report(5, "asking the service")
-        expect: Literal["json", "any"] = "json" if self.settings.response_format == "json" else "any"
         # The answer to a path of a job's choice may lead anywhere: it is not followed to another host.
         stay = self.settings.call.payload_calls
         once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
         async with self.limit(), once as sending:
             options = call.options() | {"sending": sending, "same_origin": stay}
-            answer = await self.request(call.method, call.path, expect=expect, **options)
-            found = wanted_result(answer.json(), self.settings.answer) if expect == "json" else None
+            wants_json = self.settings.response_format == "json"
+            if wants_json:
+                options["headers"] = {"accept": "application/json"} | dict(options.get("headers") or {})
+            answer = await self.request(call.method, call.path, expect="any", **options)
+            found = None
+            if wants_json and not _is_media(answer):
+                found = wanted_result(_json(call, answer), self.settings.answer)
             if not answer.body:
                 raise bad_answer("the answer is empty", reason="missing_expected_data")
         if found is not None:
@@ -106,3 +112,17 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
             return Generated(files=(), data={"text": answer.body.decode("utf-8", "replace")})
         file = GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))
         return Generated(files=(file,), data={})
+
+
+def _is_media(answer: HttpAnswer) -> bool:
+    """Whether an answer is a picture, a sound or a film instead of JSON: it is what was wanted, without the words."""
+    return (sniff(answer.body[:HEAD]) or "").startswith(("image/", "audio/", "video/"))
+
+
+def _json(call: RestCall, answer: HttpAnswer) -> Any:
+    try:
+        return answer.json()
+    except ServiceError as error:
+        error.message = f"{call.method} {call.path}: {error.message}"
+        error.args = (error.message,)
+        raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeVar
@@ -122,6 +122,11 @@ class ConnectorConformance:
     def check(self, result: JobResult) -> None:
         """Raise AssertionError where ``result`` is not what :attr:`payload` asks for."""
         raise NotImplementedError
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        """Other forms of a JSON answer, given decoded, that hold the same result: as other versions of the service, or
+        gateways before it, say it, or with something else wrong beside the result. None for other answers."""
+        return ()
 
     # --- what the tests use ---
 
@@ -286,6 +291,19 @@ class ConnectorConformance:
                 wrong = reply(answered.status, body, content_type=answered.content_type)
                 spoil = from_kind(kind, wrong, lasting=False)
                 await self._spoilt(tmp_path, service, relay, url, repr(body), spoil=spoil)
+
+    @_needs("service")
+    async def test_an_odd_answer_with_a_result_in_it_is_a_result(self, tmp_path: Path) -> None:
+        """What is in hand is paid for: it is kept, and nothing is begun a second time."""
+        async with self._behind_relay() as (service, relay, url):
+            for kind, answered in (await self._distinct(tmp_path, service, relay, url)).items():
+                try:
+                    usual = msgspec.json.decode(answered.body)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    continue
+                for odd in self.odd(usual):
+                    spoil = from_kind(kind, reply(answered.status, json=odd), lasting=False)
+                    self._right(await self._spoilt(tmp_path, service, relay, url, repr(odd)[:2000], spoil=spoil))
 
     async def _distinct(self, folder: Path, service: Any, relay: Relay, url: str) -> dict[str, Answered]:
         """The kinds of requests that a job makes, each with the last answer to one of it."""

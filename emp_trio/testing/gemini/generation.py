@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -27,7 +28,10 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         block_reason: ``promptFeedback.blockReason`` of a response that has no candidates then.
         ratings: ``safetyRatings``, of the candidate or of the prompt.
         images: pictures made.
-        drafts: pictures in thoughts, before them.
+        drafts: pictures in thoughts, before them; none where there are no pictures.
+        only_thoughts: the pictures themselves are marked as thoughts, as it has been seen.
+        snake_case: fields of a response are named as gateways name them.
+        by_uri: pictures are given by address (``fileData``, ``uri``) instead of data.
         text: words beside the pictures.
         data: base64 text in place of every picture.
         image_bytes: exact size of a picture.
@@ -52,6 +56,9 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ratings: list[dict[str, Any]] = []
     images: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
     drafts: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
+    only_thoughts: bool = False
+    snake_case: bool = False
+    by_uri: str | None = None
     text: str | None = None
     data: str | None = None
     image_bytes: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
@@ -129,30 +136,36 @@ class Generation(msgspec.Struct, kw_only=True):
         }
         if self.script.finish_message is not None:
             candidate["finishMessage"] = self.script.finish_message
-        return found | {"candidates": [candidate]}
+        found |= {"candidates": [candidate]}
+        return _snake(found) if self.script.snake_case else found
 
     def _parts(self) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = [{"text": "Thinking about it.", "thought": True}]
         parts += [
             {"inlineData": {"mimeType": "image/png", "data": _draft(index)}, "thought": True}
-            for index in range(self.script.drafts)
+            for index in range(self.script.drafts if self.script.images and not self.script.only_thoughts else 0)
         ]
         if self.script.text is not None:
             parts.append({"text": self.script.text})
         for index in range(self.script.images):
-            inline = {"mimeType": self.script.declared, "data": self._picture(index)}
-            parts.append({"inlineData": inline, "thoughtSignature": _SIGNATURE})
+            part: dict[str, Any] = {"inlineData": {"mimeType": self.script.declared, "data": self._picture(index)}}
+            if self.script.by_uri is not None:
+                part = {"fileData": {"mimeType": self.script.declared, "fileUri": self.script.by_uri}}
+            part |= {"thoughtSignature": _SIGNATURE} | ({"thought": True} if self.script.only_thoughts else {})
+            parts.append(part)
         return parts
 
     def _steps(self) -> list[dict[str, Any]]:
         content: list[dict[str, Any]] = []
         if self.script.text is not None:
             content.append({"type": "text", "text": self.script.text})
-        content += [
-            {"type": "image", "data": self._picture(index), "mime_type": self.script.declared}
-            for index in range(self.script.images)
-        ]
-        thoughts = [{"type": "image", "data": _draft(i), "mime_type": "image/png"} for i in range(self.script.drafts)]
+        for index in range(self.script.images):
+            picture: dict[str, Any] = {"type": "image", "mime_type": self.script.declared}
+            uri = self.script.by_uri
+            picture |= {"data": self._picture(index)} if uri is None else {"uri": uri}
+            content.append(picture | ({"thought": True} if self.script.only_thoughts else {}))
+        drafts = self.script.drafts if self.script.images and not self.script.only_thoughts else 0
+        thoughts = [{"type": "image", "data": _draft(index), "mime_type": "image/png"} for index in range(drafts)]
         steps: list[dict[str, Any]] = [{"type": "thought", "signature": _SIGNATURE, "summary": thoughts}]
         return [*steps, {"type": "model_output", "content": content}] if content else steps
 
@@ -160,6 +173,13 @@ class Generation(msgspec.Struct, kw_only=True):
         if self.script.data is not None:
             return self.script.data
         return base64.b64encode(make_png(seed=index, size=self.script.image_bytes)).decode()
+
+
+def _snake(value: Any) -> Any:
+    """``value`` with the names of gateways that pass a client library's own objects on."""
+    if isinstance(value, dict):
+        return {re.sub("[A-Z]", lambda m: "_" + m[0].lower(), name): _snake(item) for name, item in value.items()}
+    return [_snake(item) for item in value] if isinstance(value, list) else value
 
 
 def _draft(index: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
@@ -41,6 +42,39 @@ class TestGemini(ConnectorConformance):
     def running(self, service: FakeGemini) -> int:
         now = trio.current_time()
         return sum(generation.status(now) == "in_progress" for generation in service.generations.values())
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        """Another end, other names, only thoughts, a broken picture beside the good one."""
+        if not isinstance(answer, dict):
+            return
+        if answer.get("steps"):
+            picture = answer["steps"][-1]["content"][-1]
+            for status in ("completed", "incomplete", "failed", "budget_exceeded", "cancelled", "expired"):
+                yield answer | {"status": status, "errors": [{"code": "INTERNAL", "message": "Too late."}]}
+            for content in (
+                [picture | {"thought": True}],
+                [{"type": "image", "image": {"data": picture["data"], "mimeType": "image/png"}}],
+                [picture | {"mime_type": "application/octet-stream"}],
+                [picture | {"data": "no base64 at all"}, picture],
+            ):
+                yield answer | {"steps": [{"type": "model_output", "content": content}]}
+            yield {"status": "completed", "output_image": picture}
+        for candidate in answer.get("candidates", ()):
+            picture = candidate["content"]["parts"][-1]
+            data, kind = picture["inlineData"]["data"], picture["inlineData"]["mimeType"]
+            for finish in ("STOP", None, "MAX_TOKENS", "OTHER", "SAFETY", "FINISH_REASON_UNSPECIFIED", "SOMETHING_NEW"):
+                yield answer | {"candidates": [candidate | {"finishReason": finish}]}
+            for parts in (
+                [{"text": "Thinking.", "thought": True}, picture | {"thought": True}],
+                [{"inline_data": {"mime_type": kind, "data": data}}],
+                [{"inlineData": {"data": f"data:{kind};base64,{data}"}}],
+                [{"inlineData": {"mimeType": "image/x-unheard-of", "data": data}}],
+                [{"inlineData": {"mimeType": kind, "data": "no base64 at all"}}, picture],
+                [picture, {"text": "I had more to say."}],
+            ):
+                yield answer | {"candidates": [candidate | {"content": {"parts": parts}}]}
+            empty = {"finishReason": "IMAGE_SAFETY", "index": 1}
+            yield answer | {"candidates": [empty, candidate]}
 
     def check(self, result: JobResult) -> None:
         assert [file.type for file in result.output_files] == ["image"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
@@ -23,6 +24,56 @@ from emp_trio.testing.openai import FakeOpenAI, Script, open_fake_openai
 from emp_trio.testing.png import make_png
 
 QUICK = Script(seconds=0.005)
+
+
+def odd_responses(answer: Any) -> Iterator[Any]:
+    """A finished response as gateways say it, or with another end."""
+    if not isinstance(answer, dict) or not answer.get("output"):
+        return
+    pictures = [item for item in answer["output"] if item["type"] == "image_generation_call"]
+    ends: list[dict[str, Any]] = [
+        {"status": "failed", "error": {"code": "server_error", "message": "Too late."}},
+        {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+        {"status": "incomplete", "incomplete_details": {"reason": "something_new"}},
+        {"status": "expired"},
+        {"status": "succeeded"},
+    ]
+    yield from (answer | end for end in ends)
+    yield {name: value for name, value in answer.items() if name not in ("status", "usage", "tool_usage")}
+    for item in pictures:
+        others = [other for other in answer["output"] if other is not item]
+        data = f"data:image/png;base64,{item['result']}"
+        message = {"type": "message", "role": "assistant", "status": "completed"}
+        broken = item | {"id": "ig_broken", "result": "no base64 at all"}
+        refused = item | {"result": None, "status": "failed", "error": {"code": "moderation_blocked", "message": "No."}}
+        for changed in (
+            [item | {"result": data, "status": "failed"}],
+            [item | {"result": data, "output_format": "new"}],
+            [message | {"content": [{"type": "output_image", "image_url": data}]}],
+            [message | {"content": [{"type": "image_url", "image_url": {"url": data}}]}],
+            [broken, item],
+            [refused, item],
+        ):
+            yield answer | {"output": [*others, *changed]}
+
+
+def odd_images(answer: Any) -> Iterator[Any]:
+    """An answer of the Images API as gateways say it."""
+    if not isinstance(answer, dict) or not isinstance(answer.get("data"), list):
+        return
+    data = answer["data"][0]["b64_json"]
+    place = f"data:image/png;base64,{data}"
+    for entries in (
+        [{"b64_json": place}],
+        [{"b64_json": None, "url": place}],
+        [{"image_url": {"url": place}}],
+        [{"b64": data}],
+        [{"b64_json": data}, {"b64_json": "no base64 at all"}, {"error": "moderated"}],
+        [data],
+    ):
+        yield answer | {"data": entries}
+    yield answer | {"error": {"code": "server_error", "message": "Too late."}}
+    yield {"images": [data]}
 
 
 class OpenAIHarness:
@@ -75,6 +126,9 @@ class TestResponses(OpenAIHarness, ConnectorConformance):
     connector = OpenAIResponsesConnector
     payload: ClassVar = {"input": "hello"}
 
+    def odd(self, answer: Any) -> Iterable[Any]:
+        return odd_responses(answer)
+
     def check(self, result: JobResult) -> None:
         assert "A" in msgspec.json.encode(result.data).decode()
 
@@ -82,6 +136,9 @@ class TestResponses(OpenAIHarness, ConnectorConformance):
 class TestText2Img(OpenAIHarness, ConnectorConformance):
     connector = OpenAIText2ImgConnector
     payload: ClassVar = {"prompt": "a cat"}
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        return (*odd_responses(answer), *odd_images(answer))
 
     def check(self, result: JobResult) -> None:
         assert [file.type for file in result.output_files] == ["image"]
@@ -96,5 +153,16 @@ class TestImg2Img(OpenAIHarness, ConnectorConformance):
     connector = OpenAIImg2ImgConnector
     payload: ClassVar = {"prompt": "a cat", "images": [base64.b64encode(make_png()).decode()]}
 
+    def odd(self, answer: Any) -> Iterable[Any]:
+        return odd_responses(answer)
+
     def check(self, result: JobResult) -> None:
         assert [file.type for file in result.output_files] == ["image"]
+
+
+class TestImg2ImgByTheImagesApi(TestImg2Img):
+    adopts = False
+    payload: ClassVar = TestImg2Img.payload | {"approach": "direct"}
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        return odd_images(answer)

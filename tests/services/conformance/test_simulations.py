@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
@@ -64,6 +65,13 @@ class TestSimulationHttp(ConnectorConformance):
 
     def running(self, service: SimulatedHttpService) -> int:
         return service.states().count("running")
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        for name, entry in answer.items() if isinstance(answer, dict) else ():
+            if isinstance(entry, dict) and "outputs" in entry:
+                lost = {"filename": "lost.png", "type": "output"}
+                yield {name: entry | {"outputs": {"images": [lost, *entry["outputs"]["images"]]}}}
+                yield {name: entry | {"execution_time": None, "error": "Too late."}}
 
     def check(self, result: JobResult) -> None:
         assert result.data["simulation_id"].startswith("sim-")

@@ -30,10 +30,60 @@ def test_the_last_picture_that_is_no_draft_is_the_result() -> None:
     assert answer.text == "Here."
 
 
-def test_a_draft_alone_is_no_result() -> None:
-    with pytest.raises(ServiceError, match="neither a picture nor words") as caught:
-        read_generated(response(DRAFT, {"text": "thinking", "thought": True}))
-    assert (caught.value.retry, caught.value.maybe_started) == (True, True)
+@pytest.mark.parametrize("finish", ["STOP", None, "MAX_TOKENS", "NO_IMAGE", "OTHER", "FINISH_REASON_UNSPECIFIED", "X"])
+def test_a_draft_is_kept_where_there_is_nothing_else(finish: str | None) -> None:
+    answer = read_generated(response(DRAFT, {"text": "thinking", "thought": True}, finishReason=finish))
+    assert [picture.data for picture in answer.pictures] == ["RFJBRlQ="]
+    assert "one of Gemini's thoughts" in " ".join(answer.warnings)
+    assert answer.text == ""
+
+
+def test_a_draft_of_what_was_refused_in_the_end_is_not() -> None:
+    with pytest.raises(Refused):
+        read_generated(response(DRAFT, finishReason="IMAGE_SAFETY"))
+
+
+ENDS = (
+    "MAX_TOKENS FINISH_REASON_UNSPECIFIED OTHER SAFETY IMAGE_SAFETY RECITATION NO_IMAGE MALFORMED_RESPONSE NEW".split()
+)
+
+
+@pytest.mark.parametrize("finish", ENDS)
+def test_a_picture_is_kept_whatever_the_end(finish: str) -> None:
+    answer = read_generated(response(PICTURE, {"text": "Sorry."}, finishReason=finish))
+    assert [picture.data for picture in answer.pictures] == ["UElD"]
+    assert answer.warnings == (f"Gemini stopped ({finish}); the picture that it had made is kept",)
+
+
+def test_fields_in_snake_case_are_read() -> None:
+    picture = {"inline_data": {"mime_type": "image/webp", "data": "UElD"}}
+    answer = read_generated(
+        {
+            "candidates": [{"content": {"parts": [picture]}, "finish_reason": "MAX_TOKENS"}],
+            "usage_metadata": {"prompt_token_count": 7, "total_token_count": 9},
+            "model_version": "m",
+            "response_id": "r",
+        }
+    )
+    assert [(p.data, p.media_type) for p in answer.pictures] == [("UElD", "image/webp")]
+    assert (answer.model, answer.id, answer.usage["input_tokens"]) == ("m", "r", 7)
+    assert answer.warnings
+    with pytest.raises(Refused, match="SAFETY"):
+        read_generated({"prompt_feedback": {"block_reason": "SAFETY"}})
+
+
+@pytest.mark.parametrize(
+    ("part", "data"),
+    [
+        ({"inlineData": {"mimeType": "image/x-new", "data": "UElD"}}, "UElD"),
+        ({"inlineData": {"mimeType": "application/octet-stream", "data": "UElD"}}, "UElD"),
+        ({"inlineData": {"data": "data:image/png;base64,UElD"}}, "data:image/png;base64,UElD"),
+        ({"fileData": {"mimeType": "image/png", "fileUri": "https://x/y.png"}}, "https://x/y.png"),
+        ({"file_data": {"mime_type": "image/png", "file_uri": "https://x/y.png"}}, "https://x/y.png"),
+    ],
+)
+def test_pictures_in_other_forms(part: dict[str, Any], data: str) -> None:
+    assert [picture.data for picture in read_generated(response(part)).pictures] == [data]
 
 
 def test_words_instead_of_a_picture_are_a_refusal_that_quotes_them() -> None:
@@ -66,7 +116,7 @@ def test_a_blocked_prompt_is_a_refusal(reason: str) -> None:
 )
 def test_finish_reasons_that_refuse(finish: str, reason: str) -> None:
     with pytest.raises(Refused, match=rf"\({finish}\).*: No way. Sorry.") as caught:
-        read_generated(response(PICTURE, {"text": "Sorry."}, finishReason=finish, finishMessage="No way."))
+        read_generated(response({"text": "Sorry."}, finishReason=finish, finishMessage="No way."))
     assert (caught.value.reason, caught.value.retry, caught.value.code) == (reason, False, finish)
 
 
@@ -94,8 +144,9 @@ def test_the_category_that_was_blocked_says_more(category: Any, reason: str) -> 
         (response(finishReason="IMAGE_OTHER"), "IMAGE_OTHER", ONCE),
         (response(finishReason="OTHER"), "OTHER", ONCE),
         (response(finishReason="MALFORMED_RESPONSE"), "MALFORMED_RESPONSE", ONCE),
-        (response(PICTURE, finishReason="MAX_TOKENS"), "MAX_TOKENS", FINAL),
-        (response(PICTURE, finishReason="SOMETHING_NEW"), "SOMETHING_NEW", FINAL),
+        (response(finishReason="MALFORMED_FUNCTION_CALL"), "MALFORMED_FUNCTION_CALL", ONCE),
+        (response(finishReason="MAX_TOKENS"), "MAX_TOKENS", FINAL),
+        (response(finishReason="SOMETHING_NEW"), "SOMETHING_NEW", FINAL),
         (response(), None, ONCE),
         ({"candidates": []}, None, ONCE),
         ({"candidates": None, "usageMetadata": {}}, None, ONCE),
@@ -128,9 +179,14 @@ def test_a_good_candidate_counts_beside_a_bad_one() -> None:
 # Interactions.
 
 
-def interaction(*content: dict[str, Any], status: str = "completed", **fields: Any) -> dict[str, Any]:
+def interaction(
+    *content: dict[str, Any],
+    status: str = "completed",
+    thoughts: Any = ({"type": "image", "data": "RFJBRlQ="},),
+    **fields: Any,
+) -> dict[str, Any]:
     steps = [
-        {"type": "thought", "content": [{"type": "image", "data": "RFJBRlQ="}]},
+        {"type": "thought", "content": list(thoughts)},
         {"type": "model_output", "content": list(content)},
     ]
     return {"id": "int_1", "status": status, "steps": steps} | fields
@@ -147,6 +203,30 @@ def test_pictures_and_words_of_an_interaction() -> None:
     assert (answer.id, answer.text, answer.model) == ("int_1", "Here.", "m")
 
 
+@pytest.mark.parametrize("status", ["completed", "incomplete", "budget_exceeded", "failed", "cancelled", "expired"])
+def test_a_picture_of_an_interaction_is_kept_whatever_the_end(status: str) -> None:
+    answer = read_interaction(interaction({"type": "image", "data": "UElD"}, status=status))
+    assert answer is not None
+    assert [picture.data for picture in answer.pictures] == ["UElD"]
+    assert bool(answer.warnings) is (status != "completed")
+
+
+@pytest.mark.parametrize(
+    ("given", "data"),
+    [
+        (interaction({"type": "image", "uri": "https://x/y.png"}), "https://x/y.png"),
+        (interaction({"type": "image", "data": "UElD", "thought": True}, thoughts=[]), "UElD"),
+        (interaction(), "RFJBRlQ="),
+        ({"status": "completed", "output_image": {"type": "image", "data": "UElD"}}, "UElD"),
+        ({"status": "completed", "output_image": {"data": "UElD", "mime_type": "image/png"}}, "UElD"),
+    ],
+)
+def test_the_only_picture_of_an_interaction_is_kept_wherever_it_is(given: dict[str, Any], data: str) -> None:
+    answer = read_interaction(given)
+    assert answer is not None
+    assert [picture.data for picture in answer.pictures] == [data]
+
+
 @pytest.mark.parametrize("status", ["queued", "in_progress", "something_new", None])
 def test_an_interaction_without_an_end_is_waited_for(status: str | None) -> None:
     assert read_interaction({"id": "int_1", "status": status}) is None
@@ -157,7 +237,7 @@ def test_an_interaction_without_an_end_is_waited_for(status: str | None) -> None
     [
         ({"status": "completed"}, None, ONCE),
         ({"status": "completed", "steps": [{"type": "thought"}]}, None, ONCE),
-        (interaction({"type": "image", "uri": "https://x"}), None, ONCE),
+        (interaction({"type": "image", "uri": ""}, thoughts=[]), None, ONCE),
         ({"status": "failed", "errors": [{"code": "INTERNAL", "message": "m"}]}, "INTERNAL", ONCE),
         ({"status": "failed"}, None, ONCE),
         ({"status": "cancelled"}, "cancelled", FINAL),

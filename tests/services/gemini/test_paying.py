@@ -236,7 +236,7 @@ async def test_nor_does_an_interaction_that_gives_no_picture(
     ("script", "code", "billed"),
     [
         (Script(block_reason="PROHIBITED_CONTENT"), "PROHIBITED_CONTENT", 0),
-        (Script(finish_reason="IMAGE_SAFETY", finish_message="It shows a person."), "IMAGE_SAFETY", 1),
+        (Script(finish_reason="IMAGE_SAFETY", images=0, finish_message="It shows a person."), "IMAGE_SAFETY", 1),
         (Script(images=0, text="I would rather not."), "no_image", 1),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.services.ollama.answers import read_embeddings
 from emp_trio.services.ollama.errors import describe_error
 from emp_trio.testing.ollama import FakeOllama, Script
 from emp_trio.testing.reporter import run_job
@@ -218,8 +219,15 @@ BAD_EMBEDDINGS: list[Any] = [
     {"embeddings": [[]]},
     {"embeddings": [[1, 2], [3, 4]]},
     {"embeddings": [["a"]]},
-    {"embedding": [1, 2]},
+    {"embeddings": None},
+    {"embeddings": [None]},
+    {"embeddings": [[1, None]]},
+    {"embedding": None},
+    {"embedding": []},
+    {"embeddings": None, "embedding": None},
+    {"data": [{"embedding": None}]},
     [],
+    None,
 ]
 
 
@@ -230,6 +238,37 @@ async def test_embeddings_that_are_none(toolbox: Toolbox, answer: Any) -> None:
             await run_job(connector, job("embeddings", {"input": "a"}))
     assert caught.value.type == "response_error"
     assert len(rogue.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"embeddings": None}, "'embeddings' is null"),
+        ({"embeddings": []}, "'embeddings' is empty"),
+        ({"embedding": None, "embeddings": []}, "'embeddings' is empty and 'embedding' is null"),
+        ({"model": "m"}, "no such member"),
+        ({"embeddings": [[1, None]]}, "'embeddings' of the answer"),
+    ],
+)
+def test_embeddings_that_are_missing_are_named(answer: Any, words: str) -> None:
+    with pytest.raises(ServiceError, match=words):
+        read_embeddings(answer, count=1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"embeddings": [[1, 2.5]]},
+        {"embeddings": [1, 2.5]},
+        {"embedding": [1, 2.5]},
+        {"embedding": [[1, 2.5]]},
+        {"embeddings": None, "embedding": [1, 2.5]},
+        {"embedding": None, "embeddings": [[1, 2.5]]},
+        {"data": [{"embedding": [1, 2.5], "index": 0}]},
+    ],
+)
+def test_embeddings_are_found_where_they_are(answer: Any) -> None:
+    assert read_embeddings(answer, count=1) == [[1.0, 2.5]]
 
 
 async def test_a_stream_that_goes_on_after_its_last_line_is_left(toolbox: Toolbox) -> None:

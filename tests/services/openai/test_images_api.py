@@ -59,16 +59,71 @@ def test_what_the_service_does_not_say_is_unknown() -> None:
         {"data": []},
         {"data": {}},
         {"data": [{}]},
-        {"data": [{"url": "https://x"}]},
+        {"data": [{"url": "a cat.png"}]},
         {"data": [{"b64_json": ""}]},
         {"data": ["AAAA"]},
-        {"data": [{"b64_json": "AAAA"}, {"b64_json": None}]},
+        {"data": [{"b64_json": None}, {"image": "nothing"}]},
     ],
 )
 def test_an_answer_without_a_picture_is_a_failure_that_may_be_billed(answer: Any) -> None:
     with pytest.raises(ServiceError) as caught:
         read_images_answer(answer, image_model="m")
     assert (caught.value.type, caught.value.maybe_started) == ("response_error", True)
+
+
+LONG = "A" * 80
+
+
+@pytest.mark.parametrize(
+    ("answer", "sources"),
+    [
+        ({"data": [{"url": "https://x/y.png"}]}, ["https://x/y.png"]),
+        ({"data": [{"b64_json": None, "url": "https://x/y.png"}]}, ["https://x/y.png"]),
+        ({"data": [{"b64_json": "AAAA", "url": "https://x/y.png"}]}, ["AAAA"]),
+        ({"data": [{"b64_json": "data:image/png;base64,AAAA"}]}, ["data:image/png;base64,AAAA"]),
+        ({"data": [{"b64_json": "AAAA"}, {"b64_json": None}, {"b64_json": "BBBB"}]}, ["AAAA", "BBBB"]),
+        ({"data": [{"b64": "AAAA"}]}, ["AAAA"]),
+        ({"data": [{"image_url": {"url": "https://x/y.png"}}]}, ["https://x/y.png"]),
+        ({"data": [{"image": {"b64_json": "AAAA"}}]}, ["AAAA"]),
+        ({"data": [{"image": LONG}]}, [LONG]),
+        ({"data": [LONG]}, [LONG]),
+        ({"data": ["https://x/y.png"]}, ["https://x/y.png"]),
+        ({"data": {"b64_json": "AAAA"}}, ["AAAA"]),
+        ({"images": [{"base64": "AAAA"}]}, ["AAAA"]),
+        ({"images": [LONG]}, [LONG]),
+        ({"artifacts": [{"base64": "AAAA"}]}, ["AAAA"]),
+        ([{"b64_json": "AAAA"}], ["AAAA"]),
+        ({"b64_json": "AAAA"}, ["AAAA"]),
+        ({"data": [{"inline_data": {"mime_type": "image/png", "data": LONG}}]}, [LONG]),
+        ({"error": {"code": "quota"}, "data": [{"b64_json": "AAAA"}]}, ["AAAA"]),
+    ],
+)
+def test_a_picture_is_found_under_any_of_its_names(answer: Any, sources: list[str]) -> None:
+    assert [picture.data for picture in read_images_answer(answer, image_model="m").pictures] == sources
+
+
+@pytest.mark.parametrize("answer", [{"data": [{"text": "I can't."}]}, {"data": [], "message": "I can't."}])
+def test_words_in_place_of_a_picture_are_a_refusal(answer: Any) -> None:
+    with pytest.raises(Refused, match=r"I can't\.") as caught:
+        read_images_answer(answer, image_model="m")
+    assert caught.value.code == "no_image"
+
+
+def test_an_error_under_200_is_told_in_its_words() -> None:
+    error = {"error": {"message": "No credit is left.", "code": "insufficient_quota"}}
+    with pytest.raises(ServiceError, match=r"No credit is left\.") as caught:
+        read_images_answer(error, image_model="m")
+    assert not caught.value.retry
+
+
+def test_a_picture_that_was_completed_before_an_error_is_kept() -> None:
+    state = fold(
+        {"type": "image_generation.completed", "b64_json": "ZmluYWw="},
+        {"type": "error", "error": {"code": "server_error", "message": "m"}},
+    )
+    answer = state.answer(image_model="m")
+    assert [picture.data for picture in answer.pictures] == ["ZmluYWw="]
+    assert (answer.truncated, answer.stopped) == (True, "server_error")
 
 
 @pytest.mark.parametrize("family", ["image_generation", "image_edit"])

@@ -97,10 +97,24 @@ def test_files_are_found(files: Any, expected: tuple[str, ...]) -> None:
     assert read_result({"f": files}, AnswerSettings(files_at="/f", file_at="/url")).files == expected
 
 
-@pytest.mark.parametrize("files", [[], None, "", [""], [None], [{"uri": "one"}], 5, ["one", 2], {}])
+@pytest.mark.parametrize("files", [[], None, "", [""], [None], [{"uri": "one"}], 5, [1, 2], {}])
 def test_files_that_are_none_are_an_error_of_the_service(files: Any) -> None:
     with pytest.raises(ServiceError, match="a file, or a list of files, is wanted at '/f'"):
         read_result({"f": files}, AnswerSettings(files_at="/f", file_at="/url"))
+
+
+def test_a_file_among_others_that_is_none_keeps_its_place() -> None:
+    """So that it can be said which one is missing."""
+    assert read_result({"f": ["one", 2, {}]}, AnswerSettings(files_at="/f", file_at="/url")).files == ("one", "", "")
+
+
+def test_a_file_is_enough_where_text_and_result_are_missing() -> None:
+    places = AnswerSettings(files_at="/f", text_at="/t", result_at="/r")
+    found = read_result({"f": "one", "t": None}, places)
+    assert (found.files, found.text, found.result) == (("one",), None, None)
+    assert [("a text" in line, "a result" in line) for line in found.missing] == [(False, True), (True, False)]
+    with pytest.raises(ServiceError, match="a file"):
+        read_result({"t": "words", "r": 1}, places)
 
 
 def test_more_files_than_anybody_wants_are_not_fetched() -> None:

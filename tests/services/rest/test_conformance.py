@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
@@ -16,7 +18,7 @@ from emp_trio.services.rest.background import RestAsyncConnector
 from emp_trio.services.rest.sync import RestSyncConnector
 from emp_trio.testing.conformance import ConnectorConformance
 from emp_trio.testing.fake_service import FakeService, open_fake_service
-from tests.services.rest.support import LATER, NOW, Studio, configured
+from tests.services.rest.support import LATER, NOW, PICTURE, Studio, configured
 
 QUICK = {"retry_delay": 0.005, "interval": 0.002, "attempts": 400, "call_timeout": 2, "max_connections": 2}
 
@@ -32,6 +34,18 @@ class Painting(Few):
 
     def open_service(self) -> AbstractAsyncContextManager[Studio]:
         return open_fake_service(Studio())
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        if isinstance(answer, dict) and answer.get("pictures"):
+            good = base64.b64encode(PICTURE).decode()
+            for pictures in (
+                [{"url": "/nowhere/lost.png"}, *answer["pictures"]],
+                [*answer["pictures"], {"href": "x"}, None],
+                [{"url": "http://127.0.0.1:9/private.png"}, *answer["pictures"]],
+                [{"url": f"data:image/png;base64,{good}"}],
+                [{"url": "data:image/png;base64,no"}, *answer["pictures"]],
+            ):
+                yield answer | {"pictures": pictures}
 
     def check(self, result: JobResult) -> None:
         assert result.data["text"] == "a cat, painted"
