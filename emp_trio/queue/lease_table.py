@@ -42,7 +42,8 @@ class LeaseTable:
     """What the loop and the keeper share. Every method may be called from any thread; only :meth:`wait` waits."""
 
     def __init__(self, now: float) -> None:
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._news = False
         self._until: dict[LeaseRef, float] = {}
         self._claims: dict[str, tuple[tuple[str, str], ...]] = {}
@@ -58,13 +59,16 @@ class LeaseTable:
 
     # -- the loop's side
 
-    def hold(self, lease: LeaseRef, until: float) -> None:
-        """Keep a lease from now on; as it stands it ends at ``until``."""
-        with self._changed:
-            self._until[lease] = until = max(until, self._until.get(lease, -math.inf))
+    def hold(self, lease: LeaseRef, until: float) -> float:
+        """Keep a lease from now on, which ends at ``until`` as far as its holder knows. Returns when it really does."""
+        with self._lock:
+            known = self._until.get(lease, until)
+            until = known if known > until else until
+            self._until[lease] = until
             if until - self._wake < _SOON:  # it could end before the keeper looks
                 self._asked = True
                 self._tell()
+        return until
 
     def claiming(self, nonce: str, asked: Sequence[tuple[str, str]]) -> None:
         """A claim is sent; keep what it brings, should the loop stand still before it reads the reply.
@@ -73,59 +77,59 @@ class LeaseTable:
             nonce: names the claim.
             asked: (worker id, nonce) of each of its slots.
         """
-        with self._changed:
+        with self._lock:
             self._claims[nonce] = tuple(asked)
 
     def claimed(self, nonce: str) -> float:
         """The reply to a claim is read. Returns until when what it brought is kept, -inf where nobody had to do so."""
-        with self._changed:
+        with self._lock:
             self._claims.pop(nonce, None)
             return self._claims_until.pop(nonce, -math.inf)
 
     def drop(self, lease: LeaseRef) -> None:
         """Keep a lease no longer."""
-        with self._changed:
+        with self._lock:
             self._until.pop(lease, None)
 
     def until(self, lease: LeaseRef) -> float:
         """When a lease ends; -inf where it is not held."""
-        with self._changed:
+        with self._lock:
             return self._until.get(lease, -math.inf)
 
     def ask(self) -> None:
         """Somebody's lease may be gone: have the keeper look now."""
-        with self._changed:
+        with self._lock:
             self._asked = True
             self._tell()
 
     def introduce(self, slots: Sequence[str]) -> None:
         """These slots are registered: keep them alive from now on."""
-        with self._changed:
+        with self._lock:
             self._slots = tuple(slots)
             self._introduce = True
             self._tell()
 
     def leave(self) -> None:
         """The process takes no jobs any more; its slots are kept alive until they leave the fleet's lists."""
-        with self._changed:
+        with self._lock:
             self._leaving = self._introduce = True
             self._tell()
 
     def suspect(self, nonces: Sequence[str]) -> None:
         """These processes may have slots of ours: have a close look at them."""
-        with self._changed:
+        with self._lock:
             if tuple(nonces) != self._suspects:
                 self._suspects = tuple(nonces)
                 self._tell()
 
     def moves(self, now: float) -> None:
         """The loop moves."""
-        with self._changed:
+        with self._lock:
             self._loop_at = now
 
     def close(self) -> None:
         """Nothing is kept any more: the keeper is to end."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._tell()
 
@@ -134,12 +138,12 @@ class LeaseTable:
     @property
     def closed(self) -> bool:
         """Whether the keeper is to end."""
-        with self._changed:
+        with self._lock:
             return self._closed
 
     def view(self) -> View:
         """What is to be kept now. What was asked for is answered by it."""
-        with self._changed:
+        with self._lock:
             asked, introduce = self._asked, self._introduce
             self._asked = self._introduce = self._news = False
             return View(
@@ -155,7 +159,7 @@ class LeaseTable:
 
     def renewed(self, leases: Sequence[LeaseRef], until: float) -> None:
         """These leases end at ``until``, but for those that were dropped meanwhile."""
-        with self._changed:
+        with self._lock:
             for lease in leases:
                 if lease in self._until:
                     self._until[lease] = max(self._until[lease], until)
@@ -163,14 +167,14 @@ class LeaseTable:
     def held_claims(self, claims: Sequence[tuple[str, str]], until: float) -> None:
         """What these claims have brought is kept until then."""
         slots = set(claims)
-        with self._changed:
+        with self._lock:
             for nonce, asked in self._claims.items():
                 if slots.issuperset(asked):
                     self._claims_until[nonce] = until
 
     def wait(self, wake: float, seconds: float) -> None:
         """Block the calling thread for ``seconds``, which is until ``wake``, or until there is something new."""
-        with self._changed:
+        with self._lock:
             self._wake = wake
             if not (self._news or self._closed) and seconds > 0:
                 self._changed.wait(seconds)

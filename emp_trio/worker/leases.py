@@ -53,8 +53,7 @@ class Leases:
             before.end("lease_lost")
             self._table.drop(before.lease)
         self._attempts[attempt.lease.job_id] = attempt
-        self._table.hold(attempt.lease, attempt.stop_at + self._settings.lease_margin)
-        attempt.renewed(self._table.until(attempt.lease))  # since its claim
+        attempt.renewed(self._table.hold(attempt.lease, attempt.stop_at + self._settings.lease_margin))
         if attempt.stop_at < self._next_end:
             self._sooner.set()
 
