@@ -20,7 +20,7 @@ end
 local function holder_of(worker)
   local length = redis.pcall('HSTRLEN', 'worker:' .. worker, 'process')
   if wrong_type(length) or length == 0 or length > LONGEST_NONCE then return nil end
-  return redis.call('HGET', 'worker:' .. worker, 'process')
+  return given(fields('worker:' .. worker, 'process')[1])
 end
 
 -- Whether a process that goes on, other than nonce, has this slot.
