@@ -13,7 +13,8 @@
     ├─ InvalidJob             the job itself is wrong (submitter)
     ├─ InputUnavailable       a file that the job points to can't be had for now: its server failed, not the service
     ├─ ServiceError           the service failed, or could not be reached (status, code, retry_after, request_id)
-    │  └─ Refused             the service declines this request by policy; never retried
+    │  ├─ Refused             the service declines this request by policy; never retried
+    │  └─ NotStarted          the service has begun nothing, and can't for now: the job goes back without an attempt
     ├─ AssetError             storage or CDN (paid says whether the generation has been paid for)
     └─ DeadlineExceeded       a stage of the attempt ran out of time (stage)
 
@@ -213,6 +214,13 @@ class Refused(ServiceError):
             code=code,
             request_id=request_id,
         )
+
+
+class NotStarted(ServiceError):
+    """The service has not begun the work, as is known for sure, and can't for now. The job goes back into its queue,
+    for any machine, and no attempt is counted; ``retry_after`` is how long it is kept from all of them."""
+
+    default_reason = "service_unavailable"
 
 
 class AssetError(EmpTrioError):

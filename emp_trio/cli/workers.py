@@ -6,17 +6,19 @@ import time
 from typing import TYPE_CHECKING
 
 from emp_trio.cli.connection import RedisOption, with_queue
-from emp_trio.cli.output import OK, print_json, print_table
+from emp_trio.cli.output import OK, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import Queue
+    from emp_trio.queue.job_info import WorkerInfo
 
 
 async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
     """List the workers of the fleet and what they do.
 
     Each slot of a machine is one worker. One that has not been heard of for a
-    minute is shown as gone.
+    minute is shown as gone. Connectors that take no jobs are named below, with
+    the reason.
 
     For example:
 
@@ -50,6 +52,18 @@ async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
             ),
             cut=True,
         )
+        for (machine_id, connector), why in _troubles(found).items():
+            print(printable(f"{machine_id}: {connector} takes no jobs: {why}"))
         return OK
 
     return await with_queue(redis, use)
+
+
+def _troubles(found: list[WorkerInfo]) -> dict[tuple[str, str], str]:
+    """Why connectors take no jobs, once for each machine, by machine and connector."""
+    return {
+        (worker.machine_id, connector): why
+        for worker in found
+        if worker.alive
+        for connector, why in worker.troubles.items()
+    }

@@ -23,7 +23,14 @@ LISTED: Final = tuple(
 )
 """Fields of a job's hash that a list shows."""
 
-WORKER_FIELDS: Final = ("machine_id", "status", "current_job_id", "capabilities", "last_heartbeat")
+WORKER_FIELDS: Final = (
+    "machine_id",
+    "status",
+    "current_job_id",
+    "capabilities",
+    "last_heartbeat",
+    "connector_statuses",
+)
 
 
 class JobInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -63,6 +70,8 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[str, ...]
     last_heartbeat: str
     alive: bool
+    troubles: dict[str, str] = {}
+    """Connectors that take no jobs, by name, each with the reason that it gives."""
 
 
 def job_info(
@@ -144,7 +153,17 @@ def worker_info(worker_id: str, values: Sequence[bytes | None], *, alive: bool) 
         services=tuple(map(str, services)) if isinstance(services, list) else (),
         last_heartbeat=fields["last_heartbeat"],
         alive=alive,
+        troubles=_troubles(fields["connector_statuses"]),
     )
+
+
+def _troubles(statuses: str) -> dict[str, str]:
+    """Why connectors take no jobs, from what a worker writes of them into its hash (queue protocol 2.6 b)."""
+    return {
+        name: str(status.get("error_message") or status["status"])
+        for name, status in decoded(statuses.encode()).items()
+        if isinstance(status, dict) and status.get("status") in ("inactive", "error")
+    }
 
 
 def unreadable_worker(worker_id: str, *, alive: bool) -> WorkerInfo:

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, ClassVar, Final, TypeVar
 
 import msgspec
+import trio
 
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
@@ -120,6 +121,11 @@ class Connector:
     async def health(self) -> Health:
         """Ask the service whether it can take work. Must return within the connection settings' limits."""
         return Health(healthy=True)
+
+    async def health_changes(self) -> None:
+        """Come back when :meth:`health` has another answer than it had when this was called last, so that it is asked
+        now instead of at its next turn. A connector that learns of its service by itself overrides this."""
+        await trio.sleep_forever()
 
     async def models(self) -> list[str]:
         """Models the service offers, for ``capabilities.models``; empty where there is nothing to ask."""

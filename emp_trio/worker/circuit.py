@@ -10,7 +10,8 @@ from typing import Literal
 from emp_trio.errors import DeadlineExceeded, Refused, ServiceError
 from emp_trio.failures import Failure
 
-Verdict = Literal["good", "bad", "fatal", "neutral"]
+Verdict = Literal["good", "bad", "fatal", "neutral", "unready"]
+"""What the end of a job says about its service. ``unready``: nothing was begun; the service's health tells why."""
 
 _TROUBLE = frozenset({"service_error", "network_error", "timeout"})
 
@@ -75,7 +76,7 @@ class Circuit:
         probed, self._probe = self._probe is not None, None
         if said == "good":
             self._in_a_row, self._pause, self.until = 0, self._first, None
-        elif said != "neutral":
+        elif said in ("bad", "fatal"):
             self._in_a_row += 1
             if probed or said == "fatal" or self._in_a_row >= self._threshold:
                 self.until = now + self._pause

@@ -19,7 +19,7 @@ from emp_trio.toolbox import Toolbox
 from emp_trio.worker.circuit import Circuit, Verdict
 from emp_trio.worker.outcome import described
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal
+from emp_trio.worker.signals import Signal, first_of
 from emp_trio.worker.standstill import CONNECTOR
 
 log = structlog.get_logger("emp_trio.connector")
@@ -96,6 +96,7 @@ class Supervisor:
         self._circuit.end(said, trio.current_time(), began=began)
         if said in ("bad", "fatal"):
             self._trouble = trouble
+        if said in ("bad", "fatal", "unready"):
             self._look.set()
         if self._circuit.until is not None and self._circuit.until != before:
             pause = self._circuit.until - trio.current_time()
@@ -122,7 +123,7 @@ class Supervisor:
             try:
                 async with open_connector(self.plan.connector, self.plan.settings, self._toolbox) as connector:
                     self.connector = connector
-                    await self._watch(connector)
+                    await first_of(lambda: self._watch(connector), lambda: self._listen(connector))
             except BaseException as error:  # noqa: BLE001 - whatever a connector raises: it is opened anew
                 await trio.lowlevel.checkpoint_if_cancelled()  # but for our own cancellation, which goes on
                 self.connector = None
@@ -145,6 +146,17 @@ class Supervisor:
             if self._circuit.until is not None:
                 pause = min(pause, max(self._circuit.until - trio.current_time(), self._settings.health_retry))
             await self._look.wait(pause)
+
+    async def _listen(self, connector: Connector) -> None:
+        """Have the health looked at whenever the connector itself says so."""
+        try:
+            while True:
+                await connector.health_changes()
+                self._look.set()
+                await trio.lowlevel.checkpoint()  # the others' turn, whatever that call does
+        except Exception as error:  # noqa: BLE001 - nor is an error in there: the health is looked at in its turn
+            self._told(error, "connector.health_changes")
+            await trio.sleep_forever()
 
     async def _check(self, connector: Connector) -> Health:
         """What the connector says of its service. An error in there is no reason to close it under its jobs."""

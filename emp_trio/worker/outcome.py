@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from emp_trio.errors import InvalidJob, ServiceError, failure_of, leading_error
+from emp_trio.errors import InvalidJob, NotStarted, ServiceError, failure_of, leading_error
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue import messages
@@ -48,14 +48,16 @@ def succeeded(job: Job, result: object, who: Identity, *, redactor: Redactor, to
 def failed(
     job: Job, error: BaseException, who: Identity, *, redactor: Redactor, now: float, random: float
 ) -> Settlement:
-    """The settlement of an attempt that ended in an error: a retry, the end, or, where the service asks for a wait that
-    is too long to be slept, the job handed back with a not-before time and without using an attempt.
+    """The settlement of an attempt that ended in an error: a retry, the end, or, where the service has not begun it or
+    asks for a wait that is too long to be slept, the job handed back without using an attempt.
 
     Args:
         random: a number from 0 to 1, for the retry's delay.
     """
     failure = described(error, redactor)
     wait = failure.retry_after or 0.0
+    if isinstance(leading_error(error), NotStarted):
+        return messages.released(delay=wait)
     in_time = job.deadline is None or now + wait < job.deadline
     if failure.type == "rate_limit" and failure.retry and wait > _LONG_WAIT and in_time:
         return messages.released(delay=wait)

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 import trio
 
-from emp_trio.errors import EmpTrioError, leading_error
+from emp_trio.errors import EmpTrioError, NotStarted, leading_error
 from emp_trio.jobs import JobResult
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
@@ -65,6 +65,9 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
         except Exception as error:  # noqa: BLE001 - a result that can't be used is an error of the connector
             raised = error
     settlement = outcome.failed(attempt.job, raised, who, redactor=redactor, now=now, random=random.random())
+    if isinstance(leading_error(raised), NotStarted):
+        attempt.verdict = "unready"
+        log.warning("job.not_started", why=outcome.described(raised, redactor).message)
     if settlement.failure is not None:
         attempt.verdict = verdict(leading_error(raised), settlement.failure)
     if not isinstance(raised, EmpTrioError) and settlement.failure is not None:

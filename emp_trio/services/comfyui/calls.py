@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -14,10 +14,13 @@ from emp_trio.protocols.multipart import FilePart, multipart
 from emp_trio.protocols.paths import segment
 from emp_trio.services.comfyui.classes import NodeClass, read_class, read_replacements
 from emp_trio.services.comfyui.errors import login_page
-from emp_trio.services.comfyui.history import Entry, QueueLook, read_entry, read_queue
+from emp_trio.services.comfyui.history import Entry, QueueLook, read_entry, read_jobs, read_newest, read_queue
 from emp_trio.services.comfyui.outputs import File
+from emp_trio.services.comfyui.pulse import Vitals, read_memory
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.inputs import InputFile
+
+_NO_ANSWER: Final = frozenset({"network_error", "timeout"})
 
 
 class _Caller(Protocol):
@@ -31,7 +34,7 @@ class _Caller(Protocol):
 
 
 class Calls:
-    """The calls. All raise ServiceError, and none holds state.
+    """The calls. All raise ServiceError; remembered is only which routes of later servers are missing.
 
     Args:
         caller: the connector.
@@ -41,6 +44,7 @@ class Calls:
     def __init__(self, caller: _Caller, settings: ComfyUISettings) -> None:
         self._caller = caller
         self._settings = settings
+        self._lists_jobs = self._cancels_jobs = True  # later servers do (1)
 
     async def remaining(self) -> int:
         """How many prompts wait or run; the cheapest question there is."""
@@ -54,8 +58,21 @@ class Calls:
         return count
 
     async def queue(self) -> QueueLook:
-        """Who waits and who runs. Heavy: the answer holds whole graphs."""
+        """Who waits and who runs. Heavy where the server has no list of jobs: the answer holds whole graphs."""
+        if self._lists_jobs:
+            look = await self._jobs(status="in_progress,pending")
+            if look is not None:
+                return look
         return read_queue(await self._json("GET", "/queue", retries=0))
+
+    async def vitals(self, look: QueueLook) -> Vitals:
+        """What a server shows of its work, beside its queue; what it does not tell is left out."""
+        return Vitals(
+            running=frozenset(look.running),
+            waiting=len(look.pending),
+            newest=read_newest(await self._maybe("/history", max_items="1")),
+            memory=read_memory(await self._maybe("/system_stats")),
+        )
 
     async def entry(self, prompt_id: str) -> Entry | None:
         """How a prompt has ended; None for one that has not, or is not known."""
@@ -81,6 +98,17 @@ class Calls:
     async def interrupt(self, prompt_id: str) -> None:
         """Interrupt a prompt, if it runs. Only for one that is known to: older servers stop whatever runs (2.2)."""
         await self._post("/interrupt", {"prompt_id": prompt_id})
+
+    async def cancel(self, prompt_id: str) -> bool:
+        """Stop a prompt, whether it waits or runs, in one step; False where the server has no such call."""
+        if self._cancels_jobs:
+            try:
+                await self._json("POST", f"/api/jobs/{segment(prompt_id)}/cancel", json={}, idempotent=True)
+            except ServiceError as error:
+                if error.type in _NO_ANSWER:
+                    raise
+                self._cancels_jobs = False
+        return self._cancels_jobs
 
     async def forget(self, prompt_id: str) -> None:
         """Take a prompt out of the history."""
@@ -162,6 +190,28 @@ class Calls:
                 page = ServiceError("a page came instead of a file", reason="unexpected_content_type")
                 raise stream.explain(login_page(page))
             yield stream
+
+    async def _jobs(self, **query: str) -> QueueLook | None:
+        """The list of jobs; None where there is none to be had. A stranger's job can make it fail for a while."""
+        try:
+            answer = await self._json("GET", "/api/jobs", params=query, retries=0)
+        except ServiceError as error:
+            if error.type in _NO_ANSWER:
+                raise
+            self._lists_jobs = error.status is not None and error.status >= 500
+            return None
+        look = read_jobs(answer)
+        self._lists_jobs = look is not None
+        return look
+
+    async def _maybe(self, path: str, **query: str) -> Any:
+        """The answer of a call that a server or a proxy may not have; None then."""
+        try:
+            return await self._json("GET", path, params=query, retries=0)
+        except ServiceError as error:
+            if error.type in _NO_ANSWER:
+                raise
+            return None
 
     async def _json(self, method: str, path: str, **options: Any) -> Any:
         try:

@@ -80,6 +80,25 @@ def read_queue(answer: Any) -> QueueLook:
     )
 
 
+def read_jobs(answer: Any) -> QueueLook | None:
+    """An answer of ``GET /api/jobs`` as a look at the queue; None where it is no whole list of jobs."""
+    listed = answer.get("jobs") if isinstance(answer, dict) else None
+    more = answer.get("pagination") if isinstance(answer, dict) else None
+    if not isinstance(listed, list) or (isinstance(more, dict) and more.get("has_more") is True):
+        return None
+    jobs = [job for job in listed if isinstance(job, dict) and isinstance(job.get("id"), str)]
+    numbered = [[job.get("priority"), job["id"]] for job in jobs if job.get("status") == "pending"]
+    return QueueLook(
+        running=tuple(job["id"] for job in jobs if job.get("status") == "in_progress"),
+        pending=tuple(prompt_id for _, prompt_id in sorted(_items(numbered))),
+    )
+
+
+def read_newest(answer: Any) -> str:
+    """Id of the newest prompt in an answer of ``GET /history``; empty where there is none."""
+    return next((str(prompt_id) for prompt_id in reversed(answer)), "") if isinstance(answer, dict) else ""
+
+
 def _targets(prompt: Any) -> tuple[str, ...] | None:
     """The last of the five elements that a prompt always has; later ones may be cut off (1)."""
     listed = prompt[4] if isinstance(prompt, list) and len(prompt) > 4 else None

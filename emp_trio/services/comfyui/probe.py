@@ -1,10 +1,13 @@
 """Evidence that a server works, beside that it answers: a worker thread may be dead behind a healthy HTTP (reference
-4.6)."""
+4.6).
+
+A server without work is tried out with a tiny prompt of our own: at the start, and after any doubt. One that has work
+in hand can't be tried out; it is watched instead (:mod:`emp_trio.services.comfyui.pulse`).
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Set
 from typing import Any, Final
 
 import structlog
@@ -13,6 +16,7 @@ import trio
 from emp_trio.errors import ServiceError
 from emp_trio.services.comfyui.calls import Calls
 from emp_trio.services.comfyui.history import QueueLook
+from emp_trio.services.comfyui.pulse import Pulse, Vitals
 from emp_trio.services.comfyui.settings import ComfyUISettings
 
 log = structlog.get_logger(__name__)
@@ -22,77 +26,142 @@ _CANARY: Final[dict[str, Any]] = {
     "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
 }
 _DEAD: Final = "takes prompts and does not run them: its worker thread has died, restart it"
+_LOOKS: Final = 4  # within the time that a server may give no sign of life
 
 
 class Probe:
-    """Tries a server out at the start and whenever it is under suspicion, until it has shown that it works.
+    """Tries a server out at the start and whenever it is under suspicion, and watches it while it has work in hand."""
 
-    Args:
-        ours: prompts that are being followed, and so need no watching here.
-    """
-
-    def __init__(self, calls: Calls, settings: ComfyUISettings, ours: Set[str]) -> None:
+    def __init__(self, calls: Calls, settings: ComfyUISettings) -> None:
         self._calls = calls
         self._settings = settings
-        self._ours = ours
         self._unreachable = ""
-        self._doubt = ""
+        self._failed = ""  # to run a canary
+        self._stubborn = ""  # a prompt that runs on after it was to be stopped
         self._stuck: set[str] = set()
-        self._head = ("", 0.0)
+        self._pulse = Pulse(settings.stall_timeout, now=trio.current_time())
+        self._heard = False  # since the last look
+        self._proved = False  # that it works, since the last suspicion
         self._tried = trio.Event()
-        self._suspicion = trio.Event()
-        self._suspicion.set()
+        self._stirred = trio.Event()
+        self._changed = trio.Event()
+        self._told = ""
+
+    @property
+    def doubt(self) -> str:
+        """Why the server is taken for one that does no work; empty where nothing is known against it."""
+        return self._failed or self._pulse.doubt
+
+    @property
+    def suspicion(self) -> str:
+        """Why the server gets no jobs although it answers: the doubt, or that it can't be made to stop a prompt, which
+        may come to its end all the same."""
+        return self.doubt or self._stubborn
 
     @property
     def trouble(self) -> str:
-        """Why no jobs should be given to the server; empty where nothing is known against it."""
-        return self._unreachable or self._doubt
+        """Why no jobs should be given to the server: the suspicion, or that it can't be reached."""
+        return self._unreachable or self.suspicion
 
     def suspect(self, prompt_id: str) -> None:
         """A prompt gave no sign of life, or could not be stopped."""
         self._stuck.add(prompt_id)
-        self._suspicion.set()
+        self._proved = False
+        self._stirred.set()
+
+    def heard(self) -> None:
+        """A message about a prompt, whoever's it is."""
+        self._heard = True
+        if self.suspicion and not self._stuck:
+            self._pulse.heard(trio.current_time())
+            self._clear()
 
     def watch(self, look: QueueLook) -> None:
-        """Somebody waits in this queue."""
-        self._judge_head(look)
-        if self._doubt:
-            self._suspicion.set()
+        """Somebody has looked at the queue anyway."""
+        before = self.suspicion
+        self._judge(Vitals(running=frozenset(look.running), waiting=len(look.pending)))
+        if self.suspicion != before:
+            self._stirred.set()
 
     async def verdict(self) -> str:
         """The trouble, once the server has been tried out for the first time."""
         await self._tried.wait()
         return self.trouble
 
+    async def changes(self) -> None:
+        """Come back when a doubt has come up or was cleared since the last call."""
+        await self._changed.wait()
+        self._changed = trio.Event()
+
     async def run(self) -> None:
-        """Try the server out as long as it is under suspicion; until cancelled."""
+        """Try the server out, and watch it; until cancelled."""
         while True:
-            await self._suspicion.wait()
+            self._stirred = trio.Event()
             try:
-                cleared = await self._try()
+                await self._look()
                 self._unreachable = ""
             except ServiceError as error:
-                cleared, self._unreachable = False, error.message
-            if cleared:
-                self._doubt = ""
-                self._stuck.clear()
-                self._suspicion = trio.Event()
+                self._unreachable = error.message
+            self._tell()
             self._tried.set()
-            if not cleared:
-                await trio.sleep(self._settings.canary_interval)
+            quiet = self._settings.stall_timeout / _LOOKS
+            with trio.move_on_after(min(quiet, self._settings.canary_interval) if self.trouble else quiet):
+                await self._stirred.wait()
+
+    async def _look(self) -> None:
+        heard, self._heard = self._heard, False
+        if heard and not self._stuck:
+            self._pulse.heard(trio.current_time())
+            self._clear()
+        if self._proved and (heard or not await self._calls.remaining()):
+            return
+        look = await self._calls.queue()
+        vitals = Vitals(running=frozenset(look.running), waiting=len(look.pending))
+        if not vitals.idle:
+            vitals = await self._calls.vitals(look)
+        self._judge(vitals)
+        if vitals.idle and not self._proved and await self._try():
+            self._pulse.heard(trio.current_time())
+            self._clear()
+
+    def _judge(self, vitals: Vitals) -> None:
+        sign = self._pulse.seen(vitals, trio.current_time())
+        if stuck := self._stuck & vitals.running:
+            self._stubborn = f"ComfyUI {_DEAD} (it can't be made to stop the prompt {min(stuck)})"
+        elif sign:
+            self._clear(proved=self._proved or not vitals.idle)
+        if self.suspicion:
+            self._proved = False
+        self._tell()
+
+    def _clear(self, *, proved: bool = True) -> None:
+        """The server has shown a sign of life; what it does next is seen, or tried out where it has nothing to do."""
+        self._failed, self._stubborn, self._proved = "", "", proved
+        self._stuck.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Log a doubt that has come up or was cleared, and wake whoever waits for it."""
+        doubt = self.suspicion
+        if bool(doubt) != bool(self._told):
+            if doubt:
+                log.warning("comfyui.suspect", why=doubt)
+            else:
+                log.info("comfyui.trusted", was=self._told)
+            self._changed.set()
+        self._told = doubt
 
     async def _try(self) -> bool:
-        """Whether the server has shown that it works."""
-        look = await self._calls.queue()
-        if look.running or look.pending:
-            return self._judge_head(look)
+        """Whether an idle server has shown that it works."""
         canary = str(uuid.uuid4())
         try:
             with trio.move_on_after(self._settings.canary_timeout):
                 return await self._fly(canary)
             look = await self._calls.queue()
+            if look.place(canary) == "running":
+                self._stuck.add(canary)
             if look.place(canary) == "running" or not look.running:
-                self._doubt = f"ComfyUI {_DEAD}"
+                self._failed = f"ComfyUI {_DEAD}"
             return False
         finally:
             await self._clear_away(canary)
@@ -111,28 +180,6 @@ class Probe:
             await trio.sleep(pause)
             pause = min(1.0, 2 * pause)
         return True
-
-    def _judge_head(self, look: QueueLook) -> bool:
-        """Look at a server with work in hand: it can't be tried out, but its work must go on.
-
-        Returns:
-            whether it has gone on since the last look.
-        """
-        now = trio.current_time()
-        head = look.running[0] if look.running else ""
-        before, since = self._head
-        if head != before:
-            self._head = (head, now)
-            if before and head:
-                self._doubt = ""
-                return True
-        elif head in self._stuck:
-            self._doubt = f"ComfyUI {_DEAD} (it can't be made to stop the prompt {head})"
-        elif head not in self._ours and now - since >= self._settings.stall_timeout:
-            self._doubt = (
-                f"ComfyUI has been at the prompt {head or 'before the first'} for {now - since:.0f} s: restart it?"
-            )
-        return False
 
     async def _clear_away(self, canary: str) -> None:
         with trio.move_on_after(self._settings.cleanup_timeout, shield=True):

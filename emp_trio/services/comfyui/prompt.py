@@ -9,7 +9,7 @@ import msgspec
 import structlog
 import trio
 
-from emp_trio.errors import ServiceError
+from emp_trio.errors import NotStarted, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.services.comfyui.calls import Calls
@@ -156,6 +156,8 @@ class _Run:
     async def end(self) -> Entry:
         """Find or send the prompt, and wait for its end."""
         if not await self._adopt():
+            if self._server.probe.doubt:  # it became suspect while the job was claimed
+                raise _not_begun(self._server.probe.doubt, retry_after=self._settings.canary_interval)
             graph = await self._prepare()
             await self._progress.remember(
                 {KEY: {"server": self._server.settings.http.base_url, "prompt": self.prompt_id}}
@@ -282,16 +284,42 @@ class _Run:
                 place = look.place(self.prompt_id)
                 if place == "pending":
                     self._server.probe.watch(look)
+                    if self._server.probe.doubt:
+                        place = await self._take_back()
                     waiting = f"waiting in ComfyUI's queue, {look.before(self.prompt_id)} before it"
                     self._progress.report(5, waiting)
             entry = await self._calls.entry(self.prompt_id)
+        except NotStarted:
+            raise
         except ServiceError as error:
             self.tracker.look_failed(error, trio.current_time())
         else:
             self.tracker.looked(place, entry, trio.current_time())
+
+    async def _take_back(self) -> Place:
+        """Take a prompt that waits in a server that does no work out of its queue.
+
+        Returns:
+            where it is, if it had begun in this moment.
+
+        Raises:
+            ServiceError: (NotStarted) it has not begun, and will not.
+        """
+        why = self._server.probe.doubt
+        await self._calls.delete(self.prompt_id)
+        place: Place = (await self._calls.queue()).place(self.prompt_id)
+        if place == "absent" and await self._calls.entry(self.prompt_id) is None:
+            self.sent = False
+            log.warning("prompt.taken_back", prompt=self.prompt_id, why=why)
+            raise _not_begun(why)
+        return place
 
     def _report(self) -> None:
         if self.tracker.place == "running":
             what = "all results are cached" if self.tracker.cached else f"running node {self.tracker.node}"
             shown = f", preview: {self._previews.url}" if self._previews.url else ""
             self._progress.report(10 + 80 * self.tracker.fraction, what + shown, step=self.tracker.node)
+
+
+def _not_begun(why: str, *, retry_after: float | None = None) -> NotStarted:
+    return NotStarted(f"the job was not begun: {why}", code="suspect", retry_after=retry_after)

@@ -61,7 +61,7 @@ class ComfyUIServer:
         comfyui: ComfyUISettings = self.settings.comfyui
         self.client_id = str(uuid.uuid4())
         self.calls = Calls(self, comfyui)
-        self.probe = Probe(self.calls, comfyui, self._prompts)
+        self.probe = Probe(self.calls, comfyui)
         self._shared = SharedSocket(
             self._open_socket, self._mine, delay=comfyui.reconnect_delay, cap=comfyui.reconnect_cap
         )
@@ -83,12 +83,19 @@ class ComfyUIServer:
 
     async def health(self) -> Health:
         """Whether the server answers, and has shown that it works."""
+        await trio.lowlevel.checkpoint()
+        if self.probe.suspicion:
+            return Health(healthy=False, detail=self.probe.suspicion)
         try:
             await self.calls.remaining()
         except EmpTrioError as error:
             return Health(healthy=False, detail=error.message)
         trouble = await self.probe.verdict()
         return Health(healthy=not trouble, detail=trouble)
+
+    async def health_changes(self) -> None:
+        """Come back when the server has become suspect, or is no more."""
+        await self.probe.changes()
 
     async def models(self) -> list[str]:
         """The fleet's name for any ComfyUI (connector reference 5.1), and the checkpoints of this one."""
@@ -156,9 +163,12 @@ class ComfyUIServer:
         Those belong to the prompt that was named last, which may be a stranger's (3.3, 4.9).
         """
         if isinstance(message, bytes) and not self.settings.preview.previews:
+            self.probe.heard()
             return None, None
         event = decode(message)
         prompt_id = prompt_of(event)
+        if prompt_id is not None or isinstance(event, Preview):
+            self.probe.heard()
         if isinstance(event, Preview):
             return prompt_id or self._speaks_of, event
         if prompt_id is not None:

@@ -32,7 +32,9 @@ class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
         cleanup_timeout: for stopping a prompt when its job is stopped.
         canary_timeout: within which an idle server must have run a tiny graph, or it counts as one that does no work.
         canary_interval: between two looks at a server that is under suspicion.
-        stall_timeout: how long one prompt may head the queue of a server that is under suspicion.
+        stall_timeout: how long a server with work in hand may give no sign of life (a message about a prompt, a change
+            of what runs, of its history or of its memory) before it is suspect: then it gets no jobs, and those of ours
+            that wait in its queue are taken back. What runs there is left alone; the first sign of life ends it.
         reconnect_delay, reconnect_cap: before the first reconnect of the socket, doubled up to the cap.
     """
 
@@ -49,7 +51,7 @@ class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
     cleanup_timeout: _Seconds = 5.0
     canary_timeout: _Seconds = 30.0
     canary_interval: _Seconds = 5.0
-    stall_timeout: _Seconds = 900.0
+    stall_timeout: _Seconds = 120.0
     reconnect_delay: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     reconnect_cap: Annotated[float, msgspec.Meta(ge=0)] = 30.0
 

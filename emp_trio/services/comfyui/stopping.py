@@ -1,4 +1,5 @@
-"""Stopping a prompt: there is no one call for it, and none of them says whether it worked (reference 6)."""
+"""Stopping a prompt: servers before the jobs API have no one call for it, and none of the calls says whether it worked
+(reference 6)."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ async def stop_prompt(calls: Calls, prompt_id: str) -> Stopped:
         ServiceError: the server can't be asked.
         trio.Cancelled: the prompt may still run.
     """
-    await calls.delete(prompt_id)
+    if not await calls.cancel(prompt_id):
+        await calls.delete(prompt_id)
     tried = 0
     while True:
         place = (await calls.queue()).place(prompt_id)
@@ -32,7 +34,9 @@ async def stop_prompt(calls: Calls, prompt_id: str) -> Stopped:
             if entry is None:
                 return "never ran"
             return "interrupted" if entry.interrupted else "finished"
-        if place == "running":
+        if await calls.cancel(prompt_id):
+            pass
+        elif place == "running":
             await calls.interrupt(prompt_id)
         else:
             await calls.delete(prompt_id)

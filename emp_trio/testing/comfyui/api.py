@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as python_json
 import re
 import uuid
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -35,7 +36,7 @@ _MEDIA: Final = {"png": "image/png", "mp4": "video/mp4", "flac": "audio/flac"}
 def route_of(request: Received) -> str:
     """The name of a request's route: method and path, without the id at its end."""
     path = urlsplit(request.target).path
-    first = "/".join(path.split("/")[: 3 if path.startswith("/upload") else 2])
+    first = "/".join(path.split("/")[: 3 if path.startswith(("/upload", "/api/")) else 2])
     return f"{request.method} {first}"
 
 
@@ -78,10 +79,21 @@ async def answer(engine: Engine, request: Received) -> Answer:
         case "GET /models":
             return reply(json=["fake.safetensors"])
         case "GET /system_stats":
-            device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": 1, "vram_free": 1}
-            return reply(json={"system": {"os": "posix", "comfyui_version": "0.3.64"}, "devices": [device]})
+            return reply(json=_stats(engine))
         case "GET /features":
-            return reply(json={"supports_preview_metadata": True, "max_upload_size": 104857600})
+            flags = {"supports_preview_metadata": True, "max_upload_size": 104857600}
+            return reply(json=flags | ({"node_replacements": True} if engine.manner.jobs else {}))
+        case "GET /node_replacements" if engine.manner.jobs:
+            table = {old: [{"new_node_id": new, "old_node_id": old}] for old, new in engine.manner.replaced.items()}
+            return reply(json=table)
+        case "GET /api/jobs" if engine.manner.jobs:
+            return _jobs(engine, query, last)
+        case "POST /api/jobs" if engine.manner.jobs:
+            prompt_id = parts.path.split("/")[-2]
+            known = prompt_id in {item.prompt_id for item in [*engine.pending, engine.running] if item is not None}
+            engine.delete([prompt_id])
+            engine.interrupt(prompt_id)
+            return reply(json={"cancelled": known})
         case _:
             return reply(404, "404: Not Found")
 
@@ -100,6 +112,9 @@ async def _prompt(engine: Engine, raw: bytes) -> Answer:
     if not isinstance(body["prompt"], dict) or not isinstance(number, int | float):
         return TROUBLE
 
+    if engine.manner.jobs and (refusal := _later(engine, body)) is not None:
+        return refusal
+
     def known(name: str) -> dict[str, Any] | None:
         return class_of(name, any_class=engine.manner.any_class)
 
@@ -114,6 +129,51 @@ async def _prompt(engine: Engine, raw: bytes) -> Answer:
         await engine.ended(item)
         await trio.sleep(0.1)  # the client has read the last message before it reads the answer
     return reply(json={"prompt_id": prompt_id, "number": item.number, "node_errors": verdict.node_errors})
+
+
+def _later(engine: Engine, body: dict[str, Any]) -> Answer | None:
+    """What 0.33 does before it validates: it wants canonical ids, and replaces old classes."""
+    given = body.get("prompt_id")
+    with suppress(ValueError, AttributeError, TypeError):
+        if given is None or str(uuid.UUID(given)) == given:
+            return _replace(engine, body["prompt"])
+    error = {"type": "invalid_prompt_id", "message": "prompt_id must be a valid UUID", "details": "", "extra_info": {}}
+    return reply(400, json={"error": error, "node_errors": {}})
+
+
+def _replace(engine: Engine, graph: dict[str, Any]) -> Answer | None:
+    for node in graph.values():
+        if not isinstance(node, dict) or "inputs" not in node or "class_type" not in node:
+            return TROUBLE
+        if node["class_type"] in engine.manner.replaced:
+            if "_meta" not in node:
+                return TROUBLE
+            node["class_type"] = engine.manner.replaced[node["class_type"]]
+    return None
+
+
+def _jobs(engine: Engine, query: dict[str, str], last: str) -> Answer:
+    """Prompts in every state, without their graphs."""
+    wanted = query.get("status", "pending,in_progress,completed,failed,cancelled").split(",")
+    jobs = [{"id": item.prompt_id, "status": "pending", "priority": item.number} for item in reversed(engine.pending)]
+    if engine.running is not None:
+        jobs.append({"id": engine.running.prompt_id, "status": "in_progress", "priority": engine.running.number})
+    for prompt_id, entry in engine.history.items():
+        state = "completed" if entry["status"]["completed"] else "failed"
+        jobs.append({"id": prompt_id, "status": state, "priority": entry["prompt"][0]})
+    if last != "jobs":
+        found = [job for job in jobs if job["id"] == last]
+        return reply(json=found[0]) if found else reply(404, json={"error": "Job not found"})
+    listed = [job for job in jobs if job["status"] in wanted]
+    return reply(json={"jobs": listed, "pagination": {"offset": 0, "limit": None, "has_more": False}})
+
+
+def _stats(engine: Engine) -> dict[str, Any]:
+    total, free = 24 * 2**30, engine.manner.free
+    device = {"name": "cuda:0", "type": "cuda", "index": 0, "vram_total": total, "vram_free": free}
+    device |= {"torch_vram_total": total - free, "torch_vram_free": 0}
+    system = {"os": "posix", "ram_total": 4 * total, "ram_free": 2 * total, "comfyui_version": "0.3.64"}
+    return {"system": system, "devices": [device]}
 
 
 def _history(engine: Engine, last: str, query: dict[str, str]) -> Answer:

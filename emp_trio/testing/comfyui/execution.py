@@ -49,7 +49,7 @@ class Execution:
         engine = self._engine
         engine.executions[self._id] += 1
         self._record("execution_start")
-        if any("inputs" not in node for node in self._item.graph.values()):
+        if engine.manner.dead_thread or any("inputs" not in node for node in self._item.graph.values()):
             await trio.sleep_forever()
         order = self._order()
         if any(key not in self._item.graph for key in order):

@@ -166,7 +166,7 @@ class FakeComfyUI:
         if not path.startswith(self.base_path):
             return reply(404, "404: Not Found")
         target = request.target.removeprefix(self.base_path)
-        if target.startswith("/api/"):
+        if target.startswith("/api/") and not target.startswith("/api/jobs"):
             target = target.removeprefix("/api")
         request = msgspec.structs.replace(request, target=target)
         self.requests.append(request)

@@ -25,6 +25,11 @@ class Manner(msgspec.Struct, kw_only=True):
         hold_answers: the answer to a prompt comes after the prompt has ended.
         refuse_sockets: WebSockets are answered with 503.
         late_status: the first status of a socket comes after so many seconds.
+        dead_thread: the worker thread dies of the next prompt that it takes, which then heads the queue until the
+            server is started anew; HTTP and sockets stay healthy.
+        free: bytes of device memory that are free.
+        jobs: it has the jobs API, canonical ids, and its own replacements for old classes, as 0.33 has.
+        replaced: old classes by name, each with the class that this server puts in its place.
     """
 
     seconds: float = 1.0
@@ -37,6 +42,10 @@ class Manner(msgspec.Struct, kw_only=True):
     hold_answers: bool = False
     refuse_sockets: bool = False
     late_status: float = 0.0
+    dead_thread: bool = False
+    free: int = 8 * 2**30
+    jobs: bool = False
+    replaced: dict[str, str] = {}
 
 
 class Item(msgspec.Struct, kw_only=True):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from emp_trio.errors import ServiceError
+from emp_trio.errors import NotStarted, ServiceError
 from emp_trio.services.comfyui.graph import prompt_id_of
 from emp_trio.testing.comfyui import FakeComfyUI
 from emp_trio.testing.reporter import run_job
@@ -48,12 +48,9 @@ async def test_a_worker_thread_that_dies_in_the_middle_is_found_by_those_who_wai
     async with open_comfyui(fake, toolbox, stall_timeout=0.3) as connector:
         fake.stranger(KILLS, client_id="x")
         await fake.until(lambda: fake.executions["a-stranger"])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_job, connector, job({"workflow": picture()}))
-            while (await connector.health()).healthy:
-                await trio.sleep(0.02)
-            assert "a-stranger" in (await connector.health()).detail
-            nursery.cancel_scope.cancel()
+        with pytest.raises(NotStarted, match="a-stranger"):  # before it may be taken back, the server is suspect
+            await run_job(connector, job({"workflow": picture()}))
+        assert "a-stranger" in (await connector.health()).detail
         await fake.restart()
         while not (await connector.health()).healthy:
             await trio.sleep(0.02)
@@ -149,3 +146,112 @@ async def test_models_are_the_fleets_word_and_the_checkpoints(connector: Any, fa
     assert await connector.models() == ["comfyui-default", "fake.safetensors"]
     fake.inject("GET /models", 404)
     assert await connector.models() == ["comfyui-default"]
+
+
+SUSPECT: dict[str, Any] = {"stall_timeout": 0.3, "canary_interval": 0.05}
+
+
+async def suspected(connector: Any) -> str:
+    """Wait until a server is suspect; why."""
+    while (health := await connector.health()).healthy:
+        await trio.sleep(0.01)
+    return str(health.detail)
+
+
+async def test_a_fresh_worker_finds_a_dead_worker_thread_that_has_work_in_hand(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    """4.6: no job of ours waits there, and none is needed to notice it."""
+    fake.manner.dead_thread = True
+    fake.stranger(picture())
+    await fake.until(lambda: fake.executions["a-stranger"])
+    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+        assert (await connector.health()).healthy  # for now: it may be a long job
+        assert "a-stranger" in await suspected(connector)
+        with pytest.raises(NotStarted, match="not begun"):
+            await run_job(connector, job({"workflow": picture()}))
+        assert not bodies(fake)
+        fake.manner.dead_thread = False
+        await fake.restart()
+        while not (await connector.health()).healthy:
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("jobs", [False, True])
+async def test_what_waits_in_a_suspect_server_is_taken_back_without_an_attempt(
+    fake: FakeComfyUI, toolbox: Toolbox, jobs: bool
+) -> None:
+    fake.manner.jobs = jobs
+    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+        fake.manner.dead_thread = True
+        fake.stranger(picture())
+        with pytest.raises(NotStarted, match="no sign of life") as caught:
+            await run_job(connector, job({"workflow": picture()}))
+        assert (caught.value.retry, caught.value.maybe_started) == (True, False)
+        assert [item.prompt_id for item in fake.engine.pending] == []
+        assert fake.count("POST /interrupt") == 0
+        assert (fake.count("GET /queue") == 0) is jobs
+
+
+async def test_a_prompt_of_ours_that_runs_in_silence_is_left_alone(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+    """Loading a model is silent for minutes; the first sign of life clears the server."""
+    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+        results = []
+
+        async def run() -> None:
+            results.append(await run_job(connector, job({"workflow": sleeping(3.0)})))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await suspected(connector)
+            assert fake.engine.running is not None
+            assert not results
+        assert results[0].success
+        assert (await connector.health()).healthy
+
+
+@pytest.mark.parametrize("sign", ["memory", "history", "message"])
+async def test_the_first_sign_of_life_clears_a_server(fake: FakeComfyUI, toolbox: Toolbox, sign: str) -> None:
+    fake.manner.dead_thread = True
+    fake.engine.history["first"] = {}
+    fake.stranger(picture())
+    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+        await suspected(connector)
+        match sign:
+            case "memory":
+                fake.manner.free -= 2**30
+            case "history":
+                fake.engine.history["x"] = {}
+            case _:
+                fake.say({"type": "progress", "data": {"value": 1, "max": 2, "prompt_id": "whose", "node": "1"}})
+        while not (await connector.health()).healthy:
+            await trio.sleep(0.01)
+        await suspected(connector)  # and it counts anew
+
+
+async def test_news_of_the_queue_are_no_sign_of_life(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+    """Clients put prompts in and take them out, and the server tells everybody."""
+    fake.manner.dead_thread = True
+    fake.stranger(picture())
+    async with open_comfyui(fake, toolbox, **SUSPECT) as connector, trio.open_nursery() as nursery:
+
+        async def chatter() -> None:
+            while True:
+                fake.stranger(picture(), "another")
+                fake.engine.delete(["another"])
+                await trio.sleep(0.02)
+
+        nursery.start_soon(chatter)
+        await suspected(connector)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_server_that_does_not_tell_of_its_memory_is_watched_all_the_same(
+    fake: FakeComfyUI, toolbox: Toolbox
+) -> None:
+    fake.inject("GET /system_stats", 404, times=1000)
+    fake.inject("GET /history", 403, times=1000)
+    fake.manner.dead_thread = True
+    fake.stranger(picture())
+    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+        await suspected(connector)
