@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.protocols.wire_json import join_halves
 from emp_trio.services.openai.error_shapes import error_in
 from emp_trio.services.openai.errors import stream_error
 from emp_trio.services.openai.responses import Answer, read_response
@@ -24,6 +25,7 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
         response_id: of the response, empty until it is known.
         status: the last one it told.
         characters: of text so far.
+        words: the text so far, as pairs of what came before and the last piece of it.
         partials: partial pictures so far; they are never results.
         partial: base64 of the last one, or None.
         items: finished items of the output, by their place in it.
@@ -35,6 +37,7 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
     response_id: str = ""
     status: str = ""
     characters: int = 0
+    words: tuple[Any, str] | None = None
     partials: int = 0
     partial: str | None = None
     items: Mapping[int, Any] = {}
@@ -114,13 +117,15 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
         case "response.created" | "response.queued" | "response.in_progress":
             return _told(state, event)
         case "response.output_text.delta" | "response.refusal.delta" if isinstance(event.get("delta"), str):
-            return msgspec.structs.replace(state, characters=state.characters + len(event["delta"]))
+            piece = event["delta"]
+            said = (state.words, piece) if kind == "response.output_text.delta" else state.words
+            return msgspec.structs.replace(state, characters=state.characters + len(piece), words=said)
         case "response.image_generation_call.partial_image" if isinstance(event.get("partial_image_b64"), str):
             return msgspec.structs.replace(state, partials=state.partials + 1, partial=event["partial_image_b64"])
         case "response.output_item.done" if isinstance(event.get("item"), dict):
             place = event.get("output_index")
             place = place if isinstance(place, int) else len(state.items)
-            return msgspec.structs.replace(state, items={**state.items, place: event["item"]})
+            return msgspec.structs.replace(state, items={**state.items, place: join_halves(event["item"])})
         case _:
             return state
 
@@ -132,7 +137,7 @@ def _without_type(state: ResponseStream, event: Any) -> ResponseStream:
         return msgspec.structs.replace(state, error=stream_error(error))
     if not isinstance(event, dict) or not (event.get("object") == "response" or isinstance(event.get("output"), list)):
         return state
-    if event.get("status") in _UNDER_WAY:
+    if str(event.get("status")) in _UNDER_WAY:
         return _told(state, {"response": event})
     return _ended(state, {"response": event}, str(event.get("status") or "completed"))
 
@@ -157,9 +162,20 @@ def _ended(state: ResponseStream, event: Mapping[str, Any], kind: str) -> Respon
     told = told if isinstance(told, list) else []
     done = [state.items[place] for place in sorted(state.items)]
     if not told or (_has_picture(done) and not _has_picture(told)):
-        response["output"] = done
+        response["output"] = done or _only_words(state)
     response = {"id": state.response_id, "status": kind.removeprefix("response.")} | response
-    return msgspec.structs.replace(state, response=response)
+    return msgspec.structs.replace(state, response=join_halves(response))
+
+
+def _only_words(state: ResponseStream) -> list[Any]:
+    """A message of the words that have come, for services that send no more than those; empty where none have."""
+    pieces: list[str] = []
+    words = state.words
+    while words is not None:
+        words, piece = words
+        pieces.append(piece)
+    text = join_halves("".join(reversed(pieces)))
+    return [{"type": "message", "content": [{"type": "output_text", "text": text}]}] if text else []
 
 
 def _has_picture(items: list[Any]) -> bool:

@@ -8,6 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.services.message_content import Words, read_content
+from emp_trio.services.openai.error_shapes import quoted
 from emp_trio.services.openai.errors import failed_response, refusal
 from emp_trio.services.outputs import Output
 from emp_trio.services.picture_places import picture_in
@@ -121,7 +123,7 @@ def _answer(
     stopped: str | None,
 ) -> Answer:
     pictures = tuple(_pictures(items))
-    text = _text(items)
+    text = _text(items) or (text_or_none(response.get("output_text")) or "").strip()
     if stopped == "content_filter" and not pictures:
         raise Refused("OpenAI's content filter stopped the answer", reason="safety_filter", code="content_filter")
     if not pictures:
@@ -166,20 +168,19 @@ def _picture(item: Mapping[str, Any], found: Output) -> Picture:
     )
 
 
-def _parts(items: list[dict[str, Any]], type: str, field: str) -> list[str]:
-    """The texts of all content parts of a type, of final answers only where messages say which those are."""
-    messages = [item for item in items if item.get("type") == "message"]
+def _words(items: list[dict[str, Any]]) -> list[Words]:
+    """The words of all content parts, of final answers only where messages say which those are. Some services give a
+    message's content as a text, or parts in place of messages."""
+    messages = [item for item in items if item.get("type") == "message" or ("type" not in item and "content" in item)]
     final = [message for message in messages if message.get("phase") == "final_answer"]
-    return [
-        part[field]
-        for message in final or messages
-        for part in _list(message.get("content"))
-        if isinstance(part, dict) and part.get("type") == type and isinstance(part.get(field), str)
-    ]
+    contents = [message.get("content") for message in final or messages]
+    contents += [item for item in items if item.get("type") in ("output_text", "text")]
+    parts = [part for content in contents for part in (content if isinstance(content, list) else [content])]
+    return [read_content(part) for part in parts]
 
 
 def _text(items: list[dict[str, Any]]) -> str:
-    return "\n".join(_parts(items, "output_text", "text")).strip()
+    return "\n".join(words.text for words in _words(items) if words.text).strip()
 
 
 def _raise_refusal(items: list[dict[str, Any]]) -> None:
@@ -187,7 +188,7 @@ def _raise_refusal(items: list[dict[str, Any]]) -> None:
         error = item.get("error")
         if item.get("type") == "image_generation_call" and isinstance(error, dict):
             raise failed_response(error)
-    refusals = _parts(items, "refusal", "refusal")
+    refusals = [words.refusal for words in _words(items) if words.refusal]
     if refusals:
         raise refusal({}, f"the model refused: {_quote(' '.join(refusals))}")
 
@@ -221,6 +222,14 @@ def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
     if stopped is not None:
         return ServiceError(
             f"OpenAI stopped ({stopped}) before there was an answer; the same request would stop again",
+            type="response_error",
+            reason="missing_expected_data",
+            retry=False,
+        )
+    unknown = [part for words in _words(items) for part in words.unknown]
+    if unknown:
+        return ServiceError(
+            f"OpenAI completed the response with content of a kind that is not understood: {quoted(unknown)}",
             type="response_error",
             reason="missing_expected_data",
             retry=False,

@@ -198,7 +198,7 @@ class _Stream:
             async for event in events:
                 if event.done:  # some compatible servers say so
                     continue
-                before, self.state = self.state, fold_event(self.state, event.json())
+                before, self.state = self.state, fold_event(self.state, event.json(keep_halves=True))
                 if self.state.response_id and not before.response_id:
                     log.info("response.created", response=self.state.response_id, request=events.stream.request_id)
                     await known(self.state.response_id)

@@ -269,3 +269,30 @@ def test_the_raw_output_of_a_result_has_no_picture_and_no_secret_in_it() -> None
     assert raw["metadata"] == {"b64_json": "<base64 image, 3 bytes>"}
     assert "a1b2c3" not in str(raw)
     assert answer.raw["output"][0]["result"] == PICTURE["result"]
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        [{"type": "message", "content": "hi"}],
+        [{"type": "message", "content": [{"type": "text", "text": "hi"}]}],
+        [{"type": "message", "content": {"type": "output_text", "text": "hi"}}],
+        [{"role": "assistant", "content": ["hi"]}],
+        [{"type": "output_text", "text": "hi"}],
+        [{"type": "reasoning", "summary": []}, {"type": "message", "content": [{"type": "output_text", "text": "hi"}]}],
+    ],
+)
+def test_words_are_read_in_whichever_shape_they_come(output: list[Any]) -> None:
+    found = read_response({"id": "r", "status": "completed", "output": output}, picture_wanted=False)
+    assert found is not None
+    assert found.text == "hi"
+
+
+def test_words_beside_the_output_count_and_unknown_content_is_quoted() -> None:
+    found = read_response({"status": "completed", "output": [], "output_text": "hi"}, picture_wanted=False)
+    assert found is not None
+    assert found.text == "hi"
+    unknown = [{"type": "message", "content": [{"type": "hologram", "data": "xyz"}]}]
+    with pytest.raises(ServiceError, match=r"not understood: .*xyz") as caught:
+        read_response({"status": "completed", "output": unknown}, picture_wanted=False)
+    assert not caught.value.retry

@@ -202,6 +202,17 @@ def test_a_whole_response_in_place_of_a_stream_is_the_answer() -> None:
         answer(fold(failed))
 
 
+def test_words_that_come_in_pieces_alone_are_the_answer() -> None:
+    pieces = [{"type": "response.output_text.delta", "delta": piece} for piece in ("all of", " it\ud83d", "\ude00")]
+    found = answer(fold(created(), *pieces, end()))
+    assert (found.text, found.truncated) == ("all of it\U0001f600", False)
+    assert (
+        answer(fold(created(), *pieces, end(words("the words at the end count")))).text == "the words at the end count"
+    )
+    many = [{"type": "response.output_text.delta", "delta": "x"}] * 50_000
+    assert len(answer(fold(created(), *many, end())).text) == 50_000
+
+
 def test_there_is_no_answer_before_the_end() -> None:
     assert fold(created(), done(words("hi"))).answer(picture_wanted=False, image_model=None) is None
 
