@@ -59,7 +59,7 @@ def speaks_at(
         pushed: when somebody else changed the queue last; infinity where that is not known.
         age: seconds since the job was made by its submitter's clock, or None where it does not say.
         vain: when a wait for an announcement was in vain last.
-        window: seconds after which nobody will announce it any more.
+        window: seconds from now after which nobody will announce it any more.
     """
     if heard is not None:
         return heard + min(_CONNECTING, window)
@@ -68,7 +68,7 @@ def speaks_at(
         return now
     if age is not None and age >= _YOUNG and now - vain < _SHARE * window:
         return now
-    return min(now, pushed) + window if not made_now else now + window
+    return now + window
 
 
 class Held:
