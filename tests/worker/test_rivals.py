@@ -129,12 +129,12 @@ def test_a_process_that_leaves_gives_way_and_needs_no_reason() -> None:
 
 async def test_two_machines_of_one_id_the_newer_one_hands_back_and_leaves(valkey: str, db: Any, ear: Ear) -> None:
     old, new = Play(), Play()
-    async with open_machine(valkey, {"t": old}, slots=1, beat_every=0.5):
+    async with open_machine(valkey, {"t": old}, slots=1, lease=15.0):
         first = submit(db, "t")
         await old.until_begun()
         second = submit(db, "t")
         with pytest.raises(MachineIdInUse):  # noqa: PT012 - the body waits for it
-            async with open_machine(valkey, {"t": new}, slots=1, beat_every=0.5):
+            async with open_machine(valkey, {"t": new}, slots=1, lease=15.0):
                 await new.until_begun()  # it was not kept waiting
                 await trio.sleep(60)
         assert new.attempts[0].cancelled
@@ -186,12 +186,12 @@ WORDS = ("--workers", "mock:2", "--machine-id", "box")
 
 
 async def test_the_newer_of_two_processes_leaves_with_a_clear_error(valkey: str, db: Any) -> None:
-    async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="3") as older:
-        running = [submit(db, "mock", {"delay_ms": 6000}) for _ in range(2)]
+    async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="6") as older:
+        running = [submit(db, "mock", {"delay_ms": 9000}) for _ in range(2)]
         for job_id in running:
             await until_status(db, job_id, "in_progress")
-        async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="3") as newer:
-            third = submit(db, "mock", {"delay_ms": 60_000 // 20})
+        async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="6") as newer:
+            third = submit(db, "mock", {"delay_ms": 9000})
             await until_status(db, third, "in_progress")
             assert await newer.code() == 2
             assert "the machine id 'box' is in use twice" in newer.err
@@ -205,10 +205,10 @@ async def test_the_newer_of_two_processes_leaves_with_a_clear_error(valkey: str,
 
 
 async def test_with_take_over_the_older_one_leaves(valkey: str, db: Any) -> None:
-    async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="3") as older:
+    async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="6") as older:
         running = submit(db, "mock", {"delay_ms": 3000})
         await until_status(db, running, "in_progress")
-        async with open_worker(valkey, *WORDS, "--take-over", EMP_TRIO_LEASE_SECONDS="3") as newer:
+        async with open_worker(valkey, *WORDS, "--take-over", EMP_TRIO_LEASE_SECONDS="6") as newer:
             assert await older.code() == 2
             assert "was started with --take-over" in older.err
             job = await until_status(db, running, "completed", limit=60)
@@ -221,15 +221,15 @@ async def test_with_take_over_the_older_one_leaves(valkey: str, db: Any) -> None
 async def test_processes_of_one_container_image_with_one_host_name(valkey: str, db: Any) -> None:
     """Nobody named them: both have the host's name."""
     async with (
-        open_worker(valkey, "--workers", "mock:1", EMP_TRIO_LEASE_SECONDS="1.5"),
-        open_worker(valkey, "--workers", "mock:1", EMP_TRIO_LEASE_SECONDS="1.5") as second,
+        open_worker(valkey, "--workers", "mock:1", EMP_TRIO_LEASE_SECONDS="6"),
+        open_worker(valkey, "--workers", "mock:1", EMP_TRIO_LEASE_SECONDS="6") as second,
     ):
         assert await second.code() == 2
         assert "host name" in second.err
 
 
 async def test_processes_of_one_worker_id_on_different_machines(valkey: str, db: Any) -> None:
-    env = {"WORKER_ID": "w-7", "CONNECTORS": "mock", "EMP_TRIO_LEASE_SECONDS": "1.5"}
+    env = {"WORKER_ID": "w-7", "CONNECTORS": "mock", "EMP_TRIO_LEASE_SECONDS": "6"}
     async with open_worker(valkey, MACHINE_ID="a", **env), open_worker(valkey, MACHINE_ID="b", **env) as second:
         assert await second.code() == 2
         assert "w-7" in second.err
@@ -274,12 +274,12 @@ async def test_a_process_that_was_stopped_for_longer_than_a_lease_leaves_when_it
     valkey: str, db: Any, words: tuple[str, ...]
 ) -> None:
     """Also where it had taken over itself: that counts at its start."""
-    async with open_worker(valkey, *WORDS, *words, EMP_TRIO_LEASE_SECONDS="0.9") as stopped:
+    async with open_worker(valkey, *WORDS, *words, EMP_TRIO_LEASE_SECONDS="3") as stopped:
         job_id = submit(db, "mock", {"delay_ms": 60_000})
         await until_status(db, job_id, "in_progress")
         stopped.signal(signal.SIGSTOP)
-        async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="0.9") as newer:
-            await trio.sleep(2)
+        async with open_worker(valkey, *WORDS, EMP_TRIO_LEASE_SECONDS="3") as newer:
+            await trio.sleep(5)
             stopped.signal(signal.SIGCONT)
             assert await stopped.code() == 2
             assert newer.process.returncode is None
