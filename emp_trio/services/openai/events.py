@@ -76,8 +76,22 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
         """
         return self._in_hand("connection_lost", picture_wanted, image_model)
 
-    def _in_hand(self, why: str, picture_wanted: bool, image_model: str | None) -> Answer | None:
+    def broken_off(self, *, picture_wanted: bool, image_model: str | None) -> Answer | None:
+        """What a stream has brought that the service has ended with an error, or without a word; also words of which
+        no item was finished. None where that is not what was asked for.
+
+        Raises:
+            Refused: it is a refusal.
+        """
+        why = "unknown" if self.error is None else self.error.code or self.error.reason
+        return self._in_hand(why, picture_wanted, image_model, words=True)
+
+    def _in_hand(
+        self, why: str, picture_wanted: bool, image_model: str | None, *, words: bool = False
+    ) -> Answer | None:
         done = [self.items[place] for place in sorted(self.items)]
+        if words and not done:
+            done = _only_words(self)
         response = {
             "id": self.response_id,
             "status": "incomplete",

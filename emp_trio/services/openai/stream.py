@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import structlog
 import trio
 
-from emp_trio.errors import ServiceError
+from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.paths import segment
@@ -104,6 +104,7 @@ class _Stream:
         self.background = BackgroundRun(caller, job, progress, request, plan=plan)
         self.began = trio.current_time()
         self.state = ResponseStream()
+        self._done = False  # [DONE] has come
 
     @property
     def request(self) -> ResponsesRequest:
@@ -125,7 +126,7 @@ class _Stream:
                 )
             except ServiceError as error:
                 lost = error
-            answer = self._answer() if lost is None else None
+            answer = self._answer_or_words() if lost is None else None
             if answer is None:  # nobody can resume it: what is finished of it is all that there will ever be
                 answer = self.state.in_hand(
                     picture_wanted=self.request.picture_wanted, image_model=self.request.image_model
@@ -133,6 +134,21 @@ class _Stream:
             if answer is None:
                 raise lost or _lost(self.state)
             return self.background.named(answer)
+
+    def _answer_or_words(self) -> Answer | None:
+        """The answer; or what has come, where the service ended the stream in another way: it is paid for."""
+        wanted, model = self.request.picture_wanted, self.request.image_model
+        try:
+            answer = self._answer()
+        except Refused:
+            raise
+        except ServiceError:
+            answer = self.state.broken_off(picture_wanted=wanted, image_model=model)
+            if answer is None:
+                raise
+        if answer is None and self._done:
+            answer = self.state.broken_off(picture_wanted=wanted, image_model=model)
+        return answer
 
     async def to_the_end(self, known: Known) -> Answer:
         """Follow a stream through losses, until it ends or the time is up."""
@@ -197,6 +213,7 @@ class _Stream:
                 self.background.created_by = events.stream.request_id
             async for event in events:
                 if event.done:  # some compatible servers say so
+                    self._done = True
                     continue
                 before, self.state = self.state, fold_event(self.state, event.json(keep_halves=True))
                 if self.state.response_id and not before.response_id:

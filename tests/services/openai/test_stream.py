@@ -10,11 +10,16 @@ import trio
 
 from emp_trio.errors import DeadlineExceeded, Refused, ServiceError
 from emp_trio.progress import StageLimits
+from emp_trio.protocols.http import HttpSettings
+from emp_trio.secrets import Secret
+from emp_trio.services.connector import open_connector
 from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.openai.script import StreamScript
 from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.testing.rogue import event_stream, open_rogue
 from emp_trio.toolbox import Toolbox
 from tests.services.openai.support import broken, cut_short, open_openai, statuses
 from tests.services.support import job, stored
@@ -305,3 +310,26 @@ async def test_what_could_not_be_saved_is_uploaded_by_the_next_attempt_and_not_p
     assert result.data["text"]
     assert result.output_files
     assert (openai.count("create"), openai.billed) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        b'data: {"type": "error", "code": "server_error", "message": "the words"}\n\n',
+        b'data: {"error": {"code": "rate_limit_exceeded", "message": "the words"}}\n\n',
+        b'data: {"type": "response.failed", "response": {"error": {"code": "server_error", "message": "m"}}}\n\n',
+        b'data: {"type": "response.incomplete", "response": {"output": []}}\n\n',
+        b"data: [DONE]\n\n",
+    ],
+)
+async def test_words_in_hand_are_not_paid_for_again(toolbox: Toolbox, last: bytes) -> None:
+    begun = b'data: {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}}\n\n'
+    words = b'data: {"type": "response.output_text.delta", "delta": "some"}\n\n'
+    async with open_rogue(event_stream(begun, words, last)) as rogue:
+        settings = OpenAIResponsesConnector.Settings(
+            openai=OpenAISettings(api_key=Secret("sk-x")), http=HttpSettings(base_url=rogue.url)
+        )
+        async with open_connector(OpenAIResponsesConnector, settings, toolbox) as connector:
+            result = await run_job(connector, job(TEXT | {"background": False}))
+        assert len(rogue.requests) == 1
+    assert (result.data["text"], result.data["truncated"]) == ("some", True)
