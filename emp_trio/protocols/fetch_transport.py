@@ -39,10 +39,7 @@ class Fetcher:
                 if isinstance(found, Fetched):
                     return found
                 place = found
-            raise InvalidJob(
-                f"{shown_url(url)} is redirected more than {self._settings.input_max_redirects} times, "
-                f"last to {shown_url(place)}"
-            )
+            raise InvalidJob(f"{shown_url(url)} is redirected more than {self._settings.input_max_redirects} times")
         assert scope.cancelled_caught
         raise InputUnavailable(
             f"{shown_url(url)} did not arrive within {seconds:.3g} s, ended while {trail.phase}",
@@ -92,9 +89,9 @@ def _following(url: str, status: int, location: str) -> str:
     try:
         following = redirected("GET", url, status=status, location=location)
     except ValueError as error:
-        raise InvalidJob(f"{shown_url(url)} is redirected to {shown_url(location)}, which is not a URL") from error
+        raise InvalidJob(f"{shown_url(url)} is redirected to what is not a URL") from error
     if following is None:
-        raise InvalidJob(f"{shown_url(url)} is redirected from https to {shown_url(location)}, which is not https")
+        raise InvalidJob(f"{shown_url(url)} is redirected from https to a place that is not https")
     return following[1]
 
 

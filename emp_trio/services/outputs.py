@@ -155,6 +155,7 @@ async def fetched(caller: Caller, source: str) -> tuple[bytes, str | None]:
     except ValueError:
         text = "what the answer gives as the URL of a file is none"
         raise bad_answer(text, reason="invalid_response_format") from None
+    named = url
     if own:
         try:
             answer = await caller.request("GET", url, expect="any", same_origin=True)
@@ -164,8 +165,10 @@ async def fetched(caller: Caller, source: str) -> tuple[bytes, str | None]:
     try:
         return (await caller.fetch(url, max_bytes=caller.settings.http.max_response_bytes, retries=2)).data, None
     except (InvalidJob, InputUnavailable) as error:  # in the words for a job's input; it is the service's output
+        # Where the service's own address redirects to is nobody's business.
+        text = error.message if url == named else "it is redirected, and can't be had from there"
         raise ServiceError(
-            f"the file of the answer at {shown_url(url)} can't be had: {error.message}",
+            f"the file of the answer at {shown_url(named)} can't be had: {text}",
             type="response_error",
             reason="missing_expected_data",
             retry=isinstance(error, InputUnavailable),

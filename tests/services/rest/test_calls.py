@@ -232,6 +232,7 @@ async def test_a_file_of_the_answer_that_is_elsewhere_is_fetched_past_the_guard(
                 (request,) = elsewhere.requests
                 assert "authorization" not in request.headers
             else:
-                with pytest.raises(ServiceError, match="can't be had"):
+                with pytest.raises(ServiceError, match="can't be had") as caught:
                     await run_job(connector, job({}))
                 assert elsewhere.requests == []
+                assert str(elsewhere.port) not in caught.value.message
