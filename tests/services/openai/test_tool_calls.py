@@ -44,6 +44,11 @@ NAMELESS_F, NAMELESS_G = F | {"id": ""}, G | {"id": ""}
             [F, G],
         ),
         ([piece("f", "", id="a"), piece(None, '{"x": 1}'), piece("g", "", id="b"), piece(None, '{"y": 2}')], [F, G]),
+        (
+            [piece("f", "", id="a", index=0), piece("f", "{}", id="b", index=0)],
+            [call("a", "f", ""), call("b", "f", "{}")],
+        ),
+        ([piece("f", '{"x"', id="a"), piece(None, "{}", id="b")], [call("a", "f", '{"x"'), call("b", "", "{}")]),
         # the index as a text
         ([piece("f", '{"x"', id="a", index="0"), G | {"index": "1"}, piece(None, ": 1}", index="0")], [F, G]),
         # the id and the name in every piece
