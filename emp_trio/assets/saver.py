@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
@@ -316,7 +317,7 @@ def _check_folders(settings: StorageSettings) -> None:
 
 def _check_link(place: Place, *, chosen: bool) -> None:
     """Refuse a container of the local store that is a link, before anything is paid; the store looks again."""
-    if isinstance(place, LocalPlace) and place.folder.is_symlink():
+    if isinstance(place, LocalPlace) and os.path.islink(place.folder):
         text = (
             f"the container {place.folder.name!r} leads out of the folder: it is a symbolic link, and none is followed"
         )

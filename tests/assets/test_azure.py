@@ -111,11 +111,15 @@ async def test_what_came_between_the_look_and_the_write_is_not_replaced(azurite:
     store.close()
 
 
-async def test_a_chosen_name_is_replaced(azurite: Azurite, container: str) -> None:
+async def test_a_blob_that_nobody_has_signed_is_replaced_on_demand_only(azurite: Azurite, container: str) -> None:
+    """A TypeScript worker writes no metadata."""
     blob(azurite, container, "latest.png").upload_blob(b"by somebody else")
     async with open_asset_saver(settings(azurite, container)) as saver:
+        with pytest.raises(AssetError, match="another job or program"):
+            await saver.save(make_png(), a_job("one", filename="latest.jpg"), FakeReporter())
         for job, seed in (("one", 1), ("two", 2)):
-            saved = await saver.save(make_png(seed=seed), a_job(job, filename="latest.jpg"), FakeReporter())
+            asked = a_job(job, filename="latest.jpg", overwrite=True)
+            saved = await saver.save(make_png(seed=seed), asked, FakeReporter())
             assert (await fetch(saved.file_url)).content == make_png(seed=seed)
 
 
