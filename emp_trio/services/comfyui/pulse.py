@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 
 _HOST: Final = frozenset({"cpu", "mps"})  # devices whose memory is that of the host, in which others are at work, too
-_SHARE: Final = 0.02  # of memory that others use as well: a smaller change says nothing
-_MOST: Final = 512 * 2**20  # bytes that always say something
+_SHARE: Final = 0.04  # of memory that others use as well: a smaller change says nothing
+_MOST: Final = 2**30  # bytes that always say something
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):

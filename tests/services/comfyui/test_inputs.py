@@ -109,7 +109,7 @@ async def test_an_upload_that_is_too_large_for_a_proxy_is_told(connector: Any, f
 @pytest.mark.parametrize("route", ["POST /upload/image", "GET /view"])
 async def test_a_file_may_take_longer_than_a_short_call(fake: FakeComfyUI, toolbox: Toolbox, route: str) -> None:
     """8: uploads and downloads are limited by lack of progress, and not by the time for a call."""
-    async with open_comfyui(fake, toolbox, call_timeout=0.5) as connector:
-        fake.inject(route, delay=1.0)
+    async with open_comfyui(fake, toolbox, call_timeout=2.5) as connector:
+        fake.inject(route, delay=3.0)
         assert (await run_job(connector, job({"workflow": loading(BASE64)}))).success
         assert fake.count(route) <= 2  # one for each file

@@ -40,7 +40,7 @@ def vitals(*running: str, waiting: int = 0, newest: str = "n", own: int = 0, fre
         (vitals("a"), vitals("a", own=1), "memory"),
         (vitals("a"), vitals("a", free=9 * GB), "memory"),
         (vitals("a"), vitals("a", free=11 * GB), "memory"),
-        (vitals("a"), vitals("a", free=10 * GB - 20_000_000), ""),  # others are at work on the host, too
+        (vitals("a"), vitals("a", free=10 * GB - 600_000_000), ""),  # others are at work on the host, too
         (vitals("a"), Vitals(running=frozenset("a"), newest="n"), ""),
     ],
 )
@@ -69,7 +69,7 @@ STUCK = vitals("a", waiting=2)
         ([(0, vitals()), (500, vitals()), (510, STUCK), (640, STUCK)], True),
         ([(0, STUCK), (40, vitals("a", free=10 * GB - GB // 4)), (119, vitals("a", free=10 * GB - GB // 2))], False),
         (
-            [(0, STUCK), *((at, vitals("a", free=10 * GB - at * GB // 200)) for at in range(10, 300, 10))],
+            [(0, STUCK), *((at, vitals("a", free=10 * GB - at * GB // 50)) for at in range(10, 300, 10))],
             False,  # a model is loaded slowly
         ),
         ([(0, STUCK), (60, "message"), (120, STUCK), (179, STUCK)], False),
