@@ -53,6 +53,7 @@ COMMANDS: Final = (
     Command("submit", "Act", "Put a job into the queue."),
     Command("cancel", "Act", "Cancel jobs, wherever they are."),
     Command("retry", "Act", "Put failed jobs back into the queue."),
+    Command("reap", "Act", "Put back what workers left behind."),
 )
 
 
@@ -70,7 +71,9 @@ def run(arguments: Sequence[str]) -> int:
     from cyclopts import CycloptsError
 
     try:
-        result = _app(arguments)(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        result = _app(arguments)(
+            _with_values(arguments), exit_on_error=False, print_error=False, result_action="return_value"
+        )
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except SystemExit:
@@ -87,6 +90,18 @@ def run(arguments: Sequence[str]) -> int:
         from emp_trio.cli import output
 
         return output.report(error)
+
+
+_OPTIONAL: Final = {"--adopt-orphans": "60"}  # options whose value may be left out, which cyclopts does not know
+
+
+def _with_values(arguments: Sequence[str]) -> list[str]:
+    """The words with the values that were left out."""
+    following = [*arguments, "--"][1:]
+    return [
+        f"{word}={_OPTIONAL[word]}" if word in _OPTIONAL and after.startswith("-") else word
+        for word, after in zip(arguments, following, strict=True)
+    ]
 
 
 def _app(arguments: Sequence[str]) -> App:

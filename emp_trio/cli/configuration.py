@@ -49,6 +49,7 @@ def configure(
     strict: bool = False,
     machine_id: str | None = None,
     drain: float | None = None,
+    adopt_orphans: float | None = None,
 ) -> Configuration:
     """Read mapping and environment, and resolve everything; connects to nothing.
 
@@ -58,7 +59,7 @@ def configure(
         workers: ``--workers``, which comes before what the environment asks for.
         gpus: GPUs of this machine.
         strict: unknown fields of the mapping are errors.
-        machine_id, drain: options of the worker.
+        machine_id, drain, adopt_orphans: options of the worker.
 
     Returns:
         the configuration, with all its problems.
@@ -80,7 +81,7 @@ def configure(
     worker: WorkerSettings | None = None
     storage: StorageSettings | None = None
     try:
-        worker = worker_settings(env, machine_id=machine_id, drain=drain)
+        worker = worker_settings(env, machine_id=machine_id, drain=drain, adopt_orphans=adopt_orphans)
     except ConfigError as error:
         problems += error.problems
     try:

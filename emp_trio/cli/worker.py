@@ -29,6 +29,7 @@ async def worker(
     machine_id: str | None = None,
     drain: float | None = None,
     take_over: bool = False,
+    adopt_orphans: float | None = None,
     embedded: bool = False,
     state: Path = _STATE,
     log_level: Literal["debug", "info", "warning", "error"] | None = None,
@@ -52,6 +53,8 @@ async def worker(
         machine_id: Name of this machine in the fleet; else MACHINE_ID, else the host name.
         drain: Seconds that running jobs get after the first signal; 30 unless said.
         take_over: Where another live process has slots of the same ids, have that one leave instead of this one.
+        adopt_orphans: Put back jobs of the fleet's other workers whose heartbeat has been gone for so many seconds, 60
+            unless said; an attempt is counted. Else EMP_TRIO_ADOPT_ORPHANS_SECONDS; by default they are left alone.
         embedded: Run a Valkey server of our own, for a one-machine installation, with its data in --state.
         state: Folder of the embedded server; its jobs are there again at the next start.
         log_level: Least level to log; else LOG_LEVEL, else info.
@@ -70,7 +73,15 @@ async def worker(
     url = None if embedded else redis_url(redis)
     env = dict(os.environ)
     hardware = await detect_hardware(env)
-    found = configure(env, mapping=mapping, workers=workers, gpus=hardware.gpus, machine_id=machine_id, drain=drain)
+    found = configure(
+        env,
+        mapping=mapping,
+        workers=workers,
+        gpus=hardware.gpus,
+        machine_id=machine_id,
+        drain=drain,
+        adopt_orphans=adopt_orphans,
+    )
     if not found.asked:
         raise ConfigError('no workers are named: give --workers, for example "mock:2", or set WORKERS')
     if found.plan is None or found.worker is None or found.storage is None:

@@ -1,4 +1,4 @@
-"""The queue for other programs: submit, job, jobs, watch, cancel, retry, workers.
+"""The queue for other programs: submit, job, jobs, watch, cancel, retry, reap, workers.
 
 ::
 
@@ -38,6 +38,7 @@ from emp_trio.queue.job_info import (
 )
 from emp_trio.queue.messages import iso
 from emp_trio.queue.port import RedisPort, RedisSettings
+from emp_trio.queue.reaping import Cleaned, reap_once
 from emp_trio.queue.verbs import Verbs
 from emp_trio.secrets import Secret
 
@@ -232,6 +233,11 @@ class Queue:
         """
         reply = await self._call("retry", job_id, uuid.uuid4().hex)
         return str(reply[0].decode())
+
+    async def reap(self) -> Cleaned:
+        """Put back what workers left behind; see :func:`emp_trio.queue.reaping.reap_once`, which takes up to half a
+        minute."""
+        return await reap_once(self.verbs)
 
     async def _call(self, function: str, *args: str | bytes | int) -> Any:
         return await self.verbs.surely(lambda: self.verbs.function(function, *args), patience=self._patience)

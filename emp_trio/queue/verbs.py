@@ -1,4 +1,4 @@
-"""The worker's verbs on the queue: claim, start, progress, remember, settle, renew, reap, adopt, beat, leave, depart.
+"""The worker's verbs on the queue: claim, start, progress, remember, settle, renew, reap, beat, leave, depart.
 
 Each is one call of a library function, fenced by the lease token and safe to repeat with it; :meth:`Verbs.surely`
 does repeat, until the caller's cancel scope ends.
@@ -86,13 +86,6 @@ class Departure(msgspec.Struct, frozen=True, kw_only=True):
     leased: int
     ends: float
     looked: float | None
-
-
-class Adopted(msgspec.Struct, frozen=True, kw_only=True):
-    """Jobs of a worker that is gone for good: those that went back to the queue; id and reason of those that failed."""
-
-    requeued: tuple[str, ...]
-    failed: tuple[tuple[str, str], ...]
 
 
 class LeaseRef(msgspec.Struct, frozen=True):
@@ -325,16 +318,6 @@ class Verbs:
             leased=leased,
             ends=ends / 1000,
             looked=None if looked < 0 else looked / 1000,
-        )
-
-    async def adopt(self, worker_id: str, *, max_crashes: int = 3, most: int = 100) -> Adopted:
-        """Requeue (or fail) up to ``most`` jobs of a worker that is gone for good and knew nothing of leases.
-
-        An attempt is counted. Nothing happens while the worker's heartbeat stands.
-        """
-        requeued, failed = await self.function("adopt", worker_id, max_crashes, most)
-        return Adopted(
-            requeued=tuple(map(_str, requeued)), failed=tuple((_str(job_id), _str(why)) for job_id, why in failed)
         )
 
     async def beat(

@@ -22,14 +22,16 @@ from emp_trio.queue.keeper import open_thread_keeper
 from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Others, Process
 from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.port import Gap, RedisSettings
-from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
+from emp_trio.queue.verbs import Claim, Departure, LeaseRef, Verbs
 from emp_trio.secrets import Redactor
 from emp_trio.toolbox import Toolbox
+from emp_trio.worker.adopter import Adopter
 from emp_trio.worker.announcements import SlotState
 from emp_trio.worker.build import this_build
 from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
+from emp_trio.worker.departure import depart, outstay_leases
 from emp_trio.worker.drain import Drain
 from emp_trio.worker.first_words import FirstWords
 from emp_trio.worker.leases import Leases
@@ -62,6 +64,7 @@ class Machine:
         table: LeaseTable,
     ) -> None:
         self.settings = settings
+        self._verbs = verbs
         self.drain = Drain()
         self._table = table
         self._failure: EmpTrioError | None = None
@@ -69,6 +72,8 @@ class Machine:
         self.leases = Leases(table, verbs, settings)
         self.first_words = FirstWords(verbs, settings, self.leases.doubt)
         self.reaper = Reaper(verbs, settings, self.look_again)
+        after = settings.adopt_orphans
+        self.adopter = None if after is None else Adopter(verbs, settings, after, self.look_again)
         self._attempts: trio.Nursery | None = None
         states = {
             worker_id: SlotState(worker_id=worker_id, worker_type=worker.name, lane=worker.key)
@@ -183,6 +188,8 @@ class Machine:
             house.start_soon(self._listen, bridge)
             house.start_soon(self.reaper.run)
             house.start_soon(self.slots.finish_late)
+            if self.adopter is not None:
+                house.start_soon(self.adopter.run)
             with trio.move_on_after(_FIRST_LOOK):  # so that slots are registered with the services they have
                 for supervisor in self.supervisors.values():
                     await supervisor.looked_at.wait()
@@ -229,13 +236,18 @@ class Machine:
         """Store the outcomes that Redis has not taken yet, and take the slots out of the fleet's lists."""
         with trio.move_on_after(self.settings.stages.settle, shield=True):
             await first_of(self.leases.wait_idle, self.slots.finish_late)
+        self.reaper.stop()
+        left: Departure | None = None
         with trio.move_on_after(self.settings.stages.settle, shield=True) as scope:
             try:
                 await self.registration.leave(self.drain.reason)
+                left = await depart(self._verbs, self.settings.machine_id)
             except EmpTrioError as error:
                 log.warning("machine.not_deregistered", error=error.message)
         if scope.cancelled_caught:
             log.warning("machine.not_deregistered", error="Redis did not answer in time")
+        if left is not None:
+            await first_of(partial(outstay_leases, self._verbs, self.settings, left), self.drain.now.wait)
 
     async def _listen(self, bridge: Bridge) -> None:
         """Hear of cancelled jobs, and of announced ones, which wake where the server pushes no changes of the queue."""

@@ -32,6 +32,7 @@ class Reaper:
         self._requeued = requeued
         self._look = Signal()
         self._not_before = -math.inf
+        self._running = trio.CancelScope()
 
     def hold_off(self) -> None:
         """Redis was away: whoever held a lease has ``renew_every`` seconds to renew it or to store an outcome."""
@@ -41,15 +42,25 @@ class Reaper:
         """Something new may be due soon."""
         self._look.set()
 
+    def stop(self) -> None:
+        """Look no more: the machine leaves."""
+        self._running.cancel(reason="the machine leaves the fleet")
+
     async def run(self) -> None:
-        """Reap until cancelled."""
+        """Reap until told to stop."""
+        with self._running:
+            await self._reap()
+
+    async def _reap(self) -> None:
         while True:
             if trio.current_time() < self._not_before:
                 await trio.sleep_until(self._not_before)
                 continue
             wait = self._settings.reap_every
             try:
-                reaped = await self._verbs.reap(max_crashes=self._settings.max_crashes)
+                reaped = await self._verbs.reap(
+                    machine_id=self._settings.machine_id, max_crashes=self._settings.max_crashes
+                )
             except EmpTrioError as error:
                 log.warning("reap.failed", error=error.message)
             else:
@@ -58,7 +69,7 @@ class Reaper:
                 for job_id, why in reaped.failed:
                     log.error("job.failed", job=job_id, error=why)
                 for job_id, why in reaped.broken:
-                    log.error("job.broken", job=job_id, error=why, hint="a key of this job has a wrong type")
+                    log.error("job.broken", job=job_id, error=why, hint="a key is not what it should be")
                 if reaped.requeued or reaped.due:
                     self._requeued()
                 if reaped.next_due is not None:

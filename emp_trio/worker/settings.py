@@ -34,6 +34,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             service, and the limit of one check.
         circuit_failures, circuit_pause, circuit_longest: how many jobs in a row a service may fail before it gets no
             more for a pause, the first such pause, and the longest.
+        adopt_orphans: seconds for which the heartbeat of a worker without leases must have been gone until its jobs are
+            put back; None: they are left alone.
         reap_every: the longest pause between two looks for jobs whose lease ran out.
         standstill: how long the event loop may stand still (in a connector that blocks it) before the leases of this
             process are not renewed any more.
@@ -64,6 +66,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     reap_every: float = 5.0
     standstill: float = 30.0
     take_over: bool = False
+    adopt_orphans: float | None = None
 
 
 _SECONDS: Final = {  # setting -> (environment variable, its unit in seconds)
@@ -75,6 +78,7 @@ _SECONDS: Final = {  # setting -> (environment variable, its unit in seconds)
     "announcement": ("EMP_TRIO_ANNOUNCEMENT_SECONDS", 1.0),
     "drain": ("EMP_TRIO_DRAIN_SECONDS", 1.0),
     "standstill": ("EMP_TRIO_STANDSTILL_SECONDS", 1.0),
+    "adopt_orphans": ("EMP_TRIO_ADOPT_ORPHANS_SECONDS", 1.0),
 }
 _STAGES: Final = {
     "upload": "EMP_TRIO_UPLOAD_SECONDS",
@@ -85,7 +89,11 @@ _LONGEST_BEAT: Final = 20.0  # a heartbeat key lives 60 s; two may be lost
 
 
 def worker_settings(
-    env: Mapping[str, str], *, machine_id: str | None = None, drain: float | None = None
+    env: Mapping[str, str],
+    *,
+    machine_id: str | None = None,
+    drain: float | None = None,
+    adopt_orphans: float | None = None,
 ) -> WorkerSettings:
     """Settings from the environment (queue protocol 4.1); arguments given win.
 
@@ -118,6 +126,12 @@ def worker_settings(
         problems.append(Problem(path="--drain", message=f"{drain:g} is not a number of seconds"))
     elif drain is not None:
         values["drain"] = drain
+    if adopt_orphans is not None and not 0 < adopt_orphans < 1e9:
+        problems.append(
+            Problem(path="--adopt-orphans", message=f"{adopt_orphans:g} is not a positive number of seconds")
+        )
+    elif adopt_orphans is not None:
+        values["adopt_orphans"] = adopt_orphans
     if "beat_every" in values:
         values["beat_every"] = min(values["beat_every"], _LONGEST_BEAT)
     if "lease" in values:

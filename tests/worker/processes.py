@@ -116,3 +116,18 @@ async def open_worker(
         with trio.CancelScope(shield=True):
             await process.wait()
             await process.stderr.aclose()  # type: ignore[union-attr]
+
+
+async def run_cli(*words: str, limit: float = 60.0) -> tuple[int, str, str]:
+    """Run ``emp-trio WORDS`` to its end: exit code, stdout, stderr."""
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    with trio.fail_after(limit):
+        done = await trio.run_process(
+            [sys.executable, "-m", "emp_trio", *words],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=env,
+            cwd=ROOT,
+        )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()

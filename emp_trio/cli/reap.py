@@ -1,0 +1,61 @@
+"""``emp-trio reap``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from emp_trio.cli.connection import RedisOption, with_queue
+from emp_trio.cli.output import FAILED, OK, print_json, print_problem, printable
+
+if TYPE_CHECKING:
+    from emp_trio.queue.client import Queue
+    from emp_trio.queue.reaping import Cleaned
+
+
+async def reap(*, json: bool = False, redis: RedisOption = None) -> int:
+    """Put back what workers left behind.
+
+    Does once what every emp-trio worker does all the time: jobs whose lease
+    ran out go back into the queue, and so do delayed jobs that are due. Where
+    no emp-trio worker is left, all delayed jobs go back, and leases that have
+    not run out yet are waited for, up to half a minute. To tell a worker that
+    was killed just now from one that is alive takes up to 10 seconds.
+
+    Needed only where the last emp-trio worker was killed and none will be
+    started again: a worker that is stopped does this itself. Exit code 1 when
+    something is left that nobody looks after.
+
+    For example:
+
+        emp-trio reap
+        emp-trio reap --json
+
+    Args:
+        json: Print one JSON object.
+    """
+
+    async def use(queue: Queue) -> int:
+        cleaned = await queue.reap()
+        if json:
+            print_json(cleaned)
+        else:
+            for line in _lines(cleaned):
+                print(printable(line))
+        if cleaned.left:
+            print_problem(
+                f"{cleaned.leased} leases run for another {cleaned.lease_ends:.0f} s, {cleaned.delayed} jobs "
+                "are delayed, and no worker is there to put them back: call this again then"
+            )
+        return FAILED if cleaned.left else OK
+
+    return await with_queue(redis, use)
+
+
+def _lines(cleaned: Cleaned) -> list[str]:
+    lines = [f"{job_id} queued: its lease ran out" for job_id in cleaned.requeued]
+    lines += [f"{job_id} queued: it was delayed" for job_id in cleaned.delayed_back]
+    lines += [f"{job_id} failed: {why}" for job_id, why in cleaned.failed]
+    lines += [f"{key} can't be handled: {why}" for key, why in cleaned.broken]
+    if cleaned.watched:
+        lines.append(f"{cleaned.leased} leased and {cleaned.delayed} delayed jobs are looked after by workers")
+    return lines or ["nothing was left behind"]
