@@ -246,7 +246,7 @@ class Machine:
                 log.warning("machine.not_deregistered", error=error.message)
         if scope.cancelled_caught:
             log.warning("machine.not_deregistered", error="Redis did not answer in time")
-        if left is not None:
+        if left is not None and self._failure is None:
             await first_of(partial(outstay_leases, self._verbs, self.settings, left), self.drain.now.wait)
 
     async def _listen(self, bridge: Bridge) -> None:

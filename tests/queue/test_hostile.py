@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.queue.support import Ear, Library
@@ -80,7 +80,6 @@ IDS = ("j", "step-k", "a/b\n", "v:progress", "v", "w:attempt:1", "\xff\xfe", "",
 LISTS = ("jobs:pending", "emp:leases", "emp:delayed")
 OTHERS = ("jobs:active:w1", "jobs:failed", "jobs:completed", "worker:w1", "workers:active", "emp:machines", "progress:j",
           "job:j:progress", "worker:w1:heartbeat")  # fmt: skip
-PLACES = st.sets(st.sampled_from((*LISTS, "jobs:active:w1", "jobs:active:ts-1")), max_size=2)
 KINDS = ("string", "list", "set", "hash", "zset", "stream")
 CALLS = ("claim", "start", "begin", "progress", "remember", "renew", "completed", "failed", "retry", "release", "reap",
          "expire", "due", "cancel", "again", "beat", "leave", "depart", "adopt")  # fmt: skip
@@ -160,11 +159,17 @@ class Scene:
                 self.db.zadd(key, {member: 1})
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything there is, but for what is written again and again."""
-        return {key: self.db.dump(key) if self.db.type(key) != "zset" else self._zset(key) for key in self.db.keys("*")}
+        """Everything there is, but for the times at which machines looked."""
+        return {key: self._read(key) for key in self.db.keys("*") if key != "emp:machines"}
 
-    def _zset(self, key: str) -> Any:
-        return [member for member, _ in self.db.zrange(key, 0, -1, withscores=True)]
+    def _read(self, key: str) -> Any:
+        match self.db.type(key):
+            case "hash":
+                return self.db.hgetall(key)
+            case "zset":
+                return self.db.zrange(key, 0, -1, withscores=True)
+            case _:
+                return self.db.dump(key)
 
     def places(self, job: str) -> list[str]:
         """Where a job is: lists of ours and the fleet's, a worker that knows of no leases, or an end."""
@@ -182,6 +187,7 @@ class Scene:
 SETTINGS = settings(
     max_examples=300,
     deadline=None,
+    phases=(Phase.explicit, Phase.generate),  # a shorter example takes longer to find than to do without
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -261,10 +267,13 @@ def test_a_call_that_fails_for_a_broken_key_has_changed_nothing(
     for what in calls:
         before = scene.snapshot()
         was = scene.places("j")
+        refused = ""
         try:
             scene.do(what, "j")
         except redis.ResponseError as error:
-            assert "is not a sorted set" in str(error), what
+            refused = str(error)
+        if refused:
+            assert "is not a sorted set" in refused, what
             assert scene.snapshot() == before, f"{what} failed half way"
         if was:
             assert len(scene.places("j")) == 1, what
