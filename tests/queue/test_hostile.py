@@ -44,45 +44,59 @@ STATUSES = (
     "",
     "\xff",
 )
-REQUIREMENTS = (
-    "", "{}", "[]", "[1]", "null", "5", '"x"', "{bad", '{"models": [null]}', '{"positive_requirements": [1]}',
-    '{"hardware": {"ram_gb": "1"}}', '{"a' + ".b" * 3000 + '": 1}', "[" * 900 + "]" * 900, '{"a":"' + "x" * 20_000 + '"}',
-    '{"models": ' + json.dumps(["m"] * 3000) + "}", '{"a": NaN}', '{"a": 0x10}', "\xff\xfe",
-)  # fmt: skip
+LONG = {
+    "<long>": "x" * 20_000,
+    "<huge>": "p" * 100_000,
+    "<models>": '{"models": ' + json.dumps(["m"] * 3000) + "}",
+    "<dots>": '{"a' + ".b" * 3000 + '": 1}',
+    "<deep>": "[" * 900 + "]" * 900,
+}
+"""Values that are too long to be shown, by what stands for them."""
+REQUIREMENTS = ("", "{}", "[]", "[1]", "null", "5", '"x"', "{bad", '{"models": [null]}',
+                '{"positive_requirements": [1]}',
+                '{"hardware": {"ram_gb": "1"}}', '{"a": NaN}', '{"a": 0x10}', "\xff\xfe", *LONG)  # fmt: skip
 WORKERS = ("w1", "w2", "ts-1", "", "nobody", 'w"\n', "\xff")
 TOKENS = ("", "n/1", "n1/1", "left/w1", "x", "n/1e+15", "\xff")
 
-TEXT = st.sampled_from(("", "x", "wf", "\xff\xfe", "y" * 20_000, 'q"\\'))
+TEXT = st.sampled_from(("", "x", "wf", "\xff\xfe", "<long>", 'q"\\'))
 FIELDS: dict[str, st.SearchStrategy[str]] = {
     "id": st.sampled_from(("j", "other", "", "\xff")),
-    "service_required": st.sampled_from(("comfyui", "comfyui", "comfyui", "p5", "", "\xff", "z" * 20_000)),
+    "service_required": st.sampled_from(("comfyui", "comfyui", "comfyui", "p5", "", "\xff", "<long>")),
     "status": st.sampled_from(STATUSES),
     "worker_id": st.sampled_from(WORKERS),
     "lease_worker": st.sampled_from(WORKERS),
     "lease_token": st.sampled_from(TOKENS),
     "settled_token": st.sampled_from(TOKENS),
     "requirements": st.sampled_from(REQUIREMENTS),
-    "payload": st.sampled_from(("{}", "", "{bad", "\xff", "p" * 100_000)),
+    "payload": st.sampled_from(("{}", "", "{bad", "\xff", "<huge>")),
     "error": TEXT,
     "cancelled_at": TEXT,
-    "created_at": st.sampled_from(("2026-01-01T00:00:00.000Z", "9999-99-99T99:99:99", "", "soon", "c" * 20_000)),
-    **dict.fromkeys(("customer_id", "workflow_id", "ctx", "checkpoint", "submit_token", "retry_token", "f" * 300), TEXT),
+    "created_at": st.sampled_from(("2026-01-01T00:00:00.000Z", "9999-99-99T99:99:99", "", "soon", "<long>")),
+    **dict.fromkeys(("customer_id", "workflow_id", "ctx", "checkpoint", "submit_token", "retry_token"), TEXT),
     **{
         name: st.sampled_from((*ODD_NUMBERS, "1", "2"))
         for name in (
-            "attempt crashes unstarted retry_count max_retries priority workflow_priority workflow_datetime current_step "
-            "total_steps deadline"
+            "attempt crashes unstarted retry_count max_retries priority workflow_priority workflow_datetime "
+            "current_step total_steps deadline"
         ).split()
     },
 }  # fmt: skip
 HASHES = st.fixed_dictionaries({}, optional=FIELDS)
+
+
+def written(fields: dict[str, str]) -> dict[str, str]:
+    """A hash with its long values."""
+    return {name: LONG.get(value, value) for name, value in fields.items()}
+
+
 IDS = ("j", "step-k", "a/b\n", "v:progress", "v", "w:attempt:1", "\xff\xfe", "", "i" * 300, "é")
 LISTS = ("jobs:pending", "emp:leases", "emp:delayed")
-OTHERS = ("jobs:active:w1", "jobs:failed", "jobs:completed", "worker:w1", "workers:active", "emp:machines", "progress:j",
-          "job:j:progress", "worker:w1:heartbeat")  # fmt: skip
+OTHERS = ("jobs:active:w1", "jobs:failed", "jobs:completed", "worker:w1", "workers:active", "emp:machines",
+          "progress:j", "job:j:progress", "worker:w1:heartbeat")  # fmt: skip
 KINDS = ("string", "list", "set", "hash", "zset", "stream")
 CALLS = ("claim", "start", "begin", "progress", "remember", "renew", "completed", "failed", "retry", "release", "reap",
-         "expire", "due", "cancel", "again", "beat", "leave", "depart", "adopt")  # fmt: skip
+         "expire", "due", "cancel", "again", "beat", "leave", "depart", "adopt", "alive",
+         "age")  # fmt: skip
 
 
 def put(db: Any, key: str, kind: str) -> None:
@@ -120,7 +134,7 @@ class Scene:
 
     def do(self, what: str, job: str) -> Any:
         lib, token = self.lib, self.token(job)
-        slots = json.dumps([["w1", "t", 0, 0], ["w2", "t", 0, 0]])
+        slots = json.dumps([[worker, "t", 0, 0, "1", "now", ""] for worker in ("w1", "w2")])
         match what:
             case "claim":
                 return lib.claim("w1", "w2", "w3")
@@ -147,7 +161,11 @@ class Scene:
             case "beat":
                 return lib.call("beat", "m1", "now", "1", "{}", '{"t": "{}"}', slots)
             case "leave":
-                return lib.call("leave", 2, "w1", "w2")
+                return lib.call("leave", "p1", 2, "w1", "w2")
+            case "alive":
+                return lib.call("alive", "p1", "m1", "host 1", "0", "0", 0, 1000, 0, "w1", "w2")
+            case "age":
+                return lib.call("age", "w1", "w2")
             case "depart":
                 return lib.call("depart", "m1", 100)
             case _:
@@ -160,7 +178,9 @@ class Scene:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything there is, but for the times at which machines looked."""
-        return {key: self._read(key) for key in self.db.keys("*") if key != "emp:machines"}
+        return {
+            key: self._read(key) for key in self.db.keys("*") if not key.startswith(("emp:machines", "emp:process"))
+        }
 
     def _read(self, key: str) -> Any:
         match self.db.type(key):
@@ -227,7 +247,7 @@ def test_a_job_of_any_shape_is_in_one_place_after_each_call(
     db = scene.db
     db.flushall()
     if fields:
-        db.hset(f"job:{job}", mapping=fields)
+        db.hset(f"job:{job}", mapping=written(fields))
     db.zadd(place, {job: 5e16 if place == "jobs:pending" else 9e12})
     if fields.get("status") in ("assigned", "in_progress", "accepted") and fields.get("worker_id"):
         db.hset(f"jobs:active:{fields['worker_id']}", job, "{}")
@@ -259,7 +279,7 @@ def test_a_call_that_fails_for_a_broken_key_has_changed_nothing(
 ) -> None:
     db = scene.db
     db.flushall()
-    db.hset("job:j", mapping={"id": "j", "service_required": "comfyui", "status": "pending", **fields})
+    db.hset("job:j", mapping={"id": "j", "service_required": "comfyui", "status": "pending", **written(fields)})
     db.zadd(place, {"j": 5e16 if place == "jobs:pending" else 9e12})
     for key, kind in broken.items():
         if key != place:
@@ -285,7 +305,7 @@ def test_everything_that_is_published_is_json_in_utf_8(
     scene: Scene, valkey: str, fields: dict[str, str], sent: list[str], job: str
 ) -> None:
     scene.db.flushall()
-    scene.db.hset(f"job:{job}", mapping={"id": "j", "service_required": "comfyui", **fields})
+    scene.db.hset(f"job:{job}", mapping={"id": "j", "service_required": "comfyui", **written(fields)})
     scene.db.zadd("jobs:pending", {job: 5e16})
     ear = Ear(valkey)  # decodes as UTF-8, strictly
     try:
