@@ -29,7 +29,7 @@ ODD_NUMBERS = (
     "1_0",
     "",
     "x",
-    "٣",
+    "\xd9\xa3",
 )
 STATUSES = (
     "pending",
@@ -117,12 +117,20 @@ def put(db: Any, key: str, kind: str) -> None:
             db.xadd(key, {"x": "x"})
 
 
+class Latin(redis.Redis):
+    """A connection on which each character stands for a byte: hiredis would write all text as UTF-8."""
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        raw = [part.encode("latin-1") if isinstance(part, str) else part for part in args[1:]]
+        return super().execute_command(args[0], *raw, **options)
+
+
 class Scene:
     """Calls of every function on whatever there is, each with what a holder of the lease would say."""
 
     def __init__(self, url: str) -> None:
         self.lib = Library(url)
-        self.db: Any = redis.Redis.from_url(url, decode_responses=True, encoding="latin-1")
+        self.db: Any = Latin.from_url(url, decode_responses=True, encoding="latin-1")
         self.lib.db.close()
         self.lib.db = self.db
 

@@ -31,10 +31,11 @@ local function take(id, size, worker, machine, nonce, lease, quiet, now)
   end
   local attempt = int(math.min(MOST, count_of(job.attempt) + 1))
   local token = nonce .. '/' .. attempt
-  redis.call('ZREM', PENDING, id)
   if given(job.lease_token) then drop_lease(id, job.lease_worker) end  -- somebody put a leased job back
   redis.call('HSET', key, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
     'lease_token', token, 'lease_worker', worker, 'attempt', attempt)
+  redis.call('ZREM', PENDING, id)
+  redis.pcall('ZREM', DELAYED, id)
   redis.call('ZADD', LEASES, int(now.ms + lease), id)
   -- The lease stands; a key of a wrong type among the fleet's other ones must not stop the claim half way.
   redis.pcall('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
@@ -52,7 +53,7 @@ local function hold_taken(worker, nonce, lease, now)
     local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'status', 'worker_id')
     if f[1] and string.sub(f[1], 1, #nonce + 1) == nonce .. '/' and f[2] == worker and f[4] == worker and
       f[3] == 'assigned' then
-      redis.call('ZADD', LEASES, int(now.ms + lease), id)
+      hold(id, now.ms + lease)
       return id, f[1]
     end
   end

@@ -32,7 +32,7 @@ redis.register_function{function_name = 'emp_trio_cancel', flags = {'allow-oom'}
   local worker = given(f.worker_id) or ''
   redis.pcall('ZREM', PENDING, id)
   redis.pcall('ZREM', DELAYED, id)
-  if given(f.lease_token) then drop_lease(id, f.lease_worker) end
+  drop_lease(id, f.lease_worker)
   redis.call('HSET', 'job:' .. id, 'status', 'failed', 'failed_at', now.iso, 'cancelled_at', now.iso, 'error', argv[2],
     'lease_token', '')
   if worker ~= '' then
@@ -62,7 +62,7 @@ redis.register_function('emp_trio_retry', function(_, argv)
   redis.call('HDEL', 'job:' .. id, 'error', 'failure_type', 'failure_reason', 'failed_at', 'cancelled_at',
     'started_at', 'checkpoint')
   redis.pcall('HDEL', 'jobs:failed', id)
-  if given(f.lease_token) then drop_lease(id, f.lease_worker) end  -- the API's cancel leaves both
+  drop_lease(id, f.lease_worker)  -- the API's cancel leaves it
   redis.pcall('ZREM', DELAYED, id)
   requeue(id, 0, now)
   return {'queued', status}

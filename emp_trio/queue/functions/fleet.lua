@@ -5,7 +5,9 @@
 -- elsewhere by now is taken off the slot. Returns whether the job is the slot's, and whether it was left just now.
 local function look_at_active_job(worker, id, now)
   local f = record('job:' .. id, {'status', 'worker_id'})
-  if not ((f.status == 'assigned' or f.status == 'in_progress') and f.worker_id == worker) then
+  local queued = false
+  for _, list in ipairs({PENDING, DELAYED}) do queued = queued or type(redis.pcall('ZSCORE', list, id)) == 'string' end
+  if queued or not ((f.status == 'assigned' or f.status == 'in_progress') and f.worker_id == worker) then
     drop_active(id, worker)
     return false, false
   end
@@ -13,7 +15,7 @@ local function look_at_active_job(worker, id, now)
   if redis.call('ZSCORE', LEASES, id) then return true, false end
   redis.call('HSET', 'job:' .. id, 'lease_token', 'left/' .. worker, 'lease_worker', worker)
   local wait = math.max(0, redis.call('PTTL', 'worker:' .. worker .. ':heartbeat'))
-  redis.call('ZADD', LEASES, int(now.ms + wait), id)
+  hold(id, now.ms + wait)
   return true, true
 end
 

@@ -86,12 +86,12 @@ end}
 redis.register_function{function_name = 'emp_trio_renew', flags = {'allow-oom'}, callback = function(_, argv)
   if not is_zset(LEASES) then return not_zset(LEASES) end
   local now, gone = clock(), {}
-  local ends = int(now.ms + tonumber(argv[1]))
+  local ends = now.ms + tonumber(argv[1])
   for i = 2, #argv, 2 do
     local id = argv[i]
     local ours, status, settled = held(id, argv[i + 1])
     if ours then
-      redis.call('ZADD', LEASES, ends, id)
+      hold(id, ends)
     elseif settled ~= argv[i + 1] then
       -- A cancel is the only way a running job becomes failed without its holder: ours clears the token, the API's not.
       gone[#gone + 1] = {id, status == 'failed' and 'cancelled' or 'lost'}
