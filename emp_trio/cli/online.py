@@ -56,7 +56,8 @@ async def _ask(service: ServicePlan, toolbox: Toolbox, path: str, today: datetim
         if not health.healthy:
             raise EmpTrioError(health.detail or "it says that it is not healthy")
         found = await connector.retirements()
-    return [
+    silent = [] if health.told else [Problem(path=path, message=health.detail, severity="warning")]
+    return silent + [
         Problem(path=path, message=_retirement(model, end, today), severity="warning")
         for model, end in sorted(found.items())
         if end - today <= NOTICE

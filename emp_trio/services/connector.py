@@ -53,10 +53,12 @@ _LACKS: Final = {
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of a health check; ``detail`` says why a service is not healthy, and what to do."""
+    """Answer of a health check; ``detail`` says why a service is not healthy, and what to do. ``told`` is false where
+    the service has no way to say: then it counts as healthy, and the first jobs decide."""
 
     healthy: bool
     detail: str = ""
+    told: bool = True
 
 
 class Connector:

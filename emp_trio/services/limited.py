@@ -12,12 +12,12 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.probing import HealthPath, probe
 from emp_trio.services.redaction import redacted
 from emp_trio.services.repeats import counted
 from emp_trio.settings import Env
@@ -46,7 +46,7 @@ class LimitedServiceConnector(Http, Connector):
             ),
         ]
         job_path: str = "/jobs"
-        health_path: str = "/health"
+        health_path: HealthPath = "/health"
 
     async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
         """Run one attempt.
@@ -79,8 +79,4 @@ class LimitedServiceConnector(Http, Connector):
 
     async def health(self) -> Health:
         """Ask the one thing that the service can be asked."""
-        try:
-            await self.request("GET", self.settings.health_path, expect="any", retries=0)
-        except ServiceError as error:
-            return Health(healthy=False, detail=error.message)
-        return Health(healthy=True)
+        return await probe(self, self.settings.health_path, retries=0)

@@ -18,6 +18,7 @@ from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.outputs import checked, kept
+from emp_trio.services.probing import probe
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
 from emp_trio.services.upstream import run_upstream
@@ -82,11 +83,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
     async def health(self) -> Health:
         """Ask the service's health endpoint."""
-        try:
-            await self.request("GET", "/health", expect="any", retries=0)
-        except ServiceError as error:
-            return Health(healthy=False, detail=error.message)
-        return Health(healthy=True)
+        return await probe(self, "/health", retries=0)
 
     async def _usable(self, simulation_id: str) -> bool:
         try:

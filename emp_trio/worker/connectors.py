@@ -11,10 +11,11 @@ import msgspec
 import structlog
 import trio
 
-from emp_trio.errors import EmpTrioError, leading_error
+from emp_trio.errors import EmpTrioError, ServiceError, leading_error
 from emp_trio.mapping import ServicePlan
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector, Health, open_connector
+from emp_trio.services.probing import NO_ROUTE
 from emp_trio.toolbox import Toolbox
 from emp_trio.worker.circuit import Circuit, Verdict
 from emp_trio.worker.outcome import described
@@ -177,6 +178,9 @@ class Supervisor:
         with trio.move_on_after(self._settings.health_timeout):
             try:
                 return msgspec.convert(await connector.models(), list[str])
+            except ServiceError as error:
+                if error.status not in NO_ROUTE:  # a service that has no such list has no such list
+                    self._told(error, "connector.models")
             except Exception as error:  # noqa: BLE001 - nor may the list of its models do more harm than being empty
                 self._told(error, "connector.models")
         return []

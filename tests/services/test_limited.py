@@ -69,7 +69,7 @@ async def test_a_cancel_closes_the_connection(toolbox: Toolbox) -> None:
             await service.emptied()
 
 
-@pytest.mark.parametrize(("status", "healthy"), [(200, True), (404, False), (503, False)])
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (403, False), (503, False)])
 async def test_health_is_what_the_service_says(toolbox: Toolbox, status: int, healthy: bool) -> None:
     async with open_rogue(reply(status)) as service, open_limited(service.url, toolbox) as connector:
         found = await connector.health()

@@ -37,6 +37,7 @@ from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.inputs import input_file
 from emp_trio.services.outputs import Output, decoded_files
+from emp_trio.services.probing import not_told, probe
 from emp_trio.services.redaction import redacted
 from emp_trio.services.repeats import counted
 from emp_trio.services.results import asset_data, saved_asset
@@ -102,12 +103,24 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         return _result(generated.data, saved)
 
     async def health(self) -> Health:
-        """Whether the server answers, and its memory is in order."""
+        """Whether the server answers, and its memory is in order. One that does not know the question is asked for its
+        models: without those no job can run."""
+        path = self._a1111.health_path
+        if path != "/sdapi/v1/memory":
+            return await probe(self, path, timeout=self._a1111.call_timeout)
         try:
             trouble = trouble_in(await self.calls.memory())
         except EmpTrioError as error:
-            return Health(healthy=False, detail=error.message)
+            silent = not_told(error)
+            return Health(healthy=False, detail=error.message) if silent is None else await self._has_models(silent)
         return Health(healthy=not trouble, detail=trouble)
+
+    async def _has_models(self, silent: Health) -> Health:
+        try:
+            await self.calls.checkpoints()
+        except EmpTrioError as error:
+            return Health(healthy=False, detail=error.message)
+        return silent
 
     async def models(self) -> list[str]:
         """Names of the server's models."""

@@ -11,6 +11,7 @@ from emp_trio.protocols.http_settings import Seconds
 from emp_trio.protocols.urls import shown_url
 from emp_trio.secrets import Secret
 from emp_trio.services.address import address_of, without_user
+from emp_trio.services.probing import HealthPath
 from emp_trio.settings import Env
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -26,6 +27,8 @@ class A1111Settings(msgspec.Struct, frozen=True, kw_only=True):
         restore_model: load the server's own model back after a job that asked for another one. Jobs that name none then
             always get that model; but switching costs as much as many a job.
         call_timeout: for one short call; a busy server answers late.
+        health_path: what is asked for to see whether a server is well; ``none`` asks nothing. A server that does not
+            know the path counts as healthy.
         answer_timeout: without a byte of a generation's answer. It comes when the pictures are done, so this is longer
             than any job may take: the job's own limit ends it.
         progress_interval: between two looks at the progress.
@@ -42,6 +45,7 @@ class A1111Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key_header: Annotated[str, Env("${A1111_API_KEY_HEADER:-}")] = ""
     restore_model: bool = False
     call_timeout: Seconds = 30.0
+    health_path: Annotated[HealthPath, Env("${A1111_HEALTH_PATH:-/sdapi/v1/memory}")] = "/sdapi/v1/memory"
     answer_timeout: Seconds = 24 * 3600.0
     progress_interval: Seconds = 1.0
     interrupt_interval: Seconds = 1.0

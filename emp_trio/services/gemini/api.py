@@ -15,6 +15,7 @@ from emp_trio.protocols.http import HttpAnswer
 from emp_trio.services.connector import Health
 from emp_trio.services.gemini.address import Address, choose_model, is_image_model, split_address
 from emp_trio.services.gemini.errors import describe_error
+from emp_trio.services.probing import not_told, probe
 
 log = structlog.get_logger(__name__)
 
@@ -62,10 +63,14 @@ class GeminiApi:
 
     async def health(self: Caller) -> Health:
         """Whether the account can be used: the models can be listed, and there are some."""
+        gemini = self.settings.gemini
+        if gemini.health_path != "/models":
+            path = gemini.health_path if gemini.health_path == "none" else self.address.root + gemini.health_path
+            return await probe(self, path, timeout=gemini.call_timeout)
         try:
             found = await list_models(self)
         except EmpTrioError as error:
-            return Health(healthy=False, detail=error.message)
+            return not_told(error) or Health(healthy=False, detail=error.message)
         return Health(healthy=bool(found), detail="" if found else "the account has no models")
 
     async def models(self: Caller) -> list[str]:

@@ -9,6 +9,7 @@ import msgspec
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.secrets import Secret
+from emp_trio.services.probing import HealthPath
 from emp_trio.settings import Env
 
 Api = Literal["interactions", "generate_content"]
@@ -38,6 +39,8 @@ class GeminiSettings(msgspec.Struct, frozen=True, kw_only=True):
         call_timeout: seconds for one poll, cancel, or list of models, with everything that belongs to it.
         create_timeout: seconds for the call that starts an interaction, which carries the input pictures.
         cleanup_timeout: seconds that the upstream cancel may take when an attempt is stopped.
+        health_path: what is asked for to see whether the account can be used, below the version of the API; ``none``
+            asks nothing. A service that does not know the path counts as healthy.
         overload_wait: seconds that a job waits in the queue when Gemini stays overloaded and says no time.
     """
 
@@ -48,4 +51,5 @@ class GeminiSettings(msgspec.Struct, frozen=True, kw_only=True):
     call_timeout: _Seconds = 20.0
     create_timeout: _Seconds = 60.0
     cleanup_timeout: _Seconds = 5.0
+    health_path: Annotated[HealthPath, Env("${GEMINI_HEALTH_PATH:-/models}")] = "/models"
     overload_wait: Annotated[float, msgspec.Meta(ge=0)] = 30.0

@@ -29,6 +29,7 @@ from emp_trio.services.ollama.pulls import PullProgress, pull_ends
 from emp_trio.services.ollama.requests import PATHS, OllamaRequest, ollama_request
 from emp_trio.services.ollama.settings import OllamaSettings, full_name, reached
 from emp_trio.services.outputs import Output, decoded_files
+from emp_trio.services.probing import not_told, probe
 from emp_trio.services.redaction import redacted
 from emp_trio.services.results import saved_asset
 from emp_trio.settings import Env
@@ -108,16 +109,17 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
     async def health(self) -> Health:
         """Whether it is an Ollama server, and has the configured model or may download it."""
+        path = self._ollama.health_path
+        found = await probe(self, path, _version if path == "/api/version" else None, timeout=self._ollama.call_timeout)
+        if not found.healthy or path == "none":
+            return found
         try:
-            version = (await self.request("GET", "/api/version", timeout=self._ollama.call_timeout)).json()
             installed = await self.models()
         except EmpTrioError as error:
-            return Health(healthy=False, detail=error.message)
-        if not (isinstance(version, dict) and version.get("version")):
-            return Health(healthy=False, detail="what answers is no Ollama server: look at OLLAMA_BASE_URL")
+            return not_told(error) or Health(healthy=False, detail=error.message)
         model = self._ollama.model
         if full_name(model) in map(full_name, installed):
-            return Health(healthy=True)
+            return found
         if self._ollama.may_pull(model):
             return Health(healthy=True, detail=f"the model {model} is missing and will be pulled for the first job")
         return Health(
@@ -258,6 +260,12 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
     async def _picture(self, source: Any) -> str:
         return base64.b64encode((await input_file(self, source)).data).decode()
+
+
+def _version(answer: Any) -> Health:
+    if isinstance(answer, dict) and answer.get("version"):
+        return Health(healthy=True)
+    return Health(healthy=False, detail="what answers is no Ollama server: look at OLLAMA_BASE_URL")
 
 
 def _saves_text(request: OllamaRequest, job: Job) -> bool:

@@ -20,6 +20,7 @@ MISSING_MODEL: Final = "model_missing"
 CONTEXT_LENGTH: Final = "context_length_exceeded"
 
 _LONGEST: Final = 500
+_ABOUT_MODELS: Final = re.compile(r"(?i)model|pull|manifest")
 
 
 class _Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,8 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
             error.message += " (is this an Ollama server? look at OLLAMA_BASE_URL)"
         return error
     message = f"Ollama answered {status}: {text}"
+    if status == 404 and not _ABOUT_MODELS.search(text):  # about the path: there is nothing to pull
+        return ServiceError(f"{message} (is this an Ollama server? look at OLLAMA_BASE_URL)", status=status)
     if status == 404:
         return ServiceError(
             f"{message} (install the model with `ollama pull`, or add it to OLLAMA_AUTO_PULL)",

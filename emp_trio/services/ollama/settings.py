@@ -10,10 +10,14 @@ import msgspec
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.http_settings import Seconds
 from emp_trio.secrets import Secret
+from emp_trio.services.probing import HealthPath
 from emp_trio.settings import Env
 
 DEFAULT_MODEL: Final = "llama3.2"
 DEFAULT_PORT: Final = 11434
+
+_LOOPBACK: Final = "127.0.0.1"
+_ANY: Final = {"0.0.0.0": _LOOPBACK, "::": "::1"}  # noqa: S104 - where a server may listen, not where it can be reached
 
 
 class OllamaSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +31,8 @@ class OllamaSettings(msgspec.Struct, frozen=True, kw_only=True):
         line_timeout: seconds between two pieces of an answer. For the first one ``http.timeout`` counts.
         embed_timeout: seconds for embeddings.
         call_timeout: seconds for the list of models and the version.
+        health_path: what is asked for to see whether a server is there; ``none`` asks nothing. A server that does not
+            know the path counts as healthy.
         pull_line_timeout: seconds between two lines of a download, which may otherwise take any time.
         inline_embedding_bytes: embeddings that are longer as JSON are saved as an asset instead of being in the result.
     """
@@ -38,6 +44,7 @@ class OllamaSettings(msgspec.Struct, frozen=True, kw_only=True):
     line_timeout: Seconds = 120.0
     embed_timeout: Seconds = 120.0
     call_timeout: Seconds = 5.0
+    health_path: Annotated[HealthPath, Env("${OLLAMA_HEALTH_PATH:-/api/version}")] = "/api/version"
     pull_line_timeout: Seconds = 60.0
     inline_embedding_bytes: Annotated[int, msgspec.Meta(ge=0)] = 256 * 2**10
 
@@ -61,23 +68,35 @@ def server_url(address: str, port: int) -> str:
     """The URL of a server from a host, host:port or URL. Pure.
 
     Args:
-        address: as in ``OLLAMA_HOST``. A URL is kept as it is but for a slash at its end.
-        port: for an address that is no URL and has none.
+        address: as in ``OLLAMA_HOST``, in any form that Ollama's own clients take: ``host``, ``:port``, ``host:port``,
+            ``host:port/path``, a URL, IPv6 in brackets. Without a host, or with the address that a server listens at
+            on all its networks (``0.0.0.0``), it is this machine.
+        port: for an address that is no URL and has none; URLs have those of their schemes.
 
     Raises:
         ValueError: it is none of these.
     """
-    address = address.strip().rstrip("/")
-    if "://" in address:
-        return address
+    wrong = ValueError(
+        "OLLAMA_HOST must be a host, :port, host:port, host:port/path or a URL such as http://localhost:11434"
+    )
+    address = address.strip()
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "http", address
+    if not rest or (any(letter.isspace() or letter in "@?#\\" for letter in rest) and not separator):
+        raise wrong
     try:
-        parts = urlsplit(f"http://{address}")
-        host, own_port = parts.hostname, parts.port
+        parts = urlsplit(f"{scheme}://{rest}")
+        host, own_port = parts.hostname or _LOOPBACK, parts.port
     except ValueError:
-        host, own_port = None, None
-    if not host or parts.path or parts.query or "@" in parts.netloc:
-        raise ValueError("OLLAMA_HOST must be a host, host:port or a URL such as http://localhost:11434")
-    return f"http://{f'[{host}]' if ':' in host else host}:{own_port or port}"
+        raise wrong from None
+    if separator and parts.hostname and parts.hostname not in _ANY:
+        return address.rstrip("/")
+    host = _ANY.get(host, host)
+    own_port = own_port or (None if separator else port)
+    shown = f"[{host}]" if ":" in host else host
+    path = parts.path.strip("/")
+    return f"{scheme}://{shown}{f':{own_port}' if own_port else ''}{f'/{path}' if path else ''}"
 
 
 def full_name(model: str) -> str:

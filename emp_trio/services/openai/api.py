@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import HttpAnswer
 from emp_trio.protocols.limits import Limits
@@ -17,6 +17,7 @@ from emp_trio.services.connector import Health
 from emp_trio.services.openai.errors import answered_error, describe_error
 from emp_trio.services.openai.models import SHUTDOWNS
 from emp_trio.services.openai.rate_headers import exhausted_for
+from emp_trio.services.probing import not_told, probe
 
 
 class _HasRequest(Protocol):
@@ -51,11 +52,15 @@ class OpenAIApi:
 
     async def health(self: _HasRequest) -> Health:
         """Whether the account can be used: the models can be listed, and there are some."""
-        try:
-            found = await list_models(self)
-        except EmpTrioError as error:
-            return Health(healthy=False, detail=error.message)
-        return Health(healthy=bool(found), detail="" if found else "the account has no models")
+        openai = self.settings.openai
+
+        def judge(listed: Any) -> Health:
+            found = bool(_listed(listed))
+            return Health(healthy=found, detail="" if found else "the account has no models")
+
+        return await probe(
+            self, openai.health_path, judge if openai.health_path == "/models" else None, timeout=openai.call_timeout
+        )
 
     async def retirements(self: _HasRequest) -> Mapping[str, datetime.date]:
         """Last days of the models that the settings name (reference 1): the service's word, else what is known."""
@@ -63,7 +68,13 @@ class OpenAIApi:
         fields = [(part, name) for part in parts for name in ("model", "image_model")]
         used = {getattr(part, name) for part, name in fields if hasattr(part, name)}
         found = {name: SHUTDOWNS[name] for name in used & SHUTDOWNS.keys()}
-        for model in await _models(self):
+        try:
+            listed = await _models(self)
+        except ServiceError as error:
+            if not_told(error) is None:
+                raise
+            listed = []
+        for model in listed:
             if model.get("id") in used and isinstance(model.get("shutdown_date"), str):
                 with suppress(ValueError):
                     found[model["id"]] = datetime.date.fromisoformat(model["shutdown_date"])
@@ -77,6 +88,9 @@ async def list_models(caller: _HasRequest) -> list[str]:
 
 async def _models(caller: _HasRequest) -> list[dict[str, Any]]:
     answer = await caller.request("GET", "/models", timeout=caller.settings.openai.call_timeout)
-    listed = answer.json()
+    return _listed(answer.json())
+
+
+def _listed(listed: Any) -> list[dict[str, Any]]:
     data = listed.get("data") if isinstance(listed, dict) else None
     return [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []

@@ -9,6 +9,7 @@ import msgspec
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.openai.models import DEFAULT_TEXT_MODEL
+from emp_trio.services.probing import HealthPath
 from emp_trio.settings import Env
 
 BASE_URL: Final = "${OPENAI_BASE_URL:-https://api.openai.com/v1}"
@@ -27,12 +28,15 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         organization, project: sent as headers where they are set.
         call_timeout: seconds for one poll, cancel, or list of models, with everything that belongs to it.
+        health_path: what is asked for to see whether the account can be used; ``none`` asks nothing. A service that
+            does not know the path counts as healthy.
     """
 
     api_key: Annotated[Secret, Env("${OPENAI_API_KEY}")]
     organization: Annotated[str, Env("${OPENAI_ORG_ID:-}")] = ""
     project: Annotated[str, Env("${OPENAI_PROJECT_ID:-}")] = ""
     call_timeout: _Seconds = 20.0
+    health_path: Annotated[HealthPath, Env("${OPENAI_HEALTH_PATH:-/models}")] = "/models"
 
 
 class OpenAISettings(AccountSettings, frozen=True, kw_only=True):

@@ -53,7 +53,8 @@ async def test_a_server_with_trouble_inside(a1111: FakeA1111, toolbox: Toolbox, 
 
 
 async def test_a_web_ui_without_its_api(a1111: FakeA1111, toolbox: Toolbox) -> None:
-    a1111.inject("/sdapi/v1/memory", status=404, body={"detail": "Not Found"}, times=10)
+    for path in ("/sdapi/v1/memory", "/sdapi/v1/sd-models"):
+        a1111.inject(path, status=404, body={"detail": "Not Found"}, times=10)
     async with open_a1111(a1111.base_url, toolbox) as connector:
         health = await connector.health()
     assert not health.healthy

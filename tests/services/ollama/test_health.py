@@ -80,6 +80,18 @@ def settings(**env: str) -> Any:
         ({"OLLAMA_HOST": "gpu:99", "OLLAMA_PORT": "1234"}, "http://gpu:99"),
         ({"OLLAMA_HOST": "https://gpu/ollama/"}, "https://gpu/ollama"),
         ({"OLLAMA_HOST": "[::1]:99"}, "http://[::1]:99"),
+        ({"OLLAMA_HOST": ":56789"}, "http://127.0.0.1:56789"),
+        ({"OLLAMA_HOST": "gpu:99/ollama/"}, "http://gpu:99/ollama"),
+        ({"OLLAMA_HOST": "gpu/ollama", "OLLAMA_PORT": "1234"}, "http://gpu:1234/ollama"),
+        ({"OLLAMA_HOST": "gpu/"}, "http://gpu:11434"),
+        ({"OLLAMA_HOST": "[::1]"}, "http://[::1]:11434"),
+        ({"OLLAMA_HOST": "[::1]:99/x"}, "http://[::1]:99/x"),
+        ({"OLLAMA_HOST": "0.0.0.0"}, "http://127.0.0.1:11434"),
+        ({"OLLAMA_HOST": "0.0.0.0:99"}, "http://127.0.0.1:99"),
+        ({"OLLAMA_HOST": "http://0.0.0.0:99"}, "http://127.0.0.1:99"),
+        ({"OLLAMA_HOST": "[::]:99"}, "http://[::1]:99"),
+        ({"OLLAMA_HOST": "http://:99"}, "http://127.0.0.1:99"),
+        ({"OLLAMA_HOST": "https://gpu"}, "https://gpu"),
         ({"OLLAMA_BASE_URL": "https://ollama.example", "OLLAMA_HOST": "gpu"}, "https://ollama.example"),
     ],
 )
@@ -87,7 +99,7 @@ def test_where_the_server_is(env: dict[str, str], url: str) -> None:
     assert settings(**env).http.base_url == url
 
 
-@pytest.mark.parametrize("address", ["", ":99", "a b/c", "gpu:port", "gpu:99999", "me:secret@gpu"])
+@pytest.mark.parametrize("address", ["", "a b/c", "gpu:port", "gpu:99999", "me:secret@gpu"])
 def test_an_address_that_is_none_is_said_before_the_start(address: str) -> None:
     with pytest.raises(ValueError, match="host:port") as caught:
         server_url(address, 11434)
