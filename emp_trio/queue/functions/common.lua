@@ -156,6 +156,27 @@ local function publish(channel, message) redis.call('PUBLISH', channel, json(mes
 -- of encoding tables.
 local function text(value) return cjson.encode(unicode(value)) end
 
+-- What a slot says of its build, as a part of a JSON object; remembered from beat to beat, since every job needs it
+-- twice.
+local ABOUT, abouts, MOST_ABOUTS = {}, 0, 10000
+
+local function set_about(worker, version, built, info)
+  if not ABOUT[worker] then
+    abouts = abouts + 1
+    if abouts > MOST_ABOUTS then ABOUT, abouts = {}, 1 end
+  end
+  ABOUT[worker] = ',"version":' .. text(version) .. ',"build_timestamp":' .. text(built) .. ',"build_info":' .. text(info)
+end
+
+local function about(worker)
+  if not ABOUT[worker] then
+    local f = fields('worker:' .. worker, 'version', 'build_timestamp', 'build_info')
+    if not f[1] then return '' end
+    set_about(worker, f[1], f[2] or '', f[3] or '')
+  end
+  return ABOUT[worker]
+end
+
 -- A slot changes between idle and busy: its hash.
 local function set_slot_state(worker, status, job, now)
   redis.pcall('HSET', 'worker:' .. worker, 'status', status, 'current_job_id', job,
@@ -166,14 +187,12 @@ end
 local function say_slot_state(worker, machine, status, job, now)
   local before = status == 'busy' and 'idle' or 'busy'
   local who, what = text(worker), text(job)
-  local about = fields('worker:' .. worker, 'version', 'build_timestamp', 'build_info')
   redis.call('PUBLISH', 'worker_status', '{"worker_id":' .. who .. ',"old_status":"' .. before .. '","new_status":"' ..
     status .. '","current_job_id":' .. what .. ',"timestamp":' .. now.text .. '}')
   redis.call('PUBLISH', 'machine:' .. machine .. ':worker:' .. worker, '{"worker_id":' .. who ..
     ',"event_type":"worker_status_changed","timestamp":' .. now.text .. ',"data":{"status":"' .. status ..
     '","is_connected":true,"last_activity":' .. now.text .. ',"current_job_id":' .. (job ~= '' and what or 'null') ..
-    (about[1] and ',"version":' .. text(about[1]) .. ',"build_timestamp":' .. text(about[2] or '') ..
-    ',"build_info":' .. text(about[3] or '') or '') .. '}}')
+    about(worker) .. '}}')
 end
 
 local TOLD = {'service_required', 'customer_id', 'workflow_id', 'total_steps'}
@@ -192,14 +211,11 @@ local function say_claimed(id, job, worker, machine, at, now)
 end
 
 -- Progress of a job (queue protocol 2.3). Where the connector names no step, it is the job's in its workflow.
---   percent: a number, or its text
-local function say_progress(id, worker, percent, status, message, step, total, now)
+--   place: {current_step, total_steps} of the job
+local function say_progress(id, worker, place, percent, status, message, step, total, now)
   local named, of = step ~= '', tonumber(total) or 0
-  if not named or of == 0 then
-    local f = fields('job:' .. id, 'current_step', 'total_steps')
-    if not named then step = number(f[1]) end
-    if of == 0 then of = number(f[2]) or 0 end
-  end
+  if not named then step = number(place[1]) end
+  if of == 0 then of = number(place[2]) or 0 end
   redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
     ',"progress":' .. percent .. ',"status":"' .. status .. '","message":' .. text(message) ..
     ',"current_step":' .. (named and text(step) or step and int(step) or '""') .. ',"total_steps":' .. int(of) ..
@@ -207,11 +223,12 @@ local function say_progress(id, worker, percent, status, message, step, total, n
 end
 
 -- Whether worker still holds job under token. API and old workers write status and worker_id without knowing of
--- leases, so all three must agree. Returns held, status, settled_token.
+-- leases, so all three must agree. Returns held, status, settled_token, the lease's slot, {current_step, total_steps}.
 local function held(id, token)
-  local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'worker_id', 'status', 'settled_token')
+  local f = fields('job:' .. id, 'lease_token', 'lease_worker', 'worker_id', 'status', 'settled_token', 'current_step',
+    'total_steps')
   local ours = f[1] == token and f[2] and f[2] == f[3] and (f[4] == 'assigned' or f[4] == 'in_progress')
-  return ours, f[4] or '', f[5] or '', f[2] or ''
+  return ours, f[4] or '', f[5] or '', f[2] or '', {f[6], f[7]}
 end
 
 -- A lease stands until then, in ms. Where there was none, somebody may have put the job into another list of ours.

@@ -43,6 +43,7 @@ redis.register_function{function_name = 'emp_trio_beat', flags = {'allow-oom'}, 
       'total_jobs_completed', slot[3], 'total_jobs_failed', slot[4], 'connector_statuses', argv[4])
     if slot[5] then
       redis.pcall('HSET', key, 'version', slot[5], 'build_timestamp', slot[6], 'build_info', slot[7])
+      set_about(worker, slot[5], slot[6], slot[7])
     end
     redis.call('EXPIRE', key, WORKER_TTL)
     redis.pcall('SADD', 'workers:active', worker)

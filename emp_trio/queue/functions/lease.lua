@@ -3,8 +3,8 @@
 local function mark_started(id, now) redis.call('HSET', 'job:' .. id, 'status', 'in_progress', 'started_at', now.iso) end
 
 -- machine: '' unless it reports to an aggregator.
-local function say_started(id, worker, machine, now)
-  say_progress(id, worker, 1, 'processing', '', '', 0, now)
+local function say_started(id, worker, place, machine, now)
+  say_progress(id, worker, place, 1, 'processing', '', '', 0, now)
   if machine ~= '' then
     publish('machine:' .. machine .. ':worker:' .. worker, {worker_id = worker, event_type = 'job_started',
       timestamp = now.ms, data = {job_id = id, service_type = fields('job:' .. id, 'service_required')[1] or ''}})
@@ -17,10 +17,10 @@ redis.register_function{function_name = 'emp_trio_start', flags = {'allow-oom'},
   local now, gone = clock(), {}
   for i = 2, #argv, 2 do
     local id = argv[i]
-    local ours, _, _, worker = held(id, argv[i + 1])
+    local ours, _, _, worker, place = held(id, argv[i + 1])
     if ours then
       mark_started(id, now)
-      say_started(id, worker, argv[1], now)
+      say_started(id, worker, place, argv[1], now)
     else
       gone[#gone + 1] = id
     end
@@ -35,7 +35,7 @@ redis.register_function{function_name = 'emp_trio_begin', flags = {'allow-oom'},
   local machine, unified, what, now, gone = argv[1], argv[2] == '1', argv[3], clock(), {}
   for i = 4, #argv, 2 do
     local id = argv[i]
-    local ours, _, _, worker = held(id, argv[i + 1])
+    local ours, _, _, worker, place = held(id, argv[i + 1])
     if ours then
       if what ~= 'tell' then mark_started(id, now) end
       if what ~= 'mark' then
@@ -43,7 +43,7 @@ redis.register_function{function_name = 'emp_trio_begin', flags = {'allow-oom'},
         local job = {}
         for n, name in ipairs(TOLD) do job[name] = told[n + 1] end
         say_claimed(id, job, worker, machine, told[1] or now.lua, now)
-        say_started(id, worker, unified and machine or '', now)
+        say_started(id, worker, place, unified and machine or '', now)
       end
     else
       local token = fields('job:' .. id, 'lease_token')[1]
@@ -62,11 +62,11 @@ redis.register_function('emp_trio_progress', function(_, argv)
   local now, gone = clock(), {}
   for i = 1, #argv, 6 do
     local id = argv[i]
-    local ours, _, _, worker = held(id, argv[i + 1])
+    local ours, _, _, worker, place = held(id, argv[i + 1])
     if ours then
       redis.pcall('HSET', 'job:' .. id .. ':progress', 'progress', argv[i + 2], 'status', 'in_progress',
         'message', argv[i + 3], 'updated_at', now.iso)
-      say_progress(id, worker, tonumber(argv[i + 2]), 'in_progress', argv[i + 3], argv[i + 4], argv[i + 5], now)
+      say_progress(id, worker, place, tonumber(argv[i + 2]), 'in_progress', argv[i + 3], argv[i + 4], argv[i + 5], now)
     else
       gone[#gone + 1] = id
     end

@@ -10,7 +10,7 @@
 --         then nothing was changed and nothing published
 redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}, callback = function(_, argv)
   local id, token, machine, kind = argv[1], argv[2], argv[3], argv[4]
-  local ours, status, settled, worker = held(id, token)
+  local ours, status, settled, worker, place = held(id, token)
   if settled == token then return {1, 'repeated'} end
   if not ours then return {0, status} end
   if (kind == 'retry' or kind == 'release') and not can_requeue() then return not_zset(PENDING) end
@@ -28,7 +28,7 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
     -- Every reader of progress ends at 100, as with the fleet's workers: their connectors say so before they return.
     redis.pcall('HSET', key .. ':progress', 'progress', '100', 'status', 'completed', 'message', argv[7],
       'updated_at', now.iso)
-    say_progress(id, worker, 100, 'in_progress', argv[7], argv[8], argv[9], now)
+    say_progress(id, worker, place, 100, 'in_progress', argv[7], argv[8], argv[9], now)
     redis.call('PUBLISH', 'complete_job', argv[11])
   elseif kind == 'failed' then
     redis.call('HSET', key, 'status', 'failed', 'failed_at', now.iso, 'retry_count', argv[5], 'error', argv[7],
