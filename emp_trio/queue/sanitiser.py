@@ -37,12 +37,12 @@ def sanitised_text(text: str, *, shortest: int = RECORD_RUN) -> str:
 
 @functools.cache
 def _run_bytes(shortest: int) -> re.Pattern[bytes]:
-    return re.compile(f"[A-Za-z0-9+/]{{{shortest}}}".encode())
+    return re.compile(f"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{shortest}}}".encode())
 
 
 @functools.cache
 def _run(shortest: int) -> re.Pattern[str]:
-    return re.compile(f"[A-Za-z0-9+/]{{{shortest},}}={{0,2}}")
+    return re.compile(f"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{shortest},}}+={{0,2}}")
 
 
 def _without_bytes(value: Any, run: re.Pattern[str]) -> Any:

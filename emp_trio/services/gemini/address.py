@@ -12,11 +12,13 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import msgspec
 
+from emp_trio.secrets import excerpt
+
 DEFAULT_MODEL: Final = "gemini-nano-banana-2.1"
 
 _PATH: Final = re.compile(
     r"(?P<before>.*?)(?P<version>/v1(?:alpha|beta)?)?"
-    r"(?:/models(?:/(?P<model>[^/:]+)(?::(?P<method>\w+))?)?|/interactions)?/*"
+    r"(?:/models(?:/(?P<model>[^/:]+)(?::(?P<method>\w+))?)?|/interactions)?"
 )
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _GONE: Final = "imagen-"
@@ -47,8 +49,9 @@ def split_address(url: str) -> Address:
         the address; a version that is missing is ``v1beta``. A query is left out: keys belong into a header.
     """
     scheme, netloc, path, query, _ = urlsplit(url)
+    path = path.rstrip("/")
     found = _PATH.fullmatch(path)
-    before, version, model = path.rstrip("/"), None, ""
+    before, version, model = path, None, ""
     if found is not None:
         before, version, model = found["before"], found["version"], unquote(found["model"] or "")
     warnings = []
@@ -68,7 +71,7 @@ def choose_model(asked: str | None, configured: str, in_address: str) -> tuple[s
     """
     name = (asked or configured or in_address or DEFAULT_MODEL).removeprefix("models/")
     if name.startswith(_GONE):
-        return DEFAULT_MODEL, f"{name[:80]} was shut down in August 2026: {DEFAULT_MODEL} is used instead"
+        return DEFAULT_MODEL, f"{excerpt(name, 80)} was shut down in August 2026: {DEFAULT_MODEL} is used instead"
     if not asked and configured and in_address and in_address != name:
         return name, f"GEMINI_NANO_BANANA_URL names the model {in_address}, but {name} is configured and used"
     return name, ""

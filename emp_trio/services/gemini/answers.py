@@ -9,6 +9,7 @@ import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.http_errors import may_have_started
+from emp_trio.secrets import excerpt
 from emp_trio.services.gemini.errors import described_error, failed_interaction
 from emp_trio.services.gemini.refusals import refusal_reason
 from emp_trio.services.gemini.scrub import scrubbed
@@ -237,7 +238,7 @@ def _no_picture(candidate: Mapping[str, Any]) -> ServiceError:
     said = _quote(" ".join(text for text in (_text(_of(candidate, "finishMessage")), words) if text))
     if finish in _GOOD_ENDS:
         return _in_words(words) if words else _failed("Gemini ended with neither a picture nor words")
-    name = str(finish)[:100]
+    name = excerpt(str(finish), 100)
     text = f"Gemini stopped ({name}) before there was a picture" + (f": {said}" if said else "")
     reason = refusal_reason(name, _list(_of(candidate, "safetyRatings")))
     if reason is not None:
@@ -260,7 +261,7 @@ def _failed(
 
 def _quote(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
+    return text if len(text) <= _QUOTED else excerpt(text, _QUOTED - 1) + "…"
 
 
 def _is_count(value: Any) -> bool:

@@ -10,6 +10,7 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 from emp_trio.services.gemini.refusals import refusal_reason
 
 _LONGEST: Final = 500
@@ -40,8 +41,8 @@ _STATUS: Final[dict[int, _Class]] = {
 _BAD_KEY: Final = frozenset(("API_KEY_INVALID", "API_KEY_EXPIRED"))
 _NO_BILLING: Final = frozenset(("BILLING_DISABLED", "CONSUMER_SUSPENDED", "CONSUMER_INVALID"))
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
-_PER_DAY: Final = re.compile(r"(?i)per[\s_-]*day|daily")
-_PER_MINUTE_TOKENS: Final = re.compile(r"(?i)token.*per[\s_-]*minute")
+_PER_DAY: Final = re.compile(r"(?i)per[\s_-]{0,8}day|daily")
+_PER_MINUTE: Final = re.compile(r"(?i)per[\s_-]{0,8}minute")
 
 
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
@@ -69,7 +70,7 @@ def described_error(error: Mapping[str, Any], status: int | None = None) -> Serv
         status: the HTTP status it came with; None where it came in an answer of its own accord.
     """
     word = error.get("status")
-    code = word[:100] if isinstance(word, str) and word else None
+    code = excerpt(word, 100) if isinstance(word, str) and word else None
     number = status if status is not None else _number(error.get("code"))
     answered = " ".join(str(part) for part in (number, code) if part)
     message = f"Gemini answered {answered or 'an error'}: {_message(error)}"
@@ -88,7 +89,7 @@ def described_error(error: Mapping[str, Any], status: int | None = None) -> Serv
         quota = " ".join(_quotas(details))
         if _PER_DAY.search(quota):
             described.reason, described.retry = "daily_quota_exceeded", False
-        elif _PER_MINUTE_TOKENS.search(quota):
+        elif (about := quota.lower().find("token")) >= 0 and _PER_MINUTE.search(quota, about):
             described.reason = "tokens_per_minute"
     return described
 
@@ -101,7 +102,7 @@ def failed_interaction(errors: Any) -> ServiceError:
     found = [error for error in _list(errors) if isinstance(error, dict)]
     error = found[0] if found else {}
     code = error.get("code")
-    code = code if isinstance(code, int) else str(code)[:100] if code else None
+    code = code if isinstance(code, int) else excerpt(str(code), 100) if code else None
     message = f"Gemini failed the interaction{f' with {code}' if code else ''}: {_message(error)}"
     if isinstance(code, str) and (reason := refusal_reason(code)) is not None:
         return Refused(message, reason=reason, code=code)
@@ -140,7 +141,7 @@ def _error_object(body: bytes) -> Mapping[str, Any] | None:
 def _message(error: Mapping[str, Any]) -> str:
     text = error.get("message")
     text = " ".join(text.split()) if isinstance(text, str) else ""
-    return text[:_LONGEST] or "no reason given"
+    return excerpt(text, _LONGEST) or "no reason given"
 
 
 def _retry_delay(details: list[dict[str, Any]]) -> float | None:

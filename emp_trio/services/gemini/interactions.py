@@ -17,6 +17,7 @@ from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
+from emp_trio.secrets import excerpt
 from emp_trio.services.gemini.answers import Answer, read_interaction
 from emp_trio.services.gemini.api import Caller
 from emp_trio.services.gemini.errors import interactions_unavailable
@@ -159,7 +160,7 @@ class _Run:
             if answer is not None:
                 return answer
             elapsed = trio.current_time() - began
-            status = str(interaction.get("status"))[:40]
+            status = excerpt(str(interaction.get("status")), 40)
             self.progress.report(percent(elapsed), f"Gemini: {status} for {elapsed:.0f} s")
             return Wait(stated or 0.0)
 

@@ -11,6 +11,7 @@ from typing import Any, Final, cast, get_args
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.secrets import excerpt
 from emp_trio.services.gemini.address import choose_model, is_model_name
 from emp_trio.services.gemini.settings import Api
 from emp_trio.services.gemini.wire import camel
@@ -89,11 +90,11 @@ def read_payload(payload: dict[str, Any], *, api: Api, configured: str, in_addre
     if warning and asked_model:
         warnings.append(warning)
     if given.get("n") not in (None, 1, "1"):
-        warnings.append(f"n={str(given['n'])[:20]} is left out: Gemini has no field for the number of pictures")
+        warnings.append(f"n={excerpt(str(given['n']), 20)} is left out: Gemini has no field for the number of pictures")
     image, flat, config = _config(given, warnings)
     left_out = sorted(name for name in given if name not in _KNOWN and name not in _EXTRAS)
     if left_out and not _prompt(given):
-        warnings.append(f"left out, as Gemini does not know it: {', '.join(left_out)[:200]}")
+        warnings.append(f"left out, as Gemini does not know it: {excerpt(', '.join(left_out), 200)}")
     return Asked(
         api=cast(Api, asked_api),
         model=model,

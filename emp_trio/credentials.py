@@ -1,0 +1,64 @@
+"""Where secrets stand: in settings, in the payload of a job, in a URL. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from emp_trio.secrets import Secret, hides
+
+_CREDENTIAL: Final = re.compile(r"(?:(?:Bearer|Basic) )?[\x21-\x7e]{6,4096}")
+_MANY: Final = 256  # members of one level of a payload that are looked at for credentials
+
+
+def secrets_in(settings: Any) -> tuple[Secret, ...]:
+    """Every secret in settings: in structs, and in what structs hold."""
+    match settings:
+        case Secret():
+            return (settings,)
+        case msgspec.Struct():
+            parts: Iterable[Any] = (getattr(settings, name) for name in settings.__struct_fields__)
+        case dict():
+            parts = settings.values()
+        case list() | tuple():
+            parts = settings
+        case _:
+            return ()
+    return tuple(secret for part in parts for secret in secrets_in(part))
+
+
+def named_secrets(value: Any, *, most: int = 32) -> tuple[Secret, ...]:
+    """The texts in a JSON-like value that stand under the name of a secret, and could be one.
+
+    Args:
+        most: so many at most, and none deeper than the third level: credentials stand in front.
+    """
+    found: list[Secret] = []
+    level = [value]
+    for _ in range(3):
+        below: list[Any] = []
+        for item in level[:_MANY]:
+            if isinstance(item, dict):
+                for name, inside in item.items():
+                    if isinstance(inside, str):
+                        if hides(name, inside) and _CREDENTIAL.fullmatch(inside):
+                            found.append(Secret(inside))
+                    elif isinstance(inside, dict | list):
+                        below.append(inside)
+            elif isinstance(item, list):
+                below += [inside for inside in item[:_MANY] if isinstance(inside, dict | list)]
+        level = below
+    return tuple(dict.fromkeys(found[:most]))
+
+
+def url_secrets(url: Secret) -> tuple[Secret, ...]:
+    """A URL with a password in it, and that password, as it is written and as it is meant; nothing without one."""
+    try:
+        password = urlsplit(url.reveal()).password or ""
+    except ValueError:
+        password = ""
+    return tuple(dict.fromkeys([url, Secret(password), Secret(unquote(password))])) if password else ()

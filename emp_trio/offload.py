@@ -1,0 +1,78 @@
+"""Large work on foreign data leaves the event loop, so that no job keeps the others waiting.
+
+Small work stays where it is: a thread costs more than it, and a checkpoint more would be one too many on the way of
+every job. The limit is :data:`LARGE`.
+
+What a thread can't help: Python runs one thread at a time, and hands over between two steps of its own only. A single
+call into C (decoding one JSON text, encoding one value, a search in one text) is one step. So what can be cut is cut
+into pieces of :data:`LARGE`; what can't (JSON, at some 500 MB/s) stands still for as long as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
+
+import msgspec
+import trio
+
+LARGE: Final = 256 * 2**10
+"""Bytes or characters of foreign data from which on work on them is done in a thread, and in pieces of this size."""
+_MANY: Final = 4096  # values that are as much work as LARGE characters
+_THREADS: Final = 2  # more would only take the interpreter from each other
+
+T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("emp_trio.offload")
+
+
+async def off_loop(size: int, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+    """``function(*args)``, in a thread where there is much to do.
+
+    Args:
+        size: bytes or characters that are worked on.
+        function: a pure function.
+
+    Returns:
+        what it returns.
+
+    Small work is done at once, without a checkpoint. A cancel waits for the thread.
+    """
+    if size <= LARGE:
+        return function(*args)
+    try:
+        limiter = _limiter.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(_THREADS)
+        _limiter.set(limiter)
+    return await trio.to_thread.run_sync(function, *args, limiter=limiter)
+
+
+def weight(value: Any) -> int:
+    """How much work a JSON-like value is, in characters of its texts; counting ends where it is large.
+
+    Each value in it counts for some characters, too: ten thousand numbers are large.
+    """
+    total, left = 0, [value]
+    while left:
+        match left.pop():
+            case str() | bytes() | bytearray() as text:
+                total += len(text)
+            case dict() as members:
+                left += members.values()
+                total += sum(len(name) for name in members if isinstance(name, str))
+            case list() | tuple() as items:
+                left += items
+            case msgspec.Struct() as struct:
+                left += (getattr(struct, name) for name in struct.__struct_fields__)
+        total += LARGE // _MANY
+        if total > LARGE:
+            return total + sum(len(item) for item in left if isinstance(item, str | bytes | bytearray))
+    return total
+
+
+def slices(length: int) -> Iterator[tuple[int, int]]:
+    """Beginning and end of pieces of :data:`LARGE`, for work on a text of ``length``."""
+    for start in range(0, length, LARGE):
+        yield start, min(start + LARGE, length)
