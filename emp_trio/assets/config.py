@@ -22,7 +22,7 @@ from emp_trio.assets.forms import (
 from emp_trio.assets.naming import check_segment
 from emp_trio.errors import ConfigError, InvalidJob, Problem
 from emp_trio.retry import RetryPolicy
-from emp_trio.secrets import Secret
+from emp_trio.secrets import Secret, excerpt
 
 Provider = Literal["azure", "s3", "gcs", "local"]
 
@@ -160,7 +160,7 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
         wrong("CLOUD_CDN_URL", text)
     private = given.get("CLOUD_CDN_ALLOW_PRIVATE", "false").lower()
     if private not in _YES | _NO:
-        wrong("CLOUD_CDN_ALLOW_PRIVATE", f"is {private[:80]!r}, neither true nor false")
+        wrong("CLOUD_CDN_ALLOW_PRIVATE", f"is {excerpt(private, 80)!r}, neither true nor false")
     cache_control = given.get("CLOUD_STORAGE_CACHE_CONTROL")
     if cache_control is not None and (text := header_problem(cache_control)):
         wrong("CLOUD_STORAGE_CACHE_CONTROL", text)

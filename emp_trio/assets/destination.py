@@ -18,7 +18,7 @@ from emp_trio.assets.forms import account_problem, base_url_problem, key_id_prob
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.jobs import JobContext
 from emp_trio.protocols.urls import origin
-from emp_trio.secrets import Secret
+from emp_trio.secrets import Secret, excerpt
 
 
 class AzurePlace(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +105,8 @@ def _provider(ctx: JobContext, settings: StorageSettings) -> Provider:
         )
     if asked not in PROVIDERS:
         raise InvalidJob(
-            f"the storage provider {asked[:80]!r} of the job's ctx is not known: use azure, aws, google or local",
+            f"the storage provider {excerpt(asked, 80)!r} of the job's ctx is not known: "
+            "use azure, aws, google or local",
             reason="unsupported_operation",
         )
     return PROVIDERS[asked]

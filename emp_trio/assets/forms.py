@@ -11,7 +11,7 @@ import re
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from emp_trio.secrets import Secret
+from emp_trio.secrets import Secret, excerpt
 
 _ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER: Final = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*|\$root|\$web")
@@ -26,14 +26,16 @@ def account_problem(account: str) -> str | None:
     """An Azure account. It becomes part of a host name, so nothing else may pass."""
     if _ACCOUNT.fullmatch(account):
         return None
-    return f"{account[:80]!r} is not an Azure account: 3 to 24 lower-case letters and digits"
+    return f"{excerpt(account, 80)!r} is not an Azure account: 3 to 24 lower-case letters and digits"
 
 
 def container_problem(container: str) -> str | None:
     """An Azure container."""
     if _CONTAINER.fullmatch(container):
         return None
-    return f"{container[:80]!r} is not an Azure container: 3 to 63 lower-case letters, digits and single hyphens"
+    return (
+        f"{excerpt(container, 80)!r} is not an Azure container: 3 to 63 lower-case letters, digits and single hyphens"
+    )
 
 
 def key_problem(key: Secret) -> str | None:
@@ -56,19 +58,20 @@ def s3_bucket_problem(bucket: str) -> str | None:
     """An S3 bucket. It becomes part of a host name or path, so nothing else may pass."""
     if _S3_BUCKET.fullmatch(bucket):
         return None
-    return f"{bucket[:80]!r} is not an S3 bucket: 3 to 63 lower-case letters, digits, hyphens and single dots"
+    return f"{excerpt(bucket, 80)!r} is not an S3 bucket: 3 to 63 lower-case letters, digits, hyphens and single dots"
 
 
 def gcs_bucket_problem(bucket: str) -> str | None:
     """A bucket of Google Cloud Storage."""
     if _GCS_BUCKET.fullmatch(bucket):
         return None
-    return f"{bucket[:80]!r} is not a Google bucket: 3 to 222 lower-case letters, digits, hyphens, underscores and dots"
+    shown = excerpt(bucket, 80)
+    return f"{shown!r} is not a Google bucket: 3 to 222 lower-case letters, digits, hyphens, underscores and dots"
 
 
 def region_problem(region: str) -> str | None:
     """An AWS region. It becomes part of a host name."""
-    return None if _REGION.fullmatch(region) else f"{region[:80]!r} is not a region such as eu-central-1"
+    return None if _REGION.fullmatch(region) else f"{excerpt(region, 80)!r} is not a region such as eu-central-1"
 
 
 def key_id_problem(key_id: str) -> str | None:

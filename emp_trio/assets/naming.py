@@ -21,6 +21,7 @@ import msgspec
 from emp_trio.assets.media import extension
 from emp_trio.errors import InvalidJob
 from emp_trio.jobs import Job
+from emp_trio.secrets import excerpt
 
 LONGEST_KEY: Final = 1024
 """Bytes of a whole key: the least of what the object stores allow (Azure 1,024 characters, S3 1,024 bytes)."""
@@ -139,4 +140,4 @@ def _check(what: str, path: str) -> None:
 
 
 def _show(text: str) -> str:
-    return repr(text if len(text) <= 80 else text[:77] + "...")
+    return repr(text if len(text) <= 80 else excerpt(text, 77) + "...")

@@ -29,6 +29,7 @@ from emp_trio.folders import check_own
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.retry import next_wait
+from emp_trio.secrets import held
 from emp_trio.tls import tls_context
 from emp_trio.toolbox import Generated, GeneratedFile
 
@@ -290,12 +291,13 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
     timeout, tls = settings.cdn.probe_timeout, tls_context()
     _check_folders(settings)
     settings = _without_links(settings)
-    async with httpx.AsyncClient(timeout=timeout, verify=tls) as client:
-        saver = AssetSaver(settings, client)
-        try:
-            yield saver
-        finally:
-            saver._close()
+    with held(*settings.secrets):
+        async with httpx.AsyncClient(timeout=timeout, verify=tls) as client:
+            saver = AssetSaver(settings, client)
+            try:
+                yield saver
+            finally:
+                saver._close()
 
 
 def _check_folders(settings: StorageSettings) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from emp_trio.cli.output import console, printable
+from emp_trio.cli.output import console, printable, shown
 from emp_trio.queue.client import Queue
 from emp_trio.queue.events import JobEvent
 
@@ -130,7 +130,8 @@ class _Bars:
 
     def show(self, event: JobEvent) -> None:
         task = self._tasks[event.job_id]
-        note = event.message if event.kind == "progress" and event.message else _WORDS.get(event.kind, event.kind)
+        message = shown(event.message)
+        note = message if event.kind == "progress" and event.message else _WORDS.get(event.kind, event.kind)
         done = 100 if event.kind == "completed" else event.progress
         self.progress.update(task, completed=done, note=printable(note))
         if event.last:
@@ -158,7 +159,7 @@ class _Lines:
         self._last[event.job_id] = (event.kind, now)
         line = f"{event.job_id} {_WORDS.get(event.kind, event.kind)}"
         if event.kind == "progress":
-            line += f" {event.progress:.0f} %" + (f" {event.message}" if event.message else "")
+            line += f" {event.progress:.0f} %" + (f" {shown(event.message)}" if event.message else "")
         self.say(printable(line))
 
     def say(self, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from emp_trio.cli.output import console, printable
+from emp_trio.cli.output import console, printable, shown
 from emp_trio.queue.client import JobInfo
 
 Row = tuple[str, str]
@@ -77,7 +77,7 @@ def _result(job: JobInfo) -> list[Row]:
     if data := _json(result.get("data")):
         rows.append(("data", data))
     if job.error:
-        rows.append(("error", job.error))
+        rows.append(("error", shown(job.error)))
     if job.failure_type:
         rows.append(("failure", f"{job.failure_type} / {job.failure_reason}"))
     return rows
@@ -98,7 +98,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode() if value else ""
+    return msgspec.json.encode(shown(value)).decode() if value else ""
 
 
 def _epoch(time: str | None) -> float | None:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from emp_trio.cli.connection import RedisOption, with_queue
-from emp_trio.cli.output import FAILED, OK, print_json, print_problem, print_table
+from emp_trio.cli.output import FAILED, OK, print_json, print_problem, print_table, shown
 from emp_trio.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ async def _list(queue: Queue, state: State | None, limit: int, json: bool) -> in
 
     found = await queue.jobs(state, limit=limit)
     if json:
-        print_json([_listed(job) for job in found])
+        print_json([shown(_listed(job)) for job in found])
         return OK
     now = time.time()
     print_table(
@@ -95,7 +95,7 @@ async def _show(queue: Queue, job_id: str, json: bool) -> int:
         print_problem(f"there is no job {job_id}")
         return FAILED
     if json:
-        print_json(msgspec.structs.asdict(job))
+        print_json(shown(msgspec.structs.asdict(job)))
     else:
         print_rows(details(job))
     return OK

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emp_trio.errors import ConfigError, EmpTrioError
-from emp_trio.secrets import MASK, Redactor, Secret
+from emp_trio.secret_names import named_secret
+from emp_trio.secret_shapes import without_shapes
+from emp_trio.secrets import MASK, Redactor, Secret, distinct, hides
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,8 +37,12 @@ def printable(text: str) -> str:
 def print_json(value: Any) -> None:
     """Print a value as JSON on one line of stdout, so that several make JSON lines.
 
+    Characters that a terminal obeys, or that hide or turn others around (C1, bidirectional marks, line separators),
+    stand there as ``\\uXXXX``: a program reads the same text.
+
     Args:
-        value: JSON-like data or structs; a Secret in it shows as ``***``.
+        value: JSON-like data or structs; a Secret in it shows as ``***``, and so does what this process holds of
+            secrets. What a job brought goes through :func:`shown` first.
     """
     import msgspec
 
@@ -46,7 +52,46 @@ def print_json(value: Any) -> None:
         # what msgspec asks of a hook that does not know the type
         raise NotImplementedError(f"{type(item).__name__} has no form in JSON")
 
-    print(msgspec.json.encode(value, enc_hook=other).decode(), flush=True)
+    text = msgspec.json.encode(value, enc_hook=other).decode()
+    hidden = Redactor()
+    if hidden.known(text) != text:
+        text = msgspec.json.encode(hidden.known_in(msgspec.json.decode(text))).decode()
+    print(text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text), flush=True)
+
+
+def shown(value: Any) -> Any:
+    """What a job brought or a worker made, fit to be printed: without secrets under names of secrets, and without those
+    of known shapes. The signature of a URL in a result stays: without it the file could not be had.
+
+    Args:
+        value: JSON-like.
+    """
+    hidden = Redactor()
+    match value:
+        case dict():
+            return distinct(
+                (
+                    hidden.known(str(name)),
+                    MASK if hides(name, item) or (named_secret(value) and name == "value") else shown(item),
+                )
+                for name, item in value.items()
+            )
+        case list() | tuple():
+            return [value[0], MASK] if named_secret(value) else [shown(item) for item in value]
+        case str():
+            return without_shapes(hidden.known(value), signatures=False)
+        case _:
+            return value
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"\\u{unit:04x}" for unit in _units(character))
+
+
+def _units(character: str) -> tuple[int, ...]:
+    """A character's code units in UTF-16, as JSON escapes them."""
+    code = ord(character)
+    return (code,) if code < 0x10000 else (0xD800 + ((code - 0x10000) >> 10), 0xDC00 + ((code - 0x10000) & 0x3FF))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: bool = False) -> None:

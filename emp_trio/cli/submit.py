@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from emp_trio.cli.connection import RedisOption, with_queue
 from emp_trio.cli.json_argument import json_argument
-from emp_trio.cli.output import FAILED, INTERRUPTED, OK, print_json, print_problem
+from emp_trio.cli.output import FAILED, INTERRUPTED, OK, print_json, print_problem, shown
 from emp_trio.errors import ConfigError, QueueError
 from emp_trio.queue.ids import why_refused
 
@@ -127,7 +127,7 @@ async def _look(queue: Queue, job_id: str) -> JobInfo:
 def _print_document(job: JobInfo) -> None:
     import msgspec
 
-    print_json({name: value for name, value in msgspec.structs.asdict(job).items() if name != "payload"})
+    print_json(shown({name: value for name, value in msgspec.structs.asdict(job).items() if name != "payload"}))
 
 
 def _ways_on(job_id: str) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from emp_trio.cli.connection import RedisOption, with_queue
-from emp_trio.cli.output import FAILED, INTERRUPTED, OK, print_json, print_problem
+from emp_trio.cli.output import FAILED, INTERRUPTED, OK, print_json, print_problem, shown
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import Queue
@@ -58,4 +58,4 @@ async def _print_outcomes(queue: Queue, job_ids: list[str]) -> None:
 def _print_event(event: JobEvent) -> None:
     import msgspec
 
-    print_json(msgspec.structs.asdict(event))
+    print_json(shown(msgspec.structs.asdict(event)))

@@ -63,9 +63,10 @@ async def worker(
     import msgspec
 
     from emp_trio.cli.configuration import configure
+    from emp_trio.credentials import url_secrets
     from emp_trio.ops.logs import configure_logs
     from emp_trio.queue.port import RedisSettings
-    from emp_trio.secrets import Redactor
+    from emp_trio.secrets import Redactor, hold
     from emp_trio.worker.capabilities import detect_hardware
 
     if embedded and redis:
@@ -88,7 +89,8 @@ async def worker(
         raise ConfigError("the worker can't start:", problems=found.errors)
     planned, storage = found.plan, found.storage
     settings = msgspec.structs.replace(found.worker, take_over=take_over)
-    redactor = Redactor([*planned.secrets, *_secrets_of(url), *storage.secrets])
+    hold(*planned.secrets, *(url_secrets(url) if url is not None else ()), *storage.secrets)
+    redactor = Redactor()
     said = env.get("LOG_LEVEL", "").strip().lower()
     level = log_level or _FLEET_LEVELS.get(said, said) or "info"
     configure_logs(level=level, style=log_format or _style(env), redactor=redactor, stream=sys.stderr)
@@ -113,19 +115,6 @@ async def worker(
     else:
         await _run_embedded(state, run)
     return OK
-
-
-def _secrets_of(url: Secret | None) -> list[Secret]:
-    """The URL and the password in it, which may turn up alone."""
-    from urllib.parse import unquote, urlsplit
-
-    from emp_trio.secrets import Secret
-
-    try:
-        password = (urlsplit(url.reveal()).password or "") if url is not None else ""
-    except ValueError:  # no URL at all, as the bridge will say
-        password = ""
-    return [url, Secret(password), Secret(unquote(password))] if url is not None else []
 
 
 def _style(env: Mapping[str, str]) -> Literal["console", "json"] | None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from emp_trio.cli.connection import RedisOption, with_queue
-from emp_trio.cli.output import OK, print_json, print_table, printable
+from emp_trio.cli.output import OK, print_json, print_table, printable, shown
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import Queue
@@ -30,11 +30,13 @@ async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
     """
 
     async def use(queue: Queue) -> int:
+        import msgspec
+
         from emp_trio.cli.job_view import age
 
         found = await queue.workers()
         if json:
-            print_json(found)
+            print_json([shown(msgspec.structs.asdict(worker)) for worker in found])
             return OK
         now = time.time()
         print_table(

@@ -19,9 +19,10 @@ from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.nested import Nested
 from emp_trio.mapping.paths import child
 from emp_trio.mapping.schema import Setting
-from emp_trio.mapping.substitution import Piece, is_secret_name, references, substitute
+from emp_trio.mapping.substitution import Piece, references, substitute
 from emp_trio.mapping.syntax import SubstitutionError
-from emp_trio.secrets import MASK, Redactor, Secret
+from emp_trio.secret_names import is_headers_name, is_secret_name, is_secret_variable
+from emp_trio.secrets import MASK, Redactor, Secret, excerpt
 from emp_trio.settings import SettingField, setting_fields
 
 FLEET_NAMES: Final = frozenset(
@@ -234,12 +235,15 @@ class _Build:
         """Add to the origins; returns whether the setting is a secret."""
         read = references(found.text) if found.text is not None else found.pieces
         named = tuple(dict.fromkeys(one.variable for one in read if one.variable is not None))
-        hidden = [p.text for p in found.pieces if p.source == "environment" and is_secret_name(p.variable or "")]
+        hidden = [p.text for p in found.pieces if p.source == "environment" and is_secret_variable(p.variable or "")]
         self.secrets += [Secret(text) for text in hidden if text]
-        secret = _holds_secret(field.type) or bool(hidden)
+        by_name = isinstance(found.value, str) and is_secret_name(field.name)
+        secret = _holds_secret(field.type) or bool(hidden) or by_name
         shown = msgspec.to_builtins(found.value, enc_hook=str, builtin_types=())
         if secret:
             shown = MASK if found.value else None
+        elif is_headers_name(field.name):
+            shown = Redactor().data({field.name: shown})[field.name]
         # Text of a secret is shown only where it is nothing but references.
         literal = any(p.source != "environment" for p in found.pieces)
         text = MASK if secret and found.text is not None and literal else found.text
@@ -296,4 +300,4 @@ def _holds_secret(type_: Any) -> bool:
 
 def _shown(value: Any) -> str:
     text = json.dumps(Redactor().data(value), ensure_ascii=False)
-    return text if len(text) <= 60 else text[:60] + "..."
+    return text if len(text) <= 60 else excerpt(text, 60) + "..."

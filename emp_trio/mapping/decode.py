@@ -18,6 +18,7 @@ from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.paths import child
 from emp_trio.mapping.schema import Setting
 from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.secrets import excerpt
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -122,7 +123,7 @@ class _Decoder:
             names = _literals(type_)
             if names and isinstance(value, str):
                 hint = did_you_mean(value, names) or "one of " + ", ".join(names)
-                self.findings.error(path, f"unknown value {value[:80]!r}", hint)
+                self.findings.error(path, f"unknown value {excerpt(value, 80)!r}", hint)
             else:
                 self.findings.error(path, str(error).split(" - at `$")[0])
             return msgspec.UNSET

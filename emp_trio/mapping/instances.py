@@ -16,6 +16,7 @@ from emp_trio.mapping.paths import service_path
 from emp_trio.mapping.schema import Service, Template
 from emp_trio.mapping.substitution import substitute
 from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.secrets import excerpt
 from emp_trio.settings import setting_fields
 
 if TYPE_CHECKING:
@@ -86,6 +87,6 @@ def _number(
         findings.error(path, str(error))
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 6):
-        findings.error(path, f"{text[:40]!r} is not a whole number")
+        findings.error(path, f"{excerpt(text, 40)!r} is not a whole number")
         return default
     return int(text)

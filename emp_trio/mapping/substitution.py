@@ -19,6 +19,7 @@ import msgspec
 
 from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.syntax import FIRST, SubstitutionError, clip, syntax_error, unclosed
+from emp_trio.secret_names import is_secret_variable
 from emp_trio.secrets import MASK
 
 MAX_DEPTH: Final = 32
@@ -28,8 +29,6 @@ Source = Literal["literal", "environment", "default"]
 
 _REST: Final = FIRST | frozenset("0123456789")
 _MOST_ERRORS: Final = 20  # missing variables reported per text
-_SECRET_WORDS: Final = frozenset("PASS SAS KEYS CREDENTIAL CREDENTIALS".split())
-_SECRET_ENDINGS: Final = ("KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD")
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -113,8 +112,7 @@ def escape(text: str) -> str:
 
 def is_secret_name(variable: str) -> bool:
     """Whether a variable's name says that its value is a secret (``OPENAI_API_KEY``, but not ``MAX_TOKENS``)."""
-    words = variable.upper().split("_")
-    return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDINGS) for word in words)
+    return is_secret_variable(variable)
 
 
 class _Frame:

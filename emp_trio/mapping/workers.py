@@ -17,6 +17,7 @@ from emp_trio.mapping.findings import Findings
 from emp_trio.mapping.instances import instances_per_gpu
 from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.schema import ServiceMapping, WorkerType
+from emp_trio.secrets import excerpt
 
 MOST_SLOTS: Final = 10_000
 """Workers of one type on one machine; more is a slip of the pen."""
@@ -80,7 +81,7 @@ def parse_workers(
         if worker is None:
             known = list(mapping.workers)
             hint = did_you_mean(name, known) or "known types: " + (", ".join(known[:30]) or "none")
-            spec.report(f"there is no worker type {name[:60]!r}", hint)
+            spec.report(f"there is no worker type {excerpt(name, 60)!r}", hint)
         elif name in found:
             spec.report(f"{name} is named twice", f"write {name} once, with the sum of both counts")
         else:
@@ -105,7 +106,7 @@ def single_worker(
     """
     if bad := sorted({c for c in worker_id if c in FORBIDDEN_IN_IDS or c.isspace() or not c.isprintable()}):
         shown = " ".join(map(repr, bad))
-        findings.error("WORKER_ID", f"{worker_id[:60]!r} contains {shown}", "use letters, digits, - and _")
+        findings.error("WORKER_ID", f"{excerpt(worker_id, 60)!r} contains {shown}", "use letters, digits, - and _")
         return ()
     if connectors:
         names = [part.split(":")[0].strip() for part in connectors.split(",") if part.strip()]
@@ -115,7 +116,7 @@ def single_worker(
         name = names[0] if names else ""
         if name not in mapping.workers:
             hint = did_you_mean(name, mapping.workers)
-            findings.error("CONNECTORS", f"there is no worker type {name[:60]!r}", hint)
+            findings.error("CONNECTORS", f"there is no worker type {excerpt(name, 60)!r}", hint)
             return ()
         return (WorkerCount(name, 1, worker_id),)
     stem, dash, number = worker_id.rpartition("-")
@@ -147,7 +148,7 @@ def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mappin
     if text.lower() == "auto":
         return _auto(spec, worker, mapping, env, gpus, mock=mock)
     if not _WHOLE_NUMBER.fullmatch(text):
-        spec.report(f"{name}: the count {text[:40]!r} is neither a whole number nor auto")
+        spec.report(f"{name}: the count {excerpt(text, 40)!r} is neither a whole number nor auto")
         return None
     count = int(text)
     if count > MOST_SLOTS:

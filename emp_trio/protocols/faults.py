@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterator
 
 from emp_trio.errors import ServiceError
+from emp_trio.secrets import excerpt
 
 
 def network_fault(error: BaseException, phase: str, *, sent: bool) -> ServiceError:
@@ -31,7 +32,7 @@ def network_fault(error: BaseException, phase: str, *, sent: bool) -> ServiceErr
             "connection_failed",
             f"no connection, or it was lost, while {phase}" + (f": {why}" if why else ""),
         )
-    return ServiceError(text[:400], type="network_error", reason=reason, retry=True, maybe_started=sent)
+    return ServiceError(excerpt(text, 400), type="network_error", reason=reason, retry=True, maybe_started=sent)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

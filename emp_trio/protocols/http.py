@@ -19,7 +19,7 @@ from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.limits import Limits
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.retry import RetryPolicy, parse_retry_after
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import held
 from emp_trio.toolbox import Toolbox
 
 T = TypeVar("T")
@@ -82,7 +82,8 @@ class Http:
         if not usable:
             raise ConfigError(f"base_url must be an absolute http or https URL, not {shown_url(settings.base_url)!r}")
         async with open_client(settings, self.toolbox.user_agent) as self._client:
-            yield
+            with held(*auth_secrets(self.auth())):
+                yield
 
     async def request(
         self,
@@ -162,7 +163,7 @@ class Http:
             call,
             seconds=settings.timeout if timeout is None else timeout,
             policy=RetryPolicy(retries=settings.max_retries if retries is None else retries, base=settings.retry_delay),
-            redactor=Redactor(auth_secrets(auth)),
+            secrets=auth_secrets(auth),
             own_account=given is None,
             sending=options.get("sending"),
         )

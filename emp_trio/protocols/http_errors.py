@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 
 LONGEST_TEXT: Final = 400
 
@@ -28,7 +29,7 @@ def describe_status(status: int, headers: Mapping[str, str], body: bytes) -> Ser
     if "html" in headers.get("content-type", "") or text.startswith("<"):
         text = "an HTML page"
     text = f"the service answered {status} {word}" + (f": {text}" if text else "")
-    return ServiceError(text[:LONGEST_TEXT], status=status, code=code)
+    return ServiceError(excerpt(text, LONGEST_TEXT), status=status, code=code)
 
 
 def _said(body: bytes) -> tuple[str, str | None]:
@@ -36,7 +37,7 @@ def _said(body: bytes) -> tuple[str, str | None]:
     try:
         return _said_in(decode_json(body))
     except (ServiceError, RecursionError):  # showing it may go too deep as well
-        return " ".join(body[: 4 * LONGEST_TEXT].decode("utf-8", "replace").split()), None
+        return " ".join(excerpt(body.decode("utf-8", "replace"), 4 * LONGEST_TEXT).split()), None
 
 
 def _said_in(data: Any) -> tuple[str, str | None]:
@@ -58,4 +59,6 @@ def may_have_started(status: int) -> bool:
 
 def bad_answer(text: str, *, reason: str, retry: bool = True) -> ServiceError:
     """The error for an answer that came, but can't be used: the service has done its work."""
-    return ServiceError(text[:LONGEST_TEXT], type="response_error", reason=reason, retry=retry, maybe_started=True)
+    return ServiceError(
+        excerpt(text, LONGEST_TEXT), type="response_error", reason=reason, retry=retry, maybe_started=True
+    )

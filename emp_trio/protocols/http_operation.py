@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_call import Call, Sending
 from emp_trio.protocols.urls import shown_url
 from emp_trio.retry import RetryPolicy, next_wait
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import Redactor, Secret, held
 
 _PHASES: Final = {
     "connect_tcp.started": "connecting",
@@ -54,7 +54,7 @@ class Operation:
         call: what is sent in every try.
         seconds: for the whole operation.
         policy: how it is repeated.
-        redactor: takes the connector's secrets out of texts.
+        secrets: what must not be in texts about it; they are held while it lasts.
         own_account: it is made with the connector's own credentials.
         sending: is told how far it got.
 
@@ -68,7 +68,7 @@ class Operation:
         *,
         seconds: float,
         policy: RetryPolicy,
-        redactor: Redactor,
+        secrets: Sequence[Secret],
         own_account: bool = True,
         sending: Sending | None = None,
     ) -> None:
@@ -80,14 +80,15 @@ class Operation:
         self.tried = 0
         self._seconds = seconds
         self._policy = policy
-        self._redactor = redactor
+        self._secrets = tuple(secrets)
+        self._redactor = Redactor(secrets)
         self._completed: ServiceError | None = None
 
     @contextmanager
     def limited(self) -> Iterator[None]:
         """Bound the block by the operation's time. Raises ServiceError timeout/network_timeout."""
         try:
-            with trio.CancelScope(deadline=trio.current_time() + self._seconds) as scope:
+            with held(*self._secrets), trio.CancelScope(deadline=trio.current_time() + self._seconds) as scope:
                 yield
         finally:
             if self._sending is not None:

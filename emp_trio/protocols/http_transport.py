@@ -21,6 +21,7 @@ from emp_trio.protocols.http_operation import Trail
 from emp_trio.protocols.http_pool import Pool
 from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
+from emp_trio.secrets import excerpt
 from emp_trio.tls import tls_context
 
 MAX_REDIRECTS: Final = 3
@@ -243,7 +244,7 @@ def _fault(error: Exception, trail: Trail) -> ServiceError:
         case _:
             return network_fault(error, trail.phase, sent=trail.sent)
     type_, reason, text = kind
-    return ServiceError(text[:400], type=type_, reason=reason, retry=True, maybe_started=trail.sent)
+    return ServiceError(excerpt(text, 400), type=type_, reason=reason, retry=True, maybe_started=trail.sent)
 
 
 def _bad_redirect(status: int, where: str) -> ServiceError:

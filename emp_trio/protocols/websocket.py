@@ -14,7 +14,7 @@ from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.protocols.auth import Auth, NoAuth, auth_headers, auth_secrets
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.protocols.websocket_settings import WebSocketSettings
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import Redactor, held
 from emp_trio.tls import tls_context
 from emp_trio.toolbox import Toolbox
 
@@ -143,9 +143,11 @@ class WebSocket:
 
         inside = False
         try:
-            async with open_link(target, settings, sent, self._tls_context() if scheme == "wss" else None) as link:
-                inside = True
-                yield Socket(link, explain)
+            tls = self._tls_context() if scheme == "wss" else None
+            with held(*auth_secrets(auth)):
+                async with open_link(target, settings, sent, tls) as link:
+                    inside = True
+                    yield Socket(link, explain)
         except ServiceError as error:
             if not inside:
                 explain(error)

@@ -29,6 +29,7 @@ from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.websocket_settings import WebSocketSettings
 from emp_trio.protocols.websocket_wire import Wire, connect, lost, target
 from emp_trio.retry import parse_retry_after
+from emp_trio.secrets import excerpt
 
 _RECEIVE_BYTES: Final = 64 * 2**10
 
@@ -276,4 +277,4 @@ def _closing(closed: ConnectionClosed, limit: int) -> ServiceError | None:
         text = f"a message was too large (max_message_bytes is {limit}): {said}"
     else:
         text = f"the service closed the socket with code {code}: {said}"
-    return ServiceError(text[:400], code=str(code), type=type_, reason=reason, retry=retry)
+    return ServiceError(excerpt(text, 400), code=str(code), type=type_, reason=reason, retry=retry)

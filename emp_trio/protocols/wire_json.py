@@ -14,9 +14,9 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ServiceError
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import excerpt as masked_excerpt
+from emp_trio.secrets import excerpt_around
 
-_SHAPES: Final = Redactor()
 _BEFORE, _AFTER = 60, 120  # characters that are quoted before and after the place where an answer breaks
 _HALF: Final = re.compile(r"[\ud800-\udfff]")
 _HALF_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -105,9 +105,8 @@ def utf8_text(data: bytes) -> str:
 
 def excerpt(data: bytes | str, *, longest: int = _BEFORE + _AFTER) -> str:
     """The beginning of what a service said, in quotation marks, without what looks secret."""
-    text = data if isinstance(data, str) else utf8_text(data[: 8 * longest])
-    shown = _SHAPES.text(text[: 8 * longest])
-    return repr(shown[:longest]) + ("..." if len(shown) > longest else "")
+    text = data if isinstance(data, str) else utf8_text(data[: 2**16])
+    return repr(masked_excerpt(text, longest)) + ("..." if len(text) > longest else "")
 
 
 def _joined(value: Any, *, keep: bool = False) -> Any:
@@ -142,7 +141,7 @@ def _broken(text: str, error: json.JSONDecodeError) -> str:
     if not text.strip():
         return "nothing, where JSON was expected"
     start = max(0, error.pos - _BEFORE)
-    shown = _SHAPES.text(text[start : error.pos + _AFTER])
+    shown = excerpt_around(text, error.pos, before=_BEFORE, after=_AFTER)
     return (
         f"what the service said is not JSON: {error.msg} at character {error.pos} of {len(text)}: "
         f"{'...' if start else ''}{shown!r}{'...' if error.pos + _AFTER < len(text) else ''}"

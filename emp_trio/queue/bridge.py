@@ -27,10 +27,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
+from emp_trio.credentials import url_secrets
 from emp_trio.errors import ConfigError, EmpTrioError, NotSent, OutcomeUnknown, QueueError, ServerRefused
 from emp_trio.queue.port import Gap, Message, RedisSettings, Reply
 from emp_trio.queue.waiting import Listener, Request
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import Redactor, Secret, held
 
 R = TypeVar("R")
 _PUSH = object()  # what the reader gets for a message that is no reply
@@ -446,6 +447,13 @@ class Bridge:
 
 
 @asynccontextmanager
+async def _hidden(url: Secret) -> AsyncIterator[None]:
+    """The password of Redis is held for as long as the connection to it."""
+    with held(*url_secrets(url)):
+        yield
+
+
+@asynccontextmanager
 async def open_bridge(
     settings: RedisSettings,
     *,
@@ -478,7 +486,7 @@ async def open_bridge(
         text = Redactor([settings.url]).text(str(error))
         raise ConfigError(f"the Redis URL has an option that can't be used: {text}") from None
     failure: Exception | None = None
-    async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+    async with trio_asyncio.open_loop(), trio.open_nursery() as nursery, _hidden(settings.url):
         bridge = Bridge(settings, on_pending, on_connect)
         nursery.start_soon(bridge._commands.keep, bridge._serve_commands)
         try:

@@ -18,8 +18,10 @@ from typing import Any, ClassVar, Final, TypeVar
 import msgspec
 import trio
 
+from emp_trio.credentials import secrets_in
 from emp_trio.jobs import Job, JobResult
 from emp_trio.progress import ProgressReporter
+from emp_trio.secrets import held
 from emp_trio.settings import setting_fields
 from emp_trio.toolbox import Toolbox
 
@@ -155,6 +157,7 @@ async def open_connector(cls: type[C], settings: Any, toolbox: Toolbox) -> Async
     """
     connector = cls(settings, toolbox)
     async with AsyncExitStack() as stack:
+        stack.enter_context(held(*secrets_in(settings)))
         for part in reversed(cls.__mro__):
             opening = part.__dict__.get("opening")
             if opening is not None:

@@ -16,6 +16,7 @@ from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
+from emp_trio.secrets import excerpt
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.outputs import checked, kept
 from emp_trio.services.probing import probe
@@ -149,7 +150,7 @@ def _failure(entry: Mapping[str, Any], simulation_id: str) -> ServiceError | Non
     match entry.get("status"):
         case "error":
             return ServiceError(
-                f"simulation {simulation_id} failed: {str(entry.get('error') or 'no reason given')[:500]}",
+                f"simulation {simulation_id} failed: {excerpt(str(entry.get('error') or 'no reason given'), 500)}",
                 retry=entry.get("retryable") is not False,
             )
         case "cancelled":

@@ -8,6 +8,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 
 _MOST: Final = 10**15  # a larger number, infinity and nan are no progress and no time
 
@@ -63,7 +64,7 @@ def decode(message: str | bytes) -> tuple[str | None, Event | None]:
 
 
 def _reason(fields: dict[str, Any]) -> str:
-    return str(fields.get("error") or fields.get("message") or "no reason given")[:500]
+    return excerpt(str(fields.get("error") or fields.get("message") or "no reason given"), 500)
 
 
 def _progressed(fields: dict[str, Any]) -> Progressed | None:

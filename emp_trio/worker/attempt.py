@@ -14,7 +14,7 @@ from emp_trio.errors import InvalidJob, Stage
 from emp_trio.jobs import Job
 from emp_trio.progress import Ending, StageLimits, Stages
 from emp_trio.queue.verbs import LeaseRef
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import Redactor, excerpt
 from emp_trio.worker.circuit import Verdict
 
 _LONGEST_TEXT: Final = 500  # characters of a progress message
@@ -167,5 +167,5 @@ class Attempt:
 
 def _shown(text: str) -> str:
     """Text of a bounded length that can be written as UTF-8."""
-    text = str(text)[:_LONGEST_TEXT]
+    text = excerpt(str(text), _LONGEST_TEXT)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -98,5 +98,5 @@ def described(error: BaseException, redactor: Redactor) -> Failure:
     wait = failure.retry_after
     if wait is not None:
         wait = min(wait, LONGEST_WAIT) if 0 < wait < math.inf else None
-    message = redactor.text(failure.message[:_LONGEST_TEXT])
+    message = redactor.excerpt(failure.message, _LONGEST_TEXT)
     return msgspec.structs.replace(failure, message=message, retry_after=wait)

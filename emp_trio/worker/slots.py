@@ -8,13 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 import trio
 
+from emp_trio.credentials import named_secrets
 from emp_trio.errors import EmpTrioError, InvalidJob
 from emp_trio.jobs import Job, not_an_object
 from emp_trio.mapping import WorkerPlan
+from emp_trio.offload import off_loop
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
 from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
 from emp_trio.secrets import Redactor, Secret
+from emp_trio.secrets import held as masked
 from emp_trio.worker import outcome
 from emp_trio.worker.announcements import SlotState
 from emp_trio.worker.attempt import Attempt
@@ -41,7 +44,7 @@ class Slots:
         first_words: knows the jobs of which nothing may be published yet.
         registration: told of slots that became free without a settlement.
         requeued: called when a job went back to the queue.
-        redactor: the machine's; it learns the credentials of a job's ``ctx`` for as long as the job runs.
+        redactor: the machine's. What a job brings of credentials is held for as long as it runs.
     """
 
     def __init__(
@@ -161,7 +164,8 @@ class Slots:
                 return messages.released()
         who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
         try:
-            job = messages.read_job(claim.job_id, claim.attempt, claim.fields)
+            size = sum(map(len, claim.fields.values()))
+            job = await off_loop(size, messages.read_job, claim.job_id, claim.attempt, claim.fields)
         except InvalidJob as error:
             return self._unreadable(claim, error)
         service = self._routes[claimer.name].get(job.type)
@@ -188,13 +192,11 @@ class Slots:
         if held is not None and not held.said.is_set():
             held.attempt, attempt.silent = attempt, True
         self._leases.add(attempt)
-        secrets = _credentials(job)
-        self._redactor.add(*secrets)
         settlement: Settlement | None = None
         try:
-            settlement = await run_attempt(attempt, connector, who, self._redactor)
+            with masked(*_credentials(job)):
+                settlement = await run_attempt(attempt, connector, who, self._redactor)
         finally:
-            self._redactor.forget(*secrets)
             failure = settlement.failure if settlement is not None else None
             supervisor.end(began, attempt.verdict, failure.message if failure is not None else "")
         if settlement is not None and settlement.kind in ("failed", "retry"):
@@ -263,10 +265,9 @@ _NOT_SETTLED = "its lease runs out and it is tried again"
 
 
 def _credentials(job: Job) -> tuple[Secret, ...]:
-    """What a job brings of its own: keys for its storage, and for its service."""
-    own = job.payload.get("api_key")
-    given = (job.ctx.account_key, Secret(own) if isinstance(own, str) and own else None)
-    return tuple(secret for secret in given if secret is not None)
+    """What a job brings of its own: keys for its storage and for its service, whatever the payload calls them."""
+    own = named_secrets(job.payload)
+    return own if job.ctx.account_key is None else (job.ctx.account_key, *own)
 
 
 def _unserved(job: Job, worker_type: str) -> EmpTrioError:

@@ -22,6 +22,7 @@ from emp_trio.assets.stores.local_files import (
     put_in_place,
 )
 from emp_trio.errors import AssetError
+from emp_trio.secrets import excerpt
 
 _BLOCK: Final = 2**20
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -84,7 +85,7 @@ class LocalStore:
 
     def _leads_out(self, key: str, why: str = "") -> AssetError:
         return storage_failure(
-            f"the key {key[:80]!r} leads out of the folder {self._folder}{why}",
+            f"the key {excerpt(key, 80)!r} leads out of the folder {self._folder}{why}",
             type="validation_error",
             reason="invalid_payload",
             retry=False,

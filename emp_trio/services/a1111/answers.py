@@ -11,6 +11,7 @@ import structlog
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 from emp_trio.services.redaction import redacted
 
 log = structlog.get_logger(__name__)
@@ -107,6 +108,6 @@ def kept_info(info: Mapping[str, Any]) -> dict[str, Any]:
         if total <= _MOST_INFO:
             break
         del kept[name]
-        dropped.append(name[:_LONGEST_NAME])
+        dropped.append(excerpt(name, _LONGEST_NAME))
         total -= sizes[name]
     return kept | ({"left_out": dropped[:_MOST_NAMES]} if dropped else {})

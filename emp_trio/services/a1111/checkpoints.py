@@ -11,6 +11,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.mapping.near import did_you_mean
+from emp_trio.secrets import excerpt
 
 _STEM: Final = re.compile(r"\.(safetensors|ckpt|pt|pth)$", re.IGNORECASE)
 _SHORTEST_HASH: Final = 8
@@ -59,7 +60,7 @@ def find_checkpoint(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
     if found is None:
         hint = did_you_mean(name, [entry.model_name or entry.title for entry in checkpoints])
         raise ServiceError(
-            f"A1111 has no model {name[:200]!r} among its {len(checkpoints)}" + (f" ({hint})" if hint else ""),
+            f"A1111 has no model {excerpt(name, 200)!r} among its {len(checkpoints)}" + (f" ({hint})" if hint else ""),
             code="model_missing",
             type="validation_error",
             reason="model_not_found",
@@ -90,7 +91,7 @@ def check_made_by(info: Mapping[str, Any], wanted: Checkpoint) -> bool:
         return False
     if not same:
         raise ServiceError(
-            f"A1111 has used the model {(name or hash_)[:200]!r} instead of {wanted.title!r}, which it has",
+            f"A1111 has used the model {excerpt(name or hash_, 200)!r} instead of {wanted.title!r}, which it has",
             code="model_mismatch",
             type="validation_error",
             reason="model_not_found",

@@ -18,6 +18,7 @@ from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.secrets import excerpt
 from emp_trio.services.a1111.answers import kept_info, read_answer
 from emp_trio.services.a1111.calls import Calls
 from emp_trio.services.a1111.checkpoints import check_made_by, find_checkpoint
@@ -191,7 +192,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             except ServiceError as error:
                 log.debug("a1111.schema_unknown", error=error.message)
         names = unknown_fields(body, self._fields.get(endpoint))
-        return [f"this A1111 has no parameter {', '.join(names)[:200]} and ignores it"] if names else []
+        return [f"this A1111 has no parameter {excerpt(', '.join(names), 200)} and ignores it"] if names else []
 
 
 def _has_script(body: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 
 _LONGEST: Final = 300
 _Kind = tuple[FailureType, str, bool]  # type, reason, retry
@@ -103,9 +104,9 @@ def _said(body: bytes) -> tuple[str | None, str, str | None] | None:
     if isinstance(detail, list):
         found = [item for item in detail if isinstance(item, dict)]
         texts = [f"{_place(item)}: {item.get('msg', 'is wrong')}" for item in found]
-        return code, "; ".join(texts)[:_LONGEST] or "the request is wrong", _place(found[0]) if found else None
+        return code, excerpt("; ".join(texts), _LONGEST) or "the request is wrong", _place(found[0]) if found else None
     first = next((text for text in (detail, data.get("errors"), error) if isinstance(text, str) and text), "no reason")
-    return code, " ".join(first.split())[:_LONGEST], None
+    return code, excerpt(" ".join(first.split()), _LONGEST), None
 
 
 def _place(item: Mapping[str, Any]) -> str:

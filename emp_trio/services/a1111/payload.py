@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.secrets import excerpt
 
 Endpoint = Literal["txt2img", "img2img"]
 
@@ -64,7 +65,7 @@ def read_payload(payload: Mapping[str, Any], *, restore_model: bool) -> A1111Req
     warnings = []
     ignored = sorted(set(payload) - _AROUND) if inner is not None else []
     if ignored:
-        warnings.append(f"left out, as it stands beside payload.payload: {', '.join(ignored)[:200]}")
+        warnings.append(f"left out, as it stands beside payload.payload: {excerpt(', '.join(ignored), 200)}")
     pictures = body.get("init_images")
     if isinstance(pictures, str):
         body["init_images"] = pictures = [pictures]
@@ -86,7 +87,9 @@ def _endpoint(payload: Mapping[str, Any], *, img2img: bool) -> Endpoint:
             return "txt2img"
         case "img2img":
             return "img2img"
-    raise InvalidJob(f"payload.endpoint {str(given)[:80]!r} is not txt2img or img2img", reason="unsupported_operation")
+    raise InvalidJob(
+        f"payload.endpoint {excerpt(str(given), 80)!r} is not txt2img or img2img", reason="unsupported_operation"
+    )
 
 
 def _check(endpoint: Endpoint, body: Mapping[str, Any]) -> None:

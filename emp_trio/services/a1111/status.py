@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
+from emp_trio.secrets import excerpt
+
 _LONGEST: Final = 80
 
 
@@ -53,7 +55,7 @@ def read_task(answer: Any) -> Task:
         queued=said.get("queued") is True,
         completed=said.get("completed") is True,
         share=_share(said.get("progress")),
-        text=" ".join(text.split())[:_LONGEST] if isinstance(text, str) else "",
+        text=excerpt(" ".join(text.split()), _LONGEST) if isinstance(text, str) else "",
     )
 
 
@@ -94,7 +96,7 @@ def trouble_in(memory: Any) -> str:
         part = memory[name]
         error = part.get("error") if isinstance(part, dict) else "nothing is known of it"
         if error:
-            return f"A1111 has trouble with its {name}: {str(error)[:200]}"
+            return f"A1111 has trouble with its {name}: {excerpt(str(error), 200)}"
     return ""
 
 

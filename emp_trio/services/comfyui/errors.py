@@ -13,6 +13,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 from emp_trio.services.comfyui.messages import Failed
 
 _LONGEST: Final = 300
@@ -63,7 +64,7 @@ def refused(error: Any, node_errors: Any, *, status: int | None = None) -> Servi
         type_, reason, retry = "validation_error", "component_error", True
     texts = [text for _, text in nodes]
     more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
-    said = "; ".join(texts[:_SHOWN]) + more or message[:_LONGEST] or "no reason given"
+    said = "; ".join(texts[:_SHOWN]) + more or excerpt(message, _LONGEST) or "no reason given"
     if code == "prompt_outputs_failed_validation" and not nodes and not _word(given.get("details")):
         said += " (without a reason: look for a cycle in the graph)"
     what = "ComfyUI refused the graph" if error is not None else "ComfyUI would run only a part of the graph"
@@ -77,7 +78,7 @@ def execution_failure(failed: Failed) -> ServiceError:
     """
     kind = failed.exception_type.rpartition(".")[2]
     lines = failed.exception_message.strip().splitlines()
-    first = lines[0][:_LONGEST] if lines else "no message"
+    first = excerpt(lines[0], _LONGEST) if lines else "no message"
     full = kind.endswith("OutOfMemoryError") or any(
         words in failed.exception_message.lower() for words in _OUT_OF_MEMORY
     )
@@ -151,7 +152,7 @@ def _nodes(node_errors: Any) -> list[tuple[str, str]]:
         for error in errors if isinstance(errors, list) else ():
             if isinstance(error, Mapping):
                 text = f"{_word(error.get('message'))}: {_word(error.get('details'))}"
-                found.append((_word(error.get("type")), f"{place}: {text[:_LONGEST]}"))
+                found.append((_word(error.get("type")), f"{place}: {excerpt(text, _LONGEST)}"))
     return found
 
 

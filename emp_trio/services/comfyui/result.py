@@ -10,6 +10,7 @@ from emp_trio.assets.media import is_text_instead
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
+from emp_trio.secrets import excerpt
 from emp_trio.services.comfyui.graph import Workflow, with_saved_pictures
 from emp_trio.services.comfyui.outputs import File, Outputs, read_outputs
 from emp_trio.services.comfyui.prompt import Ran, classes_of
@@ -119,7 +120,7 @@ def _result(
 ) -> JobResult:
     data: dict[str, Any] = {"prompt_id": ran.prompt_id, "cached": ran.cached}
     if outputs.texts:
-        data["text"] = "\n".join(text[:_LONGEST_TEXT] for text in outputs.texts)
+        data["text"] = "\n".join(excerpt(text, _LONGEST_TEXT) for text in outputs.texts)
     if saved:
         data |= asset_data(saved[0])
     listed = [

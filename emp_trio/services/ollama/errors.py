@@ -15,6 +15,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 
 MISSING_MODEL: Final = "model_missing"
 CONTEXT_LENGTH: Final = "context_length_exceeded"
@@ -156,4 +157,4 @@ def _said(body: bytes) -> str | None:
 def _words(error: Any) -> str:
     if isinstance(error, dict):  # as the OpenAI-like layer says it
         error = error.get("message")
-    return " ".join(str(error or "no reason given").split())[:_LONGEST]
+    return excerpt(" ".join(str(error or "no reason given").split()), _LONGEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.secrets import excerpt
 from emp_trio.services.ollama.errors import error_line
 
 
@@ -36,7 +37,7 @@ class PullProgress:
             raise bad_answer("a line of the download is not an object", reason="invalid_response_format")
         if "error" in line:
             raise error_line(line)
-        self.status = str(line.get("status") or "")[:100]
+        self.status = excerpt(str(line.get("status") or ""), 100)
         digest, total, completed = line.get("digest"), line.get("total"), line.get("completed", 0)
         if isinstance(digest, str) and isinstance(total, int) and isinstance(completed, int) and total > 0:
             self._files[digest] = (min(max(completed, 0), total), total)

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.secrets import excerpt
 from emp_trio.services.lenient import numbers
 
 Operation = Literal["generate", "chat", "embed", "models", "pull"]
@@ -132,7 +133,7 @@ def _operation(job_type: str, payload: dict[str, Any]) -> tuple[Operation, tuple
 
 
 def _shown(word: Any) -> str:
-    return repr(word[:80]) if isinstance(word, str) else f"of type {type(word).__name__}"
+    return repr(excerpt(word, 80)) if isinstance(word, str) else f"of type {type(word).__name__}"
 
 
 def _prompt(payload: dict[str, Any]) -> dict[str, Any]:

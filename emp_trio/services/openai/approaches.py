@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import structlog
 
 from emp_trio.errors import InvalidJob, Refused, ServiceError
+from emp_trio.secrets import excerpt
 from emp_trio.services.openai.image_options import ImageOptions
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ def choose_approaches(allowed: tuple[Approach, ...], asked: Any, options: ImageO
     """
     if asked not in (None, "") and asked not in allowed:
         raise InvalidJob(
-            f"payload.approach must be one of {', '.join(allowed)}, not {str(asked)[:40]!r}",
+            f"payload.approach must be one of {', '.join(allowed)}, not {excerpt(str(asked), 40)!r}",
             reason="unsupported_operation",
         )
     order = (asked,) if asked else allowed

@@ -13,6 +13,7 @@ from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.http_answer import HttpAnswer
 from emp_trio.protocols.wire_json import join_halves
+from emp_trio.secrets import excerpt
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.openai.chat_choice import Choice, kind_of
 from emp_trio.services.openai.error_shapes import error_in, quoted, stated_error
@@ -225,7 +226,7 @@ def _empty(choice: Choice) -> ServiceError:
 def _declined(choice: Choice) -> Refused:
     words = " ".join("".join(choice.refusal).split())
     if words:
-        return refusal({}, f"the model refused: {words[:_QUOTED]}")
+        return refusal({}, f"the model refused: {excerpt(words, _QUOTED)}")
     return Refused("OpenAI's content filter stopped the answer", reason="safety_filter", code="content_filter")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from emp_trio.protocols.wire_json import join_halves
+from emp_trio.secrets import excerpt
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.message_content import Words, read_content
 from emp_trio.services.openai.tool_calls import ToolCalls
@@ -113,7 +114,7 @@ class Choice(msgspec.Struct, kw_only=True):
 def kind_of(part: Any) -> str:
     """The type of a part of content, or of its value where it has none."""
     kind = part.get("type") if isinstance(part, dict) else None
-    return kind[:100] if isinstance(kind, str) and kind else type(part).__name__
+    return excerpt(kind, 100) if isinstance(kind, str) and kind else type(part).__name__
 
 
 def _words(message: Mapping[str, Any]) -> Words:

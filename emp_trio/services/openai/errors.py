@@ -10,6 +10,7 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType, classify_status
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
+from emp_trio.secrets import excerpt
 from emp_trio.services.openai.error_shapes import code_of, error_in, quoted, stated_error, status_of, words_of
 
 _LONGEST: Final = 500
@@ -257,4 +258,4 @@ def _plain(word: str) -> str:
 def _message(error: Mapping[str, Any]) -> str:
     """The service's words, without the parts of a key that it echoes."""
     text = words_of(error) or (quoted(error) if error else "no reason given")
-    return _KEY.sub("sk-***", text)[:_LONGEST]
+    return excerpt(_KEY.sub("sk-***", text), _LONGEST)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.secrets import excerpt
 from emp_trio.services.openai.models import choose_image_model, is_image_model
 
 MOST_PICTURES: Final = 10
@@ -108,7 +109,7 @@ def _number(payload: dict[str, Any], name: str, least: int, most: int) -> int | 
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidJob(
-            f"payload.{name} must be a whole number from {least} to {most}, not {str(value)[:20]!r}",
+            f"payload.{name} must be a whole number from {least} to {most}, not {excerpt(str(value), 20)!r}",
             reason="invalid_payload",
         )
     return value

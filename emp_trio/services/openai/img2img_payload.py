@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.secrets import excerpt
 from emp_trio.services.openai.image_options import ImageOptions, image_options, image_prompt
 
 MOST_INPUTS: Final = 16
@@ -107,5 +108,5 @@ def _with_fidelity(options: ImageOptions, fidelity: Any) -> ImageOptions:
         return options
     if options.model.startswith("gpt-image-1.5") or (options.model == "gpt-image-1-mini" and fidelity == "low"):
         return msgspec.structs.replace(options, fields=options.fields | {"input_fidelity": fidelity})
-    warning = f"input_fidelity={str(fidelity)[:20]!r} is left out: {options.model} does not take it"
+    warning = f"input_fidelity={excerpt(str(fidelity), 20)!r} is left out: {options.model} does not take it"
     return msgspec.structs.replace(options, warnings=(*options.warnings, warning))

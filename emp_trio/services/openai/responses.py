@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.secrets import excerpt
 from emp_trio.services.message_content import Words, read_content
 from emp_trio.services.openai.error_shapes import quoted
 from emp_trio.services.openai.errors import failed_response, refusal
@@ -213,8 +214,9 @@ def _no_picture(text: str, stopped: str | None) -> ServiceError:
 def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
     calls = sorted({str(item.get("name")) for item in items if item.get("type") == "function_call"})
     if calls:
+        named = excerpt(", ".join(calls), _QUOTED)
         return ServiceError(
-            f"the model wants to call functions ({', '.join(calls)[:_QUOTED]}), which this connector does not run",
+            f"the model wants to call functions ({named}), which this connector does not run",
             type="validation_error",
             reason="unsupported_operation",
             retry=False,
@@ -236,7 +238,7 @@ def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
         )
     kinds = ", ".join(sorted({str(item.get("type")) for item in items})) or "nothing"
     return ServiceError(
-        f"OpenAI completed the response without words or a picture; its output was: {kinds[:_QUOTED]}",
+        f"OpenAI completed the response without words or a picture; its output was: {excerpt(kinds, _QUOTED)}",
         type="response_error",
         reason="missing_expected_data",
     )
@@ -262,7 +264,7 @@ def _count(said: Mapping[str, Any], name: str) -> int | None:
 
 def _quote(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= _QUOTED else text[: _QUOTED - 1] + "…"
+    return text if len(text) <= _QUOTED else excerpt(text, _QUOTED - 1) + "…"
 
 
 def _object(value: Any) -> Mapping[str, Any]:

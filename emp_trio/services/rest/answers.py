@@ -9,6 +9,7 @@ import msgspec
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.paths import climbs, segment
+from emp_trio.secrets import excerpt
 from emp_trio.services.redaction import redacted
 from emp_trio.services.rest.pointers import pointed
 from emp_trio.services.rest.settings import AnswerSettings, WorkSettings
@@ -63,7 +64,7 @@ def read_state(answer: Any, work: WorkSettings) -> State:
     found = pointed(answer, work.status_at)
     if not isinstance(found, str | int | bool) or found == "":
         raise _nothing("a status", work.status_at, found)
-    word = str(found)[:80]
+    word = excerpt(str(found), 80)
     phase = _phase(word.casefold(), work)
     if phase is None:
         raise bad_answer(
@@ -123,7 +124,7 @@ def error_text(answer: Any, pointer: str | None) -> str:
         return ""
     if not isinstance(found, str):
         found = msgspec.json.encode(redacted(found)).decode()
-    return " ".join(found[: 4 * LONGEST_TEXT].split())[:LONGEST_TEXT]
+    return excerpt(" ".join(excerpt(found, 4 * LONGEST_TEXT).split()), LONGEST_TEXT)
 
 
 def _phase(word: str, work: WorkSettings) -> Phase | None:
@@ -158,7 +159,13 @@ def _files(answer: Any, places: AnswerSettings) -> tuple[str, ...]:
 
 
 def _nothing(what: str, pointer: str, found: Any) -> ServiceError:
-    kind = "nothing" if found is msgspec.UNSET else "null" if found is None else f"{type(found).__name__} {found!r:.80}"
+    kind = (
+        "nothing"
+        if found is msgspec.UNSET
+        else "null"
+        if found is None
+        else f"{type(found).__name__} {excerpt(repr(found), 80)}"
+    )
     if isinstance(found, dict | list):
         kind = "an object" if isinstance(found, dict) else f"a list of {len(found)}"
     return bad_answer(f"{what} is wanted at {_place(pointer)}, there is {kind}", reason="missing_expected_data")

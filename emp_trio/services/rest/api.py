@@ -16,7 +16,7 @@ from emp_trio.protocols.fetch import Fetched
 from emp_trio.protocols.http import HttpAnswer, describe_status
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.wire_json import decode_json
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import Redactor, excerpt
 from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Health
 from emp_trio.services.outputs import checked, fetched, kept
@@ -65,7 +65,7 @@ class RestApi:
             except ServiceError:
                 said = ""
             if said:
-                error.message = f"the service answered {status}: {said}"[:LONGEST_TEXT]
+                error.message = excerpt(f"the service answered {status}: {said}", LONGEST_TEXT)
                 error.args = (error.message,)
         return error
 

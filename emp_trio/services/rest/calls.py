@@ -13,6 +13,7 @@ from emp_trio.errors import InvalidJob
 from emp_trio.jobs import Job, not_an_object
 from emp_trio.protocols.http_call import CallOptions
 from emp_trio.protocols.paths import plain_path, segment
+from emp_trio.secrets import excerpt
 from emp_trio.services.rest.settings import CallSettings, Method, fits_header
 from emp_trio.services.rest.templates import fill
 
@@ -108,7 +109,9 @@ def _check_override(path: str, body: Any) -> None:
     names += list(body) if isinstance(body, dict) else []
     for name in names:
         if _overrides(name):
-            raise InvalidJob(f"{name[:80]!r} names another method: use payload.method", reason="unsupported_operation")
+            raise InvalidJob(
+                f"{excerpt(name, 80)!r} names another method: use payload.method", reason="unsupported_operation"
+            )
 
 
 def _overrides(name: str) -> bool:
@@ -126,7 +129,7 @@ def _headers(headers: Any, kept: set[str]) -> dict[str, str]:
         raise InvalidJob("payload.headers must be an object", reason="invalid_format")
     for name, value in headers.items():
         if not fits_header(name, value):
-            raise InvalidJob(f"payload.headers: {name[:80]!r} can't be sent", reason="invalid_format")
+            raise InvalidJob(f"payload.headers: {excerpt(name, 80)!r} can't be sent", reason="invalid_format")
         plain = _dashed(name)
         if plain in kept or plain in _OURS or plain.startswith(_OURS_BEGIN) or "method" in plain:
             raise InvalidJob(f"payload.headers: {name!r} is not for a job to set", reason="unsupported_operation")
@@ -142,5 +145,5 @@ def _query(body: Any) -> dict[str, Any]:
     for name, value in body.items():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, dict | list):
-                raise InvalidJob(f"{name[:80]!r} is nested, which a query can't be", reason="invalid_format")
+                raise InvalidJob(f"{excerpt(name, 80)!r} is nested, which a query can't be", reason="invalid_format")
     return body
