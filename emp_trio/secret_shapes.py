@@ -14,14 +14,14 @@ MASK: Final = "***"
 _PARAMETER: Final = "(?i:sig|signature|x-amz-signature|x-goog-signature|key)="
 _SEPARATOR: Final = r"""[\w.-]{0,40}(?:\\{0,3}["']\s{0,2}:\s{0,2}\\{0,3}["']|\s?=\s?\\{0,3}["']?)"""
 _WORDS: Final = (
-    "secret token passw passp passc pass pwd key auth credential cookie conn jwt sas sharedacc".split()
+    "secret token passw passp passc pass pwd key auth credential cookie conn jwt sas sharedacc bearer".split()
 )  # in a name that is that of a secret, before its end and a separator
 # Begins with plain characters only, so that whatever can't be the beginning of one is passed over quickly. What follows
 # is read by the rule of the beginning.
 _BEGINNING: Final = re.compile(
-    r"sk-|AIza|hf_|gh[oprsu]_|github_pat_|xox[abprs]-|eyJ|b(?i:earer|asic)|B(?i:earer|asic)|://"
-    + "".join(rf"|{mark}{_PARAMETER}" for mark in (r"\?", "&"))
-    + "".join(f"|{first}(?i:{word[1:]}){_SEPARATOR}" for word in _WORDS for first in (word[0], word[0].upper()))
+    "".join(f"{first}(?i:{word[1:]}){_SEPARATOR}|" for word in _WORDS for first in (word[0], word[0].upper()))
+    + "".join(f"{mark}{_PARAMETER}|" for mark in (r"\?", "&"))
+    + r"sk-|AIza|hf_|gh[oprsu]_|github_pat_|xox[abprs]-|eyJ|b(?i:earer|asic)|B(?i:earer|asic)|://"
 )
 _SHORT: Final = re.compile(r"[A-Za-z0-9_-]{8,}")
 _LONG: Final = re.compile(r"[A-Za-z0-9_-]{16,}")

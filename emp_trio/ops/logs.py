@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import MutableMapping
 from typing import Any, Final, Literal, TextIO
 
@@ -18,7 +17,7 @@ import structlog
 from structlog.typing import Processor
 
 from emp_trio.errors import ConfigError
-from emp_trio.secrets import MASK, Redactor
+from emp_trio.secrets import MASK, Redactor, hides
 
 Style = Literal["console", "json"]
 
@@ -29,7 +28,8 @@ _LEVELS: Final = {
     "error": logging.ERROR,
 }
 _LONGEST: Final = 4096  # characters of one value; a line of a log is no place for a payload
-_SECRET_KEY: Final = re.compile(r"(?i)(.*_)?(password|secret|token|api_?key|account_?key|authorization|cookie)")
+_LONGEST_TRACEBACK: Final = 64 * 2**10  # characters; and of all texts of a line together
+_NOTE: Final = 40  # characters that say how long a text was
 _CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 _CONTROL_IN_TRACEBACK: Final = {code: text for code, text in _CONTROL.items() if code != ord("\n")}
 
@@ -109,29 +109,50 @@ def _add_logger(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mu
 
 
 def _cleaner(redactor: Redactor) -> Processor:
-    """Make every value plain data without secrets and of bounded length; a traceback is not cut."""
+    """Make every value plain data without secrets and of bounded length."""
 
     def clean(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        texts: list[str] = []
+        texts = _Texts(redactor)
         for key, value in event.items():
-            event[key] = MASK if _SECRET_KEY.fullmatch(key) else _plain(value, texts)
+            longest = _LONGEST_TRACEBACK if key == "exception" else _LONGEST
+            event[key] = MASK if hides(key, value) else _plain(value, texts, longest)
         # One look at all texts together is much quicker than one at each, and nearly always finds nothing.
-        together = "\n".join(texts)
+        together = "\n".join(texts.seen)
         if redactor.text(together) != together:
             for key, value in event.items():
                 event[key] = redactor.data(value)
         if len(together) > _LONGEST:
             for key, value in event.items():
                 text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-                if len(text) > _LONGEST and key != "exception":
+                if len(text) > _LONGEST + _NOTE and key != "exception":
                     event[key] = f"{text[:_LONGEST]}... ({len(text)} characters)"
         return event
 
     return clean
 
 
-def _plain(value: Any, texts: list[str]) -> Any:
-    """``value`` as JSON-like data; adds the texts in it to ``texts``."""
+class _Texts:
+    """The texts of one line as they are found; what is too long is masked, and then cut, at once."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self.seen: list[str] = []
+        self._redactor = redactor
+        self._left = _LONGEST_TRACEBACK
+
+    def add(self, text: str, longest: int) -> str:
+        if self._left < 0:
+            return "<left out: the line is too long>"
+        if len(text) > longest:
+            text = f"{self._redactor.excerpt(text, longest)}... ({len(text)} characters)"
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode()  # a lone surrogate would stop the whole line
+        self._left -= len(text) + 1
+        self.seen.append(text)
+        return text
+
+
+def _plain(value: Any, texts: _Texts, longest: int) -> Any:
+    """``value`` as JSON-like data; its texts are added to ``texts``."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -139,16 +160,12 @@ def _plain(value: Any, texts: list[str]) -> Any:
             return f"<{len(value)} bytes>"
         case dict():
             return {
-                _plain(str(k), texts): MASK if _SECRET_KEY.fullmatch(str(k)) else _plain(v, texts)
+                texts.add(str(k), longest): MASK if hides(str(k), v) else _plain(v, texts, longest)
                 for k, v in value.items()
             }
         case list() | tuple() | set() | frozenset():
-            return [_plain(v, texts) for v in value]
-    text = str(value)
-    if not text.isascii():
-        text = text.encode("utf-8", "replace").decode()  # a lone surrogate would stop the whole line
-    texts.append(text)
-    return text
+            return [_plain(v, texts, longest) for v in value]
+    return texts.add(str(value), longest)
 
 
 def _for_people(*, colors: bool) -> list[Processor]:
