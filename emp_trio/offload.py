@@ -72,6 +72,23 @@ def weight(value: Any) -> int:
     return total
 
 
+def characters(value: Any) -> int:
+    """All characters of the texts in a JSON-like value: less than it has as JSON."""
+    total, left = 0, [value]
+    while left:
+        match left.pop():
+            case str() as text:
+                total += len(text)
+            case dict() as members:
+                left += members.values()
+                left += members
+            case list() | tuple() as items:
+                left += items
+            case msgspec.Struct() as struct:
+                left += (getattr(struct, name) for name in struct.__struct_fields__)
+    return total
+
+
 def slices(length: int) -> Iterator[tuple[int, int]]:
     """Beginning and end of pieces of :data:`LARGE`, for work on a text of ``length``."""
     for start in range(0, length, LARGE):

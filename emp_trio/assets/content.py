@@ -23,11 +23,12 @@ import trio
 from emp_trio.assets.media import HEAD
 from emp_trio.assets.stores import storage_failure
 from emp_trio.errors import ServiceError
+from emp_trio.offload import LARGE, slices
 
 IN_MEMORY: Final = 8 * 2**20
 """Bytes of a stream that are kept in memory; more goes to a temporary file."""
 
-_HOP: Final = 2**20  # bytes worth a thread of their own: less is quicker done where it is
+_HOP: Final = LARGE  # bytes worth a thread of their own: less is quicker done where it is
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _DATA_URL: Final = re.compile(r"\s*data:([^,]*),", re.ASCII)
 
@@ -103,13 +104,31 @@ def decode_text(text: str) -> tuple[str | None, bytes]:
     try:
         if header and not header[1].replace(" ", "").lower().endswith(";base64"):
             return declared, unquote_to_bytes(body)
-        return declared, base64.b64decode("".join(body.split()).translate(_URL_SAFE), validate=True)
+        return declared, _bytes_of(body)
     except ValueError as error:  # binascii.Error, and UnicodeEncodeError of half a character, are ValueErrors
         raise ServiceError(
             f"the service's file can't be decoded: {len(body)} characters that are not valid base64",
             type="response_error",
             reason="corrupted_data",
         ) from error
+
+
+def _bytes_of(body: str) -> bytes:
+    """Decode base64, a long text in pieces, so that a thread that does it lets others run. Raises ValueError."""
+    parts: list[bytes] = []
+    rest = ""
+    for start, stop in slices(len(body)):
+        piece = rest + _letters(body[start:stop])
+        if stop < len(body) and "=" in piece:  # its end is near, or it is none
+            return b"".join(parts) + base64.b64decode(piece + _letters(body[stop:]), validate=True)
+        whole = len(piece) - len(piece) % 4 if stop < len(body) else len(piece)
+        parts.append(base64.b64decode(piece[:whole], validate=True))
+        rest = piece[whole:]
+    return b"".join(parts)
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split()).translate(_URL_SAFE)
 
 
 async def _spool(source: AsyncIterable[Any], file: IO[bytes], max_bytes: int) -> Content:

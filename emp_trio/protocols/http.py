@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, TypeVar, Unpack
 import trio
 
 from emp_trio.errors import ConfigError, ServiceError
+from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.auth import Auth, NoAuth, auth_secrets
 from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
 from emp_trio.protocols.http_call import CallOptions, make_call
@@ -109,7 +110,7 @@ class Http:
         A cancelled call is not repeated and its connection is closed; whether the service had started is unknown.
         """
         accept = "application/json" if expect == "json" else "*/*"
-        operation = self._operation(method, path, accept, options)
+        operation = await off_loop(weight(options.get("json")), self._operation, method, path, accept, options)
         limit = max_bytes if max_bytes is not None else self.settings.http.max_response_bytes
 
         async def read(stream: HttpStream) -> HttpAnswer:
@@ -119,8 +120,10 @@ class Http:
                 )
             finally:
                 await stream.aclose()
-            if expect == "json" and (error := self.error_in(answer.json())) is not None:
-                raise error
+            if expect == "json":
+                said = await off_loop(len(answer.body), answer.json)
+                if (error := self.error_in(said)) is not None:
+                    raise error
             return answer
 
         with operation.limited():
@@ -133,7 +136,7 @@ class Http:
         The status has been checked, and the call repeated as :meth:`request` does, when the block begins; nothing is
         repeated after that. The timeout covers the whole block. Arguments and errors are those of :meth:`request`.
         """
-        operation = self._operation(method, path, "*/*", options)
+        operation = await off_loop(weight(options.get("json")), self._operation, method, path, "*/*", options)
 
         async def hand_over(stream: HttpStream) -> HttpStream:
             return stream

@@ -15,7 +15,8 @@ from emp_trio import __version__
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobContext, JobResult, not_an_object
-from emp_trio.queue.sanitiser import sanitised, sanitised_text
+from emp_trio.offload import LARGE, characters, weight
+from emp_trio.queue.sanitiser import sanitised, sanitised_text, without_file_bytes
 from emp_trio.retry import requeue_delay
 from emp_trio.secrets import Redactor
 
@@ -183,8 +184,10 @@ def completed(
         result = msgspec.structs.replace(result, data={**result.data, "image_url": _INLINE})
     else:
         inline = None
+    if weight(result) > LARGE:
+        result = _lightened(result)
     encoded, request = _written(result, job, redactor)
-    for smaller in (_without_request, _without_raw):  # it is paid for: better without what is there for debugging
+    for smaller in _SMALLER:
         if len(encoded) > MAX_RESULT_BYTES:
             result = smaller(result)
             encoded, request = _written(result, job, redactor)
@@ -238,6 +241,23 @@ def _written(result: JobResult, job: Job, redactor: Redactor | None) -> tuple[by
     return encoded, None if result.raw_request_payload is None else request
 
 
+def _lightened(result: JobResult) -> JobResult:
+    """A large result without file bytes and, as far as that is needed, without what is there for debugging only: as
+    one piece it is encoded when it is small. Raises ServiceError where it never will be."""
+    parts = {name: getattr(result, name) for name in ("data", "metadata", "service_metadata", "raw_request_payload")}
+    try:
+        clean = {name: without_file_bytes(value, shortest=_FILE_RUN) for name, value in parts.items()}
+        result = msgspec.structs.replace(result, **clean)
+        for smaller in _SMALLER:
+            if (size := characters(result)) > MAX_RESULT_BYTES:
+                result = smaller(result)
+    except RecursionError:
+        raise _unusable("the connector's result can't be written as JSON: it is nested too deeply") from None
+    if (size := characters(result)) > MAX_RESULT_BYTES:
+        raise _unusable(f"the connector's result has {size} characters; at most {MAX_RESULT_BYTES} bytes are kept")
+    return result
+
+
 def _without_request(result: JobResult) -> JobResult:
     return msgspec.structs.replace(result, raw_request_payload=_LEFT_OUT if result.raw_request_payload else None)
 
@@ -249,6 +269,10 @@ def _without_raw(result: JobResult) -> JobResult:
         return {key: _LEFT_OUT if key in ("raw_output", "raw_service_output") else part[key] for key in part}
 
     return msgspec.structs.replace(result, data=lean(result.data), metadata=lean(result.metadata))
+
+
+# It is paid for: better without what is there for debugging.
+_SMALLER: Final = (_without_request, _without_raw)
 
 
 def failed(job: Job, failure: Failure, who: Identity, *, now: float, random: float) -> Settlement:

@@ -11,9 +11,12 @@ from typing import Any, Final
 
 import msgspec
 
+from emp_trio.offload import LARGE
+
 RECORD_RUN: Final = 100  # characters of base64 in a row that count as file bytes, in the fleet's records
 _URL: Final = re.compile(r"(?:https?|file)://\S{1,4096}")
 _REMOVED: Final = "[BASE64_DATA_REMOVED]"
+_REST: Final = re.compile(r"[A-Za-z0-9+/]*+={0,2}")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -27,12 +30,35 @@ def sanitised(encoded: bytes, *, shortest: int = RECORD_RUN) -> str:
     """
     if b"image_base64" not in encoded and not _run_bytes(shortest).search(encoded):
         return encoded.decode()
-    return _encode(_without_bytes(msgspec.json.decode(encoded), _run(shortest))).decode()
+    return _encode(_without_bytes(msgspec.json.decode(encoded), shortest)).decode()
+
+
+def without_file_bytes(value: Any, *, shortest: int = RECORD_RUN) -> Any:
+    """A copy of a JSON-like value as :func:`sanitised` leaves it; long texts are looked through in pieces."""
+    return _without_bytes(value, shortest)
 
 
 def sanitised_text(text: str, *, shortest: int = RECORD_RUN) -> str:
-    """A text without long runs of base64 characters."""
-    return _run(shortest).sub(_REMOVED, text)
+    """A text without long runs of base64 characters. A long one is looked through in pieces, so that a thread that
+    does it lets others run."""
+    run = _run(shortest)
+    if len(text) <= LARGE:
+        return run.sub(_REMOVED, text)
+    parts, end, place = [], 0, 0
+    while place < len(text):
+        limit = min(place + LARGE + shortest, len(text))
+        found = run.search(text, place, limit)
+        if found is None:
+            place = limit if limit == len(text) else limit - shortest
+            continue
+        stop = found.end()
+        while stop == limit < len(text):  # it goes on in the next piece
+            limit = min(stop + LARGE, len(text))
+            more = _REST.match(text, stop, limit)
+            stop = more.end() if more is not None else stop
+        parts += [text[end : found.start()], _REMOVED]
+        end = place = stop
+    return "".join([*parts, text[end:]])
 
 
 @functools.cache
@@ -45,14 +71,14 @@ def _run(shortest: int) -> re.Pattern[str]:
     return re.compile(f"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{{{shortest},}}+={{0,2}}")
 
 
-def _without_bytes(value: Any, run: re.Pattern[str]) -> Any:
+def _without_bytes(value: Any, run: int) -> Any:
     match value:
         case dict():
             return {
                 k: "[BASE64_IMAGE_REMOVED]" if k == "image_base64" and isinstance(v, str) else _without_bytes(v, run)
                 for k, v in value.items()
             }
-        case list():
+        case list() | tuple():
             return [_without_bytes(v, run) for v in value]
         case str():
             return _text_without_bytes(value, run)
@@ -60,7 +86,7 @@ def _without_bytes(value: Any, run: re.Pattern[str]) -> Any:
             return value
 
 
-def _text_without_bytes(text: str, run: re.Pattern[str]) -> str:
+def _text_without_bytes(text: str, run: int) -> str:
     if _URL.fullmatch(text):
         return text
     if text.lstrip()[:1] in ("{", "["):
@@ -71,4 +97,4 @@ def _text_without_bytes(text: str, run: re.Pattern[str]) -> str:
         else:
             clean = _without_bytes(inner, run)
             return text if clean == inner else _encode(clean).decode()
-    return run.sub(_REMOVED, text)
+    return sanitised_text(text, shortest=run)

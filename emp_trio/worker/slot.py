@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
 
 import msgspec
 import structlog
@@ -11,6 +12,7 @@ import trio
 
 from emp_trio.errors import EmpTrioError, NotStarted, leading_error
 from emp_trio.jobs import JobResult
+from emp_trio.offload import off_loop, weight
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
 from emp_trio.secrets import Redactor
@@ -59,7 +61,8 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     if raised is None:
         try:
             took = trio.current_time() - began
-            settlement = outcome.succeeded(attempt.job, returned[0], who, redactor=redactor, took=took, now=now)
+            store = partial(outcome.succeeded, attempt.job, returned[0], who, redactor=redactor, took=took, now=now)
+            settlement = await off_loop(weight(returned[0]), store)
             attempt.verdict = "good"
             return msgspec.structs.replace(settlement, last_words=attempt.last_words)
         except Exception as error:  # noqa: BLE001 - a result that can't be used is an error of the connector
