@@ -391,11 +391,15 @@ def _workflow(job: Job) -> dict[str, Any]:
 
 
 def _redacted(encoded: str, job: Job, redactor: Redactor | None) -> str:
-    """JSON without secrets in its texts; a secret that looks like a number or a key of it changes nothing else."""
-    for one in (redactor, Redactor([job.ctx.account_key]) if job.ctx.account_key is not None else None):
+    """JSON without secrets in its texts, also in names of members."""
+    ours = job.ctx.account_key
+    for one in (redactor or _HELD, Redactor([ours]) if ours is not None else None):
         if one is not None and one.known(encoded) != encoded:
             encoded = _encode(one.known_in(msgspec.json.decode(encoded))).decode()
     return encoded
+
+
+_HELD: Final = Redactor()  # knows what this process holds
 
 
 def _writable(message: str) -> str:

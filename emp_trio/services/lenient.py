@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.secrets import excerpt
 
 T = TypeVar("T")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?")
@@ -88,4 +89,4 @@ def _is_text(kind: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return repr(value[:40]) if isinstance(value, str) else type(value).__name__
+    return repr(excerpt(value, 40)) if isinstance(value, str) else type(value).__name__

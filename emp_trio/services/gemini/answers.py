@@ -175,7 +175,7 @@ def _ended(interaction: Mapping[str, Any], failure: ServiceError | None) -> Answ
 
 
 def _odd(ends: list[str], *, drafts: bool) -> tuple[str, ...]:
-    stopped = f"Gemini stopped ({', '.join(ends)[:100]}); the picture that it had made is kept"
+    stopped = f"Gemini stopped ({excerpt(', '.join(ends), 100)}); the picture that it had made is kept"
     return ((stopped,) if ends else ()) + (("the only picture is one of Gemini's thoughts",) if drafts else ())
 
 

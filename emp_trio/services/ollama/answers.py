@@ -92,7 +92,7 @@ class Words:
         truncated = "done_reason" in self._last and end_of(reason) != "good"  # older versions have none
         if self._unknown and not (text.strip() or self._calls or self.pictures):
             raise bad_answer(
-                f"the answer has content of a kind that is not understood: {excerpt(str(self._unknown[0])[:1000])}",
+                f"the answer has content of a kind that is not understood: {excerpt(str(self._unknown[0]))}",
                 reason="invalid_response_format",
                 retry=False,
             )

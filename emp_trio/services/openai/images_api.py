@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.secrets import excerpt
 from emp_trio.services.openai.errors import failed_response, stream_error
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.responses import MEDIA_TYPES, Answer, Picture, text_or_none, usage
@@ -48,7 +49,9 @@ def read_images_answer(answer: Any, *, image_model: str) -> Answer:
     if not pictures:
         words = " ".join(_words(entry) for entry in (said, *entries)).strip()
         if words:
-            raise Refused(f"OpenAI's Images API answered in words instead of a picture: {words[:500]}", code="no_image")
+            raise Refused(
+                f"OpenAI's Images API answered in words instead of a picture: {excerpt(words, 500)}", code="no_image"
+            )
         raise _no_picture(
             f"OpenAI's Images API answered without a picture: {_shown(entries[0] if entries else answer)}"
         )
@@ -151,7 +154,7 @@ def _words(entry: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return msgspec.json.encode(redacted(value)).decode("utf-8", "replace")[:200]
+    return excerpt(msgspec.json.encode(redacted(value)).decode("utf-8", "replace"), 200)
 
 
 def _answer(pictures: tuple[Picture, ...], said: Mapping[str, Any], image_model: str, *, stopped: str = "") -> Answer:

@@ -112,7 +112,7 @@ def wanted_result(answer: Any, places: AnswerSettings) -> Found:
     except ServiceError as error:
         said = error_text(answer, places.error_at)
         more = f"the service says {said}" if said else f"the answer is {error_text(answer, '')}"
-        error.message = f"{error.message}; {more}"[:LONGEST_TEXT]
+        error.message = excerpt(f"{error.message}; {more}", LONGEST_TEXT)
         error.args = (error.message,)
         raise
 
