@@ -79,10 +79,13 @@ class AssetSaver:
         Raises:
             InvalidJob, ConfigError: as :meth:`save` would.
         """
+        self.check(job)
+        await self._look_up_cdn(destination(job.ctx, self._settings))
+
+    async def _look_up_cdn(self, target: Destination) -> None:
         from emp_trio.assets.cdn_ways import check_cdn
 
-        self.check(job)
-        if (cdn := self._foreign_cdn(destination(job.ctx, self._settings))) is not None:
+        if (cdn := self._foreign_cdn(target)) is not None:
             with trio.move_on_after(self._settings.cdn.probe_timeout):
                 await check_cdn(cdn, private=self._settings.cdn_private)
         else:
@@ -168,9 +171,16 @@ class AssetSaver:
         """What an earlier attempt of this job, with the same request, has kept on this machine, or None.
 
         Raises:
-            InvalidJob, ConfigError: as :meth:`admit`; something may be about to be paid for.
+            InvalidJob: the job names a CDN at an address that is not for jobs; something may be about to be paid for.
         """
-        await self.admit(job)
+        try:
+            target = destination(job.ctx, self._settings)
+        except (ConfigError, InvalidJob):
+            await (
+                trio.lowlevel.checkpoint()
+            )  # no place, so no CDN: a job that saves something was told by :meth:`check`
+        else:
+            await self._look_up_cdn(target)
         return await trio.to_thread.run_sync(self._keep.find, job)
 
     async def keep(self, generated: Generated, job: Job) -> tuple[bool, str]:
