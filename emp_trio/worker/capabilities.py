@@ -15,6 +15,9 @@ import trio
 from emp_trio import __version__
 
 WORKER_ID_MARK: Final = "@WORKER_ID@"  # stands for the slot's id where one text serves all slots of a type
+FLEET_MEMORY_GB: Final = 8
+"""What the fleet's workers announce as GPU memory and as RAM where nobody says otherwise (queue protocol 4.3)."""
+
 _NVIDIA_LIMIT: Final = 3.0  # seconds; nvidia-smi hangs on a broken driver
 
 
@@ -30,17 +33,21 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
 
 async def detect_hardware(env: Mapping[str, str]) -> Hardware:
     """Look at the machine; variables that say otherwise win (``NUM_GPUS``, ``WORKER_GPU_MEMORY_GB``,
-    ``WORKER_GPU_MODEL``, ``WORKER_RAM_GB``)."""
+    ``WORKER_GPU_MODEL``, ``WORKER_RAM_GB``).
+
+    Where no GPU is found, its memory counts as :data:`FLEET_MEMORY_GB`, and RAM as no less than that: the jobs that a
+    worker of the fleet takes in this place must not be refused here.
+    """
     found = parse_nvidia_smi(await _nvidia_smi())
     gpus = _int(env, "NUM_GPUS", len(found))
-    memory, model = found[0] if found else (0, "unknown")
+    memory, model = found[0] if found else (FLEET_MEMORY_GB, "unknown")
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Hardware(
         gpus=gpus,
         gpu_memory_gb=_int(env, "WORKER_GPU_MEMORY_GB", memory),
         gpu_model=env.get("WORKER_GPU_MODEL") or model,
         cpu_cores=os.cpu_count() or 1,
-        ram_gb=_int(env, "WORKER_RAM_GB", max(1, pages >> 30)),
+        ram_gb=_int(env, "WORKER_RAM_GB", max(FLEET_MEMORY_GB, pages >> 30)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -160,8 +161,18 @@ async def test_hardware_from_variables() -> None:
     assert (found.gpus, found.gpu_memory_gb, found.gpu_model, found.ram_gb) == (4, 80, "H100", 512)
     for odd in ("inf", "nan", "many", ""):
         detected = await detect_hardware({"WORKER_RAM_GB": odd, "NUM_GPUS": odd})
-        assert detected.ram_gb >= 1
+        assert detected.ram_gb >= 8
         assert detected.gpus >= 0
+
+
+async def test_a_machine_without_a_gpu_takes_what_the_fleets_workers_take(tmp_path: Path) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        assert (await detect_hardware({})).gpu_memory_gb == 8
+        assert (await detect_hardware({"WORKER_GPU_MEMORY_GB": "0"})).gpu_memory_gb == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ local LOOKED_AT = {'service_required', 'id', 'status', 'requirements', 'workflow
 local FIRST = {'service_required', 'id', 'status'}
 local DECODED, ANSWERED = 65536, 524288
 local LONGEST_PAYLOAD = 67108864  -- bytes, of payload, ctx and checkpoint each (MAX_PAYLOAD_BYTES of queue/messages.py)
-local FAILING = 2  -- what it costs to fail a job, in ids
+local FAILING = 3  -- what it costs to fail a job, in ids
 local PAGE = 16    -- ids that are fetched at once; their length is not known before
 
 local function take(id, size, worker, machine, nonce, lease, quiet, now)

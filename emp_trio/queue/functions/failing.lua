@@ -65,7 +65,7 @@ end
 local function fail_bad_id(id, why, now)
   local key = 'job:' .. id
   local f = record(key, ENDING)
-  local owner = string.match(id, '^(.*):progress$')
+  local owner = string.sub(id, -9) == ':progress' and string.sub(id, 1, -10)
   local shared = owner and redis.call('EXISTS', 'job:' .. owner) == 1
   redis.call('ZREM', PENDING, id)
   if not is_job(f) then return 'there is no job of this id' end
