@@ -83,9 +83,10 @@ class AssetSaver:
         await self._look_up_cdn(destination(job.ctx, self._settings))
 
     async def _look_up_cdn(self, target: Destination) -> None:
-        from emp_trio.assets.cdn_ways import check_cdn
+        from emp_trio.assets.cdn_ways import check_cdn, check_cdn_form
 
         if (cdn := self._foreign_cdn(target)) is not None:
+            check_cdn_form(cdn, private=self._settings.cdn_private)
             with trio.move_on_after(self._settings.cdn.probe_timeout):
                 await check_cdn(cdn, private=self._settings.cdn_private)
         else:
@@ -175,10 +176,10 @@ class AssetSaver:
         """
         try:
             target = destination(job.ctx, self._settings)
-        except (ConfigError, InvalidJob):
-            await (
-                trio.lowlevel.checkpoint()
-            )  # no place, so no CDN: a job that saves something was told by :meth:`check`
+        except (ConfigError, InvalidJob) as error:
+            await trio.lowlevel.checkpoint()
+            if job.ctx.cdn_url is not None and isinstance(error, InvalidJob):
+                raise  # otherwise there is no place at all, which :meth:`check` has told whoever saves something
         else:
             await self._look_up_cdn(target)
         return await trio.to_thread.run_sync(self._keep.find, job)

@@ -1,5 +1,5 @@
 """How often a generation may have been paid for: what may have run is repeated once per job, and not again (OpenAI
-reference 3.5)."""
+OpenAI reference 3.5)."""
 
 from __future__ import annotations
 

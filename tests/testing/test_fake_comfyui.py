@@ -1,4 +1,4 @@
-"""The fake ComfyUI says what the recordings of a real one say, and misbehaves in every way of reference 9."""
+"""The fake ComfyUI says what the recordings of a real one say, and misbehaves in every way of ComfyUI reference 9."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The models of a server, and which one has made a picture: a name that is not known is dropped without a word (A1111
-reference 10.2). Pure."""
+A1111 reference 10.2). Pure."""
 
 from __future__ import annotations
 

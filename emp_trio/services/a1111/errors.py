@@ -69,7 +69,7 @@ def interrupted() -> ServiceError:
 
 
 def login_page(error: ServiceError) -> ServiceError | None:
-    """What it means that a page or a redirect came instead of data (reference 7), or None for any other error."""
+    """What it means that a page or a redirect came instead of data (A1111 reference 7), or None for any other error."""
     redirected = error.reason == "config_error" and 300 <= (error.status or 0) < 400
     if error.reason != "unexpected_content_type" and not redirected:
         return None

@@ -1,4 +1,4 @@
-"""The calls that a client makes of ComfyUI, each with the care it needs (reference 2)."""
+"""The calls that a client makes of ComfyUI, each with the care it needs (ComfyUI reference 2)."""
 
 from __future__ import annotations
 

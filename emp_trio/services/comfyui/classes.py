@@ -1,5 +1,5 @@
 """What a server's own node classes say of a graph: outputs, classes and models that are missing, files to upload
-(reference 2.5, 11). Pure."""
+(ComfyUI reference 2.5, 11). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals and failures of ComfyUI as errors of ours (reference 2.1, 8). Pure.
+"""Refusals and failures of ComfyUI as errors of ours (ComfyUI reference 2.1, 8). Pure.
 
 A wrong graph is final; what one server lacks (a model, a node class, memory) another may have; what was lost is worth
 another attempt anywhere.

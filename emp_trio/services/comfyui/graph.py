@@ -1,5 +1,5 @@
-"""The graph of a job: found in its payload, checked before it is sent, and made the job's own (reference 1, 2.1, 4.8).
-Pure.
+"""The graph of a job: found in its payload, checked before it is sent, and made the job's own
+(ComfyUI reference 1, 2.1, 4.8). Pure.
 
 One accepted prompt of the wrong form can end a server's only worker thread (4.6), so nothing of the kind is sent.
 """
@@ -41,7 +41,7 @@ class Workflow(msgspec.Struct, frozen=True, kw_only=True):
 def prompt_id_of(job_id: str) -> str:
     """The prompt's id: a function of the job alone, so that every attempt finds what an earlier one has started.
 
-    A UUID in canonical form, as later servers demand (reference 1).
+    A UUID in canonical form, as later servers demand (ComfyUI reference 1).
     """
     return str(uuid.uuid5(_NAMESPACE, job_id))
 
@@ -94,7 +94,7 @@ def saves_by_name(node: Mapping[str, Any]) -> bool:
 def made_unique(graph: Graph, folder: str, takes_path: Callable[[Mapping[str, Any]], bool] = saves_by_name) -> Graph:
     """A copy whose files are nobody else's: every ``filename_prefix`` that is a path begins with ``folder``.
 
-    Otherwise a cached node names a file that may be another job's by now (reference 4.8).
+    Otherwise a cached node names a file that may be another job's by now (ComfyUI reference 4.8).
 
     Args:
         graph: of checked form.
@@ -145,7 +145,7 @@ def _wraps(value: Any) -> bool:
 
 
 def _check_form(graph: Graph) -> None:
-    """Raise InvalidJob for all that must not reach a server (reference 2.1, 4.6)."""
+    """Raise InvalidJob for all that must not reach a server (ComfyUI reference 2.1, 4.6)."""
     if not graph:
         raise InvalidJob("the payload has no graph: put it under workflow", reason="missing_required_field")
     problems: list[str] = []

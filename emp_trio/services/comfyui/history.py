@@ -1,5 +1,5 @@
-"""The two sources that decide about a prompt: its place in the queue, and its entry in the history (reference 2.2).
-Pure."""
+"""The two sources that decide about a prompt: its place in the queue, and its entry in the history
+(ComfyUI reference 2.2). Pure."""
 
 from __future__ import annotations
 

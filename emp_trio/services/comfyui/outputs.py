@@ -1,4 +1,4 @@
-"""What a prompt has made: files, texts and the rest, from the outputs in its history (reference 5). Pure."""
+"""What a prompt has made: files, texts and the rest, from the outputs in its history (ComfyUI reference 5). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One attempt of a job as a prompt of ComfyUI: prepared, sent or adopted, followed to its end (reference 8)."""
+"""One attempt of a job as a prompt of ComfyUI: prepared, sent or adopted, followed to its end (ComfyUI reference 8)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """Stopping a prompt: servers before the jobs API have no one call for it, and none of the calls says whether it worked
-(reference 6)."""
+(ComfyUI reference 6)."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ _PER_MINUTE: Final = re.compile(r"(?i)per[\s_-]{0,8}minute")
 
 
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
-    """The error for an HTTP error answer (reference A6).
+    """The error for an HTTP error answer (Gemini reference A6).
 
     Args:
         status: HTTP status.
@@ -95,7 +95,7 @@ def described_error(error: Mapping[str, Any], status: int | None = None) -> Serv
 
 
 def failed_interaction(errors: Any) -> ServiceError:
-    """The error for the ``errors`` of an interaction that failed (reference A7): the first that says something.
+    """The error for the ``errors`` of an interaction that failed (Gemini reference A7): the first that says something.
 
     It has run, so nobody knows whether it is billed: ``maybe_started`` is set.
     """

@@ -63,7 +63,8 @@ class OpenAIApi:
         )
 
     async def retirements(self: _HasRequest) -> Mapping[str, datetime.date]:
-        """Last days of the models that the settings name (reference 1): the service's word, else what is known."""
+        """Last days of the models that the settings name (OpenAI reference 1): the service's word, else what
+        is known."""
         parts = (self.settings, *msgspec.structs.asdict(self.settings).values())
         fields = [(part, name) for part in parts for name in ("model", "image_model")]
         used = {getattr(part, name) for part, name in fields if hasattr(part, name)}

@@ -46,7 +46,7 @@ class Caller(Protocol):
 
 
 def pause(elapsed: float, interval: float) -> float:
-    """Seconds until the next look at a response (reference 6.3): 2, 3, then 5 where the interval is 2."""
+    """Seconds until the next look at a response (OpenAI reference 6.3): 2, 3, then 5 where the interval is 2."""
     return interval * (1 if elapsed < 10 else 1.5 if elapsed < 60 else 2.5)
 
 
@@ -275,7 +275,8 @@ def _response(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, A
 
 
 def request_headers(openai: AccountSettings, job: Job) -> dict[str, str]:
-    """Headers of every call for a job (reference 2): the account's, and an id by which support can find the call."""
+    """Headers of every call for a job (OpenAI reference 2): the account's, and an id by which support can find
+    the call."""
     found = {"openai-organization": openai.organization, "openai-project": openai.project}
     name = f"{job.id}-{job.attempt}".encode("ascii", "replace").decode()
     found["x-client-request-id"] = "".join(c if c.isprintable() else "?" for c in name)[-_LONGEST_ID:].strip()

@@ -34,7 +34,7 @@ class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
             no known good one.
         tool_calls: functions that the model wants called.
         choices: every choice, where several were asked for.
-        usage: in the project's shape (reference 11).
+        usage: in the project's shape (OpenAI reference 11).
         logprobs: of the tokens, as the service sends them, where they were asked for.
         skipped: kinds of content that are not understood.
         note: what the service said where it broke off.

@@ -107,7 +107,7 @@ _KEY: Final = re.compile(r"\bsk-\S+")
 
 
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
-    """The error for an HTTP error answer (reference 3.1 to 3.3).
+    """The error for an HTTP error answer (OpenAI reference 3.1 to 3.3).
 
     Refusals and exhausted credit are final whatever else the answer says; then ``x-should-retry`` decides, then the
     status.
@@ -138,7 +138,8 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
 
 
 def failed_response(error: Any, *, what: str = "failed the response") -> ServiceError:
-    """The error for the ``error`` object of a failed response: few codes are worth a new attempt (reference 4.4).
+    """The error for the ``error`` object of a failed response: few codes are worth a new attempt
+    (OpenAI reference 4.4).
 
     What has no code is known by its type, and a number that is an HTTP status stands for that.
 
@@ -180,7 +181,8 @@ def answered_error(value: Any) -> ServiceError | None:
 
 
 def stream_error(event: Mapping[str, Any]) -> ServiceError:
-    """The error for an ``error`` event of a stream, whose members stand in it or in its ``error`` (reference 5, 9).
+    """The error for an ``error`` event of a stream, whose members stand in it or in its ``error``
+    (OpenAI reference 5, 9).
 
     The work had begun: unless it was refused, it may be billed.
     """
@@ -202,7 +204,7 @@ def refuses(error: ServiceError, field: str) -> bool:
 
 
 def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None) -> Refused:
-    """A refusal, with the reason that moderation gives for it where it does (reference 12)."""
+    """A refusal, with the reason that moderation gives for it where it does (OpenAI reference 12)."""
     details = error.get("moderation_details")
     categories = details.get("categories") if isinstance(details, dict) else None
     names = " ".join(str(category).lower() for category in categories) if isinstance(categories, list) else ""

@@ -88,7 +88,7 @@ async def generated_pictures(
 
 def image_result(generated: Generated, saved: list[SavedAsset]) -> JobResult:
     """The result of an image job whose pictures are saved; the last one is the main one, as in the fleet (connector
-    reference 4.3).
+    OpenAI reference 4.3).
 
     Args:
         generated: of :func:`generated_pictures`, in this attempt or an earlier one.

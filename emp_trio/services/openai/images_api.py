@@ -1,5 +1,5 @@
 """The Images API: its requests, its answers and its streams, read into the same ``Answer`` as a response's (OpenAI
-reference 8, 9). Pure."""
+OpenAI reference 8, 9). Pure."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class ImagesStream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def fold_images_event(state: ImagesStream, event: Any) -> ImagesStream:
-    """The state after one more event (reference 9); what is not known is ignored.
+    """The state after one more event (OpenAI reference 9); what is not known is ignored.
 
     Args:
         event: the JSON of the event. Its ``type`` counts, not the ``event:`` line.

@@ -103,7 +103,7 @@ def _source(item: Any, name: str) -> Source:
 
 
 def _with_fidelity(options: ImageOptions, fidelity: Any) -> ImageOptions:
-    """``input_fidelity`` goes only to the models that take it; all later ones refuse it (reference 7)."""
+    """``input_fidelity`` goes only to the models that take it; all later ones refuse it (OpenAI reference 7)."""
     if fidelity is None:
         return options
     if options.model.startswith("gpt-image-1.5") or (options.model == "gpt-image-1-mini" and fidelity == "low"):

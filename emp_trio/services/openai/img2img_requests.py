@@ -51,8 +51,8 @@ def edit_response_record(job: EditJob, inputs: Inputs, *, job_id: str, outer_mod
 
 
 def edits_request(job: EditJob, inputs: Inputs) -> EditsRequest:
-    """The request of the Images API. Files go as a form, the safer way for large ones (reference 8.2); ids of files and
-    ``moderation`` are known to the JSON form only.
+    """The request of the Images API. Files go as a form, the safer way for large ones (OpenAI reference 8.2); ids of
+    files and ``moderation`` are known to the JSON form only.
 
     Raises:
         InvalidJob: a picture is too large for the JSON form, and has to go by it.

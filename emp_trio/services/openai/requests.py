@@ -100,7 +100,7 @@ def as_stream(request: ResponsesRequest, *, background: bool, partial_images: in
 
 def plain_choice(request: ResponsesRequest, error: ServiceError) -> ResponsesRequest | None:
     """The request with ``required`` in place of the object that names its only tool, where the service refused that
-    before it began; else None. Both mean the same (reference 4.1), and some services take a text only."""
+    before it began; else None. Both mean the same (OpenAI reference 4.1), and some services take a text only."""
     choice, tools = request.body.get("tool_choice"), request.body.get("tools")
     only = isinstance(choice, dict) and isinstance(tools, list) and len(tools) == 1
     if not only or not refuses(error, "tool_choice"):
@@ -125,7 +125,7 @@ def _image_model(body: dict[str, Any]) -> str | None:
 
 
 def _metadata(given: Any, job_id: str) -> Any:
-    """The payload's own metadata with the job's id, as far as there is room for it (reference 3.5)."""
+    """The payload's own metadata with the job's id, as far as there is room for it (OpenAI reference 3.5)."""
     if not isinstance(given, dict | None):
         return given  # wrong, but that is for the service to say
     metadata = dict(given or {})

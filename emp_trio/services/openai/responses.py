@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
         truncated: the model was stopped before its end.
         stopped: the service's word for that, or "".
         model: the model that answered.
-        usage: in the project's shape (reference 11).
+        usage: in the project's shape (OpenAI reference 11).
         skipped: types of output items that are not understood.
         request_ids: OpenAI's ids of the calls that it took, for its support.
         raw: what the service sent, with everything in it.
@@ -245,7 +245,7 @@ def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
 
 
 def usage(response: Mapping[str, Any], image_model: str | None = None) -> dict[str, Any]:
-    """Tokens in the project's shape (reference 11): None where the service said nothing, never a guessed 0."""
+    """Tokens in the project's shape (OpenAI reference 11): None where the service said nothing, never a guessed 0."""
     said = _object(response.get("usage"))
     image = _object(_object(response.get("tool_usage")).get("image_gen"))
     counts: dict[str, Any] = {name: _count(said, name) for name in ("input_tokens", "output_tokens", "total_tokens")}

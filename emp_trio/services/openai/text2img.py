@@ -61,7 +61,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetch
             approaches: the ways to a picture, in their order, with commas between them; a job may choose one of them
                 (``payload.approach``).
             partial_images: how many are asked for by the streaming approach; each costs 100 output tokens (OpenAI
-                reference 7).
+                OpenAI reference 7).
             image_timeout: seconds for a call of the Images API, which is silent until the picture is done.
         """
 

@@ -96,7 +96,7 @@ class Generation(msgspec.Struct, kw_only=True):
             self.cancelled = now
 
     def interaction(self, now: float) -> dict[str, Any]:
-        """The interaction object at ``now`` (reference A7)."""
+        """The interaction object at ``now`` (Gemini reference A7)."""
         status = self.status(now)
         found: dict[str, Any] = {"id": self.id, "status": status, "model": self.model}
         if status == "failed":
@@ -114,7 +114,7 @@ class Generation(msgspec.Struct, kw_only=True):
         return found
 
     def response(self) -> dict[str, Any]:
-        """The response of ``generateContent`` (reference A4)."""
+        """The response of ``generateContent`` (Gemini reference A4)."""
         found: dict[str, Any] = {"responseId": self.id, "modelVersion": f"{self.model}-001"}
         found["usageMetadata"] = {
             "promptTokenCount": 12,

@@ -77,7 +77,7 @@ def answer_lines(script: Script, model: str, *, chat: bool) -> Iterator[dict[str
         "eval_count": count,
         "eval_duration": int(writing * _NANO),
     }
-    yield line(done=True) | {name: value for name, value in last.items() if value}  # zero is left out (reference B3)
+    yield line(done=True) | {name: value for name, value in last.items() if value}  # zero is left out (B3)
 
 
 def whole_answer(lines: list[dict[str, Any]]) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Generation(msgspec.Struct, kw_only=True):
         return self.snapshot(self.status(now))
 
     def snapshot(self, status: str) -> dict[str, Any]:
-        """The response object in a status (reference 4.3)."""
+        """The response object in a status (OpenAI reference 4.3)."""
         ended = status in ("completed", "incomplete")
         took = self.script.queued + self.script.seconds
         return {
@@ -117,7 +117,7 @@ class Generation(msgspec.Struct, kw_only=True):
         return {
             "id": f"ig_{self.id}_{index}",
             "type": "image_generation_call",
-            "status": "generating",  # a finished response often still says so (reference 7)
+            "status": "generating",  # a finished response often still says so (OpenAI reference 7)
             "result": picture(output_format, seed=seed, size=self.script.image_bytes),
             "revised_prompt": f"A fake picture of: {str(self.body.get('input'))[:80]}",
             "action": "edit" if tool.get("action") == "edit" else "generate",

@@ -1,4 +1,4 @@
-"""Cancelling: no one call does it, and none says whether it worked (reference 6)."""
+"""Cancelling: no one call does it, and none says whether it worked (ComfyUI reference 6)."""
 
 from __future__ import annotations
 

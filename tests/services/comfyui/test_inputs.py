@@ -1,5 +1,5 @@
 """Input files: fetched under guard, uploaded into a folder of the prompt's own, named in the graph as answered
-(reference 2.4)."""
+(ComfyUI reference 2.4)."""
 
 from __future__ import annotations
 

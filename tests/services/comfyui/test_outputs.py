@@ -1,4 +1,4 @@
-"""Outputs of a prompt: every file whatever its key, texts, and the rest (reference 5)."""
+"""Outputs of a prompt: every file whatever its key, texts, and the rest (ComfyUI reference 5)."""
 
 from __future__ import annotations
 

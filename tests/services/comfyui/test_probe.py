@@ -1,4 +1,4 @@
-"""Health: evidence of work, and not only of an answer (reference 4.6)."""
+"""Health: evidence of work, and not only of an answer (ComfyUI reference 4.6)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order, races and failures between a client and a ComfyUI (reference 4), each as it was seen or reported."""
+"""Order, races and failures between a client and a ComfyUI (ComfyUI reference 4), each as it was seen or reported."""
 
 from __future__ import annotations
 

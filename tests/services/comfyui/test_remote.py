@@ -1,4 +1,4 @@
-"""ComfyUI elsewhere: addresses, credentials, proxies, certificates (reference 7; connector reference 5)."""
+"""ComfyUI elsewhere: addresses, credentials, proxies, certificates (ComfyUI reference 7; connector reference 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /prompt: refusals, half acceptances, and answers after which nobody knows (reference 2.1)."""
+"""POST /prompt: refusals, half acceptances, and answers after which nobody knows (ComfyUI reference 2.1)."""
 
 from __future__ import annotations
 
