@@ -89,6 +89,14 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def clients(session: nox.Session) -> None:
+    """The vendors' own clients, the newest of each, against our fakes: these must not agree with our faults."""
+    _install(session)
+    session.install("openai", "google-genai", "ollama")
+    session.run("pytest", "tests/vendors", "-rs", *session.posargs)
+
+
+@nox.session(python=PYTHONS[0])
 def others(session: nox.Session) -> None:
     """The connectors against servers that others wrote; the newest of each, from the registries that pip and npm use.
 

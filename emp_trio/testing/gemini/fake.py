@@ -47,12 +47,13 @@ class FakeGemini(FakeService):
         self.script = script or Script()
         self.generations: dict[str, Generation] = {}
         self._numbers = itertools.count(1)
-        self.route("models", "GET", "/v1beta/models", self._models)
-        self.route("generate", "POST", "/v1beta/models/{model}:generateContent", self._generate)
-        self.route("create", "POST", "/v1beta/interactions", self._create)
-        self.route("retrieve", "GET", "/v1beta/interactions/{id}", self._retrieve)
-        self.route("delete", "DELETE", "/v1beta/interactions/{id}", self._delete)
-        self.route("cancel", "POST", "/v1beta/interactions/{id}/cancel", self._cancel)
+        for version in ("v1beta", "v1"):  # the documentation speaks of the one, the vendor's client asks for the other
+            self.route("models", "GET", f"/{version}/models", self._models)
+            self.route("generate", "POST", f"/{version}/models/{{model}}:generateContent", self._generate)
+            self.route("create", "POST", f"/{version}/interactions", self._create)
+            self.route("retrieve", "GET", f"/{version}/interactions/{{id}}", self._retrieve)
+            self.route("delete", "DELETE", f"/{version}/interactions/{{id}}", self._delete)
+            self.route("cancel", "POST", f"/{version}/interactions/{{id}}/cancel", self._cancel)
 
     @property
     def billed(self) -> int:

@@ -60,14 +60,22 @@ class Generation(msgspec.Struct, kw_only=True):
             "model": f"{self.body['model']}-2026-09-01",
             "output": self._output() if ended else [],
             "usage": self._usage() if ended else None,
-            "tool_usage": {"image_gen": IMAGE_USAGE} if ended and self._pictures() else None,
+            "tool_usage": self._tool_usage() if ended and self._pictures() else None,
             "background": bool(self.body.get("background")),
             "store": self.body.get("store", True),
             "metadata": self.body.get("metadata") or {},
             "tools": self.body.get("tools", []),
             "tool_choice": self.body.get("tool_choice", "auto"),
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": self.body.get("parallel_tool_calls", True),
             "instructions": self.body.get("instructions"),
+            "temperature": self.body.get("temperature", 1.0),
+            "top_p": self.body.get("top_p", 1.0),
+            "max_output_tokens": self.body.get("max_output_tokens"),
+            "previous_response_id": self.body.get("previous_response_id"),
+            "reasoning": {"effort": None, "summary": None} | (self.body.get("reasoning") or {}),
+            "text": {"format": {"type": "text"}, "verbosity": "medium"} | (self.body.get("text") or {}),
+            "truncation": self.body.get("truncation") or "disabled",
+            "service_tier": "default",
         }
 
     def image_tool(self) -> dict[str, Any] | None:
@@ -127,10 +135,14 @@ class Generation(msgspec.Struct, kw_only=True):
             "size": tool.get("size", "auto"),
         }
 
+    def _tool_usage(self) -> dict[str, Any]:
+        """A family of tools that was not used has zero counts."""
+        return {"image_gen": IMAGE_USAGE, "web_search": {"num_requests": 0}}
+
     def _usage(self) -> dict[str, Any]:
         return {
             "input_tokens": 20,
-            "input_tokens_details": {"cached_tokens": 4},
+            "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 0},
             "output_tokens": 30,
             "output_tokens_details": {"reasoning_tokens": 10},
             "total_tokens": 50,
