@@ -5,9 +5,10 @@ The fleet's clients are forms and JavaScript, whose workers take ``"512"`` for 5
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -72,20 +73,28 @@ def read_fields(kind: type[T], given: Any, what: str) -> T:
     if not isinstance(given, Mapping):
         raise InvalidJob(f"{what} must be an object, not {_shown(given)}", reason="invalid_format")
     values = {}
-    for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
-        value = given.get(field.encode_name)
-        if field.type is bool and value is not None:
-            values[field.encode_name] = flag(given, field.encode_name, default=False, what=what)
-        elif value is not None and (_is_text(field.type) or value != ""):
-            values[field.encode_name] = value if _is_text(field.type) else number(value)
+    for name, meant in _meant(kind):  # type: ignore[arg-type]  # of a class that can be anything
+        value = given.get(name)
+        if value is None or (value == "" and meant != "text"):
+            continue
+        if meant == "flag":
+            values[name] = flag(given, name, default=False, what=what)
+        else:
+            values[name] = value if meant == "text" else number(value)
     try:
         return msgspec.convert(values, kind)
     except msgspec.ValidationError as error:
         raise InvalidJob(f"{what} is wrong: {error}", reason="invalid_format") from error
 
 
-def _is_text(kind: Any) -> bool:
-    return kind is str or kind is Any or kind == (str | None)
+@functools.cache
+def _meant(kind: type) -> tuple[tuple[str, Literal["text", "flag", "number"]], ...]:
+    """What the fields of a struct are meant to be; looking at a struct takes longer than reading one."""
+    texts = (str, str | None, Any)
+    return tuple(
+        (field.encode_name, "text" if field.type in texts else "flag" if field.type is bool else "number")
+        for field in msgspec.structs.fields(kind)
+    )
 
 
 def _shown(value: Any) -> str:
