@@ -18,7 +18,7 @@ from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.probing import HealthPath, probe
-from emp_trio.services.redaction import redacted
+from emp_trio.services.redaction import kept_copy
 from emp_trio.services.repeats import counted
 from emp_trio.settings import Env
 
@@ -72,9 +72,9 @@ class LimitedServiceConnector(Http, Connector):
         progress.report(100, "done")
         return JobResult(
             success=True,
-            data=redacted(answer),
+            data=await kept_copy(answer),
             service_metadata={"service_version": "limited", "service_type": self.service_type},
-            raw_request_payload=redacted(payload),
+            raw_request_payload=await kept_copy(payload),
         )
 
     async def health(self) -> Health:

@@ -80,3 +80,32 @@ def test_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             json_argument("--x", argument)
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"password": "hunter2" x}',
+        b'{"api_key": hunter2}',
+        b"{'api_key': 'hunter2'}",
+        b'{"api_key": "hunter2}',
+        b'{"api_key: "hunter2"}',
+        b'{"a": "x", password": "hunter2", "b": 1}',
+        b'{"token": 4711 "x"}',
+        b'{"prompt": "hunter2" "b"}',
+        b'{"password":"a\\"hunter2" 1}',
+        b'{"x": [1, "hunter2", 2 3]}',
+    ],
+)
+def test_of_broken_json_no_value_is_shown_however_short_it_is(data: bytes) -> None:
+    with pytest.raises(ConfigError) as caught:
+        json_object("--payload", data)
+    assert "hunter2" not in str(caught.value)
+    assert "4711" not in str(caught.value)
+    assert "--payload: line 1, column" in str(caught.value)
+
+
+def test_names_numbers_and_punctuation_are_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        json_object("--payload", b'{"steps": 30, "tiling": true 7.5}')
+    assert '{"steps": 30, "tiling": true 7.5}' in str(caught.value)

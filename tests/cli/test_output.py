@@ -11,8 +11,10 @@ import sys
 import msgspec
 import pytest
 
-from emp_trio.cli.output import print_json, print_problem, print_table
-from emp_trio.secrets import Secret
+from emp_trio.cli.job_view import details
+from emp_trio.cli.output import print_json, print_problem, print_table, shown
+from emp_trio.queue.job_info import job_info
+from emp_trio.secrets import Secret, held
 
 ROWS = "print_table(['NAME', 'STATE'], [['a[b]c:smile:', 'gr\\u00fcn'], ['x' * 30, '\\x1b[2Jboo\\nboo']])"
 
@@ -94,3 +96,46 @@ def test_json_is_one_line_without_secrets(capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out) == {"things": [{"name": "grün\n", "key": "***"}]}
+
+
+def test_json_escapes_what_a_terminal_obeys_and_what_turns_texts_around(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a\x9b2J \u202egnp.exe \u2066x\u2069 \u200b\ufeff \u2028 \x7f grün 🎨 \U000e0041"
+    print_json({"text": text, text: [text]})
+    out = capsys.readouterr().out
+    assert out.endswith("\n")
+    assert out[:-1].isprintable()
+    assert "grün 🎨" in out
+    assert "\\u009b2J \\u202egnp.exe \\u2066x\\u2069 \\u200b\\ufeff \\u2028 \\u007f" in out
+    assert json.loads(out) == {"text": text, text: [text]}
+
+
+def test_what_a_job_brought_is_shown_without_its_credentials() -> None:
+    url = "https://cdn/x.png?sig=abc"
+    given = {
+        "payload": {"api_key": "hunter2", "prompt": "key sk-abcdefgh12345", "headers": [["X-Api-Key", "hunter2"]]},
+        "result": {"data": {"image_url": url, "token": "hunter2"}, "usage": {"total_tokens": 7}},
+    }
+    assert shown(given) == {
+        "payload": {"api_key": "***", "prompt": "key sk-***", "headers": [["X-Api-Key", "***"]]},
+        "result": {"data": {"image_url": url, "token": "***"}, "usage": {"total_tokens": 7}},
+    }
+
+
+def test_what_the_process_holds_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with held(Secret("correct-horse")):
+        print_json({"a": ["the correct-horse"], "correct-horse": 1})
+        print_problem("no correct-horse here")
+    assert "correct" not in "".join(capsys.readouterr())
+
+
+def test_one_job_is_shown_without_the_keys_in_its_payload() -> None:
+    job = job_info(
+        "j",
+        {
+            "service_required": b"t",
+            "status": b"failed",
+            "error": b'{"client_secret": "hunter2"}',
+            "payload": b'{"prompt": "x", "api_key": "hunter2", "nested": [{"password": "hunter2"}]}',
+        },
+    )
+    assert "hunter2" not in str(details(job)) + json.dumps(shown(msgspec.structs.asdict(job)))

@@ -39,7 +39,7 @@ from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.inputs import input_file
 from emp_trio.services.outputs import Output, decoded_files
 from emp_trio.services.probing import not_told, probe
-from emp_trio.services.redaction import redacted
+from emp_trio.services.redaction import kept_copy
 from emp_trio.services.repeats import counted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
@@ -160,7 +160,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             "info": kept_info(answer.info),
             "model_used": answer.info.get("sd_model_name") or (wanted.title if wanted is not None else None),
             "warnings": warnings,
-            "request": redacted(body),
+            "request": await kept_copy(body),
         }
         return Generated(files=had.files, data=facts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -9,6 +10,7 @@ import structlog
 from emp_trio.assets.media import is_text_instead
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.secrets import excerpt
 from emp_trio.services.comfyui.graph import Workflow, with_saved_pictures
@@ -55,7 +57,8 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
             await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
             raise _gone(file) from error
     progress.report(100, "done")
-    return _result(connector, workflow, ran, outputs, saved, warnings)
+    build = partial(_result, connector, workflow, ran, outputs, saved, warnings)
+    return await off_loop(weight(workflow.graph), build)
 
 
 async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs) -> list[str]:

@@ -10,6 +10,7 @@ import structlog
 
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
@@ -121,7 +122,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             "warnings": warnings,
             "calls_before": calls_before(job),
             "raw": answer.raw,
-            "request": _request(asked, approach),
+            "request": await off_loop(weight(asked), _request, asked, approach),
         }
         return Generated(files=had.files, data=facts)
 
@@ -140,7 +141,8 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         path = f"{self.address.root}/models/{segment(asked.model)}:generateContent"
         async with counted(job, progress, ahead=True) as sending:
             progress.report(10, "sending the request to Gemini")
-            answer = read_generated((await self.request("POST", path, json=body, sending=sending)).json())
+            said = await self.request("POST", path, json=body, sending=sending)
+            answer = await off_loop(len(said.body), read_generated, said.json())
             return answer, await self._files(answer)
 
     async def _files(self, answer: Answer) -> OutputFiles:

@@ -13,6 +13,7 @@ import trio
 
 from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.fetch import Fetches, FetchSettings
@@ -105,7 +106,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             progress.report(_SAVING, "saving the answer")
         saved = await self.save_generated(generated, job, progress)
         progress.report(100, "done")
-        return _result(request, generated.data, saved)
+        return await off_loop(weight(request.body), _result, request, generated.data, saved)
 
     async def health(self) -> Health:
         """Whether it is an Ollama server, and has the configured model or may download it."""

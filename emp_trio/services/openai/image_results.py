@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from emp_trio.jobs import JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.saves_assets import Generated
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.responses import Answer, Picture
 from emp_trio.services.outputs import Caller, Output, OutputFiles, output_files
-from emp_trio.services.redaction import redacted
+from emp_trio.services.redaction import kept_copy
 from emp_trio.services.results import asset_data, saved_asset
 
 
@@ -65,7 +66,7 @@ async def generated_pictures(
         "revised_prompt": picture.revised_prompt,
         "openai_job_id": answer.response_id or None,
         "usage": answer.usage,
-        "raw_output": raw_output(answer),
+        "raw_output": await off_loop(weight(answer.raw), raw_output, answer),
     }
     service = {
         "service_version": "openai-image",
@@ -81,7 +82,7 @@ async def generated_pictures(
             "data": facts | data,
             "metadata": ({"warnings": warnings} if warnings else {}) | (metadata or {}),
             "service_metadata": service,
-            "raw_request_payload": redacted(request),
+            "raw_request_payload": await kept_copy(request),
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -9,6 +10,7 @@ import structlog
 
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
@@ -83,7 +85,9 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
             async with self.limit():
                 answer = await run(self, job, progress, request, plan=steady)
             had = await self._pictures(request, answer) if answer.pictures else None
-            return _generated(request, answer, had, text_saved=text_saved, earlier_calls=calls_before(job))
+            before = calls_before(job)
+            build = partial(_generated, request, answer, had, text_saved=text_saved, earlier_calls=before)
+            return await off_loop(weight([request.body, answer.raw]), build)
 
         generated = await self.generated(job, progress, make)
         progress.report(90, "saving the answer")

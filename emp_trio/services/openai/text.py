@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, ClassVar, Final
 
 import msgspec
@@ -9,6 +10,7 @@ import structlog
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.decoders import ended_early
 from emp_trio.protocols.http import Http, HttpSettings
@@ -76,9 +78,9 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         call, (answer, request_id) = await ask(call, make)
         log.debug("chat.answered", completion=answer.id, request=request_id)
         progress.report(100, "done")
-        return chat_result(
-            job, call, answer, service_type=self.service_type, request_ids=[request_id] if request_id else []
-        )
+        ids = [request_id] if request_id else []
+        build = partial(chat_result, job, call, answer, service_type=self.service_type, request_ids=ids)
+        return await off_loop(weight([call.request.body, answer.text]), build)
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""

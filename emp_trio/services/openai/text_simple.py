@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -9,6 +10,7 @@ import structlog
 
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
@@ -89,7 +91,8 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
         saved = await self.save_generated(generated, job, progress) if saves else []
         made = msgspec.convert(generated.data, _Made)
         progress.report(100, "done")
-        return chat_result(
+        build = partial(
+            chat_result,
             job,
             call,
             made.answer,
@@ -97,6 +100,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             request_ids=made.request_ids,
             saved=saved[0] if saved else None,
         )
+        return await off_loop(weight([call.request.body, made.answer.text]), build)
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""

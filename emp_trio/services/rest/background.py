@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -11,6 +12,7 @@ import structlog
 
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import auth_secrets
 from emp_trio.protocols.fetch import Fetches, FetchSettings
@@ -106,7 +108,8 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
         progress.report(90, "saving the result")
         saved = await self.save_generated(made, job, progress)
         progress.report(100, "done")
-        return rest_result(call, made, saved, service_type=self.service_type)
+        build = partial(rest_result, call, made, saved, service_type=self.service_type)
+        return await off_loop(weight(call.body), build)
 
     @property
     def _work(self) -> WorkSettings:
@@ -172,7 +175,8 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
         if self._work.result_path is not None:
             path = with_id(self._work.result_path, work)
             answer = (await self.request("GET", path, timeout=self._work.call_timeout)).json()
-        return await with_files(self, read_result(answer, self.settings.answer), work=work)
+        found = await off_loop(weight(answer), read_result, answer, self.settings.answer)
+        return await with_files(self, found, work=work)
 
     async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any, float | None]:
         """How the work is, the answer that says so, and the seconds that the service asks to wait before the next

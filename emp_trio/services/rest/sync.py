@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from emp_trio.assets.media import HEAD, sniff
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.offload import off_loop, weight
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpAnswer, HttpSettings
@@ -84,7 +86,8 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         progress.report(90, "saving the result")
         saved = await self.save_generated(made, job, progress)
         progress.report(100, "done")
-        return rest_result(call, made, saved, service_type=self.service_type)
+        build = partial(rest_result, call, made, saved, service_type=self.service_type)
+        return await off_loop(weight(call.body), build)
 
     @property
     def _makes_files(self) -> bool:
@@ -103,7 +106,8 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
             answer = await self.request(call.method, call.path, expect="any", **options)
             found = None
             if wants_json and not _is_media(answer):
-                found = wanted_result(_json(call, answer), self.settings.answer)
+                said = await off_loop(len(answer.body), _json, call, answer)
+                found = await off_loop(len(answer.body), wanted_result, said, self.settings.answer)
             if not answer.body:
                 raise bad_answer("the answer is empty", reason="missing_expected_data")
         if found is not None:
