@@ -41,7 +41,7 @@ async def reap(*, json: bool = False, redis: RedisOption = None) -> int:
         else:
             for line in _lines(cleaned):
                 print(printable(line))
-        if cleaned.left:
+        if cleaned.left and not cleaned.broken:
             print_problem(
                 f"{cleaned.leased} leases run for another {cleaned.lease_ends:.0f} s, {cleaned.delayed} jobs "
                 "are delayed, and no worker is there to put them back: call this again then"

@@ -35,8 +35,8 @@ class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def left(self) -> bool:
-        """Whether something is left that nobody looks after."""
-        return bool(self.leased or self.delayed or self.broken) and not self.watched
+        """Whether something is left that nobody looks after, or that nobody can handle."""
+        return bool(self.broken) or (bool(self.leased or self.delayed) and not self.watched)
 
 
 async def reap_once(verbs: Verbs, *, max_crashes: int = 3) -> Cleaned:
