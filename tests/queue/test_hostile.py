@@ -307,7 +307,11 @@ def test_a_call_that_fails_for_a_broken_key_has_changed_nothing(
             assert len(scene.places("j")) == 1, what
 
 
-@given(fields=HASHES, sent=st.lists(st.sampled_from(CALLS), min_size=1, max_size=6), job=st.sampled_from(IDS))
+# Holders of a lease name ids and workers that a claim has brought: those are UTF-8.
+UNHELD = ("claim", "reap", "expire", "due", "cancel", "again", "beat", "leave", "depart", "adopt", "alive")
+
+
+@given(fields=HASHES, sent=st.lists(st.sampled_from(UNHELD), min_size=1, max_size=6), job=st.sampled_from(IDS))
 @settings(SETTINGS, max_examples=150)
 def test_everything_that_is_published_is_json_in_utf_8(
     scene: Scene, valkey: str, fields: dict[str, str], sent: list[str], job: str

@@ -21,21 +21,17 @@ local LONGEST_PAYLOAD = 67108864  -- bytes, of payload, ctx and checkpoint each 
 local FAILING = 3  -- what it costs to fail a job, in ids
 local PAGE = 16    -- ids that are fetched at once; their length is not known before
 
-local function take(id, size, worker, machine, nonce, lease, quiet, now)
+local function take(id, seen, worker, machine, nonce, lease, quiet, now)
   local key = 'job:' .. id
-  local flat, left = whole(key, size)
-  local job, bytes = {}, 0
-  for i = 1, #flat, 2 do
-    job[flat[i]] = flat[i + 1]
-    bytes = bytes + #flat[i + 1]
-  end
+  local flat, left = whole(key, seen.size)
+  local job = {}
+  for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
   local attempt = int(math.min(MOST, count_of(job.attempt) + 1))
   local token = nonce .. '/' .. attempt
   if given(job.lease_token) then drop_lease(id, job.lease_worker) end  -- somebody put a leased job back
   redis.call('HSET', key, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
     'lease_token', token, 'lease_worker', worker, 'attempt', attempt)
   redis.call('ZREM', PENDING, id)
-  redis.pcall('ZREM', DELAYED, id)
   redis.call('ZADD', LEASES, int(now.ms + lease), id)
   -- The lease stands; a key of a wrong type among the fleet's other ones must not stop the claim half way.
   redis.pcall('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
@@ -43,7 +39,7 @@ local function take(id, size, worker, machine, nonce, lease, quiet, now)
     'message', 'Job assigned to worker', 'assigned_at', now.lua)
   set_slot_state(worker, 'busy', id, now)
   if not (quiet and not given(job.submit_token)) then say_claimed(id, job, worker, machine, now.lua, now) end
-  return {worker, token, id, flat, left}, bytes
+  return {worker, token, id, flat, left}
 end
 
 -- What a nonce was given in a claim whose reply was lost, or has not been read yet: it is in jobs:active of the slot. Its
@@ -90,12 +86,12 @@ local function too_long(key, long)
   return nil
 end
 
--- Looks at one pending id: 'match' (with the size of its hash), 'no', 'gone' (with the reason why it was taken out),
+-- Looks at one pending id: 'match' (with {size, bytes} of its hash), 'no', 'gone' (with the reason why it was taken out),
 -- 'later' when its requirements are more than this call may still decode. asked: {worker = decoded capabilities,
 -- served, bytes = bytes it may decode, known = what was decoded, by text}
 local function inspect(id, asked, now)
   local key = 'job:' .. id
-  local size = size_of(key)
+  local size, bytes = size_of(key)
   if size == 'large' then  -- most are of other types: then three fields are enough
     local f, long = values_of(key, size, FIRST)
     if long == FIRST[1] or (f[1] and not asked.served[f[1]] and not SETTLED[f[3]]) then return 'no' end
@@ -139,13 +135,11 @@ local function inspect(id, asked, now)
       error = 'invalid_job: ' .. why}, count_of(ending.retry_count), now)
     return 'gone', 'invalid_job: ' .. why
   end
-  return verdict, size
+  return verdict, {size = size, bytes = bytes or SMALL}
 end
 
 redis.register_function('emp_trio_claim', function(_, argv)
-  for _, key in ipairs({PENDING, LEASES}) do
-    if not is_zset(key) then return not_zset(key) end
-  end
+  if not is_zset(LEASES) then return not_zset(LEASES) end
   sets_of = {}
   local worker = cjson.decode(argv[1])
   local asked = {worker = worker, served = served_types(worker), bytes = DECODED, known = {}}
@@ -164,7 +158,8 @@ redis.register_function('emp_trio_claim', function(_, argv)
   end
   skip_answered()
   while slot <= last and budget > 0 and room > 0 do
-    local ids = redis.call('ZREVRANGE', PENDING, rank, rank + math.min(page, budget) - 1)
+    local ids = redis.pcall('ZREVRANGE', PENDING, rank, rank + math.min(page, budget) - 1)
+    if wrong_type(ids) then return not_zset(PENDING) end
     if #ids == 0 then
       rank = -1
       break
@@ -176,9 +171,8 @@ redis.register_function('emp_trio_claim', function(_, argv)
       budget = budget - 1 - math.floor(#id / 2048)
       local verdict, more = inspect(id, asked, now)
       if verdict == 'match' then
-        local taken, bytes = take(id, more, argv[slot], machine, argv[slot + 1], lease, quiet, now)
-        jobs[#jobs + 1] = taken
-        room = room - bytes
+        jobs[#jobs + 1] = take(id, more, argv[slot], machine, argv[slot + 1], lease, quiet, now)
+        room = room - more.bytes
         slot = slot + 2
         skip_answered()
       elseif verdict == 'gone' then

@@ -21,14 +21,15 @@ local function wrong_type(reply)
   return false
 end
 
--- 'none', 'other' (a key of another type), 'small' (may be read in one piece) or 'large'.
+-- 'none', 'other' (a key of another type), 'small' (no value can be long), 'medium' (may be read in one piece) or 'large';
+-- and its bytes of memory, where it may be read in one piece.
 local function size_of(key)
   local count = redis.pcall('HLEN', key)
   if wrong_type(count) then return 'other' end
   if count == 0 then return 'none' end
   if count <= FEW then
     local bytes = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', '0')
-    if type(bytes) == 'number' and bytes <= SMALL then return 'small' end
+    if type(bytes) == 'number' and bytes <= SMALL then return bytes <= LONGEST and 'small' or 'medium', bytes end
   end
   return 'large'
 end
@@ -36,6 +37,7 @@ end
 -- Values of the fields, false for an unset one and for a long one; and the name of the first long one, or nil.
 local function values_of(key, size, names)
   if size == 'none' or size == 'other' then return {}, nil end
+  if size == 'small' then return redis.call('HMGET', key, unpack(names)), nil end
   local readable, long = names, nil
   if size == 'large' then
     readable = {}
@@ -69,7 +71,7 @@ end
 
 -- A whole job as {field, value, ...}, and the names of the long fields, which are left out.
 local function whole(key, size)
-  if size == 'small' then return redis.call('HGETALL', key), {} end
+  if size ~= 'large' then return redis.call('HGETALL', key), {} end
   local flat, left = {}, {}
   for _, name in ipairs(KNOWN) do
     if redis.call('HSTRLEN', key, name) > LONGEST then
