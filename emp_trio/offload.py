@@ -55,20 +55,21 @@ def weight(value: Any) -> int:
     Each value in it counts for some characters, too: ten thousand numbers are large.
     """
     total, left = 0, [value]
-    while left:
-        match left.pop():
-            case str() | bytes() | bytearray() as text:
-                total += len(text)
-            case dict() as members:
-                left += members.values()
-                total += sum(len(name) for name in members if isinstance(name, str))
-            case list() | tuple() as items:
-                left += items
-            case msgspec.Struct() as struct:
-                left += (getattr(struct, name) for name in struct.__struct_fields__)
+    while left:  # on the way of every job: no pattern matching, which takes three times as long
+        item = left.pop()
+        kind = type(item)
+        if kind is str or kind is bytes:
+            total += len(item)
+        elif kind is dict:
+            left += item.values()
+            left += item
+        elif kind is list or kind is tuple:
+            left += item
+        elif isinstance(item, msgspec.Struct):
+            left += [getattr(item, name) for name in item.__struct_fields__]
         total += LARGE // _MANY
         if total > LARGE:
-            return total + sum(len(item) for item in left if isinstance(item, str | bytes | bytearray))
+            return total + sum(len(item) for item in left if isinstance(item, str | bytes))
     return total
 
 
