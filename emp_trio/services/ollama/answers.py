@@ -40,6 +40,12 @@ class Words:
         self._calls: list[Any] = []
         self._unknown: list[Any] = []
         self._last: Mapping[str, Any] = {}
+        self._broken_off: ServiceError | None = None
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether something has come that can be used, and must not be paid for again."""
+        return bool(self._calls or self.pictures) or any(piece.strip() for piece in self._text)
 
     @property
     def thinking(self) -> bool:
@@ -50,15 +56,14 @@ class Words:
         """Take the next line; half of a character may be in it, and the other half in the next.
 
         Raises:
-            ServiceError: it is an error, or no object; or the answer is longer than ``LONGEST``.
+            ServiceError: it is an error and nothing is in hand that could be kept, or no object; or the answer is
+                longer than ``LONGEST``.
         """
         if not isinstance(line, dict):
             raise bad_answer("a line of the answer is not an object", reason="invalid_response_format")
-        if "error" in line:
-            raise error_line(line)
         message = line.get("message")
         part = message if isinstance(message, dict) else line
-        said = read_content(part.get("content") or line.get("response"))
+        said = read_content(part.get("content") or line.get("response") or (message if part is line else None))
         text, thought = said.text, _text(part.get("thinking")) or said.reasoning
         self._unknown = self._unknown or said.unknown
         calls = join_halves(part.get("tool_calls"))
@@ -79,6 +84,10 @@ class Words:
         pictures = [*_pictures(part), *(_pictures(line) if part is not line else ())]
         self.pictures += pictures
         self.pieces += bool(text or thought or calls or pictures)
+        if _is_error(line):
+            self._broken_off = error_line(line)
+            if not self.in_hand:
+                raise self._broken_off
         self._last = line
 
     def finish(self) -> dict[str, Any]:
@@ -90,6 +99,8 @@ class Words:
         text, reason = join_halves("".join(self._text)), _text(self._last.get("done_reason"))
         thoughts = join_halves("".join(self._thoughts))
         truncated = "done_reason" in self._last and end_of(reason) != "good"  # older versions have none
+        if self._broken_off is not None:
+            truncated, reason = True, reason or self._broken_off.code or "error"
         if self._unknown and not (text.strip() or self._calls or self.pictures):
             raise bad_answer(
                 f"the answer has content of a kind that is not understood: {excerpt(str(self._unknown[0]))}",
@@ -116,12 +127,14 @@ class Words:
             data["tool_calls"] = self._calls
         if truncated:
             data["truncated"] = True
+        if self._broken_off is not None:
+            data["warnings"] = [f"{self._broken_off.message}; what had come before is kept"]
         return data
 
 
 def ends(line: Any) -> bool:
     """Whether a line of an answer in words is its last one."""
-    return isinstance(line, dict) and (line.get("done") is True or "error" in line)
+    return isinstance(line, dict) and (line.get("done") is True or _is_error(line))
 
 
 def read_embeddings(answer: Any, *, count: int) -> list[list[float]]:
@@ -199,6 +212,11 @@ def usage(said: Mapping[str, Any]) -> dict[str, Any]:
 def timing(said: Mapping[str, Any]) -> dict[str, float]:
     """Durations in milliseconds; Ollama says them in nanoseconds, and leaves out what took no time."""
     return {f"{name}_ms": round(_count(said, name) / 1e6, 3) for name in _DURATIONS if name in said}
+
+
+def _is_error(line: Mapping[str, Any]) -> bool:
+    """Whether a line tells of an error; some write an empty one into every line."""
+    return bool(line.get("error")) or ("error" in line and not line.keys() & {"response", "message", "done"})
 
 
 def _nothing(*, truncated: bool, thoughts: bool) -> ServiceError:

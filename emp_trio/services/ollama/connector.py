@@ -165,7 +165,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         files: tuple[GeneratedFile, ...] = ()
         if words.pictures:
             had = await decoded_files([Output(source=picture) for picture in words.pictures], pictures=True)
-            files, data = had.files, data | ({"warnings": list(had.warnings)} if had.warnings else {})
+            files, data = had.files, data | {"warnings": [*data.get("warnings", ()), *had.warnings]}
         if _saves_text(request, job) and data["text"]:
             files = (*files, GeneratedFile(data=data["text"].encode(), media_type="text/plain"))
         return Generated(files=files, data=data)

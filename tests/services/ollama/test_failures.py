@@ -131,8 +131,18 @@ async def test_a_full_queue_is_waited_for(ollama: FakeOllama, toolbox: Toolbox) 
 # Streams that go wrong after a 200: script, and type, reason, retry.
 STREAMS = [
     (Script(error="an unknown error was encountered while running the model"), "service_error", "service_down", True),
-    (Script(error="model runner has unexpectedly stopped", error_after=3), "service_error", "service_down", True),
-    (Script(error="CUDA error: out of memory", error_after=1), "resource_limit", "gpu_memory_full", True),
+    (
+        Script(error="model runner has unexpectedly stopped", error_after=3, thinking="a b c d"),
+        "service_error",
+        "service_down",
+        True,
+    ),
+    (
+        Script(error="CUDA error: out of memory", error_after=1, thinking="hm hm"),
+        "resource_limit",
+        "gpu_memory_full",
+        True,
+    ),
     (Script(error="prompt too long; exceeded max context length by 9"), "validation_error", "invalid_payload", False),
     (Script(cut_after=4), "network_error", "connection_failed", True),
     (Script(cut_after=0), "network_error", "connection_failed", True),
@@ -155,6 +165,25 @@ async def test_streams_that_go_wrong(
     if script.error:
         assert script.error[:30] in caught.value.message
     assert len(ollama.generations) == 1
+
+
+@pytest.mark.parametrize("type", ["text_generation", "chat_completion"])
+async def test_words_in_hand_are_kept_though_an_error_follows(ollama: FakeOllama, toolbox: Toolbox, type: str) -> None:
+    ollama.script = Script(text="some words more", error="model runner has unexpectedly stopped", error_after=2)
+    async with open_ollama(ollama.base_url, toolbox) as connector:
+        result = await run_job(connector, job(type, TEXT))
+    assert (result.data["text"], result.data["truncated"], result.data["done_reason"]) == ("some words", True, "error")
+    assert "unexpectedly stopped" in str(result.metadata["warnings"])
+    assert (len(ollama.generations), len(result.output_files)) == (1, 1)
+
+
+@pytest.mark.parametrize("error", [b"null", b'""', b"false", b"[]"])
+async def test_an_empty_error_is_none(toolbox: Toolbox, error: bytes) -> None:
+    lines = GOOD.replace(b"}", b',"error":' + error + b"}") + b'{"done":true,"done_reason":"stop","error":null}\n'
+    answer = reply(200, lines, content_type=NDJSON)
+    async with open_rogue(answer) as rogue, open_ollama(rogue.url, toolbox) as connector:
+        result = await run_job(connector, job("text_generation", TEXT))
+    assert (result.data["text"], "truncated" in result.data) == ("Hi", False)
 
 
 GOOD = b'{"model":"m","response":"Hi","done":false}\n'
