@@ -22,10 +22,11 @@ _LONGEST_NAME: Final = 80
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: the job's own pictures as base64, in their order, and ``info``."""
+    """An answer: the job's own pictures as base64, in their order, ``info``, and what is odd about it."""
 
     pictures: list[str]
     info: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = None) -> Answer:
@@ -41,8 +42,9 @@ def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = 
         asked: the body of the request, where it is known.
 
     Raises:
-        ServiceError: (response_error) there are none, or fewer than were begun: somebody has interrupted it. The work
-            has been done.
+        ServiceError: (response_error) there are none. The work has been done.
+
+    Fewer than were begun, as where an extension has dropped one, are kept, and a warning says so: they have been made.
     """
     said = answer if isinstance(answer, dict) else {}
     listed = said.get("images")
@@ -53,14 +55,13 @@ def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = 
     if not count or (count > len(pictures) and not isinstance(seeds, list)):
         count = len(pictures)
     begin = _first(info, len(pictures), count, grid=(asked or {}).get("save_images") is True and not script)
-    own = pictures[begin : begin + count] or (pictures if script else [])
+    own = pictures[begin : begin + count] or pictures  # a grid may be all there is
     if not own:
-        raise bad_answer("A1111 answered without a picture", reason="missing_expected_data")
-    if len(own) < count and isinstance(seeds, list) and not script:
-        raise bad_answer(
-            f"A1111 made {len(own)} of {count} pictures: somebody has interrupted it", reason="missing_expected_data"
-        )
-    return Answer(pictures=own, info=info)
+        members = excerpt(", ".join(map(str, said)) or "none", 200)
+        raise bad_answer(f"A1111 answered without a picture; its members are {members}", reason="missing_expected_data")
+    fewer = len(own) < count and isinstance(seeds, list) and not script
+    warnings = (f"A1111 made {len(own)} of {count} pictures; those are kept",) if fewer else ()
+    return Answer(pictures=own, info=info, warnings=warnings)
 
 
 def _asked_for(asked: Mapping[str, Any] | None, *, script: bool) -> int:

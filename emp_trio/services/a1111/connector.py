@@ -149,7 +149,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
                 answer = read_answer(said, script=_has_script(body), asked=body)
                 named = wanted is None or check_made_by(answer.info, wanted)
                 had = await decoded_files([Output(source=text) for text in answer.pictures], pictures=True)
-                warnings += had.warnings
+                warnings += (*answer.warnings, *had.warnings)
         if not named:
             warnings.append("A1111 does not say which model it has used")
         for warning in warnings:

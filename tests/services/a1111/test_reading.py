@@ -195,13 +195,12 @@ def test_a_broken_info_turns_no_grid_into_a_picture(images: list[str], info: Any
     "answer",
     [
         {"images": [], "info": "{}"},
-        {"images": png(1), "info": json.dumps({"all_seeds": [1, 2]})},  # interrupted by somebody
-        {"images": png(1), "info": json.dumps({"all_seeds": [1], "index_of_first_image": 1})},
+        {"images": [None, 7], "info": json.dumps({"all_seeds": [1, 2]})},
         {"detail": "what"},
         [],
     ],
 )
-def test_an_answer_without_all_its_pictures_is_none(answer: Any) -> None:
+def test_an_answer_without_a_picture_is_none(answer: Any) -> None:
     with pytest.raises(ServiceError) as caught:
         read_answer(answer, script=False)
     assert (caught.value.reason, caught.value.retry, caught.value.maybe_started) == (
@@ -209,6 +208,21 @@ def test_an_answer_without_all_its_pictures_is_none(answer: Any) -> None:
         True,
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "info", "warned"),
+    [
+        (1, {"all_seeds": [1, 2]}, True),
+        (2, {"all_seeds": [1, 2, 3], "index_of_first_image": 1}, True),
+        (1, {"all_seeds": [1], "index_of_first_image": 1}, False),
+        (1, {"all_seeds": [1], "index_of_first_image": 10**9}, False),
+    ],
+)
+def test_pictures_in_hand_are_not_made_again(count: int, info: dict[str, Any], warned: bool) -> None:
+    answer = read_answer({"images": png(count), "info": json.dumps(info)}, script=False)
+    assert answer.pictures == png(count)[-1:]
+    assert bool(answer.warnings) is warned
 
 
 @given(answers("images", "info"), st.booleans())
