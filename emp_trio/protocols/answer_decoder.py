@@ -6,6 +6,7 @@ servers, section 2).
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.wire_json import decode_json, excerpt, utf8_text
 
 _LONGEST_FIELD: Final = 8
+_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")  # JSON in it, or in UTF-32, is read as a whole
 
 
 class AnswerDecoder:
@@ -67,13 +69,13 @@ class AnswerDecoder:
             return [SseEvent(data=utf8_text(line)) for line in lines]
         if isinstance(value, list):
             return [SseEvent(data=msgspec.json.encode(item).decode()) for item in value]
-        return [SseEvent(data=utf8_text(whole))]
+        return [SseEvent(data=json.dumps(value) if b"\0" in whole[:4] else utf8_text(whole))]
 
     def _decide(self, *, last: bool) -> list[SseEvent]:
         """Look what the answer is, as soon as enough of it has come."""
         start = b"".join(self._parts).lstrip(BLANK)
         self._parts, self._size = [start], len(start)  # blanks may come for hours
-        if start.startswith((b"{", b"[")):
+        if start.startswith((b"{", b"[", *_UTF_16)) or b"\0" in start[:4]:
             self._kind = "json"
         elif start.startswith(SSE_FIELDS) or (start and not start.startswith(b"<") and self._labelled):
             self._kind = "sse"

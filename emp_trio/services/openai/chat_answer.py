@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.answer_decoder import AnswerDecoder
@@ -16,9 +17,11 @@ from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import excerpt
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.openai.chat_choice import Choice, kind_of
-from emp_trio.services.openai.error_shapes import error_in, quoted, stated_error
+from emp_trio.services.openai.error_shapes import error_in, event_value, quoted, stated_error
 from emp_trio.services.openai.errors import answered_error, refusal, stream_error
 from emp_trio.services.openai.responses import usage
+
+log = structlog.get_logger(__name__)
 
 _QUOTED: Final = 500  # characters of a model's words in an error
 
@@ -105,8 +108,9 @@ class ChatFold:
         for given in _objects(said.get("choices")):
             index = given["index"] if isinstance(given.get("index"), int) else 0
             choice = self._choices.setdefault(index, Choice.begin())
-            text = choice.add(given)
-            choice.whole = choice.whole or ("message" in given and said.get("object") != "chat.completion.chunk")
+            piece = said.get("object") == "chat.completion.chunk"
+            text = choice.add(given, piece=piece)
+            choice.whole = choice.whole or ("message" in given and not piece)
             words += text if index == 0 else ""
         error = error_in(chunk) or stated_error(said)
         if error is not None:
@@ -116,7 +120,31 @@ class ChatFold:
             self._unknown = self._unknown or said
         return words
 
-    def break_off(self, error: ServiceError) -> None:
+    def take(self, event: SseEvent) -> str | None:
+        """Take the next event of a stream.
+
+        Returns:
+            the words that it adds to the first choice; None where the service says that nothing more comes, also with
+            an error: what is in hand then is kept.
+
+        Raises:
+            Refused, ServiceError: as :meth:`add`, with nothing in hand; or it is not JSON.
+        """
+        if event.done:
+            return None
+        chunk = event_value(event, keep_halves=True)  # a character may be spread over two chunks
+        try:
+            return self.add(chunk)
+        except Refused:
+            raise
+        except ServiceError as error:
+            if not self.in_hand:
+                raise
+            log.warning("chat.broken_off", why=error.message)
+            self._break_off(error)
+            return None
+
+    def _break_off(self, error: ServiceError) -> None:
         """What has come so far is all that comes, because the service said so with an error."""
         self._note = error.message
         for choice in self._choices.values():
@@ -138,7 +166,7 @@ def read_completion(completion: Any) -> ChatAnswer:
     error = answered_error(completion)
     if error is not None:
         raise error
-    said = _object(completion)
+    said = _object(completion[0] if isinstance(completion, list) and len(completion) == 1 else completion)
     choices = []
     for given in _objects(said.get("choices")):
         choice = Choice.begin(whole=True)
@@ -168,8 +196,13 @@ def read_body(reply: HttpAnswer) -> ChatAnswer:
             raise error from error.__cause__
         fold = ChatFold()
         for event in events:
-            if not event.done:
-                fold.add(event.json(keep_halves=True))
+            try:
+                if fold.take(event) is None:
+                    break
+            except ServiceError as broken:
+                if not fold.finished or isinstance(broken, Refused):
+                    raise
+                break  # the whole answer has come
         return fold.answer()
     return read_completion(completion)
 
@@ -256,6 +289,9 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; of one thing in place of a list, that."""
+    if isinstance(value, dict) and value:
+        return [value]
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 

@@ -44,26 +44,35 @@ class Choice(msgspec.Struct, kw_only=True):
         """A choice of which nothing has come yet."""
         return cls(text=[], refusal=[], reasoning=[], unknown=[], calls=ToolCalls(), whole=whole)
 
-    def add(self, given: Mapping[str, Any]) -> str:
-        """Take what an entry of ``choices`` has, as a ``delta`` or as a whole ``message``; the words that it adds."""
+    def add(self, given: Mapping[str, Any], *, piece: bool = False) -> str:
+        """Take what an entry of ``choices`` has, as a ``delta`` or as a whole ``message``; the words that it adds.
+
+        Args:
+            piece: it stands in a chunk of a stream. Some services put the next piece into ``message`` there; it is a
+                whole one only where it begins with all that has come.
+        """
         whole = "message" in given and not given.get("delta")
         said = given.get("message") if whole else given.get("delta", given.get("text"))
         message = said if isinstance(said, dict) else {"content": said}
         words = _words(message)
+        if whole and piece:
+            whole = words.text.startswith("".join(self.text))
         if whole and (words.text or message.get("tool_calls")):  # all of it, also of what has come in pieces
             self.text, self.refusal, self.reasoning, self.calls = [], [], [], ToolCalls()
-        for pieces, piece in (
+        for pieces, more in (
             (self.text, words.text),
             (self.refusal, words.refusal),
             (self.reasoning, words.reasoning),
         ):
-            if piece:
-                pieces.append(piece)
+            if more:
+                pieces.append(more)
         self.unknown += words.unknown
         self._add_calls(message, whole=whole)
         self.logprobs = _logprobs(self.logprobs, given.get("logprobs"))
         self.error = given.get("error") or self.error
         reason = given.get("finish_reason")
+        if isinstance(reason, dict):
+            reason = reason.get("type") or reason.get("reason")
         if isinstance(reason, str):
             self.finish_reason = reason or self.finish_reason or ""
         return words.text

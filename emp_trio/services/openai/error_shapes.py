@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.wire_json import excerpt
 
 _RESULTS: Final = ("choices", "output", "data")
@@ -61,6 +63,24 @@ def _error_object(value: Mapping[str, Any]) -> Mapping[str, Any] | None:
         return errors[0] if isinstance(errors[0], dict) else {"message": errors[0]}
     told = any(value.get(name) for name in ("message", "msg")) and any(value.get(name) for name in (*_CODES, "type"))
     return beside if value.get("detail") or told else None
+
+
+def event_value(event: SseEvent, *, keep_halves: bool = False) -> Any:
+    """The JSON of an event of a stream. What an event named ``error`` says is an error in whichever shape it comes,
+    also as plain text: :func:`error_in` knows what is returned for it.
+
+    Raises:
+        ServiceError: response_error; it is not JSON.
+    """
+    if event.event not in ("error", "response.error"):
+        return event.json(keep_halves=keep_halves)
+    try:
+        value = event.json(keep_halves=keep_halves)
+    except ServiceError:
+        value = event.data
+    if error_in(value) is not None or (isinstance(value, dict) and value.get("type") in ("error", "response.error")):
+        return value
+    return {"error": value or "no reason given"}
 
 
 def words_of(error: Mapping[str, Any]) -> str:

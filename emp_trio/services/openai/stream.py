@@ -16,6 +16,7 @@ from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.streaming import Events, SseEvent
 from emp_trio.services.openai.background import BackgroundRun, Caller, pause, percent
+from emp_trio.services.openai.error_shapes import event_value
 from emp_trio.services.openai.events import ResponseStream, fold_event
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer
@@ -215,7 +216,7 @@ class _Stream:
                 if event.done:  # some compatible servers say so
                     self._done = True
                     continue
-                before, self.state = self.state, fold_event(self.state, event.json(keep_halves=True))
+                before, self.state = self.state, fold_event(self.state, event_value(event, keep_halves=True))
                 if self.state.response_id and not before.response_id:
                     log.info("response.created", response=self.state.response_id, request=events.stream.request_id)
                     await known(self.state.response_id)

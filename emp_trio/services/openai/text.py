@@ -114,18 +114,8 @@ async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, prog
     """Follow a stream until nothing more comes; whether the service said that it has ended."""
     size, tail = 0, ""
     async for event in events:
-        if event.done:
-            return True
-        chunk = event.json(keep_halves=True)  # a character may be spread over two chunks
-        try:
-            words = fold.add(chunk)
-        except Refused:
-            raise
-        except ServiceError as error:
-            if not fold.in_hand:
-                raise
-            log.warning("chat.broken_off", why=error.message)
-            fold.break_off(error)
+        words = fold.take(event)
+        if words is None:
             return True
         if words:
             size += len(words)

@@ -112,7 +112,8 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             answer = read_body(reply)
         except ServiceError as error:
             error.request_id = reply.request_id
-            error.message = call.hide.text(f"{error.message} (request {reply.request_id})")
+            request = f" (request {reply.request_id})" if reply.request_id else ""
+            error.message = call.hide.text(f"{error.message}{request}")
             error.args = (error.message,)
             raise
         log.debug("chat.answered", completion=answer.id, request=reply.request_id)

@@ -282,6 +282,17 @@ GOOD = frame({"content": "all of "}), frame({"content": "it"}, "stop")
         msgspec.json.encode(completion("all of it")),
         b"data: " + msgspec.json.encode(completion("all of it")) + b"\n\n" + DONE,
         msgspec.json.format(msgspec.json.encode(completion("all of it")), indent=2).replace(b"null", b"NaN"),
+        msgspec.json.encode([completion("all of it")]),
+        msgspec.json.encode(completion("all of it") | {"choices": completion("all of it")["choices"][0]}),
+        msgspec.json.encode(completion("all of it")).decode().encode("utf-16"),
+        b"".join([*GOOD, DONE]).replace(b'"choices":[{', b'"choices":{').replace(b"}]", b"}"),
+        b"".join([*GOOD, DONE]).replace(b'"delta"', b'"message"'),
+        b"".join(
+            [GOOD[0], frame(choices=[{"index": 0, "message": {"content": "all of it"}, "finish_reason": "stop"}])]
+        ),
+        b"".join([*GOOD, b'data: {"error": {"message": "too late"}}\n\n']),
+        b"".join([*GOOD, b"data: {broken\n\n"]),
+        b"".join(GOOD).replace(b'"finish_reason":"stop"', b'"finish_reason":{"type":"stop"}'),
     ],
 )
 async def test_an_answer_is_what_its_bytes_are(toolbox: Toolbox, label: str, body: bytes) -> None:
@@ -292,6 +303,34 @@ async def test_an_answer_is_what_its_bytes_are(toolbox: Toolbox, label: str, bod
             assert len(rogue.requests) == 1
         assert (result.data["text"], result.data["finish_reason"]) == ("all of it", "stop")
         assert "truncated" not in result.data
+
+
+@pytest.mark.parametrize("cls", [OpenAITextConnector, OpenAITextSimpleConnector])
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error": {"message": "the words", "code": 500}}',
+        b'data: {"error": "the words"}',
+        b'data: {"detail": [{"msg": "the words", "loc": ["x"]}]}',
+        b'data: {"message": "the words", "code": 500}',
+        b'event: error\ndata: {"message": "the words"}',
+        b'event: error\ndata: {"type": "error", "message": "the words"}',
+        b"event: error\ndata: the words",
+        b'event: error\ndata: "the words"',
+    ],
+)
+async def test_an_error_in_the_stream_takes_no_words_away(toolbox: Toolbox, cls: Any, event: bytes) -> None:
+    for label in ("text/event-stream", "application/json"):
+        kept = reply(200, WORDS + event + b"\n\n", content_type=label)
+        async with open_rogue(kept) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+            result = await run_job(connector, job(PROMPT))
+            assert len(rogue.requests) == 1
+        assert (result.data["text"], result.data["truncated"]) == ("some", True)
+        assert "the words" in str(result.metadata["warnings"])
+        alone = reply(200, event + b"\n\n", content_type=label)
+        async with open_rogue(alone) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+            with pytest.raises(ServiceError, match="the words"):
+                await run_job(connector, job(PROMPT))
 
 
 @pytest.mark.parametrize("cls", [OpenAITextConnector, OpenAITextSimpleConnector])
