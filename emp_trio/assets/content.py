@@ -30,7 +30,7 @@ IN_MEMORY: Final = 8 * 2**20
 
 _HOP: Final = LARGE  # bytes worth a thread of their own: less is quicker done where it is
 _URL_SAFE: Final = str.maketrans("-_", "+/")
-_DATA_URL: Final = re.compile(r"\s*data:([^,]*),", re.ASCII)
+_DATA_URL: Final = re.compile(r"\s*data:([^,]*),", re.ASCII | re.IGNORECASE)
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +93,7 @@ async def gathered(data: Any, *, max_bytes: int) -> AsyncIterator[Content]:
 
 def decode_text(text: str) -> tuple[str | None, bytes]:
     """Base64 text or a data URL as (declared media type, bytes). Blanks and line breaks between letters are ignored;
-    the letters of URL-safe base64 are read as well.
+    the letters of URL-safe base64 are read as well, which mostly comes without its padding.
 
     Raises:
         ServiceError: (corrupted_data) it is not base64; a cut text usually isn't.
@@ -121,6 +121,8 @@ def _bytes_of(body: str) -> bytes:
         piece = rest + _letters(body[start:stop])
         if stop < len(body) and "=" in piece:  # its end is near, or it is none
             return b"".join(parts) + base64.b64decode(piece + _letters(body[stop:]), validate=True)
+        if stop == len(body) and ("-" in body or "_" in body):
+            piece += "=" * (-len(piece) % 4)
         whole = len(piece) - len(piece) % 4 if stop < len(body) else len(piece)
         parts.append(base64.b64decode(piece[:whole], validate=True))
         rest = piece[whole:]

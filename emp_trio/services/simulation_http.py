@@ -13,6 +13,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
@@ -141,8 +142,14 @@ def _simulation_id(answer: Any) -> str:
 
 
 def _entry(answer: Any, simulation_id: str) -> Mapping[str, Any]:
-    """The job's entry in a history answer; empty while the service has nothing to say."""
-    entry = answer.get(simulation_id) if isinstance(answer, dict) else None
+    """The job's entry in a history answer; empty while the service has nothing to say.
+
+    Raises:
+        ServiceError: (response_error) it is no history. The work goes on all the same.
+    """
+    if not isinstance(answer, dict):
+        raise bad_answer(f"a history was expected, {type(answer).__name__} came", reason="invalid_response_format")
+    entry = answer.get(simulation_id)
     return entry if isinstance(entry, dict) else {}
 
 

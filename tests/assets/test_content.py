@@ -57,6 +57,9 @@ async def test_every_form_gives_the_same_content(form: str, size: int) -> None:
         ("data:text/plain;charset=utf-8;base64,aGVsbG8=", "text/plain", b"hello"),
         ("data:text/plain,a%20b", "text/plain", b"a b"),
         ("\ndata:image/png;base64,aGVsbG8=", "image/png", b"hello"),
+        ("DATA:image/png;BASE64,aGVsbG8=", "image/png", b"hello"),
+        ("-_-_aGVsbG8", None, b"\xfb\xff\xbfhello"),  # URL-safe, without padding
+        ("data:;base64,_-8", None, b"\xff\xef"),
     ],
 )
 def test_text_forms(text: str, declared: str | None, data: bytes) -> None:

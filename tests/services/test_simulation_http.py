@@ -22,6 +22,7 @@ from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.simulation_http import SimulationHttpConnector
 from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.testing.rogue import open_rogue, reply
 from emp_trio.testing.serve import open_server
 from emp_trio.testing.sim_http import SimulatedHttpService, open_simulated_http
 from emp_trio.toolbox import Toolbox
@@ -56,12 +57,12 @@ async def connector(service: SimulatedHttpService, toolbox: Toolbox) -> AsyncIte
 
 async def test_a_job_runs_and_reports(connector: SimulationHttpConnector, service: SimulatedHttpService) -> None:
     reporter = FakeReporter()
-    payload = {"simulate": {"seconds": 0.2, "steps": 4}, "prompt": "a cat"}
+    payload = {"simulate": {"seconds": 1.0, "steps": 4}, "prompt": "a cat"}
     result = await run_job(connector, job(payload), reporter)
     assert result.success
     assert result.data["simulation_id"] == "sim-1"
     assert result.data["job_payload"] == payload
-    assert result.data["processing_time_ms"] == pytest.approx(200)
+    assert result.data["processing_time_ms"] == pytest.approx(1000)
     assert result.data["results"].keys() == {"iterations", "final_value", "convergence"}
     assert result.output_files == ()
     values = [report.value for report in reporter.reports]
@@ -186,6 +187,16 @@ async def test_a_service_that_is_away_is_worth_a_retry(toolbox: Toolbox) -> None
     assert (caught.value.type, caught.value.retry, caught.value.maybe_started) == ("network_error", True, False)
     assert not health.healthy
     assert health.detail
+
+
+@pytest.mark.parametrize("history", [7, None, "running", []])
+async def test_what_is_no_history_is_not_asked_for_until_the_time_is_up(toolbox: Toolbox, history: Any) -> None:
+    started = reply(200, json={"simulation_id": "sim-1"})
+    async with open_rogue(started, reply(200, json=history)) as rogue, open_simulation(rogue.url, toolbox) as connector:
+        with pytest.raises(ServiceError, match="a history was expected") as caught:
+            await run_job(connector, job(SHORT))
+    assert caught.value.retry
+    assert len(rogue.requests) < 10
 
 
 async def test_storage_that_cannot_work_is_found_out_before_the_service_is_troubled(

@@ -91,6 +91,9 @@ def error_reason(error: GoogleAPICallError) -> str:
     upload."""
     details: Any = error.errors
     if not details:
-        with suppress(ValueError, KeyError, TypeError, AttributeError):  # no body, or that of something in between
+        # no body, or that of something in between
+        with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
             details = error.response.json()["error"]["errors"]
-    return str(details[0].get("reason", "")) if details and isinstance(details[0], dict) else ""
+    first = details[0] if isinstance(details, list) and details else details
+    reason = first.get("reason") if isinstance(first, dict) else None
+    return reason.encode("utf-8", "replace").decode() if isinstance(reason, str) else ""  # halves of characters, too

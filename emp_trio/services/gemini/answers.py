@@ -15,6 +15,7 @@ from emp_trio.services.gemini.refusals import refusal_reason
 from emp_trio.services.gemini.scrub import scrubbed
 from emp_trio.services.gemini.wire import snake
 from emp_trio.services.picture_places import media_type_of, picture_in
+from emp_trio.services.work_states import phase_of
 
 _QUOTED: Final = 500  # characters of Gemini's words in an error
 
@@ -110,22 +111,24 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
     """
     status = interaction.get("status")
     failure: ServiceError | None = None
-    match status:
-        case "completed" | "succeeded":
+    match phase_of(status):
+        case "done":
             pass
-        case "failed" | "error":
+        case "failed":
             failure = failed_interaction(interaction.get("errors") or interaction.get("error"))
-        case "cancelled" | "canceled":
+        case "cancelled":
             failure = _failed("the interaction was cancelled at Gemini", retry=False, code="cancelled")
-        case "expired" | "timed_out" | "aborted":
-            failure = _failed(f"the interaction ended at Gemini without a picture ({status})", code=status)
-        case "incomplete" | "budget_exceeded" | "requires_action" | "requires_continuation":
+        case "expired":
+            failure = _failed(f"the interaction ended at Gemini without a picture ({status})", code=str(status))
+        case "stopped":
             failure = _failed(
                 f"Gemini stopped the interaction ({status}) before there was a picture; the same request would stop "
                 "again",
                 retry=False,
-                code=status,
+                code=str(status),
             )
+        case "unknown" if _finished_pictures(interaction):  # whatever its word is: they have been made
+            pass
         case _:
             return None
     return _ended(interaction, failure)
@@ -142,17 +145,8 @@ def usage(said: Any) -> dict[str, Any]:
 
 def _ended(interaction: Mapping[str, Any], failure: ServiceError | None) -> Answer:
     """What an interaction that has ended holds: its pictures, however it has ended."""
-    steps = [step for step in _list(interaction.get("steps")) if isinstance(step, dict)]
-    parts = [
-        part
-        for step in steps
-        if step.get("type") == "model_output"
-        for part in _list(step.get("content"))
-        if isinstance(part, dict)
-    ]
-    found = tuple(_pictures(part for part in parts if part.get("thought") is not True))
-    if not found:
-        found = tuple(_pictures([interaction.get("output_image")]))  # a copy, for those who read nothing else
+    steps, parts = _steps(interaction), _output(interaction)
+    found = _finished_pictures(interaction)
     words = _words([part for part in parts if part.get("type") == "text"])
     drafts = () if found else tuple(_pictures(parts))
     if not (found or drafts or words):
@@ -172,6 +166,22 @@ def _ended(interaction: Mapping[str, Any], failure: ServiceError | None) -> Answ
         raw=scrubbed(interaction),
         warnings=_odd([] if failure is None else [str(interaction.get("status"))], drafts=bool(drafts)),
     )
+
+
+def _steps(interaction: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [step for step in _list(interaction.get("steps")) if isinstance(step, dict)]
+
+
+def _output(interaction: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of what the model gave out."""
+    outputs = (_list(step.get("content")) for step in _steps(interaction) if step.get("type") == "model_output")
+    return [part for content in outputs for part in content if isinstance(part, dict)]
+
+
+def _finished_pictures(interaction: Mapping[str, Any]) -> tuple[Picture, ...]:
+    """Pictures that are no drafts. ``output_image`` is a copy of one, for those who read nothing else."""
+    found = tuple(_pictures(part for part in _output(interaction) if part.get("thought") is not True))
+    return found or tuple(_pictures([interaction.get("output_image")]))
 
 
 def _odd(ends: list[str], *, drafts: bool) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from emp_trio.services.gemini.errors import interactions_unavailable
 from emp_trio.services.gemini.settings import GeminiSettings
 from emp_trio.services.repeats import counted
 from emp_trio.services.upstream import run_announced
+from emp_trio.services.work_states import phase_of
 
 log = structlog.get_logger(__name__)
 
@@ -196,9 +197,12 @@ class _Run:
             interaction, _ = await self._retrieve(interaction_id)
         except ServiceError as error:
             raise late from error
-        if interaction.get("status") == "cancelled":
-            raise late
-        answer = read_interaction(interaction)
+        try:
+            answer = read_interaction(interaction)
+        except ServiceError as error:
+            if phase_of(interaction.get("status")) == "cancelled":
+                raise late from error
+            raise
         if answer is None:
             raise late
         return answer
@@ -214,9 +218,9 @@ class _Run:
 
 def _interaction(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, Any]:
     interaction = answer.json()
-    if not isinstance(interaction, dict):
+    if not isinstance(interaction, dict) or not interaction.keys() & {"id", "status", "steps", "output_image"}:
         raise ServiceError(
-            f"Gemini sent {type(interaction).__name__} where an interaction was expected",
+            f"Gemini sent {excerpt(str(interaction), 200)!r} where an interaction was expected",
             type="response_error",
             reason="invalid_response_format",
             maybe_started=maybe_started,

@@ -18,13 +18,19 @@ from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
+from emp_trio.services.openai.error_shapes import quoted
 from emp_trio.services.openai.requests import ResponsesRequest, plain_choice
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
+from emp_trio.services.redaction import redacted
 from emp_trio.services.repeats import counted
 from emp_trio.services.upstream import run_announced
+from emp_trio.services.work_states import phase_of
 
 T = TypeVar("T")
+
+_MEMBERS: Final = frozenset(("id", "status", "output", "data", "images"))  # any of them makes it a response
+_WRAPPERS: Final = ("response", "result")
 
 log = structlog.get_logger(__name__)
 
@@ -230,9 +236,12 @@ class BackgroundRun:
             response, _ = await self._retrieve(response_id)
         except ServiceError as error:
             raise late from error
-        if response.get("status") == "cancelled":
-            raise late
-        answer = self.read(response)
+        try:
+            answer = self.read(response)
+        except ServiceError as error:
+            if phase_of(response.get("status")) == "cancelled":
+                raise late from error
+            raise
         if answer is None:
             raise late
         return answer
@@ -263,9 +272,11 @@ class BackgroundRun:
 
 def _response(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, Any]:
     response = answer.json()
-    if not isinstance(response, dict):
+    if isinstance(response, dict) and not response.keys() & _MEMBERS:  # wrapped by a gateway
+        response = next((found for name in _WRAPPERS if isinstance(found := response.get(name), dict)), response)
+    if not isinstance(response, dict) or not response.keys() & _MEMBERS:
         raise ServiceError(
-            f"OpenAI sent {type(response).__name__} where a response object was expected",
+            f"OpenAI sent {quoted(redacted(response))} where a response object was expected",
             type="response_error",
             reason="invalid_response_format",
             request_id=answer.request_id,

@@ -149,7 +149,10 @@ def _without_type(state: ResponseStream, event: Any) -> ResponseStream:
     error = error_in(event)
     if error is not None:
         return msgspec.structs.replace(state, error=stream_error(error))
-    if not isinstance(event, dict) or not (event.get("object") == "response" or isinstance(event.get("output"), list)):
+    if isinstance(event, dict) and "object" not in event and isinstance(event.get("response"), dict):
+        event = event["response"]
+    results = isinstance(event, dict) and any(isinstance(event.get(name), list) for name in ("output", "data"))
+    if not isinstance(event, dict) or not (event.get("object") == "response" or results):
         return state
     if str(event.get("status")) in _UNDER_WAY:
         return _told(state, {"response": event})
@@ -173,9 +176,9 @@ def _ended(state: ResponseStream, event: Mapping[str, Any], kind: str) -> Respon
     said = event.get("response")
     response = dict(said) if isinstance(said, dict) else {}
     told = response.get("output")
-    told = told if isinstance(told, list) else []
+    told = told if isinstance(told, list) else [told] if told else []
     done = [state.items[place] for place in sorted(state.items)]
-    if not told or (_has_picture(done) and not _has_picture(told)):
+    if (not told and not response.get("data")) or (_has_picture(done) and not _has_picture(told)):
         response["output"] = done or _only_words(state)
     response = {"id": state.response_id, "status": kind.removeprefix("response.")} | response
     return msgspec.structs.replace(state, response=join_halves(response))

@@ -17,6 +17,7 @@ from emp_trio.services.picture_places import picture_in
 from emp_trio.services.redaction import redacted
 
 _LISTS: Final = ("data", "images", "output", "artifacts", "predictions", "results")
+_WRAPPERS: Final = ("result", "response")  # of gateways
 _WORDS: Final = ("text", "content", "message", "refusal", "detail")
 
 
@@ -120,17 +121,19 @@ def fold_images_event(state: ImagesStream, event: Any) -> ImagesStream:
             return state
 
 
-def _entries(answer: Any) -> list[Any]:
-    """What may hold pictures in an answer: the entries of a list, or the one thing that there is."""
+def _entries(answer: Any, depth: int = 3) -> list[Any]:
+    """What may hold pictures in an answer: the entries of a list, also of one further inside, or the one thing that
+    there is."""
     if isinstance(answer, list):
-        return answer
+        nested = depth and any(isinstance(entry, list) for entry in answer)
+        return [inner for entry in answer for inner in _entries(entry, depth - 1)] if nested else answer
     said = answer if isinstance(answer, dict) else {}
-    for name in _LISTS:
+    for name in (*_LISTS, *_WRAPPERS):
         found = said.get(name)
         if isinstance(found, list) and found:
-            return found
-        if isinstance(found, dict):
-            return [found]
+            return _entries(found, depth)
+        if isinstance(found, dict) and found:
+            return _entries(found, depth - 1) if depth else [found]
     return [answer]
 
 

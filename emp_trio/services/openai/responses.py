@@ -14,6 +14,7 @@ from emp_trio.services.openai.error_shapes import quoted
 from emp_trio.services.openai.errors import failed_response, refusal
 from emp_trio.services.outputs import Output
 from emp_trio.services.picture_places import picture_in
+from emp_trio.services.work_states import phase_of
 
 _QUOTED: Final = 500  # characters of a model's words in an error
 _PICTURES: Final = ("image_generation_call", "output_image", "image", "image_url")
@@ -83,33 +84,36 @@ def read_response(
 
     What was asked for and is there is the answer, however the response has ended: it is paid for.
     """
-    items = [item for item in _list(response.get("output")) if isinstance(item, dict)]
+    items = _items(response)
     status = response.get("status")
     failure: ServiceError | None = None
     stopped: str | None = None
-    match status:
-        case "failed" | "error":
+    match phase_of(status):
+        case "failed":
             failure = failed_response(response.get("error"))
-        case "cancelled" | "canceled":
+        case "cancelled":
             failure = ServiceError("the response was cancelled at OpenAI", code="cancelled", retry=False)
-        case "expired" | "timed_out" | "aborted":
+        case "expired":
             failure = ServiceError(
-                f"the response ended at OpenAI without an answer ({status})",
-                code=status,
+                f"the response ended at OpenAI without an answer ({excerpt(str(status), 40)})",
+                code=excerpt(str(status), 40),
                 type="response_error",
                 reason="missing_expected_data",
             )
-        case "incomplete":
+        case "stopped":
             details = response.get("incomplete_details")
-            stopped = str(details.get("reason") or "unknown") if isinstance(details, dict) else "unknown"
-        case "completed" | "succeeded" | "success":
+            said = details.get("reason") if isinstance(details, dict) else details
+            stopped = excerpt(str(said or "unknown"), 100)
+        case "done":
             pass
-        case None if items:  # odd proxies leave the status out
+        case "unknown" if items and not status:  # odd proxies leave the status out
             pass
+        case "unknown" if items and _has_what_was_asked_for(items, picture_wanted):
+            stopped = excerpt(str(status), 40)
         case _:
             return None
     if failure is not None:
-        if not (any(_pictures(items)) or (_text(items) and not picture_wanted)):
+        if not _has_what_was_asked_for(items, picture_wanted):
             raise failure
         stopped = failure.code or str(status)
     return _answer(response, items, picture_wanted, image_model, stopped=stopped)
@@ -146,13 +150,25 @@ def _answer(
     )
 
 
+def _items(response: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The objects of the output, which may be one in place of a list; of some gateways it is that of the Images API."""
+    output = next((response[name] for name in ("output", "data", "images") if response.get(name)), None)
+    return [item for item in _several(output) if isinstance(item, dict)]
+
+
+def _has_what_was_asked_for(items: list[dict[str, Any]], picture_wanted: bool) -> bool:
+    return any(_pictures(items)) or (not picture_wanted and bool(_text(items)))
+
+
 def _pictures(items: list[dict[str, Any]]) -> Iterator[Picture]:
     """Pictures by what is there: the status of an item often still says ``generating`` when all is done, and gateways
     put them into the parts of a message."""
     for item in items:
-        if item.get("type") == "image_generation_call" and isinstance(item.get("result"), str) and item["result"]:
-            yield _picture(item, Output(source=item["result"]))
-        elif item.get("type") in _PICTURES and (found := picture_in(item)) is not None:
+        result = item.get("result")
+        if item.get("type") == "image_generation_call" and isinstance(result, str | list):
+            given = [Output(source=one) if isinstance(one, str) else picture_in(one) for one in _several(result)]
+            yield from (_picture(item, one) for one in given if one is not None and one.source)
+        elif item.get("type", "image") in _PICTURES and (found := picture_in(item)) is not None:
             yield _picture(item, found)
         for part in (*_list(item.get("content")), *_list(item.get("images"))):
             if isinstance(part, dict) and part.get("type") in _PICTURES and (found := picture_in(part)) is not None:
@@ -273,6 +289,10 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def text_or_none(value: Any) -> str | None:

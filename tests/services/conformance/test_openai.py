@@ -37,10 +37,14 @@ def odd_responses(answer: Any) -> Iterator[Any]:
         {"status": "incomplete", "incomplete_details": {"reason": "something_new"}},
         {"status": "expired"},
         {"status": "succeeded"},
+        {"status": "Completed", "usage": None},
+        {"status": "something_new"},
+        {"status": "CANCELED"},
     ]
     yield from (answer | end for end in ends)
     yield {name: value for name, value in answer.items() if name not in ("status", "usage", "tool_usage")}
     for item in pictures:
+        yield answer | {"output": item}
         others = [other for other in answer["output"] if other is not item]
         data = f"data:image/png;base64,{item['result']}"
         message = {"type": "message", "role": "assistant", "status": "completed"}
@@ -48,6 +52,9 @@ def odd_responses(answer: Any) -> Iterator[Any]:
         refused = item | {"result": None, "status": "failed", "error": {"code": "moderation_blocked", "message": "No."}}
         for changed in (
             [item | {"result": data, "status": "failed"}],
+            [item | {"result": [item["result"]]}],
+            [item | {"result": {"b64_json": item["result"]}}],
+            [None, 7, "words", item],
             [item | {"result": data, "output_format": "new"}],
             [message | {"content": [{"type": "output_image", "image_url": data}]}],
             [message | {"content": [{"type": "image_url", "image_url": {"url": data}}]}],
@@ -70,10 +77,15 @@ def odd_images(answer: Any) -> Iterator[Any]:
         [{"b64": data}],
         [{"b64_json": data}, {"b64_json": "no base64 at all"}, {"error": "moderated"}],
         [data],
+        [[{"b64_json": data}]],
+        {"data": [{"b64_json": data}]},
+        place,
     ):
         yield answer | {"data": entries}
     yield answer | {"error": {"code": "server_error", "message": "Too late."}}
     yield {"images": [data]}
+    yield {"result": {"images": [{"url": place.replace("data:", "DATA:")}]}}
+    yield [{"b64_json": "\n".join(data[start : start + 76] for start in range(0, len(data), 76))}]
 
 
 class OpenAIHarness:
