@@ -1,23 +1,23 @@
 """Large work on foreign data leaves the event loop, so that no job keeps the others waiting.
 
 Small work stays where it is: a thread costs more than it, and a checkpoint more would be one too many on the way of
-every job. The limit is :data:`LARGE`.
+every job. The limit is :data:`~emp_trio.sizes.LARGE`.
 
 What a thread can't help: Python runs one thread at a time, and hands over between two steps of its own only. A single
 call into C (decoding one JSON text, encoding one value, a search in one text) is one step. So what can be cut is cut
-into pieces of :data:`LARGE`; what can't (JSON, at some 500 MB/s) stands still for as long as it takes.
+into pieces of that size; what can't (JSON, at some 500 MB/s) stands still for as long as it takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 import msgspec
 import trio
 
-LARGE: Final = 256 * 2**10
-"""Bytes or characters of foreign data from which on work on them is done in a thread, and in pieces of this size."""
+from emp_trio.sizes import LARGE
+
 _MANY: Final = 4096  # values that are as much work as LARGE characters
 _THREADS: Final = 2  # more would only take the interpreter from each other
 
@@ -88,9 +88,3 @@ def characters(value: Any) -> int:
             case msgspec.Struct() as struct:
                 left += (getattr(struct, name) for name in struct.__struct_fields__)
     return total
-
-
-def slices(length: int) -> Iterator[tuple[int, int]]:
-    """Beginning and end of pieces of :data:`LARGE`, for work on a text of ``length``."""
-    for start in range(0, length, LARGE):
-        yield start, min(start + LARGE, length)

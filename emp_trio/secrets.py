@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from emp_trio.offload import LARGE
 from emp_trio.secret_forms import SHORTEST, forms, parts_of
 from emp_trio.secret_names import is_harmless_header, is_headers_name, is_secret_name, named_secret
 from emp_trio.secret_shapes import MASK, without_shapes
+from emp_trio.sizes import LARGE
 
 __all__ = ["MASK", "Redactor", "Secret", "distinct", "excerpt", "excerpt_around", "harmless", "held", "hides", "hold"]
 

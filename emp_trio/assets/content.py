@@ -23,7 +23,7 @@ import trio
 from emp_trio.assets.media import HEAD
 from emp_trio.assets.stores import storage_failure
 from emp_trio.errors import ServiceError
-from emp_trio.offload import LARGE, slices
+from emp_trio.sizes import LARGE, slices
 
 IN_MEMORY: Final = 8 * 2**20
 """Bytes of a stream that are kept in memory; more goes to a temporary file."""

@@ -15,10 +15,11 @@ from emp_trio import __version__
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobContext, JobResult, not_an_object
-from emp_trio.offload import LARGE, characters, weight
+from emp_trio.offload import characters, weight
 from emp_trio.queue.sanitiser import sanitised, sanitised_text, without_file_bytes
 from emp_trio.retry import requeue_delay
 from emp_trio.secrets import Redactor
+from emp_trio.sizes import LARGE
 
 MAX_PAYLOAD_BYTES: Final = 64 * 2**20
 MAX_RESULT_BYTES: Final = 4 * 2**20

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from emp_trio.offload import LARGE
+from emp_trio.sizes import LARGE
 
 RECORD_RUN: Final = 100  # characters of base64 in a row that count as file bytes, in the fleet's records
 _URL: Final = re.compile(r"(?:https?|file)://\S{1,4096}")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from emp_trio.offload import LARGE, off_loop, weight
+from emp_trio.offload import off_loop, weight
 from emp_trio.secret_names import is_headers_name, is_secret_name, named_secret
 from emp_trio.secrets import MASK, Redactor, distinct, harmless
+from emp_trio.sizes import LARGE
 
 _REDACTOR: Final = Redactor()
 DEEPEST: Final = 100

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emp_trio.credentials import named_secrets, secrets_in, url_secrets
-from emp_trio.offload import LARGE
 from emp_trio.secrets import Redactor, Secret, excerpt, excerpt_around, held
 from emp_trio.services.redaction import redacted
+from emp_trio.sizes import LARGE
 
 KEY = "kJ7-x_Qw9ZpLm3Rt5Vb8Nc2Df4Gh6JsAqW1eRtYu0oP"  # 43 characters, as in the report
 ODD = "p/ss+w=rd&<%>\"' \\ü"

@@ -172,7 +172,6 @@ async def _done() -> JobResult:
         {"payload": '"\\ud800"'},
         {"payload": "[" * 100_000},
         {"ctx": "{"},
-        {"ctx": "5"},
         {"requirements": '{"hardware":null}'},
         {"requirements": "5"},
         {"service_required": "t", "retry_count": "many", "max_retries": "nan", "priority": "x", "payload": "{"},

@@ -65,7 +65,7 @@ async def test_every_line_of_a_job_names_job_slot_and_attempt_and_none_shows_its
     words = ("--mapping", ACTORS, "--workers", "careless:2,mock:2", "--log-level", "debug", "--machine-id", "box")
     async with open_worker(valkey, *words) as worker:
         good = submit(db, "mock", {"delay_ms": 1, "test_data": "PRIVATE-PROMPT"})
-        bad = submit(db, "mock", {"delay_ms": 1, "should_fail": True, "test_data": "PRIVATE-PROMPT"})
+        bad = submit(db, "mock", {"delay_ms": 1, "should_fail": True, "test_data": "PRIVATE-PROMPT"}, max_retries=1)
         crash = submit(db, "careless", {"prompt": "PRIVATE-PROMPT"}, max_retries=1)
         await worker.until("job.completed", job=good)
         await worker.until("job.failed", job=bad)

@@ -15,12 +15,13 @@ import trio
 from emp_trio.assets.content import decode_text
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.offload import LARGE, characters, off_loop, slices, weight
+from emp_trio.offload import characters, off_loop, weight
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, completed
 from emp_trio.queue.sanitiser import sanitised_text
 from emp_trio.secrets import Secret, held
 from emp_trio.services.redaction import kept_copy, redacted
+from emp_trio.sizes import LARGE, slices
 
 WHO = Identity(worker_id="w", machine_id="m")
 KEY = "kJ7-x_Qw9ZpLm3Rt5Vb8Nc2Df4Gh6JsAqW1eRtYu0oP"
