@@ -95,6 +95,11 @@ def read_result(answer: Any, places: AnswerSettings) -> Found:
             text = said
         else:
             missing.append(_nothing("a text", places.text_at, said))
+    if not (files or missing or (text or "").strip()):  # a success has something in it
+        if text is not None:
+            missing.append(_nothing("a text with something in it", places.text_at or "", text))
+        elif result is None or (isinstance(result, str) and not result.strip()) or result in ({}, []):
+            missing.append(_nothing("a result with something in it", places.result_at, result))
     if missing and not files:
         raise missing[0]
     return Found(result=redacted(result), text=text, files=files, missing=tuple(error.message for error in missing))
@@ -115,6 +120,18 @@ def wanted_result(answer: Any, places: AnswerSettings) -> Found:
         error.message = excerpt(f"{error.message}; {more}", LONGEST_TEXT)
         error.args = (error.message,)
         raise
+
+
+def made_all_the_same(answer: Any, places: AnswerSettings) -> Found | None:
+    """What is in the last answer about work that did not end well: its files, or its text, have been made and paid for.
+    None where the settings look for neither, or it has none."""
+    try:
+        found = read_result(answer, places)
+    except ServiceError:
+        return None
+    text = " ".join((found.text or "").split())
+    is_error = excerpt(text, LONGEST_TEXT) == error_text(answer, places.error_at)  # also of a service with one place
+    return found if found.files or (text and not is_error) else None
 
 
 def error_text(answer: Any, pointer: str | None) -> str:

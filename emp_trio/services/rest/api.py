@@ -20,7 +20,7 @@ from emp_trio.secrets import Redactor, excerpt
 from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Health
 from emp_trio.services.outputs import checked, fetched, kept
-from emp_trio.services.probing import not_told
+from emp_trio.services.probing import NO_ROUTE, not_told
 from emp_trio.services.redaction import redacted
 from emp_trio.services.rest.answers import Found, error_text
 from emp_trio.services.rest.calls import RestCall
@@ -79,7 +79,8 @@ class RestApi:
             refused = error.status in (401, 403) and auth_secrets(self.auth())
             if path is not None and (silent := not_told(error)) is not None:
                 return silent
-            if path is None and error.status is not None and error.status < 500 and not refused:
+            answers = error.status is not None and (error.status < 500 or error.status in NO_ROUTE)
+            if path is None and answers and not refused:
                 return Health(healthy=True)
             return Health(healthy=False, detail=error.message)
         return Health(healthy=True)

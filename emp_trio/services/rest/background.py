@@ -24,7 +24,7 @@ from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Abilities, Connector
 from emp_trio.services.repeats import counted
-from emp_trio.services.rest.answers import State, error_text, read_id, read_result, read_state
+from emp_trio.services.rest.answers import State, error_text, made_all_the_same, read_id, read_state, wanted_result
 from emp_trio.services.rest.api import RestApi, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call, with_id
 from emp_trio.services.rest.settings import (
@@ -155,16 +155,21 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             nonlocal last
             state, answer, stated = await self._state(work, retries=0)
             if state.phase == "done":
-                return (answer,)
+                return None, answer
             if state.phase != "running":
-                return Ended(self._failure(work, state, answer))
+                failure = self._failure(work, state, answer)
+                made = None if self._work.result_path else made_all_the_same(answer, self.settings.answer)
+                if made is None:
+                    return Ended(failure)
+                warning = f"{failure.message}; what it had made by then is kept"
+                return msgspec.structs.replace(made, missing=(warning, *made.missing)), None
             last = state.word
             told = None if state.share is None else 10 + 75 * state.share
             progress.report(10 if told is None else told, f"the service says: {state.word}")
             return Wait(stated or 0.0)
 
         try:
-            (answer,) = await self.poll(look, hint=f"work {work}")
+            kept, answer = await self.poll(look, hint=f"work {work}")
         except NotFinished as error:
             error.message += f" (the status is {last!r})" if last else ""
             error.args = (error.message,)
@@ -172,10 +177,12 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
                 await stop_work(self._cancel, work, self._work.cleanup_timeout)
             raise
         progress.report(85, "fetching the result")
+        if kept is not None:
+            return await with_files(self, kept, work=work)
         if self._work.result_path is not None:
             path = with_id(self._work.result_path, work)
             answer = (await self.request("GET", path, timeout=self._work.call_timeout)).json()
-        found = await off_loop(weight(answer), read_result, answer, self.settings.answer)
+        found = await off_loop(weight(answer), wanted_result, answer, self.settings.answer)
         return await with_files(self, found, work=work)
 
     async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any, float | None]:

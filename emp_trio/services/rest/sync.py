@@ -108,7 +108,7 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
             if wants_json and not _is_media(answer):
                 said = await off_loop(len(answer.body), _json, call, answer)
                 found = await off_loop(len(answer.body), wanted_result, said, self.settings.answer)
-            if not answer.body:
+            if not answer.body or (self.settings.response_format == "text" and not answer.body.strip()):
                 raise bad_answer("the answer is empty", reason="missing_expected_data")
         if found is not None:
             return await with_files(self, found)

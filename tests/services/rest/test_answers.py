@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.errors import ServiceError
-from emp_trio.services.rest.answers import error_text, read_id, read_result, read_state
+from emp_trio.services.rest.answers import error_text, read_id, read_result, read_state, wanted_result
 from emp_trio.services.rest.settings import AnswerSettings, WorkSettings
 
 JSON = st.recursive(
@@ -164,3 +164,15 @@ def test_no_answer_brings_anything_but_an_error_of_the_service(answer: Any) -> N
     ):
         with suppress(ServiceError):
             msgspec.json.encode(read())
+
+
+@pytest.mark.parametrize("nothing", [None, "", " \n", {}, []])
+def test_a_success_has_something_in_it(nothing: Any) -> None:
+    whole, text = AnswerSettings(), AnswerSettings(text_at="/b")
+    for answer, places in ((nothing, whole), ({"a": nothing}, AnswerSettings(result_at="/a"))):
+        with pytest.raises(ServiceError, match="wanted at"):
+            wanted_result(answer, places)
+    with pytest.raises(ServiceError, match="text"):
+        wanted_result({"b": nothing, "c": 1}, text)
+    for something in (0, False, 0.0, "x", [0], {"a": None}):
+        assert wanted_result(something, whole).result == something

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -293,3 +294,50 @@ async def test_so_many_jobs_at_once(studio: Studio, toolbox: Toolbox) -> None:
                 studio.first_state = "ready"
                 studio.end("ready")
     assert studio.count("begin") == 3
+
+
+TOLD = LATER | {
+    "result_path": None,
+    "result_at": "",
+    "text_at": "/job/words",
+    "files_at": "/job/pictures",
+    "failed_words": ["failed", "cancelled", "expired", "incomplete"],
+    "done_words": ["succeeded"],
+    "running_words": [],
+}
+BEGUN = reply(200, json={"job": {"id": "w", "state": "Queued"}})
+
+
+@pytest.mark.parametrize("word", ["FAILED", "Cancelled", "expired", "Incomplete", "SUCCEEDED"])
+@pytest.mark.parametrize("words", ["a cat", ""])
+async def test_what_work_has_made_is_kept_however_it_ends(
+    toolbox: Toolbox, tmp_path: Path, word: str, words: str
+) -> None:
+    made = {"pictures": [f"data:image/png;base64,{base64.b64encode(PICTURE).decode()}"], "words": words}
+    end = {"id": "w", "state": word, "fault": "Too late."}
+    answers = BEGUN, reply(200, json={"job": end | made}), BEGUN, reply(200, json={"job": end | {"words": ""}})
+    async with open_rogue(*answers) as rogue, open_rest("RestAsyncConnector", rogue.url, toolbox, TOLD) as connector:
+        result = await run_job(connector, job(CAT))
+        assert len(rogue.requests) == 2
+        with pytest.raises(ServiceError, match="Too late"):
+            await run_job(connector, job(CAT, id="job-2"))
+        assert len(rogue.requests) == 4
+    assert list(stored(tmp_path / "assets").values()) == [PICTURE]
+    assert ("Too late" in str(result.metadata.get("warnings"))) is (word != "SUCCEEDED")
+
+
+@pytest.mark.parametrize(("words", "kept"), [("a cat", True), ("Too  late.", False), (" ", False), (None, False)])
+async def test_words_of_failed_work_are_kept_unless_they_are_its_error(
+    toolbox: Toolbox, words: Any, kept: bool
+) -> None:
+    places = {name: value for name, value in TOLD.items() if name not in ("files_at", "file_at")}
+    end = reply(200, json={"job": {"state": "failed", "fault": "Too late.", "words": words}})
+    async with (
+        open_rogue(BEGUN, end) as rogue,
+        open_rest("RestAsyncConnector", rogue.url, toolbox, places) as connector,
+    ):
+        if kept:
+            assert (await run_job(connector, job(CAT))).data["text"] == words
+        else:
+            with pytest.raises(ServiceError, match="Too late"):
+                await run_job(connector, job(CAT))

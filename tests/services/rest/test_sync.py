@@ -311,6 +311,7 @@ async def test_health(connector: Connector, studio: Studio, toolbox: Toolbox) ->
     [
         (200, {}, True),
         (404, {}, True),
+        (501, {}, True),
         (401, {}, True),
         (500, {}, False),
         (404, {"api_key": KEY}, True),
