@@ -255,7 +255,7 @@ def _payload(line: bytes) -> list[bytes]:
     if line.startswith(SSE_FIELDS):
         name, _, value = line.partition(b":")
         return [value] if name == b"data" and value.strip() and not is_done(value.decode("utf-8", "replace")) else []
-    return [] if line.isspace() or not line else [line]
+    return [line] if line.strip(BLANK) else []
 
 
 def too_large(what: str, limit: int) -> ServiceError:

@@ -10,6 +10,7 @@ import msgspec
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.http_errors import may_have_started
 from emp_trio.secrets import excerpt
+from emp_trio.services.error_shapes import error_in, status_of, words_of
 from emp_trio.services.gemini.errors import described_error, failed_interaction
 from emp_trio.services.gemini.refusals import refusal_reason
 from emp_trio.services.gemini.scrub import scrubbed
@@ -68,13 +69,12 @@ def read_generated(response: Any) -> Answer:
         Refused: the prompt or the picture was blocked, or there are words instead of a picture.
         ServiceError: it failed; ``maybe_started`` is set, as the call has run.
     """
+    response = _one(response)
     if not isinstance(response, dict):
-        raise _failed(f"Gemini sent {type(response).__name__} where a response was expected", "invalid_response_format")
-    candidates = [candidate for candidate in _list(response.get("candidates")) if isinstance(candidate, dict)]
-    if isinstance(response.get("error"), dict) and not candidates:
-        error = described_error(response["error"])
-        error.maybe_started = may_have_started(error.status or 500)
-        raise error
+        raise _failed(f"Gemini sent {_shown(response)} where a response was expected", "invalid_response_format")
+    candidates = [candidate for candidate in _several(response.get("candidates")) if isinstance(candidate, dict)]
+    if not candidates and (stated := error_in(response)) is not None:
+        raise _stated_error(response, stated)
     feedback = _object(_of(response, "promptFeedback"))
     blocked = _of(feedback, "blockReason")
     if blocked and not candidates:
@@ -97,6 +97,31 @@ def read_generated(response: Any) -> Answer:
         raw=scrubbed(response),
         warnings=_odd(ends, drafts=bool(drafts)),
     )
+
+
+def _one(response: Any) -> Any:
+    """The response in an answer: gateways wrap it, or give the list of pieces that a stream would have brought."""
+    if isinstance(response, list) and response and all(isinstance(piece, dict) for piece in response):
+        merged: dict[str, Any] = {}
+        for piece in response:
+            merged |= {name: value for name, value in piece.items() if value is not None and name != "candidates"}
+        candidates = [entry for piece in response for entry in _several(piece.get("candidates")) if entry]
+        return merged | ({"candidates": candidates} if candidates else {})
+    if isinstance(response, dict) and "candidates" not in response and isinstance(response.get("response"), dict):
+        return response["response"]
+    return response
+
+
+def _stated_error(response: Mapping[str, Any], stated: Mapping[str, Any]) -> ServiceError:
+    """The error that an answer with a good status is: in Gemini's shape, or in that of a gateway."""
+    if isinstance(response.get("error"), dict):
+        error = described_error(response["error"])
+    elif (status := status_of(stated)) is not None:
+        error = ServiceError(f"Gemini answered with an error: {excerpt(words_of(stated), _QUOTED)}", status=status)
+    else:
+        error = _failed(f"Gemini answered with an error: {excerpt(words_of(stated), _QUOTED)}", retry=False)
+    error.maybe_started = may_have_started(error.status or 500)
+    return error
 
 
 def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
@@ -209,9 +234,9 @@ def _pictures(parts: Iterable[Any]) -> Iterator[Picture]:
 
 def _parts(candidate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """A candidate's parts; thoughts are among them, and have pictures too."""
-    for part in _list(_object(candidate.get("content")).get("parts")):
-        if isinstance(part, dict):
-            yield part
+    for content in _several(candidate.get("content")):
+        held = content.get("parts") if isinstance(content, dict) and "parts" in content else content
+        yield from (part for part in _several(held) if isinstance(part, dict))
 
 
 def _inline_pictures(parts: Iterable[dict[str, Any]]) -> Iterator[Picture]:
@@ -289,6 +314,11 @@ def _shown(value: Any) -> str:
 
 def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _several(value: Any) -> list[Any]:
+    """The entries of a list; of one thing in place of a list, that."""
+    return value if isinstance(value, list) else [value]
 
 
 def _list(value: Any) -> list[Any]:

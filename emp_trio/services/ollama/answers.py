@@ -10,11 +10,14 @@ import msgspec
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.wire_json import excerpt, join_halves
+from emp_trio.services.error_shapes import error_in, words_of
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.message_content import read_content
 from emp_trio.services.ollama.errors import error_line
 
 _MOST: Final = 2**63 - 1  # what a count of Ollama's can be
+_DONE: Final = (True, "true", "True")
+_MEMBERS: Final = frozenset(("response", "message", "done", "done_reason", "thinking", "image", "images"))
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
 
 
@@ -28,6 +31,7 @@ class Words:
     Attributes:
         pieces: lines with something in them so far.
         pictures: base64 of pictures, of models that make some.
+        strange: the first line that says nothing of the kind, or None.
         thinking: whether nothing but thoughts has come so far.
     """
 
@@ -41,6 +45,7 @@ class Words:
         self._unknown: list[Any] = []
         self._last: Mapping[str, Any] = {}
         self._broken_off: ServiceError | None = None
+        self.strange: Any = None
 
     @property
     def in_hand(self) -> bool:
@@ -59,9 +64,16 @@ class Words:
             ServiceError: it is an error and nothing is in hand that could be kept, or no object; or the answer is
                 longer than ``LONGEST``.
         """
+        if isinstance(line, list) and line and all(isinstance(item, dict) for item in line):
+            for item in line:
+                self.feed(item)
+            return
         if not isinstance(line, dict):
-            raise bad_answer("a line of the answer is not an object", reason="invalid_response_format")
-        message = line.get("message")
+            raise bad_answer(
+                f"a line of the answer is not an object: {excerpt(str(line))}", reason="invalid_response_format"
+            )
+        error = _error_of(line)
+        message = line.get("message") if error is None or isinstance(line.get("message"), dict) else None
         part = message if isinstance(message, dict) else line
         said = read_content(part.get("content") or line.get("response") or (message if part is line else None))
         text, thought = said.text, _text(part.get("thinking")) or said.reasoning
@@ -84,8 +96,10 @@ class Words:
         pictures = [*_pictures(part), *(_pictures(line) if part is not line else ())]
         self.pictures += pictures
         self.pieces += bool(text or thought or calls or pictures)
-        if _is_error(line):
-            self._broken_off = error_line(line)
+        if self.strange is None and not line.keys() & _MEMBERS:
+            self.strange = line
+        if error is not None:
+            self._broken_off = error_line({"error": error})
             if not self.in_hand:
                 raise self._broken_off
         self._last = line
@@ -134,7 +148,11 @@ class Words:
 
 def ends(line: Any) -> bool:
     """Whether a line of an answer in words is its last one."""
-    return isinstance(line, dict) and (line.get("done") is True or _is_error(line))
+    if isinstance(line, list):
+        return any(ends(item) for item in line)
+    if not isinstance(line, dict):
+        return False
+    return line.get("done") in _DONE or bool(line.get("done_reason")) or _error_of(line) is not None
 
 
 def read_embeddings(answer: Any, *, count: int) -> list[list[float]]:
@@ -214,9 +232,24 @@ def timing(said: Mapping[str, Any]) -> dict[str, float]:
     return {f"{name}_ms": round(_count(said, name) / 1e6, 3) for name in _DURATIONS if name in said}
 
 
-def _is_error(line: Mapping[str, Any]) -> bool:
-    """Whether a line tells of an error; some write an empty one into every line."""
-    return bool(line.get("error")) or ("error" in line and not line.keys() & {"response", "message", "done"})
+def strange_answer(line: Any) -> ServiceError:
+    """The error for an answer of which no line says anything of the kind."""
+    return bad_answer(
+        f"the answer is nothing of Ollama's: {excerpt(str(line))}", reason="unexpected_content_type", retry=False
+    )
+
+
+def _error_of(line: Mapping[str, Any]) -> Any:
+    """The error that a line tells of, in Ollama's shape or in one of a gateway's; None where it tells of none. Some
+    write an empty one into every line."""
+    if line.get("error"):
+        return line["error"]
+    if "error" in line and not line.keys() & _MEMBERS:
+        return "no reason given"
+    if line.keys() & _MEMBERS - {"message"} or isinstance(line.get("message"), dict):
+        return None
+    stated = error_in(line)
+    return None if stated is None else {"message": words_of(stated) or "no reason given"}
 
 
 def _nothing(*, truncated: bool, thoughts: bool) -> ServiceError:

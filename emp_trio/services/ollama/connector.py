@@ -24,7 +24,7 @@ from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.connector import Abilities, Connector, Health
 from emp_trio.services.inputs import input_file
 from emp_trio.services.lenient import flag
-from emp_trio.services.ollama.answers import Words, ends, model_names, read_embeddings, timing, usage
+from emp_trio.services.ollama.answers import Words, ends, model_names, read_embeddings, strange_answer, timing, usage
 from emp_trio.services.ollama.errors import describe_error, is_missing_model
 from emp_trio.services.ollama.pulls import PullProgress, pull_ends
 from emp_trio.services.ollama.requests import PATHS, OllamaRequest, ollama_request
@@ -182,7 +182,12 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             doing = "thinking" if words.thinking else "writing"
             progress.report(begin + (_SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
 
-        await self._follow(request.path, body, take, ends, self.settings.http.timeout, self._ollama.line_timeout)
+        try:
+            await self._follow(request.path, body, take, ends, self.settings.http.timeout, self._ollama.line_timeout)
+        except ServiceError as error:
+            if error.type == "network_error" and words.strange is not None and not words.pieces:
+                raise strange_answer(words.strange) from error
+            raise
         return words, words.finish()
 
     async def _embed(self, request: OllamaRequest, body: dict[str, Any]) -> Generated:

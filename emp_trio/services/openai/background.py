@@ -18,7 +18,7 @@ from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
-from emp_trio.services.openai.error_shapes import quoted
+from emp_trio.services.error_shapes import quoted
 from emp_trio.services.openai.requests import ResponsesRequest, plain_choice
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings

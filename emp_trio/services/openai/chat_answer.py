@@ -15,9 +15,9 @@ from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.http_answer import HttpAnswer
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import excerpt
+from emp_trio.services.error_shapes import error_in, event_value, quoted, stated_error
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.openai.chat_choice import Choice, kind_of
-from emp_trio.services.openai.error_shapes import error_in, event_value, quoted, stated_error
 from emp_trio.services.openai.errors import answered_error, refusal, stream_error
 from emp_trio.services.openai.responses import usage
 

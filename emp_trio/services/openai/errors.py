@@ -11,7 +11,7 @@ from emp_trio.failures import FailureType, classify_status
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
-from emp_trio.services.openai.error_shapes import code_of, error_in, quoted, stated_error, status_of, words_of
+from emp_trio.services.error_shapes import code_of, error_in, quoted, stated_error, status_of, words_of
 
 _LONGEST: Final = 500
 _NOT_BEGUN: Final = frozenset(("generation_refusal", "auth_error", "rate_limit", "validation_error"))
@@ -168,7 +168,7 @@ def failed_response(error: Any, *, what: str = "failed the response") -> Service
 
 def answered_error(value: Any) -> ServiceError | None:
     """The error that an answer with a good status is, in any of the shapes of
-    :func:`~emp_trio.services.openai.error_shapes.error_in`; None where it is something else.
+    :func:`~emp_trio.services.error_shapes.error_in`; None where it is something else.
 
     The work may have begun, unless the error says that it was not taken up.
     """

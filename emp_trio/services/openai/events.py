@@ -9,7 +9,7 @@ import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.wire_json import join_halves
-from emp_trio.services.openai.error_shapes import error_in
+from emp_trio.services.error_shapes import error_in
 from emp_trio.services.openai.errors import stream_error
 from emp_trio.services.openai.responses import Answer, read_response
 

@@ -9,8 +9,8 @@ import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.secrets import excerpt
+from emp_trio.services.error_shapes import quoted
 from emp_trio.services.message_content import Words, read_content
-from emp_trio.services.openai.error_shapes import quoted
 from emp_trio.services.openai.errors import failed_response, refusal
 from emp_trio.services.outputs import Output
 from emp_trio.services.picture_places import picture_in

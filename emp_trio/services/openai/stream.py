@@ -15,8 +15,8 @@ from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.streaming import Events, SseEvent
+from emp_trio.services.error_shapes import event_value
 from emp_trio.services.openai.background import BackgroundRun, Caller, pause, percent
-from emp_trio.services.openai.error_shapes import event_value
 from emp_trio.services.openai.events import ResponseStream, fold_event
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer

@@ -59,7 +59,16 @@ class TestGemini(ConnectorConformance):
             ):
                 yield answer | {"steps": [{"type": "model_output", "content": content}]}
             yield {"status": "completed", "output_image": picture}
+        if answer.get("candidates"):
+            yield [answer]
+            yield [{"candidates": [{"content": {"parts": [{"text": "Here"}]}}]}, answer]
+            yield {"response": answer}
+            yield answer | {"error": {"code": 500, "message": "Too late."}}
+            yield answer | {"candidates": answer["candidates"][0]}
+            yield answer | {"promptFeedback": {"blockReason": "SAFETY"}}
         for candidate in answer.get("candidates", ()):
+            for content in (candidate["content"]["parts"], [candidate["content"]], candidate["content"]["parts"][-1]):
+                yield answer | {"candidates": [candidate | {"content": content}]}
             picture = candidate["content"]["parts"][-1]
             data, kind = picture["inlineData"]["data"], picture["inlineData"]["mimeType"]
             for finish in ("STOP", None, "MAX_TOKENS", "OTHER", "SAFETY", "FINISH_REASON_UNSPECIFIED", "SOMETHING_NEW"):

@@ -177,6 +177,59 @@ async def test_words_in_hand_are_kept_though_an_error_follows(ollama: FakeOllama
     assert (len(ollama.generations), len(result.output_files)) == (1, 1)
 
 
+GOOD = b'{"model":"m","response":"Hi","done":false}\n'
+LAST = b'{"done":true,"done_reason":"stop"}\n'
+ERRORS = [
+    b'{"error":"boom"}',
+    b'{"error":{"message":"boom","code":5}}',
+    b'{"response":"","error":"boom","done":true}',
+    b'{"detail":"boom"}',
+    b'{"message":"boom","status":"error"}',
+    b'{"object":"error","message":"boom"}',
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+async def test_errors_of_gateways_are_told_and_take_nothing_away(toolbox: Toolbox, error: bytes) -> None:
+    answers = reply(200, error + b"\n", content_type=NDJSON), reply(200, GOOD + error, content_type=NDJSON)
+    async with open_rogue(*answers) as rogue, open_ollama(rogue.url, toolbox) as connector:
+        with pytest.raises(ServiceError, match="boom"):
+            await run_job(connector, job("text_generation", TEXT))
+        result = await run_job(connector, job("text_generation", TEXT))
+        assert len(rogue.requests) == 2
+    assert (result.data["text"], result.data["truncated"]) == ("Hi", True)
+    assert "boom" in str(result.metadata["warnings"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        GOOD + LAST.replace(b"true", b'"true"'),
+        GOOD + b'{"done_reason":"stop"}',
+        b"[" + GOOD.strip() + b"," + LAST.strip() + b"]",
+        b'{"message":"Hi"}\n' + LAST,
+        b'{"response":null,"thinking":"hm"}\n' + GOOD + LAST,
+        GOOD.replace(b"}", b',"rate":NaN}') + LAST.replace(b"}", b',"eval_count":Infinity}'),
+        b"\xef\xbb\xbf\r\n" + (GOOD + b" \n" + LAST).replace(b"\n", b"\r\n"),
+    ],
+)
+async def test_lines_in_other_manners(toolbox: Toolbox, body: bytes) -> None:
+    answer = reply(200, body, content_type=NDJSON)
+    async with open_rogue(answer) as rogue, open_ollama(rogue.url, toolbox) as connector:
+        for kind in ("text_generation", "chat_completion"):
+            result = await run_job(connector, job(kind, TEXT))
+            assert (result.data["text"], "truncated" in result.data) == ("Hi", False)
+        assert len(rogue.requests) == 2
+
+
+async def test_what_says_nothing_of_the_kind_is_quoted(toolbox: Toolbox) -> None:
+    answer = reply(200, json={"choices": [{"message": {"content": "hello"}}]})
+    async with open_rogue(answer) as rogue, open_ollama(rogue.url, toolbox) as connector:
+        with pytest.raises(ServiceError, match=r"nothing of Ollama's.*hello") as caught:
+            await run_job(connector, job("text_generation", TEXT))
+    assert not caught.value.retry
+
+
 @pytest.mark.parametrize("error", [b"null", b'""', b"false", b"[]"])
 async def test_an_empty_error_is_none(toolbox: Toolbox, error: bytes) -> None:
     lines = GOOD.replace(b"}", b',"error":' + error + b"}") + b'{"done":true,"done_reason":"stop","error":null}\n'
@@ -186,7 +239,6 @@ async def test_an_empty_error_is_none(toolbox: Toolbox, error: bytes) -> None:
     assert (result.data["text"], "truncated" in result.data) == ("Hi", False)
 
 
-GOOD = b'{"model":"m","response":"Hi","done":false}\n'
 # What is no Ollama at all, or a broken one.
 ROGUES = [
     (reply(200, "<html>\nhello\n</html>", content_type="text/html"), "response_error", "invalid_response_format"),

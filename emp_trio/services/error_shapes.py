@@ -13,7 +13,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.wire_json import excerpt
 
-_RESULTS: Final = ("choices", "output", "data")
+_RESULTS: Final = ("choices", "output", "data", "candidates", "response")
 _WORDS: Final = ("message", "detail", "msg", "error_description", "error_message", "error_msg", "reason", "title")
 _CODES: Final = ("code", "error_code", "status_code", "status")
 
