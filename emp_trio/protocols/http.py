@@ -36,7 +36,7 @@ class Http:
     A call is repeated where the service can't have started work on it (no connection, a request that was not sent to
     its end, 408, 409, 429, 503), and after any fault worth a retry where it is idempotent; never beyond its timeout or
     the caller's deadline. Everything else is left to the queue, with ``maybe_started`` and ``retry_after`` on the error
-    (design section 10; OpenAI reference 3.3 to 3.5).
+    (OpenAI reference 3.3 to 3.5).
     """
 
     settings: Any

@@ -1,7 +1,7 @@
 """Files in an answer of a service, in whatever form it gives them: what can be had of them is kept.
 
 They are paid for. So one of several that is broken is left out and named, and costs the job nothing else; only where
-none is left the answer has failed (design section 12, invariant 12).
+none is left the answer has failed.
 """
 
 from __future__ import annotations

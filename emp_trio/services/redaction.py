@@ -1,4 +1,4 @@
-"""Copies of requests and payloads that may be kept: no file bytes, no secrets (OpenAI reference 14, invariants 6, 7).
+"""Copies of requests and payloads that may be kept: no file bytes, no secrets (OpenAI reference 14).
 Pure, and linear in what is copied. Long texts are looked through in slices, so that others run beside a thread that
 does it; connectors say :func:`kept_copy`, which takes one where there is much to look through.
 """

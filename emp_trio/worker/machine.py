@@ -169,7 +169,7 @@ class Machine:
         self.registration.again()
         self.look_again()
 
-    # -- supervision (design: section 6)
+    # -- supervision (docs/how-it-works.md)
 
     async def run(self, bridge: Bridge, *, task_status: trio.TaskStatus[Machine]) -> None:
         """Run until drained. A crash in any of the machine's own tasks ends it, after handing jobs back.

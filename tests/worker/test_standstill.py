@@ -67,7 +67,7 @@ async def test_jobs_of_the_same_claim_and_of_claims_under_way_are_kept_too(valke
         pipe.execute()
         async with open_worker(valkey, *words, EMP_TRIO_LEASE_SECONDS="1.5") as worker:
             # Whether its start reaches Redis before it blocks the loop is open; afterwards it may be over at once.
-            await eventually(lambda: db.hget(f"job:{jobs[3]}", "status") != "pending")
+            await eventually(lambda blocks=jobs[3]: db.hget(f"job:{blocks}", "status") != "pending")
             async with an_heir(valkey):
                 for job_id in jobs:
                     job = await until_status(db, job_id, "completed", limit=60)
