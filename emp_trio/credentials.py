@@ -51,6 +51,8 @@ def named_secrets(value: Any, *, most: int = 32) -> tuple[Secret, ...]:
                         below.append(inside)
             elif isinstance(item, list):
                 below += [inside for inside in item[:_MANY] if isinstance(inside, dict | list)]
+        if not below:
+            break
         level = below
     return tuple(dict.fromkeys(found[:most]))
 

@@ -42,11 +42,16 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
             payload_ctx: ``payload.ctx``, read for the retry number only.
             given: what the job has in place of an object.
         """
+        if not ctx and not payload_ctx and given is None:
+            return _NO_CONTEXT
         storage = ctx.get("storage")
         storage = storage if isinstance(storage, dict) else {}
 
         def text(*candidates: Any) -> str | None:
-            return next((c for c in candidates if isinstance(c, str) and c), None)
+            for candidate in candidates:  # on the way of every job
+                if candidate and isinstance(candidate, str):
+                    return candidate
+            return None
 
         key = text(storage.get("accountKey"), storage.get("storageKey"), ctx.get("storageKey"), ctx.get("accountKey"))
         return JobContext(
@@ -66,6 +71,9 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
             overwrite=ctx.get("overwrite") is True,
             unusable=None if given is None else not_an_object("ctx", given),
         )
+
+
+_NO_CONTEXT: Final = JobContext()
 
 
 def not_an_object(name: str, value: Any) -> str:

@@ -19,6 +19,7 @@ import trio
 from emp_trio.sizes import LARGE
 
 _MANY: Final = 4096  # values that are as much work as LARGE characters
+_PLAIN: Final = frozenset({type(None), bool, int, float})  # of which each weighs the same
 _THREADS: Final = 2  # more would only take the interpreter from each other
 
 T = TypeVar("T")
@@ -56,20 +57,26 @@ def weight(value: Any) -> int:
     """
     total, left = 0, [value]
     while left:  # on the way of every job: no pattern matching, which takes three times as long
-        item = left.pop()
-        kind = type(item)
-        if kind is str or kind is bytes:
-            total += len(item)
-        elif kind is dict:
-            left += item.values()
-            left += item
-        elif kind is list or kind is tuple:
-            left += item
-        elif isinstance(item, msgspec.Struct):
-            left += [getattr(item, name) for name in item.__struct_fields__]
-        total += LARGE // _MANY
-        if total > LARGE:
-            return total + sum(len(item) for item in left if isinstance(item, str | bytes))
+        found, left = left, []
+        for item in found:
+            kind = type(item)
+            if kind is str or kind is bytes:
+                total += len(item)
+            elif kind in _PLAIN:
+                pass
+            elif kind is dict:
+                left += item.values()
+                left += item
+            elif kind is list or kind is tuple:
+                left += item
+            elif isinstance(item, msgspec.Struct):
+                left += msgspec.structs.astuple(item)
+            if len(left) > _MANY:
+                break
+        total += len(found) * (LARGE // _MANY)
+        if total > LARGE or len(left) > _MANY:
+            more = sum(len(item) for item in left if isinstance(item, str | bytes))
+            return total + len(left) * (LARGE // _MANY) + more
     return total
 
 

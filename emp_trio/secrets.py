@@ -7,9 +7,10 @@ is open (connectors, storage, the connection to Redis, a job with credentials of
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 from emp_trio.secret_forms import SHORTEST, forms, parts_of
@@ -62,6 +63,7 @@ class _Known:
         self._plain: tuple[str, ...] = ()
         self._marked: dict[str, tuple[str, ...]] = {}
         self._probes: tuple[tuple[str, str, int], ...] = ()
+        self._least = sys.maxsize  # characters of a text in which any of it can be
         self.longest = 0
 
     def add(self, secrets: Iterable[Secret]) -> None:
@@ -88,11 +90,15 @@ class _Known:
         self._plain = tuple(sorted(plain, key=len, reverse=True))
         self._marked = {mark: tuple(sorted(texts, key=len, reverse=True)) for mark, texts in marked.items()}
         self._probes = tuple((value, *probe) for value, form in found.items() for probe in form.probes)
+        every = (self._plain, *self._marked.values(), (probe for _, probe, _ in self._probes))
+        self._least = min((len(text) for texts in every for text in texts), default=sys.maxsize)
         self.longest = max(
             (len(text) for texts in (self._counts, self._plain, *self._marked.values()) for text in texts), default=0
         )
 
     def without(self, text: str) -> str:
+        if len(text) < self._least:  # always so where nothing is known
+            return text
         for form in self._plain:
             if form in text:
                 text = text.replace(form, MASK)
@@ -124,14 +130,21 @@ class _Known:
 _HELD: Final = _Known()
 
 
-@contextmanager
-def held(*secrets: Secret) -> Iterator[None]:
+def held(*secrets: Secret) -> AbstractContextManager[None]:
     """Mask ``secrets`` wherever this process writes something, for as long as the block lasts."""
+    return _holding(secrets) if secrets else _NOTHING
+
+
+@contextmanager
+def _holding(secrets: tuple[Secret, ...]) -> Iterator[None]:
     _HELD.add(secrets)
     try:
         yield
     finally:
         _HELD.forget(secrets)
+
+
+_NOTHING: Final = nullcontext()
 
 
 def hold(*secrets: Secret) -> None:
@@ -190,10 +203,14 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """``text`` with every secret replaced by ``***``."""
+        if len(text) <= LARGE:
+            return without_shapes(_HELD.without(self._own.without(text)))
         return _in_slices(text, lambda part: without_shapes(_HELD.without(self._own.without(part))), self._longest)
 
     def known(self, text: str) -> str:
         """``text`` without known secrets and their encodings; shapes that look secret stay (signed URLs)."""
+        if len(text) <= LARGE:
+            return _HELD.without(self._own.without(text))
         return _in_slices(text, lambda part: _HELD.without(self._own.without(part)), self._longest)
 
     def excerpt(self, text: str, limit: int) -> str:
@@ -275,9 +292,7 @@ def distinct(members: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _in_slices(text: str, mask: Callable[[str], str], longest: int) -> str:
-    """``mask(text)``, a long text in pieces, so that a thread that does it lets others run in between."""
-    if len(text) <= LARGE:
-        return mask(text)
+    """``mask(text)`` of a long text in pieces, so that a thread that does it lets others run in between."""
     parts, start, reach = [], 0, max(_MARGIN, 2 * longest)
     while start < len(text):
         stop = _seam(text, min(start + LARGE, len(text)), mask, reach)

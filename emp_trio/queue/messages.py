@@ -166,7 +166,13 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def completed(
-    job: Job, result: JobResult, who: Identity, *, now: float, redactor: Redactor | None = None
+    job: Job,
+    result: JobResult,
+    who: Identity,
+    *,
+    now: float,
+    redactor: Redactor | None = None,
+    size: int | None = None,
 ) -> Settlement:
     """The settlement of a successful attempt (queue protocol 2.4 and the completion record of 1.8).
 
@@ -176,6 +182,7 @@ def completed(
     Args:
         now: seconds since the epoch.
         redactor: takes the machine's own secrets out of the result; those of the job's ``ctx`` are taken out anyway.
+        size: the result's :func:`~emp_trio.offload.weight`, where that is known.
 
     Raises:
         ServiceError: the result can't be written as JSON, or is too large for Redis even without the raw answer.
@@ -185,7 +192,7 @@ def completed(
         result = msgspec.structs.replace(result, data={**result.data, "image_url": _INLINE})
     else:
         inline = None
-    if weight(result) > LARGE:
+    if (size is None or size > LARGE) and weight(result) > LARGE:
         result = _lightened(result)
     encoded, request = _written(result, job, redactor)
     for smaller in _SMALLER:
@@ -236,10 +243,11 @@ def _written(result: JobResult, job: Job, redactor: Redactor | None) -> tuple[by
     """A result, and the request that led to it, as JSON without file bytes and secrets. Raises ServiceError."""
     try:
         encoded = _redacted(sanitised(_encode(result), shortest=_FILE_RUN), job, redactor).encode()
-        request = _redacted(sanitised(_encode(result.raw_request_payload)), job, redactor)
+        sent = result.raw_request_payload
+        request = None if sent is None else _redacted(sanitised(_encode(sent)), job, redactor)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _unusable(f"the connector's result can't be written as JSON: {error}") from None
-    return encoded, None if result.raw_request_payload is None else request
+    return encoded, request
 
 
 def _lightened(result: JobResult) -> JobResult:

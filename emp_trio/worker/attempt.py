@@ -167,5 +167,7 @@ class Attempt:
 
 def _shown(text: str) -> str:
     """Text of a bounded length that can be written as UTF-8."""
+    if text == "":
+        return ""
     text = excerpt(str(text), _LONGEST_TEXT)
     return text if text.isascii() else text.encode("utf-8", "replace").decode()

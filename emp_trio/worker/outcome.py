@@ -20,7 +20,9 @@ _LONGEST_TEXT: Final = 64 * 2**10  # characters of an error that are looked at a
 _LONG_WAIT: Final = 30.0  # seconds; a shorter one fits into a call, so that whoever still fails has used its attempt
 
 
-def succeeded(job: Job, result: object, who: Identity, *, redactor: Redactor, took: float, now: float) -> Settlement:
+def succeeded(
+    job: Job, result: object, who: Identity, *, redactor: Redactor, took: float, now: float, size: int | None = None
+) -> Settlement:
     """The settlement of an attempt whose connector returned.
 
     Args:
@@ -28,6 +30,7 @@ def succeeded(job: Job, result: object, who: Identity, *, redactor: Redactor, to
         redactor: takes the machine's secrets out of what is published.
         took: seconds the attempt ran.
         now: seconds since the epoch.
+        size: its :func:`~emp_trio.offload.weight`, where that is known.
 
     Raises:
         ServiceError: the result is no JobResult, does not say success, or can't be stored.
@@ -42,7 +45,7 @@ def succeeded(job: Job, result: object, who: Identity, *, redactor: Redactor, to
     if not result.success:
         raise ServiceError(result.error or "the connector reported a failure without saying why")
     result = msgspec.structs.replace(result, processing_time_ms=round(took * 1000))
-    return messages.completed(job, result, who, now=now, redactor=redactor)
+    return messages.completed(job, result, who, now=now, redactor=redactor, size=size)
 
 
 def failed(

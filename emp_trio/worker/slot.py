@@ -61,8 +61,11 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     if raised is None:
         try:
             took = trio.current_time() - began
-            store = partial(outcome.succeeded, attempt.job, returned[0], who, redactor=redactor, took=took, now=now)
-            settlement = await off_loop(weight(returned[0]), store)
+            size = weight(returned[0])
+            store = partial(
+                outcome.succeeded, attempt.job, returned[0], who, redactor=redactor, took=took, now=now, size=size
+            )
+            settlement = await off_loop(size, store)
             attempt.verdict = "good"
             return msgspec.structs.replace(settlement, last_words=attempt.last_words)
         except Exception as error:  # noqa: BLE001 - a result that can't be used is an error of the connector

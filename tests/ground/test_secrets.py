@@ -7,9 +7,10 @@ import pickle
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from emp_trio.secret_shapes import without_shapes
 from emp_trio.secrets import Redactor, Secret
 
 
@@ -72,3 +73,31 @@ def test_no_known_secret_is_left_in_a_text_or_in_json(value: str, before: str, a
     assert value not in redactor.known(before + value + after)
     shown = redactor.known(msgspec.json.encode([before + value + after, {value: value}]).decode())
     assert msgspec.json.encode(value).decode()[1:-1] not in shown
+
+
+_BEGINNINGS = """api_key Api-KEY password Secret token ?sig &SIGNATURE ?x-amz-signature sk- AIza hf_ ghp_ ghu_
+github_pat_ xoxb- eyJ Bearer bearer bASIC Basic BEARER redis:// user:""".split()
+_BETWEEN = ["", "=", " = ", '="', '":"', "': '", '\\": \\"', " ", "%20", "+", "\\", "@"]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(max_size=2),
+            st.sampled_from(_BEGINNINGS),
+            st.sampled_from(_BETWEEN),
+            st.sampled_from(["abcdefghijklmnopqrst", "abcdefgh.0123456789-_", "pw@host", '"', ""]),
+        ).map("".join),
+        max_size=2,
+    ).map("".join)
+)
+@example("Bearer abcdefgh")
+@example("bearer abcdefgh")
+@example("'token': 'abcdefgh'")
+@example("xoxb-abcdefghijklmnopqrst")
+@example("hf_abcdefghijklmnopqrst")
+@example("eyJabcdefgh.0123456789")
+@example("AIzaabcdefghijklmnopqrst")
+@example("github_pat_abcdefghijklmnopqrst")
+def test_a_short_text_is_looked_through_like_a_long_one(text: str) -> None:
+    assert without_shapes(text) == without_shapes(". " * 600 + text)[2 * 600 :]
