@@ -25,6 +25,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         thinking: thoughts before it, word by word, unless the request has ``think: false``.
         tool_calls: asked for after the text.
         done_reason: how the answer ends.
+        parts: words come as a list of parts, as some servers that speak Ollama's language send them.
         cached: the prompt was in the cache: its counter is left out, as zero is.
         error: an ``{"error": ...}`` line instead of the rest, after ``error_after`` lines.
         cut_after: lines after which the answer ends without its last one.
@@ -38,6 +39,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     thinking: str = ""
     tool_calls: list[dict[str, Any]] | None = None
     done_reason: str = "stop"
+    parts: bool = False
     cached: bool = False
     error: str | None = None
     error_after: int = 0
@@ -63,7 +65,7 @@ def answer_lines(script: Script, model: str, *, chat: bool) -> Iterator[dict[str
     for piece in pieces(script.thinking):
         yield line(thinking=piece)
     for piece in pieces(script.text):
-        yield line(content=piece)
+        yield line(content=[{"type": "text", "text": piece}] if script.parts else piece)
     if script.tool_calls:
         yield line(tool_calls=script.tool_calls)
     count = len(pieces(script.thinking)) + len(pieces(script.text))
@@ -84,7 +86,8 @@ def whole_answer(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """What comes instead of the lines where ``stream`` is false."""
     parts = [line.get("message", line) for line in lines]
     name = "content" if "message" in lines[-1] else "response"
-    joined: dict[str, Any] = {name: "".join(part.get(name, "") for part in parts)}
+    said = [part.get(name) or "" for part in parts]
+    joined: dict[str, Any] = {name: "".join(piece if isinstance(piece, str) else piece[0]["text"] for piece in said)}
     for part in parts:
         if part.get("tool_calls"):
             joined["tool_calls"] = part["tool_calls"]

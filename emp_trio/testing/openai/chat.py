@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from emp_trio.testing.openai.chat_rules import chat_fault, chat_violations
 from emp_trio.testing.openai.checks import Fault
+from emp_trio.testing.openai.manners import framed, split, spoken
 from emp_trio.testing.openai.script import Script, ToolCall
 from emp_trio.testing.openai.service import Service, fault_answer, not_an_object
 from emp_trio.testing.openai.sse import COMMENT, DONE, EventStream, data_frame, padding, pieces, spread
@@ -64,7 +65,11 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
             message["tool_calls"] = [_call(index, call) for index, call in enumerate(calls)]
         elif self.script.refusal is None:
             message["content"] = self._text()
-        choice = {"message": message, "finish_reason": self._finish_reason(), "logprobs": None}
+        choice = {
+            "message": spoken(message, self.script.manners),
+            "finish_reason": self._finish_reason(),
+            "logprobs": None,
+        }
         choices = [{"index": index} | choice for index in range(self._count())]
         return self._envelope("chat.completion") | {"choices": choices, "usage": _USAGE}
 
@@ -82,6 +87,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
             deltas += [{"refusal": piece} for piece in pieces(self.script.refusal)]
         else:
             deltas += [{"content": piece} for piece in pieces(self._text())]
+        deltas = [spoken(delta, self.script.manners) for delta in split(deltas, self.script.manners)]
         frames = [self._chunk(index, delta) for delta in deltas for index in range(self._count())]
         if self.script.stream.noise:
             frames = [COMMENT + frame for frame in frames]
@@ -107,7 +113,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
             chunk["usage"] = None
         if options.get("include_obfuscation", True):
             chunk["obfuscation"] = padding()
-        return data_frame(chunk)
+        return framed(chunk, self.script.manners) if self.script.manners else data_frame(chunk)
 
     def _envelope(self, object: str) -> dict[str, Any]:
         return {
@@ -122,6 +128,8 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         return self.body.get("n") or 1
 
     def _finish_reason(self) -> str:
+        if self.script.finish_reason is not None:
+            return self.script.finish_reason
         if self.script.status == "incomplete":
             return "content_filter" if self.script.incomplete_reason == "content_filter" else "length"
         return "tool_calls" if self._calls() else "stop"

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from emp_trio.testing.openai.manners import Manner
+
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -53,6 +55,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         text: words of the answer; by default there are some where there is no picture.
         refusal: a ``refusal`` part in place of text.
         tool_calls: functions that a chat completion calls.
+        finish_reason: why a chat completion ends, in place of the documented word.
+        manners: of other servers, in which a chat completion comes (:data:`~emp_trio.testing.openai.manners.Manner`).
         images: pictures made where the request has the image tool. 0 makes none of the Images API either, which else
             makes as many as it is asked for.
         image_bytes: exact size of a picture.
@@ -69,6 +73,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     text: str | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] = []
+    finish_reason: str | None = None
+    manners: tuple[Manner, ...] = ()
     images: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
     image_bytes: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
     image_error: dict[str, Any] | None = None

@@ -250,3 +250,10 @@ async def test_lines_are_told_by_their_bytes(toolbox: Toolbox) -> None:
             async with open_ollama(rogue.url, toolbox) as connector:
                 result = await run_job(connector, job("text_generation", PROMPT))
             assert result.data["text"] == "some"
+
+
+async def test_words_in_parts_are_words(ollama: FakeOllama, toolbox: Toolbox) -> None:
+    ollama.script = Script(text="some words", parts=True)
+    async with open_ollama(ollama.base_url, toolbox) as connector:
+        for kind in ("text_generation", "chat_completion"):
+            assert (await run_job(connector, job(kind, {"prompt": "hello"}))).data["text"] == "some words"

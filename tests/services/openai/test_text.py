@@ -50,6 +50,29 @@ async def test_words_come_as_progress_and_then_as_the_result(openai: FakeOpenAI,
     assert openai.billed == 1
 
 
+@pytest.mark.parametrize("cls", [OpenAITextConnector, OpenAITextSimpleConnector])
+@pytest.mark.parametrize("manners", [("parts",), ("halves", "crlf"), ("bare_data", "parts"), ("same_index",)])
+async def test_other_servers_are_understood_in_their_manners(
+    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, manners: Any
+) -> None:
+    text = "Once \U0001f431 upon \U0001f600."
+    openai.script = Script(text=text, manners=manners, finish_reason="eos")
+    async with open_text(cls, openai.base_url, toolbox, api_key=openai.api_key) as connector:
+        result = await run_job(connector, job(PROMPT))
+        assert (result.data["text"], result.data["finish_reason"]) == (text, "eos")
+        assert "truncated" not in result.data
+        openai.script = Script(text=text, manners=manners, finish_reason="abort")
+        result = await run_job(connector, job(PROMPT))
+        assert (result.data["text"], result.data["truncated"]) == (text, True)
+        calls = [ToolCall(name="weather", arguments='{"city": "Berlin"}'), ToolCall(name="time", arguments="{}")]
+        openai.script = Script(tool_calls=calls, manners=manners)
+        tools = [{"type": "function", "function": {"name": call.name, "parameters": {}}} for call in calls]
+        result = await run_job(connector, job(PROMPT | {"tools": tools, "reasoning_effort": "none"}))
+    made = [(call["function"]["name"], call["function"]["arguments"]) for call in result.data["tool_calls"]]
+    assert made == [(call.name, call.arguments) for call in calls]
+    assert openai.billed == 3
+
+
 async def test_progress_shows_the_end_of_a_long_answer(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     openai.script = Script(text=" ".join(f"word{n}" for n in range(300)))
     reporter = FakeReporter()
