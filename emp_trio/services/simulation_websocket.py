@@ -17,6 +17,7 @@ from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.outputs import Output, decoded_files
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.shared_socket import SharedSocket
 from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
@@ -118,10 +119,14 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
                 log.warning("upstream.not_stopped", job=wire_id, error=error.message)
 
     async def _save_pictures(self, completed: Completed, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
-        saved = []
-        for index, (data, media_type) in enumerate(completed.pictures):
-            saved.append(await self.save_asset(data, job, progress, media_type=media_type, index=index))
-        return saved
+        outputs = [Output(source=data, media_type=media_type) for data, media_type in completed.pictures]
+        found = await decoded_files(outputs, pictures=True)
+        for warning in found.warnings:
+            log.warning(warning)
+        return [
+            await self.save_asset(file.data, job, progress, media_type=file.media_type, index=index)
+            for index, file in enumerate(found.files)
+        ]
 
     def _result(self, job: Job, completed: Completed, saved: list[SavedAsset], request: dict[str, Any]) -> JobResult:
         data = result_data(

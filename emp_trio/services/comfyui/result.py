@@ -35,13 +35,16 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
         ran: the prompt.
 
     Raises:
-        ServiceError: a file could not be fetched; one that is gone (4.8) is made again by the next attempt. Or a node
-            that saves has listed nothing, and so there is nothing to fetch.
+        ServiceError: a file could not be fetched; where all are gone (4.8) they are made again by the next attempt. Or
+            a node that saves has listed nothing, and so there is nothing to fetch.
         AssetError: a file could not be saved.
+
+    A file that is gone while others are there is named in a warning: those have been made, and are not made again.
     """
     outputs = read_outputs(ran.entry.outputs, include_temp=flag(job.payload, "include_temp", default=False))
     warnings = await _warnings(connector, workflow, ran, outputs)
-    saved: list[SavedAsset] = []
+    saved: list[tuple[File, SavedAsset]] = []
+    lost: list[ServiceError] = []
     for index, file in enumerate(outputs.files):
         progress.report(90 + 9 * index / len(outputs.files), f"saving {index + 1} of {len(outputs.files)} files")
         try:
@@ -49,13 +52,19 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
                 media_type = stream.headers.get("content-type")
                 asset = await connector.save_asset(stream.chunks(), job, progress, media_type=media_type, index=index)
             _check(file, asset)
-            saved.append(asset)
+            saved.append((file, asset))
         except ServiceError as error:
             if error.status != 404:
                 raise
-            # Its entry would lead every later attempt to the same gap.
-            await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
-            raise _gone(file) from error
+            lost.append(_gone(file))
+            lost[-1].__cause__ = error
+    if lost and not saved:
+        # Its entry would lead every later attempt to the same gap.
+        await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
+        raise lost[0]
+    for gone in lost:
+        log.warning("prompt.file_gone", prompt=ran.prompt_id, why=gone.message)
+    warnings += [gone.message for gone in lost]
     progress.report(100, "done")
     build = partial(_result, connector, workflow, ran, outputs, saved, warnings)
     return await off_loop(weight(workflow.graph), build)
@@ -119,27 +128,31 @@ def _gone(file: File) -> ServiceError:
 
 
 def _result(
-    connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs, saved: list[SavedAsset], warnings: list[str]
+    connector: Any,
+    workflow: Workflow,
+    ran: Ran,
+    outputs: Outputs,
+    saved: list[tuple[File, SavedAsset]],
+    warnings: list[str],
 ) -> JobResult:
     data: dict[str, Any] = {"prompt_id": ran.prompt_id, "cached": ran.cached}
     if outputs.texts:
         data["text"] = "\n".join(excerpt(text, _LONGEST_TEXT) for text in outputs.texts)
     if saved:
-        data |= asset_data(saved[0])
+        data |= asset_data(saved[0][1])
     listed = [
-        {"node": file.node, "key": file.key, "type": file.type, "file_name": asset.file_name}
-        for file, asset in zip(outputs.files, saved, strict=True)
+        {"node": file.node, "key": file.key, "type": file.type, "file_name": asset.file_name} for file, asset in saved
     ]
     metadata: dict[str, Any] = {"comfyui_outputs": {"files": listed, "other": redacted(outputs.other)}}
     if saved:
-        metadata["saved_asset"] = saved_asset(saved[0])
+        metadata["saved_asset"] = saved_asset(saved[0][1])
     if warnings:
         metadata["warnings"] = warnings
     return JobResult(
         success=True,
         data=data,
         metadata=metadata,
-        output_files=tuple(asset.output_file() for asset in saved),
+        output_files=tuple(asset.output_file() for _, asset in saved),
         service_metadata={
             "service_version": "comfyui",
             "service_type": connector.service_type,

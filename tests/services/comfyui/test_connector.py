@@ -229,3 +229,19 @@ async def test_the_connectors_are_found_by_name() -> None:
         found = find_connector(name)
         assert found is not None
         assert found.service_type == "comfyui"
+
+
+async def test_a_file_that_is_gone_costs_the_others_nothing(connector: Any, fake: FakeComfyUI, tmp_path: Path) -> None:
+    workflow = picture() | {
+        "8": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "second"}},
+    }
+    fake.inject("GET /view", 404)
+    result = await run_job(connector, job({"workflow": workflow}))
+    assert len(result.output_files) == len(stored(tmp_path / "assets")) == 1
+    assert "is gone from the server" in str(result.metadata["warnings"])
+    assert len(result.metadata["comfyui_outputs"]["files"]) == 1
+    assert len(bodies(fake)) == 1
+    fake.inject("GET /view", 404, times=2)
+    with pytest.raises(ServiceError, match="gone from the server") as caught:
+        await run_job(connector, job({"workflow": workflow}, id="job-2"))
+    assert caught.value.retry
