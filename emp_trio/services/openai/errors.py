@@ -103,6 +103,7 @@ _VENDORS: Final[dict[str, tuple[FailureType, str, bool]]] = {
     "validationerror": ("validation_error", "invalid_payload", False),
 }
 
+_STEP: Final = re.compile(r"[^\w-]+")  # between the steps of a path to a field
 _KEY: Final = re.compile(r"\bsk-\S+")
 
 
@@ -194,13 +195,14 @@ def stream_error(event: Mapping[str, Any]) -> ServiceError:
 def refuses(error: ServiceError, field: str) -> bool:
     """Whether an error says that a request was not taken up because of one of its fields.
 
-    Services name the field in ``param``, or in their words alone (real servers, section 2).
+    Services name the field in ``param``, as a path to it, or in their words alone (real servers, section 2); some write
+    ``tool choice`` or ``toolChoice`` for ``tool_choice``.
     """
     if error.status not in (400, 422) or error.maybe_started or isinstance(error, Refused):
         return False
     if error.param:
-        return error.param == field or error.param.startswith((f"{field}.", f"{field}["))
-    return re.search(rf"\b{field}\b", error.message) is not None
+        return field in _STEP.split(error.param)
+    return re.search(rf"(?i)\b{field.replace('_', '[_ -]?')}\b", error.message) is not None
 
 
 def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None) -> Refused:

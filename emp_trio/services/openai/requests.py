@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import msgspec
 
-from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.services.openai.errors import refuses
 from emp_trio.services.openai.image_options import ImageOptions, image_tool
 
@@ -103,9 +104,16 @@ def plain_choice(request: ResponsesRequest, error: ServiceError) -> ResponsesReq
     before it began; else None. Both mean the same (OpenAI reference 4.1), and some services take a text only."""
     choice, tools = request.body.get("tool_choice"), request.body.get("tools")
     only = isinstance(choice, dict) and isinstance(tools, list) and len(tools) == 1
-    if not only or not refuses(error, "tool_choice"):
+    if not only or not (refuses(error, "tool_choice") or _lists_choices(error)):
         return None
     return msgspec.structs.replace(request, body=request.body | {"tool_choice": "required"})
+
+
+def _lists_choices(error: ServiceError) -> bool:
+    """Whether an error names what may be chosen, without saying of what."""
+    unnamed = error.status in (400, 422) and not (error.maybe_started or error.param or isinstance(error, Refused))
+    words = set(re.findall(r"[a-z]+", error.message.lower()))
+    return unnamed and {"auto", "required", "none"} <= words
 
 
 def _picture_wanted(body: dict[str, Any]) -> bool:
