@@ -12,6 +12,7 @@ from emp_trio.protocols.wire_json import join_halves
 from emp_trio.services.error_shapes import error_in
 from emp_trio.services.openai.errors import stream_error
 from emp_trio.services.openai.responses import Answer, read_response
+from emp_trio.services.work_states import phase_of
 
 _UNDER_WAY: Final = frozenset(("queued", "in_progress"))
 _ENDS: Final = frozenset(("response.completed", "response.incomplete", "response.failed", "response.cancelled"))
@@ -119,7 +120,7 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
     if not isinstance(kind, str):
         return _without_type(state, event)
     number = event.get("sequence_number")
-    if kind in _ENDS:
+    if kind in _ENDS or _tells_an_end(event):
         return _ended(state, event, kind)
     if kind in ("error", "response.error"):
         return msgspec.structs.replace(state, error=stream_error(event))
@@ -134,6 +135,8 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
             piece = event["delta"]
             said = (state.words, piece) if kind == "response.output_text.delta" else state.words
             return msgspec.structs.replace(state, characters=state.characters + len(piece), words=said)
+        case "response.output_text.done" if isinstance(event.get("text"), str) and state.words is None:
+            return msgspec.structs.replace(state, characters=len(event["text"]), words=(None, event["text"]))
         case "response.image_generation_call.partial_image" if isinstance(event.get("partial_image_b64"), str):
             return msgspec.structs.replace(state, partials=state.partials + 1, partial=event["partial_image_b64"])
         case "response.output_item.done" if isinstance(event.get("item"), dict):
@@ -142,6 +145,12 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
             return msgspec.structs.replace(state, items={**state.items, place: join_halves(event["item"])})
         case _:
             return state
+
+
+def _tells_an_end(event: Mapping[str, Any]) -> bool:
+    """Whether an event of another name, as of a gateway, has a response that has come to its end."""
+    response = event.get("response")
+    return isinstance(response, dict) and phase_of(response.get("status")) not in ("running", "unknown")
 
 
 def _without_type(state: ResponseStream, event: Any) -> ResponseStream:

@@ -243,3 +243,21 @@ EVENTS = JSON | st.builds(
 def test_no_event_is_fatal(events: list[Any], wanted: bool) -> None:
     with contextlib.suppress(EmpTrioError):
         fold(*events).answer(picture_wanted=wanted, image_model=None)
+
+
+@pytest.mark.parametrize("status", ["completed", "COMPLETED", "succeeded", "incomplete", "failed"])
+def test_an_event_of_another_name_ends_a_stream_by_its_response(status: str) -> None:
+    delta = {"type": "response.output_text.delta", "sequence_number": 1, "delta": "hi"}
+    last = {"type": "response.done", "sequence_number": 2, "response": {"id": "resp_1", "status": status, "output": []}}
+    state = fold(created(), delta, last)
+    assert state.ended
+    assert answer(state).text == "hi"
+    assert not fold(created("in_progress"), delta, {**last, "response": {"status": "in_progress"}}).ended
+    assert not fold(created("something_new"), delta).ended
+
+
+def test_words_that_come_at_their_end_alone_are_words() -> None:
+    told = {"type": "response.output_text.done", "sequence_number": 1, "text": "hi"}
+    assert answer(fold(created(), told, end())).text == "hi"
+    delta = {"type": "response.output_text.delta", "sequence_number": 1, "delta": "hi"}
+    assert answer(fold(created(), delta, told | {"sequence_number": 2}, end())).text == "hi"
