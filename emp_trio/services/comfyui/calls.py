@@ -10,6 +10,7 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
+from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.multipart import FilePart, multipart
 from emp_trio.protocols.paths import segment
 from emp_trio.services.comfyui.classes import NodeClass, read_class, read_replacements
@@ -19,6 +20,10 @@ from emp_trio.services.comfyui.outputs import File
 from emp_trio.services.comfyui.pulse import Vitals, read_memory
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.inputs import InputFile
+from emp_trio.services.probing import NO_ROUTE
+
+NOT_TOLD: Final = "invalid_response_format"
+"""Reason of the error for an answer that says nothing of what was asked."""
 
 _NO_ANSWER: Final = frozenset({"network_error", "timeout"})
 
@@ -76,7 +81,13 @@ class Calls:
 
     async def entry(self, prompt_id: str) -> Entry | None:
         """How a prompt has ended; None for one that has not, or is not known."""
-        return read_entry(await self._json("GET", f"/history/{segment(prompt_id)}", retries=0), prompt_id)
+        try:
+            answer = await self._json("GET", f"/history/{segment(prompt_id)}", retries=0)
+        except ServiceError as error:
+            if error.status in NO_ROUTE:  # nothing about the prompt is wrong, which may have ended well
+                error.type, error.reason, error.retry = "response_error", "missing_expected_data", True
+            raise
+        return read_entry(answer, prompt_id)
 
     async def submit(self, body: dict[str, Any]) -> dict[str, Any]:
         """Queue a prompt.
@@ -121,7 +132,10 @@ class Calls:
 
         async def ask(name: str) -> None:
             try:
-                found[name] = read_class(name, await self._json("GET", f"/object_info/{segment(name)}"))
+                answer = await self._json("GET", f"/object_info/{segment(name)}")
+                if not isinstance(answer, dict):
+                    raise bad_answer("ComfyUI does not tell of its node classes", reason=NOT_TOLD)
+                found[name] = read_class(name, answer)
             except ServiceError as error:
                 failed.append(error)
 

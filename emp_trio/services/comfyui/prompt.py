@@ -12,7 +12,7 @@ import trio
 from emp_trio.errors import NotStarted, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.progress import ProgressReporter
-from emp_trio.services.comfyui.calls import Calls
+from emp_trio.services.comfyui.calls import NOT_TOLD, Calls
 from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inputs, with_titles
 from emp_trio.services.comfyui.errors import refused
 from emp_trio.services.comfyui.graph import (
@@ -31,6 +31,7 @@ from emp_trio.services.comfyui.stopping import stop_prompt
 from emp_trio.services.comfyui.tracker import Tracker
 from emp_trio.services.inputs import IMAGES, input_file
 from emp_trio.services.previews import Previews
+from emp_trio.services.probing import NO_ROUTE
 from emp_trio.services.upstream import stop_work, uninterrupted
 
 log = structlog.get_logger(__name__)
@@ -108,7 +109,7 @@ async def classes_of(server: Any, graph: Graph, *, again: bool = False) -> Mappi
     try:
         classes: Mapping[str, NodeClass | None] = await server.node_classes(names, again=again)
     except ServiceError as error:
-        if error.status != 404:
+        if error.status not in NO_ROUTE and error.reason != NOT_TOLD:
             raise
         return {}  # a proxy that lets only a few routes through
     return classes

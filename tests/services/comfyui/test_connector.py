@@ -195,9 +195,27 @@ async def test_what_the_server_lacks_is_found_before_sending_and_asked_for_again
     assert (await run_job(connector, job({"workflow": workflow}))).success
 
 
-async def test_a_proxy_that_hides_the_node_classes_is_no_obstacle(connector: Any, fake: FakeComfyUI) -> None:
-    fake.inject("GET /object_info", 404, times=10)
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_proxy_that_hides_the_node_classes_is_no_obstacle(
+    connector: Any, fake: FakeComfyUI, status: int
+) -> None:
+    fake.inject("GET /object_info", status, times=10)
     assert (await run_job(connector, job({"workflow": picture()}))).success
+
+
+@pytest.mark.parametrize("answer", ["null", "[]", "7", '"no"'])
+async def test_node_classes_that_are_not_told_are_no_obstacle(connector: Any, fake: FakeComfyUI, answer: str) -> None:
+    fake.inject("GET /object_info", 200, answer, content_type="application/json", times=10)
+    assert (await run_job(connector, job({"workflow": picture()}))).success
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_history_that_is_hidden_for_a_while_costs_no_prompt(
+    connector: Any, fake: FakeComfyUI, status: int
+) -> None:
+    fake.inject("GET /history", status, times=2)
+    assert (await run_job(connector, job({"workflow": picture()}))).success
+    assert len(bodies(fake)) == 1
 
 
 async def test_storage_that_cannot_work_is_found_out_before_the_gpu_is_troubled(
