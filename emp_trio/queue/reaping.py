@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 import trio
 
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.verbs import Departure, Verbs
 
 _PATIENCE: Final = 30.0  # seconds for leases to end, and to tell whether a machine is alive
 _PAUSE: Final = 0.25  # seconds between two looks
@@ -54,7 +54,7 @@ async def reap_once(verbs: Verbs, *, max_crashes: int = 3) -> Cleaned:
     failed: list[tuple[str, str]] = []
     back: list[str] = []
     broken: dict[str, str] = {}
-    newest: float | None = None  # when, in Trio's time, a machine looked last as of the first look
+    first: Departure | None = None
     end = trio.current_time() + _PATIENCE
     while True:
         reaped = await verbs.surely(lambda: verbs.reap(max_crashes=max_crashes), patience=_PATIENCE)
@@ -64,9 +64,8 @@ async def reap_once(verbs: Verbs, *, max_crashes: int = 3) -> Cleaned:
         back += [*reaped.due, *left.back]
         broken |= dict(reaped.broken)
         now = trio.current_time()
-        looked = None if left.looked is None else now - left.looked
-        newest = looked if newest is None else newest
-        alive = looked is not None and newest is not None and looked > newest + 1.0
+        first = first or left
+        alive = left.looked is not None and left.lived_after(first)
         nothing = not left.leased and not left.delayed
         more = reaped.requeued or reaped.failed or reaped.due or left.back
         if nothing or alive or (broken and not more) or now >= end:
@@ -78,7 +77,7 @@ async def reap_once(verbs: Verbs, *, max_crashes: int = 3) -> Cleaned:
                 leased=left.leased,
                 delayed=left.delayed,
                 lease_ends=left.ends,
-                watched=looked is not None,
+                watched=left.looked is not None,
             )
         if not more:
             await trio.sleep(_PAUSE)

@@ -72,20 +72,27 @@ class Reaped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Departure(msgspec.Struct, frozen=True, kw_only=True):
-    """What is left of us in the queue where a machine goes, or for somebody who looks at it once.
+    """What is left of us in the queue where a process goes, or for somebody who looks at it once.
 
     Attributes:
-        back: delayed jobs that were put back into the queue before their time, because no machine looks after them.
+        back: delayed jobs that were put back into the queue before their time, because nobody looks after them.
         delayed: how many delayed jobs are left.
         leased: how many leases are left, and ``ends`` in how many seconds the last of them does.
-        looked: seconds since another machine looked for what is due, or None where there is none.
+        last_end: the server's time in ms at which the last lease ends, or 0.
+        looked: the server's time in ms at which another process looked for what is due, or None where there is none.
     """
 
     back: tuple[str, ...]
     delayed: int
     leased: int
     ends: float
-    looked: float | None
+    last_end: int
+    looked: int | None
+
+    def lived_after(self, first: Departure) -> bool:
+        """Whether some process was certainly alive after an earlier look: it has looked for what is due, or a lease was
+        given or renewed. Just after a kill nothing else tells a process from a dead one."""
+        return (self.looked or 0) > (first.looked or 0) or self.last_end > first.last_end > 0
 
 
 class LeaseRef(msgspec.Struct, frozen=True):
@@ -289,13 +296,13 @@ class Verbs:
         reply = await self.function("renew", _ms(lease), *args)
         return {_str(job_id): _str(why) for job_id, why in reply}
 
-    async def reap(self, *, machine_id: str = "", most: int = 100, max_crashes: int = 3) -> Reaped:
+    async def reap(self, *, process: str = "", most: int = 100, max_crashes: int = 3) -> Reaped:
         """Requeue (or fail) up to ``most`` jobs whose lease ran out, and up to as many delayed ones that are due.
 
         Args:
-            machine_id: of a machine that does this again and again: the others know by it that they are not alone.
+            process: nonce of a process that does this again and again: the others know by it that they are not alone.
         """
-        next_ms, requeued, failed, due, broken = await self.function("reap", most, max_crashes, machine_id)
+        next_ms, requeued, failed, due, broken = await self.function("reap", most, max_crashes, process)
         return Reaped(
             requeued=tuple(map(_str, requeued)),
             failed=tuple((_str(job_id), _str(why)) for job_id, why in failed),
@@ -304,20 +311,22 @@ class Verbs:
             broken=tuple((_str(job_id), _str(why)) for job_id, why in broken),
         )
 
-    async def depart(self, machine_id: str = "", *, most: int = 100) -> Departure:
-        """A machine goes: where no other one looks after delayed jobs, up to ``most`` of them go back to the queue now,
+    async def depart(self, process: str = "", *, most: int = 100, in_doubt: bool = False) -> Departure:
+        """A process goes: where no other one looks after delayed jobs, up to ``most`` of them go back to the queue now,
         since nobody else in the fleet would ever put them there.
 
         Args:
-            machine_id: empty for somebody who is no machine and only looks.
+            process: its nonce; empty for somebody who is none and only looks.
+            in_doubt: put them back although another process seems to be there.
         """
-        back, delayed, leased, ends, looked = await self.function("depart", machine_id, most)
+        back, delayed, leased, last_end, looked, now = await self.function("depart", process, most, int(in_doubt))
         return Departure(
             back=tuple(map(_str, back)),
             delayed=delayed,
             leased=leased,
-            ends=ends / 1000,
-            looked=None if looked < 0 else looked / 1000,
+            ends=max(0, last_end - now) / 1000,
+            last_end=last_end,
+            looked=looked or None,
         )
 
     async def beat(

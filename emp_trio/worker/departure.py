@@ -1,4 +1,4 @@
-"""The end of a machine's part in the queue: nothing of ours stays behind that the rest of the fleet can't see."""
+"""The end of a process' part in the queue: nothing of ours stays behind that the rest of the fleet can't see."""
 
 from __future__ import annotations
 
@@ -13,37 +13,92 @@ from emp_trio.worker.settings import WorkerSettings
 
 log = structlog.get_logger("emp_trio.machine")
 
-_PAUSE: Final = 0.5  # seconds between two looks at leases that have not ended yet
+_PAUSE: Final = 0.5  # seconds between two looks
+_SPEAKS: Final = 8.0  # seconds for which a killed process seems to be there (functions/reap.lua)
+_HURRY: Final = 2.0  # seconds that are left for it after a second signal
 
 
-async def depart(verbs: Verbs, machine_id: str) -> Departure:
-    """Take the machine off the list of those that look for what is due; where it was the last one, put all delayed jobs
-    back into the queue. Raises as ``RedisPort.call``."""
-    back: list[str] = []
-    while True:
-        left = await verbs.surely(lambda: verbs.depart(machine_id))
-        back += left.back
-        if not (left.back and left.delayed):
-            break
-    if back:
-        log.info("machine.put_back", jobs=len(back), why="no other machine looks after delayed jobs")
-    return left
+class Leaving:
+    """A process on its way out of the queue.
 
+    Until :meth:`farewell` the others take it for one that looks after what is due. Where another process seems to do
+    so, it may have been killed just now: the jobs are left to it when it has given a sign of life since.
+    """
 
-async def outstay_leases(verbs: Verbs, settings: WorkerSettings, left: Departure) -> None:
-    """Where this was the last machine: wait for the leases of machines that were killed, and put back their jobs, which
-    nobody else would. Takes a lease's length at most; may be cancelled at any time."""
-    if left.leased and left.looked is None:
-        log.info("machine.waits", leases=left.leased, seconds=round(min(left.ends, settings.lease), 1), why=_WHY)
-    with trio.move_on_after(settings.lease + _PAUSE):
-        while left.leased and left.looked is None:
-            await trio.sleep(min(_PAUSE, left.ends + 0.01))
+    def __init__(self, verbs: Verbs, settings: WorkerSettings, process: str) -> None:
+        self._verbs = verbs
+        self._settings = settings
+        self._process = process
+        self._first: Departure | None = None
+        self._left: Departure | None = None
+
+    async def farewell(self) -> None:
+        """Take the process off the list of those that look for what is due; where it was the last one, put all delayed
+        jobs back into the queue. Raises as ``RedisPort.call``."""
+        self._left = self._first = await self._put_back(self._process)
+
+    async def outstay(self) -> None:
+        """Wait until another process has shown that it is alive, or for the leases of killed ones, and put back their
+        jobs, which nobody else would. Takes a lease's length and 8 s at most; may be cancelled at any time."""
+        if self._left and self._left.leased and self._left.looked is None:
+            seconds = round(min(self._left.ends, self._settings.lease), 1)
+            log.info("machine.waits", leases=self._left.leased, seconds=seconds, why=_WHY)
+        with trio.move_on_after(self._settings.lease + _SPEAKS + _PAUSE):
+            while self._left is not None and self._open:
+                await trio.sleep(min(_PAUSE, self._left.ends + 0.01) if self._left.looked is None else _PAUSE)
+                await self._look_again()
+
+    async def hand_over(self) -> None:
+        """What :meth:`outstay` had no time for: delayed jobs go back now unless somebody shows in 2 s that he is alive
+        to look after them. Their retries are early, which does no harm."""
+        if self._left is None or not self._left.delayed or self._followed:
+            return
+        with trio.move_on_after(_HURRY, shield=True):
+            while self._left is not None and self._open:
+                await trio.sleep(_PAUSE / 2)
+                await self._look_again()
+        if self._left is None or not self._left.delayed or self._followed:
+            return
+        with trio.move_on_after(_HURRY, shield=True):
             try:
-                await verbs.reap(max_crashes=settings.max_crashes)
-                left = await verbs.depart()
+                await self._put_back("", in_doubt=True)
             except EmpTrioError as error:
                 log.warning("reap.failed", error=error.message)
-                return
+
+    @property
+    def _followed(self) -> bool:
+        return self._left is not None and self._first is not None and self._left.lived_after(self._first)
+
+    @property
+    def _open(self) -> bool:
+        """Whether something is left of which it is not clear yet who looks after it."""
+        left = self._left
+        if left is None or self._followed:
+            return False
+        return bool(left.leased) or (bool(left.delayed) and left.looked is not None)
+
+    async def _look_again(self) -> None:
+        try:
+            reaped = await self._verbs.reap(max_crashes=self._settings.max_crashes)
+            self._left = await self._put_back("")
+            if reaped.broken:  # which moves leases, too
+                self._first = self._left
+        except EmpTrioError as error:
+            log.warning("reap.failed", error=error.message)
+            self._left = None
+
+    async def _put_back(self, process: str, *, in_doubt: bool = False) -> Departure:
+        back: list[str] = []
+        while True:
+            left = await self._verbs.surely(lambda: self._verbs.depart(process, in_doubt=in_doubt))
+            back += left.back
+            if not (left.back and left.delayed):
+                break
+        if back:
+            log.info("machine.put_back", jobs=len(back), why=_IN_DOUBT if in_doubt else _ALONE)
+        return left
 
 
 _WHY: Final = "a machine was killed and no other one will put its jobs back; a second signal ends the wait"
+_ALONE: Final = "no other machine looks after delayed jobs"
+_IN_DOUBT: Final = "no other machine has shown that it looks after delayed jobs"

@@ -22,7 +22,7 @@ from emp_trio.queue.keeper import open_thread_keeper
 from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Others, Process
 from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.port import Gap, RedisSettings
-from emp_trio.queue.verbs import Claim, Departure, LeaseRef, Verbs
+from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
 from emp_trio.secrets import Redactor
 from emp_trio.toolbox import Toolbox
 from emp_trio.worker.adopter import Adopter
@@ -31,7 +31,7 @@ from emp_trio.worker.build import this_build
 from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
-from emp_trio.worker.departure import depart, outstay_leases
+from emp_trio.worker.departure import Leaving
 from emp_trio.worker.drain import Drain
 from emp_trio.worker.first_words import FirstWords
 from emp_trio.worker.leases import Leases
@@ -71,7 +71,8 @@ class Machine:
         self.rivals = Rivals(process.nonce, process.machine_id)
         self.leases = Leases(table, verbs, settings)
         self.first_words = FirstWords(verbs, settings, self.leases.doubt)
-        self.reaper = Reaper(verbs, settings, self.look_again)
+        self.reaper = Reaper(verbs, settings, process.nonce, self.look_again)
+        self._leaving = Leaving(verbs, settings, process.nonce)
         after = settings.adopt_orphans
         self.adopter = None if after is None else Adopter(verbs, settings, after, self.look_again)
         self._attempts: trio.Nursery | None = None
@@ -237,17 +238,20 @@ class Machine:
         with trio.move_on_after(self.settings.stages.settle, shield=True):
             await first_of(self.leases.wait_idle, self.slots.finish_late)
         self.reaper.stop()
-        left: Departure | None = None
         with trio.move_on_after(self.settings.stages.settle, shield=True) as scope:
             try:
                 await self.registration.leave(self.drain.reason)
-                left = await depart(self._verbs, self.settings.machine_id)
+                await self._leaving.farewell()
             except EmpTrioError as error:
                 log.warning("machine.not_deregistered", error=error.message)
         if scope.cancelled_caught:
             log.warning("machine.not_deregistered", error="Redis did not answer in time")
-        if left is not None and self._failure is None:
-            await first_of(partial(outstay_leases, self._verbs, self.settings, left), self.drain.now.wait)
+        if self._failure is not None:
+            return
+        try:
+            await first_of(self._leaving.outstay, self.drain.now.wait)
+        finally:
+            await self._leaving.hand_over()
 
     async def _listen(self, bridge: Bridge) -> None:
         """Hear of cancelled jobs, and of announced ones, which wake where the server pushes no changes of the queue."""

@@ -23,12 +23,14 @@ class Reaper:
     """Looks when something is due, at the latest every ``reap_every`` seconds, with jitter against a crowd of machines.
 
     Args:
+        process: nonce of this process.
         requeued: called when jobs went back to the queue: Redis does not push a connection's own changes to it.
     """
 
-    def __init__(self, verbs: Verbs, settings: WorkerSettings, requeued: Callable[[], None]) -> None:
+    def __init__(self, verbs: Verbs, settings: WorkerSettings, process: str, requeued: Callable[[], None]) -> None:
         self._verbs = verbs
         self._settings = settings
+        self._process = process
         self._requeued = requeued
         self._look = Signal()
         self._not_before = -math.inf
@@ -58,9 +60,7 @@ class Reaper:
                 continue
             wait = self._settings.reap_every
             try:
-                reaped = await self._verbs.reap(
-                    machine_id=self._settings.machine_id, max_crashes=self._settings.max_crashes
-                )
+                reaped = await self._verbs.reap(process=self._process, max_crashes=self._settings.max_crashes)
             except EmpTrioError as error:
                 log.warning("reap.failed", error=error.message)
             else:

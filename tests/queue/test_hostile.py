@@ -91,7 +91,7 @@ def written(fields: dict[str, str]) -> dict[str, str]:
 
 IDS = ("j", "step-k", "a/b\n", "v:progress", "v", "w:attempt:1", "\xff\xfe", "", "i" * 300, "é")
 LISTS = ("jobs:pending", "emp:leases", "emp:delayed")
-OTHERS = ("jobs:active:w1", "jobs:failed", "jobs:completed", "worker:w1", "workers:active", "emp:machines",
+OTHERS = ("jobs:active:w1", "jobs:failed", "jobs:completed", "worker:w1", "workers:active", "emp:processes",
           "progress:j", "job:j:progress", "worker:w1:heartbeat")  # fmt: skip
 KINDS = ("string", "list", "set", "hash", "zset", "stream")
 CALLS = ("claim", "start", "begin", "progress", "remember", "renew", "completed", "failed", "retry", "release", "reap",
@@ -187,7 +187,7 @@ class Scene:
     def snapshot(self) -> dict[str, Any]:
         """Everything there is, but for the times at which machines looked."""
         return {
-            key: self._read(key) for key in self.db.keys("*") if not key.startswith(("emp:machines", "emp:process"))
+            key: self._read(key) for key in self.db.keys("*") if not key.startswith(("emp:processes", "emp:process"))
         }
 
     def _read(self, key: str) -> Any:

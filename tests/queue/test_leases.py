@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from emp_trio.queue.verbs import LeaseRef, Verbs
@@ -134,3 +136,25 @@ async def test_job_that_is_claimed_again_and_again_and_never_begins_fails_in_the
     [(failed, why)] = (await verbs.reap()).failed
     assert (failed, lib.job("a")["status"]) == ("a", "failed")
     assert "claimed 9 times and never begun" in why
+
+
+@pytest.mark.parametrize("end", [float("inf"), 4e12, 1e300])
+async def test_a_time_that_nothing_of_ours_has_is_due(lib: Library, verbs: Verbs, end: float) -> None:
+    lib.submit("leased", status="in_progress", worker_id="w", lease_worker="w", lease_token="n/1")
+    lib.submit("delayed")
+    lib.db.delete("jobs:pending")
+    lib.db.zadd("emp:leases", {"leased": end})
+    lib.db.zadd("emp:delayed", {"delayed": end})
+    reaped = await verbs.reap()
+    assert (reaped.requeued, reaped.due, reaped.next_due) == (("leased",), ("delayed",), None)
+    assert set(lib.db.zrange("jobs:pending", 0, -1)) == {"leased", "delayed"}
+
+
+@pytest.mark.parametrize("looked", [float("inf"), 4e12])
+async def test_nobody_is_relied_on_who_looked_in_the_future(lib: Library, verbs: Verbs, looked: float) -> None:
+    lib.submit("delayed")
+    lib.db.delete("jobs:pending")
+    lib.db.zadd("emp:delayed", {"delayed": (time.time() + 600) * 1000})
+    lib.db.zadd("emp:processes", {"stranger": looked})
+    left = await verbs.depart()
+    assert (left.back, left.looked) == (("delayed",), None)

@@ -59,9 +59,9 @@ async def test_delayed_jobs_stay_delayed_while_another_machine_looks_after_them(
     async with open_machine(valkey, {"t": Play()}, machine_id="m2"):
         async with open_machine(valkey, {"t": Play()}, machine_id="m1"):
             delay(db, "late")
-            await eventually(lambda: set(db.zrange("emp:machines", 0, -1)) == {"m1", "m2"})
+            await eventually(lambda: db.zcard("emp:processes") == 2)
         assert db.zscore("emp:delayed", "late")
-        assert db.zrange("emp:machines", 0, -1) == ["m2"]
+        assert db.zcard("emp:processes") == 1
     assert db.zrange("jobs:pending", 0, -1) == ["late"]
     assert ours(db) == set()
 
@@ -83,6 +83,42 @@ async def test_the_last_machine_waits_for_the_lease_of_one_that_was_killed(valke
         machine.drain.stop("the test is over")
         await eventually(lambda: db.zscore("jobs:pending", "killed"))
         assert db.hget("job:killed", "crashes") == "1"
+    assert ours(db) == set()
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)])
+async def test_a_machine_that_was_killed_just_now_is_not_relied_on(
+    valkey: str, db: Any, signals: tuple[signal.Signals, ...]
+) -> None:
+    async with (
+        open_worker(valkey, *WORKERS, "--machine-id", "a") as killed,
+        open_worker(valkey, *WORKERS, "--machine-id", "b") as worker,
+    ):
+        await eventually(lambda: db.zcard("emp:processes") == 2)
+        delay(db, "late")
+        killed.signal(signal.SIGKILL)
+        await killed.process.wait()
+        for number in signals:
+            worker.signal(number)
+            await worker.until("signal", meaning="drain")
+        assert await worker.code() == 0
+    assert db.zrange("jobs:pending", 0, -1) == ["late"]
+    assert db.zcard("emp:delayed") == 0
+
+
+@pytest.mark.parametrize("machines", [("a", "b"), ("one", "one")])
+async def test_a_machine_that_lives_keeps_what_is_delayed(valkey: str, db: Any, machines: tuple[str, str]) -> None:
+    async with open_worker(valkey, *WORKERS, "--machine-id", machines[0], WORKER_ID="w1") as first:
+        async with open_worker(valkey, *WORKERS, "--machine-id", machines[1], WORKER_ID="w2") as second:
+            await eventually(lambda: db.zcard("emp:processes") == 2)
+            delay(db, "late")
+            second.signal(signal.SIGTERM)
+            assert await second.code() == 0
+            assert db.zscore("emp:delayed", "late")
+            assert db.zcard("emp:processes") == 1
+        first.signal(signal.SIGTERM)
+        assert await first.code() == 0
+    assert db.zrange("jobs:pending", 0, -1) == ["late"]
     assert ours(db) == set()
 
 
@@ -141,9 +177,9 @@ async def test_reap_says_what_it_can_not_handle(valkey: str, db: Any) -> None:
 
 @pytest.mark.parametrize("machines", [0, 1])
 async def test_a_broken_list_of_machines_hinders_nobody(valkey: str, db: Any, machines: int) -> None:
-    db.set("emp:machines", "x")
+    db.set("emp:processes", "x")
     async with open_machine(valkey, {"t": Play()}, reap_every=0.1):
         delay(db, "late", 0.2)
         await eventually(lambda: db.zscore("jobs:pending", "late"))
-    assert client(valkey).get("emp:machines") == "x"
+    assert client(valkey).get("emp:processes") == "x"
     await trio.lowlevel.checkpoint()

@@ -16,7 +16,7 @@
 -- Keys of ours:
 --   emp:leases              zset    job id -> time in ms at which its lease ends
 --   emp:delayed             zset    job id -> time in ms at which it goes back to jobs:pending
---   emp:machines            zset    machine id -> time in ms at which it last looked for what is due
+--   emp:processes           zset    nonce of a process -> time in ms at which it last looked for what is due
 --   emp:process:{nonce}     hash    what a process of emp-trio says of itself (see process.lua); 60 s
 -- Field of ours in worker:{wid}: process, the nonce of the process that has the slot
 --
@@ -32,7 +32,7 @@
 --
 -- Times: ms are numbers of milliseconds since the epoch, ISO and LuaTime as in queue protocol 0.2.
 
-local PENDING, LEASES, DELAYED, MACHINES = 'jobs:pending', 'emp:leases', 'emp:delayed', 'emp:machines'
+local PENDING, LEASES, DELAYED, PROCESSES = 'jobs:pending', 'emp:leases', 'emp:delayed', 'emp:processes'
 local COMPLETED_TTL, FAILED_TTL = 86400, 604800
 local WORKER_TTL, HEARTBEAT_TTL = 120, 60
 

@@ -1,6 +1,6 @@
 -- emp_trio_reap: jobs whose lease ran out, and delayed jobs that are due. Any machine may call it at any time.
 --   ARGV  1 entries to handle of each kind, at most   2 crashes after which a job fails for good
---         3 machine id of a machine that does this again and again, '' for somebody who looks once
+--         3 nonce of a process that does this again and again, '' for somebody who looks once
 --   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids,
 --         {id or key, error} of each that could not be handled}
 -- A lease that ran out before the attempt began to run (its claim's reply was lost) is no crash and uses no attempt. But
@@ -80,14 +80,19 @@ local function reap_delayed(id, now, due)
   end
 end
 
--- Up to most ids of a zset with scores up to ms, each by what; one that can't be handled must not keep the others from
--- it: it is looked at again later.
-local function each_until(list, ms, most, what, now, broken)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', list, '-inf', ms, 'LIMIT', 0, most)) do
-    local ok, why = pcall(what, id)
-    if not ok then
-      redis.call('ZADD', list, int(now.ms + BROKEN_PAUSE), id)
-      broken[#broken + 1] = {id, type(why) == 'table' and why.err or tostring(why)}
+-- Nothing of ours ends later than that from now on: where it says so, a clock was wrong, or somebody else wrote it.
+local FARTHEST = 172800000  -- ms; leases are seconds, delays a day at most (LONGEST_WAIT of retry.py)
+
+-- Up to most ids of a zset that are due, each by what; one that can't be handled must not keep the others from it: it is
+-- looked at again later.
+local function each_due(list, most, what, now, broken)
+  for _, span in ipairs({{'-inf', int(now.ms)}, {int(now.ms + FARTHEST), '+inf'}}) do
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', list, span[1], span[2], 'LIMIT', 0, most)) do
+      local ok, why = pcall(what, id)
+      if not ok then
+        redis.call('ZADD', list, int(now.ms + BROKEN_PAUSE), id)
+        broken[#broken + 1] = {id, type(why) == 'table' and why.err or tostring(why)}
+      end
     end
   end
 end
@@ -105,13 +110,13 @@ local function lists_stand(broken)
 end
 
 redis.register_function{function_name = 'emp_trio_reap', flags = {'allow-oom'}, callback = function(_, argv)
-  local now, most, max_crashes, machine = clock(), tonumber(argv[1]), tonumber(argv[2]), argv[3]
+  local now, most, max_crashes, nonce = clock(), tonumber(argv[1]), tonumber(argv[2]), argv[3]
   local requeued, failed, due, broken = {}, {}, {}, {}
-  if given(machine) then redis.pcall('ZADD', MACHINES, int(now.ms), machine) end
+  if given(nonce) then redis.pcall('ZADD', PROCESSES, int(now.ms), nonce) end
   if not lists_stand(broken) then return {BROKEN_PAUSE, requeued, failed, due, broken} end
-  each_until(LEASES, int(now.ms), most, function(id) reap_lease(id, max_crashes, now, requeued, failed) end,
+  each_due(LEASES, most, function(id) reap_lease(id, max_crashes, now, requeued, failed) end,
     now, broken)
-  each_until(DELAYED, int(now.ms), most, function(id) reap_delayed(id, now, due) end, now, broken)
+  each_due(DELAYED, most, function(id) reap_delayed(id, now, due) end, now, broken)
   local next_ms = -1
   for _, set in ipairs({LEASES, DELAYED}) do
     local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
@@ -123,26 +128,29 @@ redis.register_function{function_name = 'emp_trio_reap', flags = {'allow-oom'}, 
   return {next_ms, requeued, failed, due, broken}
 end}
 
--- emp_trio_depart: a machine goes, or somebody looks who is none. Where no other machine looks for what is due any more,
+-- emp_trio_depart: a process goes, or somebody looks who is none. Where no other process looks for what is due any more,
 -- delayed jobs go back into the queue before their time: nobody else in the fleet reads emp:delayed.
---   ARGV  1 machine id, '' for somebody who is none   2 jobs to put back, at most
---   reply {ids put back, delayed jobs that are left, leases that are left, ms until the last of these ends,
---         ms since another machine looked or -1}
-local SPEAKS = 8000  -- ms; a machine looks every 5 to 6 s (reap_every of worker/settings.py)
+--   ARGV  1 nonce, '' for somebody who is none   2 jobs to put back, at most   3 '1': put them back all the same
+--   reply {ids put back, delayed jobs that are left, leases that are left, ms at which the last of these ends or 0,
+--         ms at which another process looked last or 0, ms}
+-- A process that was killed just now seems to be there for SPEAKS ms: that another one lives is certain when the time of
+-- its last look has changed since, or when leases are given or renewed.
+local SPEAKS = 8000  -- ms; a process looks every 5 to 6 s (reap_every of worker/settings.py)
 
 redis.register_function{function_name = 'emp_trio_depart', flags = {'allow-oom'}, callback = function(_, argv)
   local now, back, broken = clock(), {}, {}
-  if argv[1] ~= '' then redis.pcall('ZREM', MACHINES, argv[1]) end
-  redis.pcall('ZREMRANGEBYSCORE', MACHINES, '-inf', int(now.ms - SPEAKS))
-  local newest = redis.pcall('ZREVRANGE', MACHINES, 0, 0, 'WITHSCORES')
-  local since = not newest.err and newest[2] and math.max(0, now.ms - tonumber(newest[2])) or -1
-  if lists_stand(broken) and since < 0 then
+  if argv[1] ~= '' then redis.pcall('ZREM', PROCESSES, argv[1]) end
+  redis.pcall('ZREMRANGEBYSCORE', PROCESSES, '-inf', int(now.ms - SPEAKS))
+  redis.pcall('ZREMRANGEBYSCORE', PROCESSES, int(now.ms + SPEAKS), '+inf')
+  local newest = redis.pcall('ZREVRANGE', PROCESSES, 0, 0, 'WITHSCORES')
+  local looked = not newest.err and newest[2] and math.min(1e15, math.max(1, tonumber(newest[2]))) or 0
+  if lists_stand(broken) and (looked == 0 or argv[3] == '1') then
     for _, id in ipairs(redis.call('ZRANGE', DELAYED, 0, tonumber(argv[2]) - 1)) do
       pcall(reap_delayed, id, now, back)
     end
   end
   local delayed, leases = redis.pcall('ZCARD', DELAYED), redis.pcall('ZCARD', LEASES)
   local last = redis.pcall('ZREVRANGE', LEASES, 0, 0, 'WITHSCORES')
-  local ends = not last.err and last[2] and math.min(1e12, math.max(0, tonumber(last[2]) - now.ms)) or 0
-  return {back, type(delayed) == 'number' and delayed or 0, type(leases) == 'number' and leases or 0, ends, since}
+  local ends = not last.err and last[2] and math.min(1e15, math.max(0, tonumber(last[2]))) or 0
+  return {back, type(delayed) == 'number' and delayed or 0, type(leases) == 'number' and leases or 0, ends, looked, now.ms}
 end}
