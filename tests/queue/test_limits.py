@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -161,6 +162,51 @@ def test_a_job_whose_id_cannot_be_used_fails_at_its_first_claim(lib: Library, ea
     assert "lease_token" not in lib.job(job_id) or lib.job(job_id)["lease_token"] == ""
     assert lib.job(job_id)["status"] == ("pending" if job_id == "v:progress" else "failed")
     assert lib.db.keys("worker:*v*") == [], "a record may belong to the other job"
+
+
+def test_an_id_of_megabytes_costs_redis_no_more_than_naming_it(lib: Library, ear: Ear) -> None:
+    """Compared with what Redis needs for the key itself: no limit in seconds that a busy machine breaks."""
+    size = 4 * KIB * KIB
+
+    def took(command: str, act: Callable[[], object]) -> int:
+        best = []
+        for _ in range(3):
+            lib.db.config_resetstat()
+            act()
+            best.append(int(lib.db.info("commandstats")[f"cmdstat_{command}"]["usec"]))
+        return min(best)
+
+    naming = took("eval", lambda: lib.db.eval(f"return redis.call('HGET', string.rep('k', {size}), 'x')", 0))
+    for number in range(3):
+        lib.submit("i" * size + str(number), priority=90)
+    lib.submit("\u00fc" * (size // 2), priority=80)
+    ear.heard()
+    assert took("fcall", lambda: lib.claim("w1")) < 40 * naming
+    lib.claim("w1")
+    told = [message["job_id"] for _, message in ear.heard("job_failed")]
+    assert [len(job_id) < 300 for job_id in told] == [True] * 4
+    assert lib.db.zcard("jobs:pending") == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ({"service_required": "elsewhere"}, True),
+        ({"service_required": "x" * 20 * KIB}, True),
+        ({"status": "completed"}, False),
+        ({"status": "x" * 20 * KIB}, False),
+        ({"service_required": None, "id": None}, False),
+    ],
+    ids=["another type", "a long type", "completed", "a long status", "no job"],
+)
+def test_such_an_id_is_judged_as_others_are(lib: Library, fields: dict[str, Any], left: bool) -> None:
+    job_id = lib.submit("i" * 2**20, **fields)
+    before = lib.job(job_id)
+    assert lib.claim("w1")["jobs"] == {}
+    assert (lib.db.zscore("jobs:pending", job_id) is not None) == left
+    ours = str(fields.get("status", "")).startswith("x")
+    assert (lib.job(job_id) != before) == ours
+    assert (lib.job(job_id)["status"] == "failed") == ours
 
 
 def test_an_id_that_is_not_utf_8_burns_no_leases(lib: Library, ear: Ear) -> None:

@@ -90,6 +90,11 @@ end
 -- 'later' when its requirements are more than this call may still decode. asked: {worker = decoded capabilities,
 -- served, bytes = bytes it may decode, known = what was decoded, by text}
 local function inspect(id, asked, now)
+  if #id > ENDLESS_ID then
+    return end_endless(id, given(asked.worker.workflow_id), function(service, workflow)
+      return serves({service = service, workflow = workflow}, asked.worker, asked.served)
+    end, now)
+  end
   local key = 'job:' .. id
   local size, bytes = size_of(key)
   if size == 'large' then  -- most are of other types: then three fields are enough

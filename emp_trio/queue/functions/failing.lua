@@ -76,3 +76,38 @@ local function fail_bad_id(id, why, now)
   tell_failed(id, f, '', failure, count, now)
   return failure.error
 end
+
+-- Looks at a pending id so long that each call which names it takes part of a millisecond or more: as few as can be. Such
+-- a job has never been leased. Nor is the id looked through, which takes longer than all else: it is told as it is if
+-- it begins as plain text, else by its beginning. wants(service, workflow) says whether it is ours to judge; bound,
+-- whether that depends on the workflow. Returns 'no', or 'gone' and the reason.
+local ENDLESS_ID, LONGEST_TOLD = 4096, 2097152
+
+local function end_endless(id, bound, wants, now)
+  local key, names = 'job:' .. id, bound and {'service_required', 'status', 'workflow_id'} or {'service_required', 'status'}
+  local other = false
+  for i, name in ipairs(names) do
+    local length = redis.pcall('HSTRLEN', key, name)
+    other = other or wrong_type(length)
+    if not other and length > LONGEST then
+      if name ~= 'status' then return 'no' end
+      names[i] = ''  -- a field of no name, which is unset
+    end
+  end
+  local f = other and {} or redis.call('HMGET', key, unpack(names))
+  local there = f[1] or (not other and redis.call('HEXISTS', key, 'id') == 1)
+  if there and not SETTLED[f[2]] and not wants(f[1], f[3] or '') then return 'no' end
+  redis.call('ZREM', PENDING, id)
+  if not there then return 'gone', 'there is no job of this id' end
+  if SETTLED[f[2]] then return 'gone', 'it is ' .. f[2] .. ' already' end
+  local failure = {error = 'invalid_job: ' .. bad_id(id)}
+  redis.call('HSET', key, 'status', 'failed', 'lease_token', '', 'failed_at', now.iso, 'error', failure.error,
+    'failure_type', 'validation_error', 'failure_reason', 'invalid_payload')
+  redis.pcall('HSET', 'jobs:failed', id, json({error = failure.error, failed_at = now.iso, retry_count = 0}))
+  redis.pcall('EXPIRE', 'jobs:failed', FAILED_TTL)
+  local plain = #id <= LONGEST_TOLD and not string.find(string.sub(id, 1, LONGEST_ID), '[\128-\255]')
+  local rest = json({worker_id = '', status = 'failed', error = failure.error, failed_at = now.iso, retry_count = 0,
+    can_retry = false, timestamp = now.ms})
+  redis.call('PUBLISH', 'job_failed', '{"job_id":' .. text(plain and id or shown(id)) .. ',' .. string.sub(rest, 2))
+  return 'gone', failure.error
+end
