@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
-from emp_trio.secret_forms import SHORTEST, forms, parts_of
+from emp_trio.secret_escapes import WIDEST, Span, in_original, merged, readings, without_cut_escape
+from emp_trio.secret_forms import LONGEST, SHORTEST, forms, parts_of
 from emp_trio.secret_names import is_harmless_header, is_headers_name, is_secret_name, named_secret
 from emp_trio.secret_shapes import MASK, without_shapes
 from emp_trio.sizes import LARGE
@@ -64,6 +65,7 @@ class _Known:
         self._marked: dict[str, tuple[str, ...]] = {}
         self._probes: tuple[tuple[str, str, int], ...] = ()
         self._least = sys.maxsize  # characters of a text in which any of it can be
+        self._unescaped: tuple[str, ...] = ()  # to be looked for where escapes have been read
         self.longest = 0
 
     def add(self, secrets: Iterable[Secret]) -> None:
@@ -92,9 +94,11 @@ class _Known:
         self._probes = tuple((value, *probe) for value, form in found.items() for probe in form.probes)
         every = (self._plain, *self._marked.values(), (probe for _, probe, _ in self._probes))
         self._least = min((len(text) for texts in every for text in texts), default=sys.maxsize)
+        self._unescaped = (*self._plain, *(value.replace(" ", "+") for value in found if " " in value))
         self.longest = max(
             (len(text) for texts in (self._counts, self._plain, *self._marked.values()) for text in texts), default=0
         )
+        self.longest = max([self.longest, *(WIDEST * min(len(value), LONGEST) for value in self._counts)])
 
     def without(self, text: str) -> str:
         if len(text) < self._least:  # always so where nothing is known
@@ -106,18 +110,42 @@ class _Known:
             if mark in text:
                 for form in forms_:
                     text = text.replace(form, MASK)
+        if self._counts and ("%" in text or "&" in text or "\\" in text):
+            text = self._without_escaped(text)
         for value, probe, place in self._probes:
             if probe in text:
                 text = _cut_out(text, parts_of(value, text, probe, place))
         return text
 
+    def _without_escaped(self, text: str) -> str:
+        """``text`` without what is a secret only once escapes are read."""
+        found: list[Span] = []
+        for reading, before in readings(text):
+            if spans := [*self._spans(reading)]:
+                found += in_original(before, spans)
+        return _cut_out(text, iter(merged(found))) if found else text
+
+    def _spans(self, text: str) -> Iterator[Span]:
+        for form in self._unescaped:
+            at = text.find(form)
+            while at >= 0:
+                yield at, at + len(form)
+                at = text.find(form, at + len(form))
+        for value, probe, place in self._probes:
+            if probe in text:
+                yield from parts_of(value, text, probe, place)
+
     def without_beginning(self, text: str) -> str:
         """``text``, which was cut, without the first part of a secret at its end."""
-        for form in (*self._counts, *self._plain, *(form for forms_ in self._marked.values() for form in forms_)):
-            for length in range(min(len(form) - 1, len(text)), SHORTEST - 1, -1):
-                if text.endswith(form[:length]):
-                    return text[:-length] + MASK
-        return text
+        forms_ = (*self._counts, *self._plain, *(form for marked in self._marked.values() for form in marked))
+        whole = without_cut_escape(text)
+        starts = [len(t) - length for t in (text, whole) if (length := _beginning(t, forms_))]
+        tail = whole[-self.longest - WIDEST :]
+        for reading, before in readings(tail):
+            if length := _beginning(reading, (*self._counts, *self._unescaped), least=1):
+                start = in_original(before, [(len(reading) - length, len(reading))])[0][0]
+                starts.append(len(whole) - len(tail) + start)
+        return text[: min(starts)] + MASK if starts else whole
 
     def in_name(self, name: str) -> str:
         """A member's name without secrets. Names of our own are words, which a short password may be as well."""
@@ -308,6 +336,15 @@ def _seam(text: str, place: int, mask: Callable[[str], str], reach: int) -> int:
         if mask(before) + mask(after) == mask(before + after):
             return stop
     return min(place + 32 * reach, len(text))
+
+
+def _beginning(text: str, forms_: Iterable[str], *, least: int = SHORTEST) -> int:
+    """How many characters at the end of ``text`` are the beginning of one of ``forms_``; 0 where none are."""
+    for form in forms_:
+        for length in range(min(len(form) - 1, len(text)), least - 1, -1):
+            if text.endswith(form[:length]):
+                return length
+    return 0
 
 
 def _cut_out(text: str, spans: Iterator[tuple[int, int]]) -> str:

@@ -23,6 +23,8 @@ KEY = "kJ7-x_Qw9ZpLm3Rt5Vb8Nc2Df4Gh6JsAqW1eRtYu0oP"  # 43 characters, as in the 
 ODD = "p/ss+w=rd&<%>\"' \\ü"
 PIECES = [KEY[i : i + 12] for i in range(len(KEY) - 11)]
 
+NAMED = {"/": "&sol;", "+": "&plus;", "=": "&equals;", "&": "&amp;", "<": "&lt;", "_": "&lowbar;", "%": "&percnt;"}
+
 
 def behind(count: int, text: str) -> str:
     """Base64 of a text that stands in a longer one."""
@@ -42,6 +44,19 @@ ENCODINGS: dict[str, Callable[[str], str]] = {
     "HTML": html.escape,
     "HTML, decimal apostrophe": lambda text: html.escape(text).replace("&#x27;", "&#39;"),
     "HTML, all of it": lambda text: "".join(f"&#{ord(c)};" for c in text),
+    "HTML, hexadecimal": lambda text: "".join(f"&#x{ord(c):x};" for c in text),
+    "HTML, capitals and zeros": lambda text: "".join(f"&#X{ord(c):04X};" for c in text),
+    "HTML, all but letters": lambda text: "".join(c if c.isalnum() else f"&#{ord(c)};" for c in text),
+    "HTML, by names": lambda text: "".join(NAMED.get(c, c) for c in text),
+    "HTML, twice": lambda text: html.escape(html.escape(text)),
+    "URL, three times": lambda text: quote(quote(quote(text, safe=""), safe=""), safe=""),
+    "URL in HTML": lambda text: "".join(f"&#37;{byte:02x}" for byte in text.encode()),
+    "JSON in JSON": lambda text: json.dumps(json.dumps(text))[3:-3],
+    "JSON for HTML": lambda text: re.sub(
+        r"[<>&=+'/-]", lambda hit: f"\\u{ord(hit[0]):04X}", json.dumps(text, ensure_ascii=False)[1:-1]
+    ),
+    "Python": lambda text: repr(text.encode())[2:-1],
+    "bytes": lambda text: "".join(f"\\x{byte:02x}" for byte in text.encode()),
     "hexadecimal": lambda text: text.encode().hex(),
     "hexadecimal, capitals": lambda text: text.encode().hex().upper(),
     **{f"base64 behind {n}": partial(behind, n) for n in range(6)},
@@ -61,6 +76,33 @@ def test_a_known_secret_is_masked_in_the_usual_encodings(encoding: str, secret: 
     inner = text if "64" not in encoding else text[4:-4]
     assert inner not in shown
     assert "***" in shown
+
+
+ESCAPES: list[Callable[[str], str]] = [
+    lambda c: c,
+    lambda c: f"%{ord(c):02x}",
+    lambda c: f"%25{ord(c):02X}",
+    lambda c: f"&#{ord(c)};",
+    lambda c: f"&#x{ord(c):x};",
+    lambda c: f"\\u{ord(c):04x}",
+    lambda c: f"\\\\u{ord(c):04X}",
+]
+
+
+@given(st.lists(st.sampled_from(ESCAPES), min_size=len(KEY), max_size=len(KEY)), st.integers(0, 90), st.data())
+@settings(deadline=None)
+def test_a_key_is_masked_in_any_mixture_of_escapes_and_nothing_beside_it(
+    escapes: list[Callable[[str], str]], before: int, data: st.DataObject
+) -> None:
+    around = "a%20b &lt;c&gt; \\n 100% & more &eacute; %C3%A9 "[:before]
+    around = around[: around.rfind(" ") + 1]
+    said = "".join(escape(c) for escape, c in zip(escapes, KEY, strict=True))
+    redactor = Redactor([Secret(KEY)])
+    assert redactor.known(f"{around}<{said}>{around}") == f"{around}<***>{around}"
+    limit = data.draw(st.integers(1, len(said) * 3))
+    shown = redactor.excerpt(f"{around}<{said * 40}", limit)
+    left = re.sub(r"[*]{1,3}|\\", "", shown.removeprefix(around + "<")) if len(shown) > len(around) else ""
+    assert len(left) <= 3, f"{left}: what is left at a cut is too short to be known"
 
 
 @given(st.integers(0, 460), st.sampled_from([40, 80, 200, 400, 500]), st.booleans())
