@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from typing import Any, Final
 
 _WORD: Final = re.compile(r"[A-Z]{2,}s?(?![a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
 _NAME: Final = re.compile(r"[\w.\- ]{1,200}")  # anything else is a text, not a name
 
 _ANYWHERE: Final = frozenset("password passwd passphrase passcode pwd credential".split())
-_LAST: Final = frozenset("secret token authorization auth bearer cookie jwt sas".split())
+_LAST: Final = frozenset("secret token authorization auth bearer cookie jwt sas otp totp".split())
 _OF_LOGINS: Final = frozenset(["", *"user db database smtp mail redis http proxy ftp admin root auth basic".split()])
 _KEYS: Final = frozenset(
     "api access account storage private secret auth master shared encryption signing subscription function functions "
-    "service admin client app license ssh deploy webhook host anon role session hmac aes".split()
+    "service admin client app license ssh deploy webhook host anon role session hmac aes consumer pem "
+    "openai azure gemini google gcp aws anthropic claude comfy hf huggingface stability replicate fal runpod groq "
+    "mistral cohere deepseek openrouter xai elevenlabs stripe sendgrid twilio github gitlab slack discord".split()
 )  # a key of these opens something; a foreign key, a primary key or the key of a blob does not
 _PHRASES: Final = (
     "apikey accesskey accountkey storagekey privatekey secretkey authkey masterkey sharedkey functionskey "
     "clientsecret accesstoken refreshtoken idtoken authtoken apitoken bearertoken sessiontoken sastoken securitytoken "
-    "connectionstring connstr connectionstr subscriptionkey signingkey encryptionkey sharedaccesssignature"
+    "connectionstring connstr connectionstr subscriptionkey signingkey encryptionkey sharedaccesssignature "
+    "amzsignature googsignature githubpat gitlabpat sessionid openaikey anthropickey geminikey"
 ).split()  # run together, as in APIKEY and accesstoken, and with words after them, as in api_key_comfy_org
 _ABOUT: Final = frozenset(
     "id ids name names count counts type types kind expires expiry expiration expire at in ttl age length len size "
     "url uri endpoint required needed env var variable set present valid limit limits usage used budget format header "
     "prefix file path location policy hint per index position enabled supported scopes scope".split()
 )  # after a secret's name: a fact about it, and not the secret itself
+_ITSELF: Final = frozenset("value values plain plaintext raw".split())  # after a name: the same once more
 _NO_CREDENTIAL: Final = frozenset(
     "max min num n total prompt completion input output cached reasoning eos bos pad unk sep cls mask stop start end "
     "special image audio video text thoughts tool page next continuation sync per first last new decoder encoder "
@@ -51,10 +56,10 @@ def is_secret_name(name: str) -> bool:
     ``client_secret``, ``aws_session_token``, ``AccountKey``, ``x-functions-key``, ``APIKEY`` and ``password2`` are;
     ``max_tokens``, ``token_count``, ``tokenizer``, ``api_key_id`` and ``secret_name`` are not.
     """
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) and (name.isascii() or not _NAME.fullmatch(_latin(name))):
         return False
-    words = [word.lower() for word in _WORD.findall(name)]
-    while words and words[-1].isdigit():
+    words = [word.lower() for word in _WORD.findall(name if name.isascii() else _latin(name))]
+    while words and (words[-1].isdigit() or (words[-1] in _ITSELF and len(words) > 1)):
         words.pop()
     if not words or words[-1] in _ABOUT:
         return False
@@ -69,9 +74,24 @@ def is_secret_name(name: str) -> bool:
     together = "".join(words)
     if together.endswith("tokens"):
         return any(together.endswith(f"{phrase}s") for phrase in _PHRASES)
-    return any(phrase in together for phrase in _PHRASES) or together.endswith(("password", "passwd"))
+    if any(phrase in together for phrase in _PHRASES) or together.endswith(("password", "passwd")):
+        return True
+    # run together with what it is for, as in xtoken and appsecret
+    return last.endswith("secret") or (last.endswith("token") and last[:-5] not in _NO_CREDENTIAL)
 
 
+def _latin(name: str) -> str:
+    """A name in the letters that it looks like: wide and styled ones, those of other alphabets, accents and what can't
+    be seen."""
+    plain = unicodedata.normalize("NFKD", name[:400])
+    seen = "".join(c for c in plain if unicodedata.category(c) not in ("Cf", "Mn"))
+    return seen.translate(_LIKE_LATIN)
+
+
+_LIKE_LATIN: Final = str.maketrans(
+    "авеиіјкӏмнорԛѕтѵуԝхһԁɡΑΒΕΖΗΙΚΜΝΟΡΤΥΧοαινρυικτАВЕЅІЈКМНОРСТХУсߋօοɑıℓ",
+    "abeuijklmhopqstvywxhdgABEZHIKMNOPTYXoaivpuiktABESIJKMHOPCTXYcooolal"[:67],
+)
 _PLURALS: Final = _ANYWHERE | (_LAST - {"token"}) | {"key"}
 
 

@@ -13,15 +13,14 @@ MASK: Final = "***"
 
 _PARAMETER: Final = "(?i:sig|signature|x-amz-signature|x-goog-signature|key)="
 _SEPARATOR: Final = r"""[\w.-]{0,40}(?:\\{0,3}["']\s{0,2}:\s{0,2}\\{0,3}["']|\s?=\s?\\{0,3}["']?)"""
-_WORDS: Final = (
-    "secret token passw passp passc pass pwd key auth credential cookie conn jwt sas sharedacc bearer".split()
-)  # in a name that is that of a secret, before its end and a separator
+_WORDS: Final = "secret token passw passp passc pass pwd key auth credential cookie conn jwt sas sharedacc bearer signature totp".split()  # in a name that is that of a secret, before its end and a separator
 # Begins with plain characters only, so that whatever can't be the beginning of one is passed over quickly. What follows
 # is read by the rule of the beginning.
 _BEGINNING: Final = re.compile(
     "".join(f"{first}(?i:{word[1:]}){_SEPARATOR}|" for word in _WORDS for first in (word[0], word[0].upper()))
     + "".join(f"{mark}{_PARAMETER}|" for mark in (r"\?", "&"))
     + r"sk-|AIza|hf_|gh[oprsu]_|github_pat_|xox[abprs]-|eyJ|b(?i:earer|asic)|B(?i:earer|asic)|://"
+    + r"|-----BEGIN [A-Z0-9 ]{0,24}PRIVATE KEY-----"
 )
 _SHORT: Final = re.compile(r"[A-Za-z0-9_-]{8,}")
 _LONG: Final = re.compile(r"[A-Za-z0-9_-]{16,}")
@@ -32,10 +31,11 @@ _IN_QUERY: Final = re.compile(r"""[^&\s"']+""")
 _QUOTED: Final = re.compile(r"""[^"']*[^"'\\]""")
 _GIVEN: Final = re.compile(r"""[^\s"'&;,)}\]<>\\]+""")
 _SAS: Final = re.compile(r"""[^;\s"']+""")
+_PEM: Final = re.compile(r"(?:[A-Za-z0-9+/=:,\s\\]|-(?!----))+")  # also with line breaks that are escaped
 _NAME: Final = re.compile(r"[\w.-]*")
 # Without one of these there is no beginning: the quickest look at a short text.
 _MARK: Final = re.compile(
-    r"""=|://|"\s{0,2}:|'\s{0,2}:|sk-|AIza|hf_|gh[oprsu]_|github_pat_|xox[abprs]-|eyJ|b(?i:earer|asic)|B(?i:earer|asic)"""
+    r"""=|://|-----B|"\s{0,2}:|'\s{0,2}:|sk-|AIza|hf_|gh[oprsu]_|github_pat_|xox[abprs]-|eyJ|b(?i:earer|asic)|B(?i:earer|asic)"""
 )
 _BRIEF: Final = 1024
 # Anything that could be one of them has one of these in it: looking for plain texts is quickest in a long one.
@@ -79,7 +79,9 @@ def _secret_at(text: str, found: re.Match[str]) -> tuple[int, int]:
     if hit == "://":
         login = _LOGIN.match(text, after)
         return (login.end(1), login.end()) if login is not None else (0, 0)
-    if hit[0] in "?&":
+    if hit[0] == "-":
+        secret = _PEM.match(text, after)
+    elif hit[0] in "?&":
         secret = _IN_QUERY.match(text, after)
     elif hit[-1] in "=\"' \t\n\\":
         return _named(text, found)

@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote_to_bytes
 _ROUNDS: Final = 4  # of decoding; nobody who means well needs more than one
 _BREAKS: Final = re.compile(r"[/\\;\x00]")
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_OLD_ESCAPE: Final = re.compile(r"%u([0-9A-Fa-f]{4})", re.IGNORECASE)  # of IIS and others of its age
 _SAFE: Final = "-._~!$&'()*+,=:@"
 
 
@@ -30,6 +31,9 @@ def climbs(path: str) -> bool:
         return False
     text = path.partition("?")[0]
     for _ in range(_ROUNDS):
+        if any(_is_dots(part) for part in _BREAKS.split(unicodedata.normalize("NFKC", text))):
+            return True
+        text = _OLD_ESCAPE.sub(lambda escape: chr(int(escape[1], 16)), text)
         if any(_is_dots(part) for part in _BREAKS.split(unicodedata.normalize("NFKC", text))):
             return True
         decoded = unquote_to_bytes(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
@@ -65,7 +69,7 @@ def _plain_segment(raw: str) -> str:
         text = unquote_to_bytes(raw).decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("be UTF-8 where it is percent-encoded") from None
-    if _ESCAPE.search(text):
+    if _ESCAPE.search(text) or _OLD_ESCAPE.search(text):
         raise ValueError("be percent-encoded once, not twice")
     if not all(letter.isalnum() or letter in _SAFE or letter in " %" for letter in text):
         raise ValueError("have letters, digits and -._~!$&'()*+,=:@ between its slashes, encoded or not")

@@ -25,14 +25,27 @@ passwordConfirmation cookie Set-Cookie cookies secrets passwords api_keys access
 hf_token civitaiToken webhook_secret signing_secret db_pass smtp_password x-amz-security-token secretAccessKey
 secret_key secretKey sharedAccessSignature xi-api-key AWSSecretAccessKey dbpassword X-Auth-Token private-key
 session_token botToken OAuthToken auth_key pwd masterKey lease_token
+openai_key geminiKey HF_KEY consumer_key xtoken mytoken appsecret hftoken secret_value tokenValue api_key_2
+X-Amz-Signature totp
 """.split()
+LOOKS_LIKE = [  # other alphabets, wide letters, accents, and what can't be seen
+    "p\u0430ssword",
+    "t\u043eken",
+    "\u0430pi_k\u0435y",
+    "\uff21\uff30\uff29\uff3f\uff2b\uff25\uff39",
+    "\uff53ecret",
+    "pass\u00adword",
+    "api\u200b_key",
+    "cl\u00edent_secr\u00e9t",
+]
 HARMLESS = """
 max_tokens token_count prompt_tokens tokenizer total_tokens maxTokens tokens max_token eos_token bos_token eosTokenId
 token_ids token_type token_limit tokens_per_minute completion_tokens max_completion_tokens maxOutputTokens cached_tokens
 reasoning_tokens thoughtsTokenCount totalTokenCount promptTokenCount nextPageToken page_token key keys primary_key
 foreign_key prompt_cache_key idempotency_key public_key api_key_id aws_access_key_id secret_name password_required
 author authors authority passes hr_second_pass_steps second_pass pass_through compass bypass monkey keyboard seed
-token_endpoint token_url expires_in session_id image_token secretary tokenize num_tokens keyframe keywords mask user
+token_endpoint token_url value raw_value plain_text key_value tokenised eostoken größe
+expires_in session_id image_token secretary tokenize num_tokens keyframe keywords mask user
 """.split()
 
 
@@ -46,6 +59,21 @@ def test_a_name_of_a_secret_hides_it_everywhere(name: str) -> None:
         assert value not in json.dumps(copy)
     assert value not in json.dumps(redacted([[name, value], {"name": name, "value": value}]))
     assert value not in redacted(f"it said {json.dumps({name: value})}, and {name}={value}&more=1")
+
+
+@pytest.mark.parametrize("name", LOOKS_LIKE)
+def test_a_name_is_read_as_it_looks(name: str) -> None:
+    given = {"outer": [{name: "vAlue-0815-plain"}], "pair": [name, "vAlue-0815-plain"]}
+    for copy in (redacted(given), shown(given), Redactor().data(given)):
+        assert "0815" not in json.dumps(copy)
+
+
+def test_a_private_key_is_masked_by_its_look() -> None:
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIEowIBAAKCAQEA7/bc+d\nefgh12==\n-----END RSA PRIVATE KEY-----\n"
+    for text in (f"can't read {key}", f"can't read {json.dumps(key)}", f"can't read {key[:60]}"):
+        assert "MII" not in redacted(text)
+        assert "efgh" not in redacted(text)
+    assert redacted("-----BEGIN CERTIFICATE-----\nMIIE") == "-----BEGIN CERTIFICATE-----\nMIIE"
 
 
 @pytest.mark.parametrize("name", HARMLESS)

@@ -19,6 +19,7 @@ CLIMBING = r"""
     /%252e%252e/a /%25252e%25252e/a /%2525252525252e%2e/a /..%2fa /a%2f..%2fb /..%5ca /a%5c..%5cb /..%255ca /..%252fa
     /%5c..%5ca /..%00/a /..%3b/a /..%3B/a /%2e%2e%3b/a /..%20/a /..%09/a /.../a /%ef%bc%8e%ef%bc%8e/a
     /%EF%BC%8E./a /a/..?b=c /a/%2e%2e?b
+    /%u002e%u002e/a /%U002E./a /%25u002e%25u002e/a /%uff0e%uff0e/a
 """.split()
 HARMLESS = """
     / /a /a/b /a.b/c /a..b /.well-known/x /a/.b /v1.5/models/gpt-4.1 /m:generateContent /a%20b /a%2fb /a?b=../c /a/b..

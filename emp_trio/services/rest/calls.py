@@ -13,6 +13,7 @@ from emp_trio.errors import InvalidJob
 from emp_trio.jobs import Job, not_an_object
 from emp_trio.protocols.http_call import CallOptions
 from emp_trio.protocols.paths import plain_path, segment
+from emp_trio.secret_names import is_secret_name
 from emp_trio.secrets import excerpt
 from emp_trio.services.rest.settings import CallSettings, Method, fits_header
 from emp_trio.services.rest.templates import fill
@@ -21,11 +22,17 @@ _METHODS: Final = get_args(Method)
 _OURS: Final = frozenset(  # what would change whose call it is, or how it is read
     "authorization cookie cookie2 host connection content-length transfer-encoding te trailer upgrade expect "
     "keep-alive accept-encoding http2-settings forwarded via max-forwards x-real-ip x-client-ip true-client-ip "
-    "x-cluster-client-ip x-host x-override-url origin referer set-cookie".split()
+    "origin referer set-cookie content-encoding content-location link x-wap-profile x-sendfile "
+    "x-middleware-subrequest front-end-https".split()
 )
+_OUR_WORDS: Final = frozenset(  # in a header that gateways take for the method, the place, or the caller of a call
+    "method methodoverride verb url uri destination destinationurl host ip user username principal cert jwt oidc "
+    "identity impersonate".split()
+)
+_NOT_OURS: Final = frozenset(["user-agent", "x-request-id"])
 _OURS_BEGIN: Final = ("proxy-", "x-forwarded", "x-original-", "x-rewrite-", "x-envoy-", "x-accel-", "cf-", "sec-")
 _JSON: Final = re.compile(r"application/([a-z0-9.+-]+\+)?json(\s*;\s*charset=\"?utf-8\"?)?\s*", re.IGNORECASE)
-_OVERRIDES: Final = re.compile(r"(x-?)?(http-?)?method(-?override)?")  # with the method in another place
+_OVERRIDES: Final = re.compile(r"(x-?)?(http-?)?(method|verb)(-?override)?")  # with the method in another place
 
 
 class RestCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,7 +113,7 @@ def _check_override(path: str, body: Any) -> None:
     """Refuse a method in another place: many frameworks take ``_method=DELETE`` of a query or body for the method."""
     names = [name for name, _ in parse_qsl(path.partition("?")[2], keep_blank_values=True, separator="&")]
     names += [name for piece in path.partition("?")[2].split(";")[1:] for name, _ in parse_qsl(piece, True)]
-    names += list(body) if isinstance(body, dict) else []
+    names += [name for item in (body if isinstance(body, list) else [body]) if isinstance(item, dict) for name in item]
     for name in names:
         if _overrides(name):
             raise InvalidJob(
@@ -116,7 +123,9 @@ def _check_override(path: str, body: Any) -> None:
 
 def _overrides(name: str) -> bool:
     plain = _dashed(unquote(name)).strip()
-    return plain.startswith("-method") or (plain != "method" and _OVERRIDES.fullmatch(plain.strip("-")) is not None)
+    return plain.startswith(("-method", "-verb")) or (
+        plain not in ("method", "verb") and _OVERRIDES.fullmatch(plain.strip("-")) is not None
+    )
 
 
 def _dashed(name: str) -> str:
@@ -131,11 +140,18 @@ def _headers(headers: Any, kept: set[str]) -> dict[str, str]:
         if not fits_header(name, value):
             raise InvalidJob(f"payload.headers: {excerpt(name, 80)!r} can't be sent", reason="invalid_format")
         plain = _dashed(name)
-        if plain in kept or plain in _OURS or plain.startswith(_OURS_BEGIN) or "method" in plain:
+        if plain in kept or _is_ours(name):
             raise InvalidJob(f"payload.headers: {name!r} is not for a job to set", reason="unsupported_operation")
         if plain == "content-type" and not _JSON.fullmatch(value):
             raise InvalidJob("payload.headers: the body is sent as JSON", reason="unsupported_operation")
     return headers
+
+
+def _is_ours(name: str) -> bool:
+    plain = _dashed(name)
+    if plain in _OURS or plain.startswith(_OURS_BEGIN) or "method" in plain or is_secret_name(name):
+        return True
+    return plain not in _NOT_OURS and not _OUR_WORDS.isdisjoint(re.split(r"[^a-z0-9]+", plain))
 
 
 def _query(body: Any) -> dict[str, Any]:
