@@ -21,11 +21,19 @@ local LONGEST_PAYLOAD = 67108864  -- bytes, of payload, ctx and checkpoint each 
 local FAILING = 3  -- what it costs to fail a job, in ids
 local PAGE = 16    -- ids that are fetched at once; their length is not known before
 
-local function take(id, seen, worker, machine, nonce, lease, quiet, now)
-  local key = 'job:' .. id
-  local flat, left = whole(key, seen.size)
+local function by_name(flat)
   local job = {}
   for i = 1, #flat, 2 do job[flat[i]] = flat[i + 1] end
+  return job
+end
+
+local function take(id, seen, worker, machine, nonce, lease, quiet, now)
+  local key = 'job:' .. id
+  local flat, left, job = seen.flat, {}, seen.job
+  if not flat then
+    flat, left = whole(key, seen.size)
+    job = by_name(flat)
+  end
   local attempt = int(math.min(MOST, count_of(job.attempt) + 1))
   local token = nonce .. '/' .. attempt
   if given(job.lease_token) then drop_lease(id, job.lease_worker) end  -- somebody put a leased job back
@@ -86,9 +94,10 @@ local function too_long(key, long)
   return nil
 end
 
--- Looks at one pending id: 'match' (with {size, bytes} of its hash), 'no', 'gone' (with the reason why it was taken out),
+-- Looks at one pending id: 'match' (with {size, bytes} of its hash, and {flat, job} if it was read), 'no', 'gone' (with the reason why it was taken out),
 -- 'later' when its requirements are more than this call may still decode. asked: {worker = decoded capabilities,
--- served, bytes = bytes it may decode, known = what was decoded, by text}
+-- served, bytes = bytes it may decode, known = what was decoded, by text, whole = whether the id before was a match: then
+-- this one most likely is, too, and a small hash is read as a whole at once}
 local function inspect(id, asked, now)
   if #id > ENDLESS_ID then
     return end_endless(id, given(asked.worker.workflow_id), function(service, workflow)
@@ -101,7 +110,15 @@ local function inspect(id, asked, now)
     local f, long = values_of(key, size, FIRST)
     if long == FIRST[1] or (f[1] and not asked.served[f[1]] and not SETTLED[f[3]]) then return 'no' end
   end
-  local f, long = values_of(key, size, LOOKED_AT)
+  local f, long, flat, read
+  if size == 'small' and asked.whole then
+    flat = redis.call('HGETALL', key)
+    read = by_name(flat)
+    f = {read.service_required or false, read.id or false, read.status or false, read.requirements or false,
+      read.workflow_id or false, read.customer_id or false, read.lease_worker or false, read.worker_id or false}
+  else
+    f, long = values_of(key, size, LOOKED_AT)
+  end
   local gone
   if size == 'other' then
     gone = 'job:' .. shown(id) .. ' is not a hash'
@@ -140,7 +157,7 @@ local function inspect(id, asked, now)
       error = 'invalid_job: ' .. why}, count_of(ending.retry_count), now)
     return 'gone', 'invalid_job: ' .. why
   end
-  return verdict, {size = size, bytes = bytes or SMALL}
+  return verdict, {size = size, bytes = bytes or SMALL, flat = flat, job = read}
 end
 
 redis.register_function('emp_trio_claim', function(_, argv)
@@ -175,6 +192,7 @@ redis.register_function('emp_trio_claim', function(_, argv)
       if #id > LONGEST_ID then page = 1 end
       budget = budget - 1 - math.floor(#id / 2048)
       local verdict, more = inspect(id, asked, now)
+      asked.whole = verdict == 'match'
       if verdict == 'match' then
         jobs[#jobs + 1] = take(id, more, argv[slot], machine, argv[slot + 1], lease, quiet, now)
         room = room - more.bytes

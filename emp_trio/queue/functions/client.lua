@@ -4,7 +4,7 @@
 --   4.. field, value, ...   reply 'submitted', or 'exists' when another submit made a job of this id
 --   errors: an id that can't be used, a jobs:pending that is no sorted set
 redis.register_function('emp_trio_submit', function(_, argv)
-  local id, now = argv[1], clock()
+  local id = argv[1]
   local key, bad = 'job:' .. id, bad_id(id)
   if bad then return redis.error_reply('BADID ' .. bad) end
   if not is_zset(PENDING) then return not_zset(PENDING) end
@@ -12,7 +12,9 @@ redis.register_function('emp_trio_submit', function(_, argv)
     return fields(key, 'submit_token')[1] == argv[2] and 'submitted' or 'exists'
   end
   redis.call('HSET', key, 'id', id, 'status', 'pending', 'submit_token', argv[2], unpack(argv, 4))
-  redis.call('ZADD', PENDING, score_of(id, now), id)
+  local given_fields = {}  -- what record would read back
+  for i = 4, #argv, 2 do given_fields[argv[i]] = #argv[i + 1] <= LONGEST and argv[i + 1] or nil end
+  redis.call('ZADD', PENDING, score(given_fields), id)
   redis.call('PUBLISH', 'job_submitted', argv[3])
   return 'submitted'
 end)

@@ -133,15 +133,20 @@ local function active_of(worker)
   return ids
 end
 
--- Score S1 of a job, from its own hash (queue protocol 1.2): the exact place the job had.
-local function score_of(id, now)
-  local f = record('job:' .. id, {'priority', 'workflow_priority', 'workflow_datetime', 'created_at'})
+-- Score S1 of a job (queue protocol 1.2). f: what its hash has of the fields SCORED; one that does not say when it was
+-- made was made now.
+local SCORED = {'priority', 'workflow_priority', 'workflow_datetime', 'created_at'}
+
+local function score(f)
   local priority = number(f.workflow_priority)
   if not priority or priority == 0 then priority = number(f.priority) or 50 end
   local ms = number(f.workflow_datetime)
-  if not ms or ms == 0 then ms = ms_of(f.created_at) or now.ms end
+  if not ms or ms == 0 then ms = ms_of(f.created_at) or clock().ms end
   return int(priority * 1e15 - math.floor(ms / 1000))
 end
+
+-- ... from its own hash: the exact place the job had.
+local function score_of(id) return score(record('job:' .. id, SCORED)) end
 
 -- JSON of a message or record that a table stands for.
 local function json(message)
@@ -257,8 +262,7 @@ local BROKEN_PAUSE = 60000
 local function can_requeue() return is_zset(PENDING) or is_zset(DELAYED) end
 
 local function requeue(id, delay, now)
-  local score = score_of(id, now)
-  local pending = {PENDING, score}
+  local pending = {PENDING, score_of(id)}
   local later = {DELAYED, int(now.ms + (delay > 0 and delay or BROKEN_PAUSE))}
   for _, place in ipairs(delay > 0 and {later, pending} or {pending, later}) do
     if type(redis.pcall('ZADD', place[1], place[2], id)) == 'number' then
