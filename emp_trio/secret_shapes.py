@@ -13,7 +13,10 @@ MASK: Final = "***"
 
 _PARAMETER: Final = "(?i:sig|signature|x-amz-signature|x-goog-signature|key)="
 _SEPARATOR: Final = r"""[\w.-]{0,40}(?:\\{0,3}["']\s{0,2}:\s{0,2}\\{0,3}["']|\s?=\s?\\{0,3}["']?)"""
-_WORDS: Final = "secret token passw passp passc pass pwd key auth credential cookie conn jwt sas sharedacc bearer signature totp".split()  # in a name that is that of a secret, before its end and a separator
+# In a name that is that of a secret, before its end and a separator.
+_WORDS: Final = (
+    "secret token passw passp passc pass pwd key auth credential cookie conn jwt sas sharedacc bearer signature totp"
+).split()
 # Begins with plain characters only, so that whatever can't be the beginning of one is passed over quickly. What follows
 # is read by the rule of the beginning.
 _BEGINNING: Final = re.compile(
