@@ -55,29 +55,23 @@ def weight(value: Any) -> int:
 
     Each value in it counts for some characters, too: ten thousand numbers are large.
     """
-    total, left = 0, [value]
-    while left:  # on the way of every job: no pattern matching, which takes three times as long
-        found, left = left, []
-        for item in found:
-            kind = type(item)
-            if kind is str or kind is bytes:
-                total += len(item)
-            elif kind in _PLAIN:
-                pass
-            elif kind is dict:
-                left += item.values()
-                left += item
-            elif kind is list or kind is tuple:
-                left += item
-            elif isinstance(item, msgspec.Struct):
-                left += msgspec.structs.astuple(item)
-            if len(left) > _MANY:
-                break
-        total += len(found) * (LARGE // _MANY)
-        if total > LARGE or len(left) > _MANY:
-            more = sum(len(item) for item in left if isinstance(item, str | bytes))
-            return total + len(left) * (LARGE // _MANY) + more
-    return total
+    total, found = 0, [value]
+    for item in found:  # which grows meanwhile. On the way of every job: pattern matching takes three times as long
+        kind = type(item)
+        if kind in _PLAIN:
+            continue
+        if kind is str or kind is bytes:
+            total += len(item)
+        elif kind is dict:
+            found += item.values()
+            found += item
+        elif kind is list or kind is tuple:
+            found += item
+        elif isinstance(item, msgspec.Struct):
+            found += msgspec.structs.astuple(item)
+        if len(found) > _MANY:
+            break
+    return total + len(found) * (LARGE // _MANY)
 
 
 def characters(value: Any) -> int:
