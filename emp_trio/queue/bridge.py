@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -34,7 +33,6 @@ from emp_trio.queue.waiting import Listener, Request
 from emp_trio.secrets import Redactor, Secret, held
 
 R = TypeVar("R")
-_PUSH = object()  # what the reader gets for a message that is no reply
 _KEEPALIVE = "0"  # a ping that confirms nothing
 _LOOKS = 10  # in one reply_timeout
 
@@ -148,8 +146,8 @@ class _Link:
 
 
 class _Replies(asyncio.Protocol):
-    """Takes over a connection after its login, and hands all replies that one read brings to ``take`` at once: a task
-    that reads, and redis-py's own way of one await and more per reply, cost a job 0.1 ms and more."""
+    """Takes over a connection after its login, and hands all replies and pushes that one read brings to ``take`` at
+    once: a task that reads, and redis-py's own way of one await and more per reply, cost a job 0.1 ms and more."""
 
     def __init__(self, connection: Any, take: Callable[[Any], None]) -> None:
         self.transport: asyncio.Transport = connection._writer.transport
@@ -387,18 +385,13 @@ class Bridge:
                 self._listening.set()
 
     async def _serve_subscriptions(self, connection: Any) -> None:
-        async def published(message: Any) -> object:
-            self._dispatch(message)
-            return _PUSH
-
-        connection._parser.set_pubsub_push_handler(published)
         self._listening = asyncio.Event()
         self._listening.set()
-        heard = asyncio.Event()
         for listener in self._listeners:
             listener.reset()
+        link = _Replies(connection, self._hear)
         try:
-            await _run_while(self._follow(connection), self._hear(connection, heard), self._ping(connection, heard))
+            await _run_while(self._follow(connection), link.ended(), self._ping(connection, link))
         finally:
             self._listening = None
 
@@ -420,30 +413,30 @@ class Bridge:
             # The reply comes after the subscriptions' confirmations: from then on nothing is missed.
             await connection.send_command("PING", number)
 
-    async def _hear(self, connection: Any, heard: asyncio.Event) -> None:
-        while True:
-            reply = await connection.read_response(timeout=math.inf, push_request=True)
-            heard.set()
-            if reply is not _PUSH:
+    def _hear(self, reply: Any) -> None:
+        """A message, what confirms a subscription, or the reply to a ping."""
+        if isinstance(reply, hiredis.PushNotification):
+            if reply[0] == b"message":
+                channel = reply[1].decode()
                 for listener in self._listeners:
-                    listener.confirm(int(reply))
+                    if channel in listener.channels:
+                        listener.offer(channel, reply[2])
+        elif isinstance(reply, redis.RedisError):
+            raise reply
+        else:
+            for listener in self._listeners:
+                listener.confirm(int(reply))
 
-    async def _ping(self, connection: Any, heard: asyncio.Event) -> None:
-        while True:
-            heard.clear()
-            await asyncio.sleep(self.settings.reply_timeout)
-            if not heard.is_set():
+    async def _ping(self, connection: Any, link: _Replies) -> None:
+        """Ask for a sign of life after ``reply_timeout`` seconds without one; raise where none comes in as many."""
+        silent = 0
+        while silent <= 2 * _LOOKS:
+            await asyncio.sleep(self.settings.reply_timeout / _LOOKS)
+            silent = 0 if link.heard else silent + 1
+            link.heard = False
+            if silent == _LOOKS:
                 await connection.send_command("PING", _KEEPALIVE)
-                async with asyncio.timeout(self.settings.reply_timeout):
-                    await heard.wait()
-
-    def _dispatch(self, message: Any) -> None:
-        if message[0] != b"message":
-            return
-        channel = message[1].decode()
-        for listener in self._listeners:
-            if channel in listener.channels:
-                listener.offer(channel, message[2])
+        raise redis.ConnectionError("no reply in time")
 
 
 @asynccontextmanager
