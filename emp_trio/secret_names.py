@@ -20,7 +20,7 @@ _OF_LOGINS: Final = frozenset(["", *"user db database smtp mail redis http proxy
 _KEYS: Final = frozenset(
     "api access account storage private secret auth master shared encryption signing subscription function functions "
     "service admin client app license ssh deploy webhook host anon role session hmac aes consumer pem "
-    "openai azure gemini google gcp aws anthropic claude comfy hf huggingface stability replicate fal runpod groq "
+    "openai azure gemini google gcp aws anthropic comfy hf huggingface stability replicate fal runpod groq "
     "mistral cohere deepseek openrouter xai elevenlabs stripe sendgrid twilio github gitlab slack discord".split()
 )  # a key of these opens something; a foreign key, a primary key or the key of a blob does not
 _PHRASES: Final = (

@@ -255,6 +255,8 @@ async def test_all_that_the_server_writes_is_for_this_user_alone(tmp_path: Path)
         with redis.Redis.from_url(server.url) as client:
             client.set("k", "v")
             client.bgrewriteaof()
+            while client.info("persistence")["aof_rewrite_in_progress"]:  # its temporary file is gone afterwards
+                await trio.sleep(0.01)
         found = list((tmp_path / "state").rglob("*"))
         assert len(found) > 3
         assert [path for path in found if path.stat().st_mode & 0o077] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -73,7 +74,7 @@ async def test_what_is_not_orphaned_is_left_alone(valkey: str, db: Any) -> None:
     taken = claimed_by_old_worker(db)
     db.hset(f"job:{taken}", "worker_id", "another")
     leased = claimed_by_old_worker(db, lease_token="n/1", lease_worker=DEAD)
-    db.zadd("emp:leases", {leased: 9e15})
+    db.zadd("emp:leases", {leased: (time.time() + 3600) * 1000})
     orphan = claimed_by_old_worker(db)
     before = {job_id: db.hgetall(f"job:{job_id}") for job_id in (alive, settled, taken, leased)}
     async with open_machine(valkey, {"t": Play()}, adopt_orphans=0.4):

@@ -108,9 +108,12 @@ async def generate(
 
     async def post(_: trio.CancelScope) -> Any:
         try:
-            return await calls.generate(endpoint, body)
-        finally:
+            answer = await calls.generate(endpoint, body)
+        except Exception:
             returned.set()
+            raise
+        returned.set()  # and not where it was given up: the work goes on
+        return answer
 
     failed: EmpTrioError | None = None
     answer: Any = None
