@@ -5,7 +5,7 @@ every job. The limit is :data:`~emp_trio.sizes.LARGE`.
 
 What a thread can't help: Python runs one thread at a time, and hands over between two steps of its own only. A single
 call into C (decoding one JSON text, encoding one value, a search in one text) is one step. So what can be cut is cut
-into pieces of that size; what can't (JSON, at some 500 MB/s) stands still for as long as it takes.
+into pieces of that size; what can't (JSON) stands still for as long as it takes.
 """
 
 from __future__ import annotations
