@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import html
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 ROUNDS: Final = 4
@@ -28,9 +28,22 @@ _ESCAPE: Final = re.compile(
 _CUT: Final = re.compile(
     r"(?:%(?:25)?[0-9A-Fa-f]?|&(?:#?[0-9A-Za-z]{0,9})|\\{1,8}(?:u[0-9A-Fa-f]{0,3}|x[0-9A-Fa-f]?)?)\Z"
 )
-_LETTERS: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+_SIMPLE: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"} | {c: c for c in "\"'\\/"}
 
 Span = tuple[int, int]
+
+
+def escapes_for(secrets: Iterable[str]) -> tuple[str, ...]:
+    """Texts of which one is in every text that says a part of one of ``secrets`` by an escape.
+
+    A backslash before a quote or the like, of which JSON within JSON is full, is one of them only where a secret has
+    that character.
+    """
+    every = "".join(secrets)
+    if not every:
+        return ()
+    return ("%", "&", "\\u", "\\x", *(f"\\{letter}" for letter, meant in _SIMPLE.items() if meant in every))
 
 
 def readings(text: str) -> Iterator[tuple[str, Sequence[str]]]:
@@ -122,7 +135,7 @@ def _character(escape: str) -> str:
         return bytes.fromhex(escape.replace("\\u", "")).decode("utf-16-be", "replace")
     if escape[1] == "x":
         return _of_bytes(escape.replace("\\x", ""))
-    return _LETTERS.get(escape[1], escape[1])
+    return _SIMPLE[escape[1]]
 
 
 def _of_bytes(digits: str) -> str:

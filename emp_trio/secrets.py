@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
-from emp_trio.secret_escapes import WIDEST, Span, in_original, merged, readings, without_cut_escape
+from emp_trio.secret_escapes import WIDEST, Span, escapes_for, in_original, merged, readings, without_cut_escape
 from emp_trio.secret_forms import LONGEST, SHORTEST, forms, parts_of
 from emp_trio.secret_names import is_harmless_header, is_headers_name, is_secret_name, named_secret
 from emp_trio.secret_shapes import MASK, without_shapes
@@ -66,6 +66,7 @@ class _Known:
         self._probes: tuple[tuple[str, str, int], ...] = ()
         self._least = sys.maxsize  # characters of a text in which any of it can be
         self._unescaped: tuple[str, ...] = ()  # to be looked for where escapes have been read
+        self._escapes: tuple[str, ...] = ()  # without one of them no part of a secret is escaped
         self.longest = 0
 
     def add(self, secrets: Iterable[Secret]) -> None:
@@ -94,6 +95,7 @@ class _Known:
         self._probes = tuple((value, *probe) for value, form in found.items() for probe in form.probes)
         every = (self._plain, *self._marked.values(), (probe for _, probe, _ in self._probes))
         self._least = min((len(text) for texts in every for text in texts), default=sys.maxsize)
+        self._escapes = escapes_for(self._counts)
         self._unescaped = (*self._plain, *(value.replace(" ", "+") for value in found if " " in value))
         self.longest = max(
             (len(text) for texts in (self._counts, self._plain, *self._marked.values()) for text in texts), default=0
@@ -110,7 +112,7 @@ class _Known:
             if mark in text:
                 for form in forms_:
                     text = text.replace(form, MASK)
-        if self._counts and ("%" in text or "&" in text or "\\" in text):
+        if any(mark in text for mark in self._escapes):
             text = self._without_escaped(text)
         for value, probe, place in self._probes:
             if probe in text:

@@ -184,3 +184,10 @@ def test_secrets_are_found_where_they_stand() -> None:
 )
 def test_shapes(text: str, shown: str) -> None:
     assert Redactor().text(text) == shown
+
+
+@pytest.mark.parametrize("secret", ['pa"ss/w0rd', "line\nbreak-1", "back\\slash-1", "tick'ed-1234"])
+def test_a_secret_with_what_json_escapes_is_known_in_json_within_json(secret: str) -> None:
+    text = json.dumps({"a": json.dumps({"b": f"before {secret} after"})}).replace("/", "\\/")
+    masked = Redactor([Secret(secret)]).known(text)
+    assert json.loads(json.loads(masked)["a"]) == {"b": "before *** after"}
