@@ -42,7 +42,9 @@ def test_requirements_of_more_than_16_kib_fail_their_job_without_being_read(lib:
     assert lib.job("just")["status"] == "pending"
 
 
-@pytest.mark.parametrize("field", ["customer_id", "workflow_id", "status", "worker_id"])
+@pytest.mark.parametrize(
+    "field", ["customer_id", "workflow_id", "status", "worker_id", "current_step", "total_steps", "settled_token"]
+)
 def test_other_fields_that_are_looked_at_are_bounded_too(lib: Library, field: str) -> None:
     lib.submit("bad", priority=90)
     lib.db.hset("job:bad", field, "x" * 100 * KIB)

@@ -15,6 +15,7 @@
 
 local LOOKED_AT = {'service_required', 'id', 'status', 'requirements', 'workflow_id', 'customer_id', 'lease_worker',
   'worker_id'}
+local READ_LATER = {'current_step', 'total_steps', 'settled_token'}  -- by each call about a leased job
 local FIRST = {'service_required', 'id', 'status'}
 local DECODED, ANSWERED = 65536, 524288
 local LONGEST_PAYLOAD = 67108864  -- bytes, of payload, ctx and checkpoint each (MAX_PAYLOAD_BYTES of queue/messages.py)
@@ -85,6 +86,9 @@ end}
 
 -- Why a job that this worker serves can't be run by anybody, judged by the lengths of its fields, or nil.
 local function too_long(key, long)
+  for _, name in ipairs(READ_LATER) do
+    if not long and redis.call('HSTRLEN', key, name) > LONGEST then long = name end
+  end
   if long then return long .. ' is longer than ' .. LONGEST / 1024 .. ' KiB' end
   for _, name in ipairs({'payload', 'ctx', 'checkpoint'}) do
     if redis.call('HSTRLEN', key, name) > LONGEST_PAYLOAD then
