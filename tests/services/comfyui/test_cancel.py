@@ -129,14 +129,14 @@ async def test_a_prompt_that_can_not_be_stopped_does_not_hold_up_the_cancel_and_
     """6, 4.6: bounded; and a server that goes on with it gets no further jobs until it has ended."""
     fake.manner.ignore_interrupts = True
     start = trio.current_time()
-    await cut_short(connector, job({"workflow": sleeping(1.8, 10)}), fake, FakeReporter())
-    assert 1.0 <= trio.current_time() - start < 2.0
+    await cut_short(connector, job({"workflow": sleeping(5.0, 25)}), fake, FakeReporter())
+    assert 1.0 <= trio.current_time() - start < 4.5  # its time for cleanup, and not to the end of the prompt
     while (await connector.health()).healthy:
         await trio.sleep(0.01)
     assert "can't be made to stop" in (await connector.health()).detail
     while not (await connector.health()).healthy:
         await trio.sleep(0.05)
-    assert fake.engine.remaining == 0
+    assert fake.engine.running is None or fake.engine.running.prompt_id != ID  # what runs by now tries the server out
 
 
 async def test_work_is_left_to_the_next_attempt_where_nobody_wants_it_stopped(
