@@ -239,6 +239,12 @@ def is_a_job(fields: dict[str, str]) -> bool:
 )
 @example(job="j", fields={"id": "j", "status": "pending", "lease_token": "n/1"}, place="jobs:pending", calls=["claim"])
 @example(
+    job="j",
+    fields={"id": "j", "status": "accepted", "worker_id": "w1", "lease_worker": "w1"},
+    place="emp:leases",
+    calls=["expire", "reap"],
+)
+@example(
     job="j", fields={"id": "j", "service_required": "comfyui", "attempt": "1e15"}, place="jobs:pending", calls=["claim"]
 )
 @example(

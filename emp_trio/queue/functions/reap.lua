@@ -62,11 +62,13 @@ local function reap_lease(id, max_crashes, now, requeued, failed)
       requeued[#requeued + 1] = id
     end
     drop_active(id, worker)
-  elseif size ~= 'none' and size ~= 'other' and not elsewhere(id, f, LEASES) then
-    put_back(id, f, now)
-    requeued[#requeued + 1] = id
-  end  -- else the job is gone, or somebody who knows of no leases put it back, ended it or took it
-  drop_active(id, holder)
+  else
+    drop_active(id, holder)  -- first: the list of who held the lease is no other place
+    if size ~= 'none' and size ~= 'other' and not elsewhere(id, f, LEASES) then
+      put_back(id, f, now)
+      requeued[#requeued + 1] = id
+    end  -- else the job is gone, or somebody who knows of no leases put it back, ended it or took it
+  end
   redis.call('ZREM', LEASES, id)
 end
 
