@@ -64,7 +64,7 @@ async def test_storm_of_cancels_on_one_connection(proxy: FaultProxy) -> None:
                 nursery.start_soon(storm, name)
         assert await bridge.call("PING") == b"PONG"
         assert outcomes["wrong"] == 0
-        assert outcomes["cancelled"] > 0
+        assert outcomes["cancelled"] > 20
         assert outcomes["right"] > 20
         assert outcomes.total() == 320
         assert 0 < len(orphans) <= outcomes["cancelled"]
