@@ -192,7 +192,13 @@ def is_text_instead(filename: str, kind: str) -> bool:
         kind: its media type, as :func:`media_type` gives it.
     """
     text = kind.startswith("text/") or kind in ("application/json", "application/xml", "application/x-ndjson")
-    return text and filename.rpartition(".")[2].lower() in _NO_TEXTS
+    return text and is_media_name(filename)
+
+
+def is_media_name(filename: str) -> bool:
+    """Whether a file's name says picture, video, sound or model."""
+    stem, dot, ending = filename.strip().rpartition(".")
+    return bool(stem and dot) and ending.lower() in _NO_TEXTS
 
 
 def extension(media_type: str) -> str:

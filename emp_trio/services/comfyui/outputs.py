@@ -8,17 +8,29 @@ from typing import Any, Final
 
 import msgspec
 
+from emp_trio.assets.media import is_media_name
+
 _DIGITS: Final = re.compile(r"(\d+)")
+_FOLDERS: Final = ("output", "temp")
+_ADDRESS: Final = re.compile(r"(?!data:)[a-z][a-z0-9+.-]{0,20}://")
+_DEEPEST: Final = 4
+_LONGEST_PATH: Final = 1024
 
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file in one of the server's folders; ``type`` is ``output`` or ``temp``."""
+    """A file in one of the server's folders.
+
+    Attributes:
+        type: ``output`` or ``temp``.
+        guessed: a node has listed it by its path alone.
+    """
 
     node: str
     key: str
     filename: str
     subfolder: str
     type: str
+    guessed: bool = False
 
     @property
     def address(self) -> dict[str, str]:
@@ -37,8 +49,9 @@ class Outputs(msgspec.Struct, frozen=True, kw_only=True):
 def read_outputs(outputs: Any, *, include_temp: bool = False) -> Outputs:
     """Sort the outputs of a history entry.
 
-    Every object with a filename is a file, whatever the key it stands under: films are listed as images, and node packs
-    have keys of their own. Previews (``temp``) count only where there is no other file.
+    Every object with a filename is a file, whatever the key it stands under and however deep: films are listed as
+    images, and node packs have forms of their own. Previews (``temp``) count only where there is no other file, and a
+    path alone only where there is no preview either.
 
     Args:
         outputs: ``outputs`` of the entry.
@@ -53,20 +66,50 @@ def read_outputs(outputs: Any, *, include_temp: bool = False) -> Outputs:
     for node, key, items in _lists(outputs):
         rest = []
         for item in items:
-            if isinstance(item, dict) and isinstance(item.get("filename"), str) and item["filename"]:
-                file = _file(node, key, item)
-                if file.type in ("output", "temp"):
-                    files.setdefault((file.type, file.subfolder, file.filename), file)
-            elif isinstance(item, str) and key == "text":
+            found = list(files_in(node, key, item))
+            for file in found:
+                files.setdefault((file.type, file.subfolder, file.filename), file)
+            if isinstance(item, str) and key == "text":
                 texts.append(item)
-            else:
+            elif not found or found[0].guessed:
                 rest.append(item)
         if rest:
             other.setdefault(node, {})[key] = rest
-    kept = [file for file in files.values() if file.type == "output"]
+    sure = [file for file in files.values() if not file.guessed]
+    kept = [file for file in sure if file.type == "output"]
     if include_temp or not kept:
-        kept = list(files.values())
+        kept = sure or list(files.values())
     return Outputs(files=tuple(kept), texts=tuple(texts), other=other)
+
+
+def files_in(node: str, key: str, item: Any, depth: int = _DEEPEST) -> Iterator[File]:
+    """The files that one thing listed by a node names, as they stand in it."""
+    if isinstance(item, str):
+        if key != "text" and depth == _DEEPEST and _is_path(item):
+            subfolder, _, filename = item.strip().replace("\\", "/").rpartition("/")
+            yield File(node=node, key=key, filename=filename, subfolder=subfolder, type="output", guessed=True)
+    elif isinstance(item, dict) and (name := _name(item)):
+        kind = str(item.get("type") or "output").lower()
+        if kind in _FOLDERS:
+            folder = item.get("subfolder")
+            yield File(
+                node=node, key=key, filename=name, subfolder=folder if isinstance(folder, str) else "", type=kind
+            )
+    elif isinstance(item, dict | list) and depth:
+        for inside in item.values() if isinstance(item, dict) else item:
+            if not isinstance(inside, str):
+                yield from files_in(node, key, inside, depth - 1)
+
+
+def lists_files(shown: Any) -> bool:
+    """Whether a node's outputs name a file, or an address elsewhere to which it has been sent."""
+    found = ((key, item) for _, key, items in _lists({"": shown}) for item in items)
+    return any(_sent_to(item) or next(files_in("", key, item), None) is not None for key, item in found)
+
+
+def _sent_to(item: Any) -> bool:
+    places = item.values() if isinstance(item, dict) else [item]
+    return any(isinstance(place, str) and _ADDRESS.match(place) for place in places)
 
 
 def _lists(outputs: Any) -> Iterator[tuple[str, str, list[Any]]]:
@@ -78,15 +121,16 @@ def _lists(outputs: Any) -> Iterator[tuple[str, str, list[Any]]]:
             yield node, key, items if isinstance(items, list) else [items]
 
 
-def _file(node: str, key: str, item: dict[str, Any]) -> File:
-    subfolder, kind = item.get("subfolder"), item.get("type")
-    return File(
-        node=node,
-        key=key,
-        filename=item["filename"],
-        subfolder=subfolder if isinstance(subfolder, str) else "",
-        type=kind if isinstance(kind, str) and kind else "output",
-    )
+def _name(item: dict[str, Any]) -> str:
+    """The file's name; other names of it count where it is said in which folder the file is."""
+    name = item.get("filename")
+    if name is None and str(item.get("type")).lower() in _FOLDERS:
+        name = item.get("name") or item.get("file")
+    return name if isinstance(name, str) else ""
+
+
+def _is_path(text: str) -> bool:
+    return len(text) <= _LONGEST_PATH and text.isprintable() and not _ADDRESS.match(text) and is_media_name(text)
 
 
 def _natural(text: str) -> list[Any]:

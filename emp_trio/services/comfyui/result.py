@@ -36,7 +36,7 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
 
     Raises:
         ServiceError: a file could not be fetched; where all are gone (4.8) they are made again by the next attempt. Or
-            a node that saves has listed nothing, and so there is nothing to fetch.
+            a node that saves has listed no file, and so there is nothing to fetch.
         AssetError: a file could not be saved.
 
     A file that is gone while others are there is named in a warning: those have been made, and are not made again.
@@ -54,13 +54,15 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
             _check(file, asset)
             saved.append((file, asset))
         except ServiceError as error:
-            if error.status != 404:
+            if error.status != 404 and not (file.guessed and error.status in (400, 403)):
                 raise
             lost.append(_gone(file))
             lost[-1].__cause__ = error
     if lost and not saved:
         # Its entry would lead every later attempt to the same gap.
         await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
+        if outputs.files[0].guessed:  # it never was where it can be fetched from
+            raise _nothing_saved(lost[0].message)
         raise lost[0]
     for gone in lost:
         log.warning("prompt.file_gone", prompt=ran.prompt_id, why=gone.message)
@@ -71,7 +73,7 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
 
 
 async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs) -> list[str]:
-    """What is said of nodes that save and have listed nothing, beside others that have.
+    """What is said of nodes that save and have listed no file, beside others that have.
 
     Raises:
         ServiceError: there is no other file either, or none but previews. It is final: the work has been done, and
@@ -89,13 +91,17 @@ async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outpu
     silent = [f"{key!r} ({name})" for key, name in mute.items() if saves(name, classes.get(name))]
     if not silent:
         return []
-    text = f"nothing is listed by node {', '.join(silent)}"
+    text = f"no file is listed by node {', '.join(silent)}"
     if any(file.type == "output" for file in outputs.files):
         log.warning("prompt.silent_node", prompt=ran.prompt_id, nodes=silent)
         return [text]
     await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
-    raise ServiceError(
-        f"the prompt has ended well, and {text}: it has saved nothing, or to a place of its own that can't be fetched "
+    raise _nothing_saved(text)
+
+
+def _nothing_saved(why: str) -> ServiceError:
+    return ServiceError(
+        f"the prompt has ended well, and {why}: it has saved nothing, or to a place of its own that can't be fetched "
         "from. Let it save into ComfyUI's output folder and show what it has saved, or use SaveImage",
         code="nothing_saved",
         type="response_error",

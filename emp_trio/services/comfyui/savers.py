@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from emp_trio.services.comfyui.classes import NodeClass
 from emp_trio.services.comfyui.graph import PACK_SAVERS, PREFIX, STOCK_SAVERS, saves_by_name
+from emp_trio.services.comfyui.outputs import lists_files
 
 _STOCK_MODULES: Final = ("comfy_extras.", "comfy_api_nodes.")
 _BARE: Final = frozenset({"LossGraphNode"})  # stock, and yet it makes a file name of its prefix
@@ -20,6 +21,7 @@ _UNLISTED: Final = frozenset("CheckpointSave ImageOnlyCheckpointSave CLIPSave VA
 
 # Other inputs that say where files go.
 _PLACE: Final = re.compile(r"(^|_)(sub|out|output|save)?_?(path|folder|dir|directory|location|destination)(_|$)")
+_SAVES: Final = re.compile(r"(?i)save|writ|export|store|dump|record")
 _KINDS: Final = frozenset("IMAGE MASK VIDEO AUDIO LATENT MESH VOXEL SVG GLB *".split())
 
 
@@ -43,7 +45,7 @@ def takes_path(node: Mapping[str, Any], found: NodeClass | None) -> bool:
 
 
 def silent_nodes(graph: Mapping[str, Any], outputs: Mapping[str, Any], targets: Iterable[str] | None) -> dict[str, str]:
-    """Nodes of a finished prompt that have nothing listed, neither a file nor anything else.
+    """Nodes of a finished prompt that have listed no file, whatever else they say.
 
     Args:
         graph: as it was sent.
@@ -54,7 +56,7 @@ def silent_nodes(graph: Mapping[str, Any], outputs: Mapping[str, Any], targets: 
         their classes by id, in the graph's order.
     """
     ran = set(graph) if targets is None else set(targets)
-    return {key: node["class_type"] for key, node in graph.items() if key in ran and not _shows(outputs.get(key))}
+    return {key: node["class_type"] for key, node in graph.items() if key in ran and not lists_files(outputs.get(key))}
 
 
 def saves(class_type: str, found: NodeClass | None) -> bool:
@@ -68,13 +70,5 @@ def saves(class_type: str, found: NodeClass | None) -> bool:
         return False
     if found is None:
         return class_type in STOCK_SAVERS | PACK_SAVERS
-    named = PREFIX in found.inputs or "save" in class_type.lower()
-    return found.output_node and named and any(spec.kinds & _KINDS for spec in found.inputs.values())
-
-
-def _shows(shown: Any) -> bool:
-    """Whether there is anything in a node's outputs, whatever its kind; flags such as ``animated`` are nothing."""
-    if not isinstance(shown, Mapping):
-        return False
-    items = [item for value in shown.values() for item in (value if isinstance(value, list) else [value])]
-    return any(item is not None and not isinstance(item, bool) and item not in ("", [], {}) for item in items)
+    named = _SAVES.search(class_type) or any(name == PREFIX or _PLACE.search(name.lower()) for name in found.inputs)
+    return found.output_node and bool(named) and any(spec.kinds & _KINDS for spec in found.inputs.values())

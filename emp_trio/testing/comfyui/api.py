@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import msgspec
 import trio
 
+from emp_trio.testing.comfyui.disk import ROOT
 from emp_trio.testing.comfyui.engine import Engine
 from emp_trio.testing.comfyui.nodes import class_of
 from emp_trio.testing.comfyui.validation import validate
@@ -196,6 +197,7 @@ def _view(engine: Engine, query: dict[str, str]) -> Answer:
         return reply(400)
     if ".." in subfolder.split("/"):
         return reply(403)
+    subfolder = subfolder.removeprefix(f"{ROOT}/{kind}").strip("/")
     content = engine.disk.files.get((kind, subfolder, name))
     if content is None:
         return _MISSING

@@ -7,6 +7,8 @@ from typing import Final
 
 from emp_trio.testing.png import make_png
 
+ROOT: Final = "/srv/comfyui"
+"""Where the folders are, for whoever lists a file by its whole path."""
 _ANNOTATED: Final = re.compile(r"^(.*?)(?: \[(input|output|temp)\])?$")
 
 

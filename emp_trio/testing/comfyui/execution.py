@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
 
-from emp_trio.testing.comfyui.disk import content
+from emp_trio.testing.comfyui.disk import ROOT, content
 from emp_trio.testing.comfyui.manner import Item
 from emp_trio.testing.comfyui.nodes import Act, act_of
 from emp_trio.testing.comfyui.validation import is_link
@@ -140,6 +141,9 @@ class Execution:
                 prefix = f"{inputs['output_path']}/{prefix}"
             made = self._engine.disk.save(folder, prefix, extension, content(extension, seed))
             shown.setdefault(name, []).append(made)
+            if act.bare and self._engine.manner.listed is not None:
+                text = json.dumps(self._engine.manner.listed)
+                return dict(json.loads(text.replace("{name}", made["filename"]).replace("{folder}", f"{ROOT}/output")))
         return shown
 
     def _executed(self, key: str, shown: dict[str, Any] | None) -> None:

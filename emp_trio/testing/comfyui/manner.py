@@ -29,6 +29,8 @@ class Manner(msgspec.Struct, kw_only=True):
             server is started anew; HTTP and sockets stay healthy.
         free: bytes of device memory that are free.
         jobs: it has the jobs API, canonical ids, and its own replacements for old classes, as 0.33 has.
+        listed: outputs of a class with a folder of its own, in which ``{name}`` stands for the name of its file and
+            ``{folder}`` for the output folder; None as stock classes list it.
         replaced: old classes by name, each with the class that this server puts in its place.
     """
 
@@ -45,6 +47,7 @@ class Manner(msgspec.Struct, kw_only=True):
     dead_thread: bool = False
     free: int = 8 * 2**30
     jobs: bool = False
+    listed: dict[str, Any] | None = None
     replaced: dict[str, str] = {}
 
 

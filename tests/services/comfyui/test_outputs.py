@@ -20,6 +20,9 @@ def names(outputs: Any, **options: Any) -> list[str]:
     return [found.filename for found in read_outputs(outputs, **options).files]
 
 
+PATHS = ["b.png", "c.mp4", "d.glb"]
+
+
 @pytest.mark.parametrize(
     ("shown", "found"),
     [
@@ -34,6 +37,9 @@ def names(outputs: Any, **options: Any) -> list[str]:
         ({"images": [{"filename": "bare.png"}]}, ["bare.png"]),
         ({"images": [file("mine.png", "input")]}, []),
         ({"images": [{"filename": ""}, {"filename": 3}, "x", None]}, []),
+        ({"files": [file("a.png"), "b.png"]}, ["a.png"]),
+        ({"files": ["b.png", "sub\\c.mp4", "/srv/x/d.glb", "e", "https://host/f.png", "a\n.png", ".png"]}, PATHS),
+        ({"images": [[[[[[[file("too_deep.png")]]]]]]]}, []),
     ],
 )
 def test_files_are_found_under_any_key(shown: dict[str, Any], found: list[str]) -> None:

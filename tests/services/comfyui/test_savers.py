@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -70,16 +71,27 @@ def test_where_the_server_says_nothing_the_name_decides(name: str, path: bool) -
         ({"images": []}, True),
         ({"images": [], "animated": [True]}, True),
         ({"images": None}, True),
-        ({"images": "nothing that is known"}, False),
+        ({"images": "nothing that is known"}, True),
         ({"images": [{"filename": "a.png"}]}, False),
-        ({"text": ["words"]}, False),
+        ({"images": [], "files": ["/srv/comfyui/output/mine/a.png"]}, False),
+        ({"images": ["a.png"]}, False),
+        ({"images": [[{"filename": "a.png", "type": "output"}]]}, False),
+        ({"a": [{"kind": "x", "file": {"filename": "a.png"}}]}, False),
+        ({"images": [{"name": "a.png", "type": "output"}]}, False),
+        ({"images": [{"name": "a.png"}]}, True),
+        ({"images": [{"filename": "a.png", "type": "input"}]}, True),
+        ({"images": [{"source": "websocket", "type": "output"}]}, True),
+        ({"text": ["words"]}, True),
+        ({"text": ["a.png"]}, True),
         ({"text": [""]}, True),
-        ({"a_new_kind": [0]}, False),
+        ({"a_new_kind": [0]}, True),
         ({"a_new_kind": {"url": "s3://x"}}, False),
+        ({"urls": ["https://example.org/x"]}, False),
+        ({"images": ["data:image/png;base64,AAAA"]}, True),
         ([], True),
     ],
 )
-def test_a_node_that_has_nothing_listed_is_silent(shown: Any, silent: bool) -> None:
+def test_a_node_that_has_listed_no_file_is_silent(shown: Any, silent: bool) -> None:
     found = silent_nodes(picture(), {"2": shown}, ["2"])
     assert found == ({"2": "SaveImage"} if silent else {})
     assert silent_nodes(picture(), {"2": shown}, []) == {}  # it was not to be run
@@ -96,6 +108,10 @@ def test_a_node_that_has_nothing_listed_is_silent(shown: Any, silent: bool) -> N
         ("CheckpointSave", {"model": ["MODEL"], "filename_prefix": ["STRING"]}, False),
         ("PreviewAny", {"source": ["*"]}, False),
         ("Send", {"images": ["IMAGE"]}, False),
+        ("Image Writer", {"images": ["IMAGE"]}, True),
+        ("Export Video", {"clip": ["VIDEO"]}, True),
+        ("Image Out", {"images": ["IMAGE"], "output_folder": ["STRING"]}, True),
+        ("V3Out", {"pic": ["IMAGE,MASK"], "filename_prefix": ["STRING"]}, True),
     ],
 )
 def test_what_counts_as_a_class_that_saves(name: str, inputs: dict[str, Any], expected: bool) -> None:
@@ -134,7 +150,37 @@ async def test_where_something_else_was_saved_the_silent_node_is_named(connector
     workflow = graph | {"3": picture()["2"], "4": {"class_type": "RigNothing", "inputs": {}}}
     result = await run_job(connector, job({"workflow": workflow}))
     assert len(result.output_files) == 1
-    assert result.metadata["warnings"] == ["nothing is listed by node '2' (Image Save)"]
+    assert result.metadata["warnings"] == ["no file is listed by node '2' (Image Save)"]
+    assert runs(fake) == 1
+
+
+@pytest.mark.parametrize(
+    ("listed", "files"),
+    [
+        ({"images": [], "files": ["{folder}/mine/{name}"]}, 1),
+        ({"images": ["mine/{name}"]}, 1),
+        ({"images": [[{"filename": "{name}", "subfolder": "mine", "type": "output"}]]}, 1),
+        ({"all": [{"kind": "x", "file": {"filename": "{name}", "subfolder": "mine"}}]}, 1),
+        ({"images": [{"name": "{name}", "subfolder": "mine", "type": "OUTPUT"}]}, 1),
+        ({"files": ["mine/elsewhere.png"]}, 0),
+        ({"text": ["saved 1 image"]}, 0),
+        ({"animated": [True], "count": [1]}, 0),
+        ({"images": [{"filename": "{name}", "subfolder": "mine", "type": "input"}]}, 0),
+        ({"images": [{"source": "websocket", "type": "output"}]}, 0),
+    ],
+)
+async def test_whatever_a_saver_lists_its_file_comes_or_the_job_fails_for_good(
+    connector: Any, fake: FakeComfyUI, listed: dict[str, Any], files: int
+) -> None:
+    """Node packs list what they have saved in forms of their own, or do not. None of it is a success without a file."""
+    fake.manner.listed = listed
+    run = functools.partial(run_job, connector, job({"workflow": elsewhere(output_path="mine")}))
+    if files:
+        assert len((await run()).output_files) == files
+    else:
+        with pytest.raises(ServiceError, match="saved nothing") as caught:
+            await run()
+        assert (caught.value.retry, caught.value.maybe_started) == (False, True)
     assert runs(fake) == 1
 
 
