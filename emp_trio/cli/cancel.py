@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from emp_trio.cli.connection import RedisOption, with_queue
 from emp_trio.cli.output import FAILED, OK, print_problem
+from emp_trio.printable import printable
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import Queue
@@ -35,7 +36,7 @@ async def cancel(job_ids: list[str], /, *, reason: str = "cancelled by the user"
         for job_id in dict.fromkeys(job_ids):
             match await queue.cancel(job_id, reason):
                 case "cancelled":
-                    print(f"{job_id} cancelled")
+                    print(printable(f"{job_id} cancelled"))
                     continue
                 case "missing":
                     print_problem(f"there is no job {job_id}")

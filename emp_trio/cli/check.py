@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING
 
 from emp_trio.cli.mapping_option import MappingOption
-from emp_trio.cli.output import OK, WRONG_USAGE, console, print_json, printable
+from emp_trio.cli.output import OK, WRONG_USAGE, console, print_json
 from emp_trio.errors import ConfigError, Problem
+from emp_trio.printable import printable
 from emp_trio.secrets import Redactor
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def check(
         print_json({"ok": not wrong, "mapping": source, "workers": counts, "problems": problems})
     else:
         _print(problems)
-        print(_verdict(source, wrong, planned, asked))
+        print(printable(_verdict(source, wrong, planned, asked)))
     return WRONG_USAGE if wrong else OK
 
 

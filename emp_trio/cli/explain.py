@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from emp_trio.cli.mapping_option import MappingOption, mapping_file
-from emp_trio.cli.output import OK, console, print_json, print_table, printable
+from emp_trio.cli.output import OK, console, print_json, print_table
+from emp_trio.printable import printable
 
 if TYPE_CHECKING:
     from emp_trio.mapping import Chain, Origin

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
-from emp_trio.cli.output import console, printable, shown
+from emp_trio.cli.output import console, shown
+from emp_trio.printable import printable
 from emp_trio.queue.client import Queue
 from emp_trio.queue.events import JobEvent
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 from rich.text import Text
 
-from emp_trio.cli.output import console, printable, shown
+from emp_trio.cli.output import console, shown
+from emp_trio.printable import printable
 from emp_trio.queue.client import JobInfo
 
 Row = tuple[str, str]

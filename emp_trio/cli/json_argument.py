@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ConfigError
+from emp_trio.printable import printable
 from emp_trio.secret_names import is_secret_name
 
 _BYTE: Final = re.compile(r"^JSON is malformed: (?P<what>.*) \(byte (?P<at>\d+)\)$", re.DOTALL)
@@ -123,5 +124,4 @@ def _starred(token: str) -> str:
 
 def _shown(line: bytes) -> str:
     """A line as one printable character per character."""
-    text = line.decode("utf-8", "replace")
-    return "".join(c if c.isprintable() else " " for c in text)
+    return printable(line.decode("utf-8", "replace"))

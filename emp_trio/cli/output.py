@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emp_trio.errors import ConfigError, EmpTrioError
+from emp_trio.printable import escaped, escaped_json, printable
 from emp_trio.secret_names import named_secret
 from emp_trio.secret_shapes import without_shapes
 from emp_trio.secrets import MASK, Redactor, Secret, distinct, hides
@@ -27,11 +28,6 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
-def printable(text: str) -> str:
-    """``text`` on one line and without control characters: what a service says must not command the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def print_json(value: Any) -> None:
@@ -56,7 +52,7 @@ def print_json(value: Any) -> None:
     hidden = Redactor()
     if hidden.known(text) != text:
         text = msgspec.json.encode(hidden.known_in(msgspec.json.decode(text))).decode()
-    print(text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text), flush=True)
+    print(escaped_json(text), flush=True)
 
 
 def shown(value: Any) -> Any:
@@ -82,16 +78,6 @@ def shown(value: Any) -> Any:
             return without_shapes(hidden.known(value), signatures=False)
         case _:
             return value
-
-
-def _escaped(character: str) -> str:
-    return "".join(f"\\u{unit:04x}" for unit in _units(character))
-
-
-def _units(character: str) -> tuple[int, ...]:
-    """A character's code units in UTF-16, as JSON escapes them."""
-    code = ord(character)
-    return (code,) if code < 0x10000 else (0xD800 + ((code - 0x10000) >> 10), 0xDC00 + ((code - 0x10000) & 0x3FF))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: bool = False) -> None:
@@ -147,7 +133,8 @@ def report(error: BaseException) -> int:
         print_problem(text)
     if len(ours) < len(leaves):
         print_problem("this is a defect of emp-trio; please report it with what follows", label="internal error")
-        print(Redactor().text("".join(traceback.format_exception(error))), file=sys.stderr)
+        trace = Redactor().text("".join(traceback.format_exception(error)))
+        print(escaped(trace, keep="\n"), file=sys.stderr)
         return FAILED
     return WRONG_USAGE if any(isinstance(leaf, ConfigError) for leaf in ours) else FAILED
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from emp_trio.cli.connection import RedisOption, with_queue
-from emp_trio.cli.output import FAILED, OK, print_json, print_problem, printable
+from emp_trio.cli.output import FAILED, OK, print_json, print_problem
+from emp_trio.printable import printable
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import Queue

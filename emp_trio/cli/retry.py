@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from emp_trio.cli.connection import RedisOption, with_queue
 from emp_trio.cli.output import FAILED, OK, print_problem
+from emp_trio.printable import printable
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import Queue
@@ -30,7 +31,7 @@ async def retry(job_ids: list[str], /, *, redis: RedisOption = None) -> int:
         for job_id in dict.fromkeys(job_ids):
             match await queue.retry(job_id):
                 case "queued":
-                    print(f"{job_id} queued")
+                    print(printable(f"{job_id} queued"))
                     continue
                 case "missing":
                     print_problem(f"there is no job {job_id}")

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 from emp_trio.cli.connection import RedisOption, with_queue
-from emp_trio.cli.output import OK, print_json, print_table, printable, shown
+from emp_trio.cli.output import OK, print_json, print_table, shown
+from emp_trio.printable import printable
 
 if TYPE_CHECKING:
     from emp_trio.queue.client import Queue

@@ -17,6 +17,7 @@ import structlog
 from structlog.typing import Processor
 
 from emp_trio.errors import ConfigError
+from emp_trio.printable import escaped, escaped_json
 from emp_trio.secrets import MASK, Redactor, hides
 
 Style = Literal["console", "json"]
@@ -30,8 +31,6 @@ _LEVELS: Final = {
 _LONGEST: Final = 4096  # characters of one value; a line of a log is no place for a payload
 _LONGEST_TRACEBACK: Final = 64 * 2**10  # characters; and of all texts of a line together
 _NOTE: Final = 40  # characters that say how long a text was
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-_CONTROL_IN_TRACEBACK: Final = {code: text for code, text in _CONTROL.items() if code != ord("\n")}
 
 
 def configure_logs(*, level: str, style: Style | None, redactor: Redactor, stream: TextIO) -> None:
@@ -173,7 +172,7 @@ def _for_people(*, colors: bool) -> list[Processor]:
         """What a service says must not command the terminal, nor look like a line of its own."""
         for key, value in event.items():
             if isinstance(value, str):
-                event[key] = value.translate(_CONTROL_IN_TRACEBACK if key == "exception" else _CONTROL)
+                event[key] = escaped(value, keep="\n" if key == "exception" else "")
         return event
 
     return [
@@ -186,4 +185,4 @@ def _for_people(*, colors: bool) -> list[Processor]:
 
 def _as_json(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
     first = {key: event.pop(key) for key in ("timestamp", "level", "event")}
-    return msgspec.json.encode({**first, **event}).decode()
+    return escaped_json(msgspec.json.encode({**first, **event}).decode())

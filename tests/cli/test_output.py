@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from emp_trio.cli.job_view import details
-from emp_trio.cli.output import print_json, print_problem, print_table, shown
+from emp_trio.cli.output import FAILED, print_json, print_problem, print_table, report, shown
 from emp_trio.queue.job_info import job_info
 from emp_trio.secrets import Secret, held
 
@@ -139,3 +139,10 @@ def test_one_job_is_shown_without_the_keys_in_its_payload() -> None:
         },
     )
     assert "hunter2" not in str(details(job)) + json.dumps(shown(msgspec.structs.asdict(job)))
+
+
+def test_the_traceback_of_a_defect_commands_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert report(ValueError("a\x1b[2J\x9b2J \u202egnp.exe")) == FAILED
+    err = capsys.readouterr().err
+    assert all(line.isprintable() for line in err.split("\n"))
+    assert "ValueError: a\\x1b[2J\\x9b2J \\u202egnp.exe" in err

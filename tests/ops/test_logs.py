@@ -184,6 +184,27 @@ def test_a_text_from_outside_can_not_command_the_terminal_or_forge_a_line() -> N
     assert "\x1b" not in out.getvalue()
 
 
+HIDDEN = "a\x9b2J \u202egnp.exe \u2066x\u2069 \u200b\ufeff \u2028 \u2029 \x7f \x85 \U000e0041 \U0001d173"
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_nothing_hides_in_a_line_or_turns_it_around(style: Style) -> None:
+    out = stream_of(style)
+    log = structlog.get_logger()
+    try:
+        raise ValueError(HIDDEN)
+    except ValueError:
+        log.exception(HIDDEN, text=HIDDEN, inside={HIDDEN: [HIDDEN]}, kind="grün 🎨")
+    logging.getLogger("library").warning(HIDDEN)
+    assert all(line.isprintable() for line in out.getvalue().split("\n"))
+    assert "\\u202egnp.exe" in out.getvalue()
+    assert "grün 🎨" in out.getvalue()
+    if style == "json":
+        first, second = lines(out)
+        assert (first["event"], first["text"], first["inside"]) == (HIDDEN, HIDDEN, {HIDDEN: [HIDDEN]})
+        assert second["event"] == HIDDEN.strip()
+
+
 @pytest.mark.parametrize("style", ["json", "console"])
 @pytest.mark.parametrize(
     "value",
