@@ -5,21 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from emp_trio.secret_names import is_secret_name, named_secret
 from emp_trio.secrets import Secret, hides
 
 _CREDENTIAL: Final = re.compile(r"(?:(?:Bearer|Basic) )?[\x21-\x7e]{6,4096}")
+_IN_QUERIES: Final = frozenset("key code sig signature".split())
+_SHORTEST: Final = 6  # characters of a credential
 _MANY: Final = 256  # members of one level of a payload that are looked at for credentials
 
 
 def secrets_in(settings: Any) -> tuple[Secret, ...]:
-    """Every secret in settings: in structs, and in what structs hold."""
+    """Every secret in settings: in structs, in what structs hold, and in the URLs and paths among them."""
     match settings:
         case Secret():
             return (settings,)
+        case str():
+            return address_secrets(settings)
         case msgspec.Struct():
             parts: Iterable[Any] = (getattr(settings, name) for name in settings.__struct_fields__)
         case dict():
@@ -42,6 +47,10 @@ def named_secrets(value: Any, *, most: int = 32) -> tuple[Secret, ...]:
     for _ in range(3):
         below: list[Any] = []
         for item in level[:_MANY]:
+            if named_secret(item):  # the name and the value side by side
+                beside = item["value"] if isinstance(item, dict) else item[1]
+                if isinstance(beside, str) and _CREDENTIAL.fullmatch(beside):
+                    found.append(Secret(beside))
             if isinstance(item, dict):
                 for name, inside in item.items():
                     if isinstance(inside, str):
@@ -64,3 +73,16 @@ def url_secrets(url: Secret) -> tuple[Secret, ...]:
     except ValueError:
         password = ""
     return tuple(dict.fromkeys([url, Secret(password), Secret(unquote(password))])) if password else ()
+
+
+def address_secrets(text: str) -> tuple[Secret, ...]:
+    """The password in a URL, and what stands in its query under the name of a secret; also of a path with a query."""
+    if "?" not in text and "@" not in text:
+        return ()
+    try:
+        parts = urlsplit(text)
+        found = [unquote(parts.password or "")]
+    except ValueError:
+        return ()
+    found += [value for name, value in parse_qsl(parts.query) if name.lower() in _IN_QUERIES or is_secret_name(name)]
+    return tuple(Secret(value) for value in dict.fromkeys(found) if len(value) >= _SHORTEST)

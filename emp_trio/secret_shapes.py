@@ -11,7 +11,7 @@ from emp_trio.secret_names import is_secret_name
 
 MASK: Final = "***"
 
-_PARAMETER: Final = "(?i:sig|signature|x-amz-signature|x-goog-signature|key)="
+_PARAMETER: Final = "(?i:sig|signature|x-amz-signature|x-goog-signature|key|code)="
 _SEPARATOR: Final = r"""[\w.-]{0,40}(?:\\{0,3}["']\s{0,2}:\s{0,2}\\{0,3}["']|\s?=\s?\\{0,3}["']?)"""
 # In a name that is that of a secret, before its end and a separator.
 _WORDS: Final = (
@@ -31,6 +31,7 @@ _JWT: Final = re.compile(r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-
 _SCHEME: Final = re.compile(r"(?:\s|%20|\+){1,4}[A-Za-z0-9._~+/=%-]{8,}")
 _LOGIN: Final = re.compile(r"([^/\s:@]*:)[^/\s@]+(?=@)")
 _IN_QUERY: Final = re.compile(r"""[^&\s"']+""")
+_CODE: Final = re.compile(r"""[^&\s"']{16,}""")  # of a function; a shorter one is the number of an error
 _QUOTED: Final = re.compile(r"""[^"']*[^"'\\]""")
 _GIVEN: Final = re.compile(r"""[^\s"'&;,)}\]<>\\]+""")
 _SAS: Final = re.compile(r"""[^;\s"']+""")
@@ -43,7 +44,7 @@ _MARK: Final = re.compile(
 _BRIEF: Final = 1024
 # Anything that could be one of them has one of these in it: looking for plain texts is quickest in a long one.
 _SUSPECT: Final = [
-    *"sk- aiza bearer basic :// sig= signature= hf_ gho_ ghp_ ghr_ ghs_ ghu_ github_pat xox eyj".split(),
+    *"sk- aiza bearer basic :// sig= signature= code= hf_ gho_ ghp_ ghr_ ghs_ ghu_ github_pat xox eyj".split(),
     *_WORDS,
 ]
 
@@ -85,7 +86,7 @@ def _secret_at(text: str, found: re.Match[str]) -> tuple[int, int]:
     if hit[0] == "-":
         secret = _PEM.match(text, after)
     elif hit[0] in "?&":
-        secret = _IN_QUERY.match(text, after)
+        secret = (_CODE if hit[1:].lower() == "code=" else _IN_QUERY).match(text, after)
     elif hit[-1] in "=\"' \t\n\\":
         return _named(text, found)
     elif at and (text[at - 1].isalnum() or (hit == "eyJ" and text[at - 1] in "_-")):

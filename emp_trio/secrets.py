@@ -7,6 +7,7 @@ is open (connectors, storage, the connection to Redis, a job with credentials of
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,7 @@ from emp_trio.sizes import LARGE
 __all__ = ["MASK", "Redactor", "Secret", "distinct", "excerpt", "excerpt_around", "harmless", "held", "hides", "hold"]
 
 _LEAST_OF_A_NAME: Final = 8  # characters of a secret that is looked for in names that are plain words
+_SCHEME: Final = re.compile(r"(?i:bearer|basic|token|apikey|api-key|key|jwt) +(\S{6,})")
 _MARGIN: Final = 1024  # characters behind a cut that are looked at, or more where a secret is longer
 
 
@@ -70,7 +72,7 @@ class _Known:
         self.longest = 0
 
     def add(self, secrets: Iterable[Secret]) -> None:
-        values = [value for secret in secrets if len(value := secret.reveal()) >= SHORTEST]
+        values = _values(secrets)
         new = any(value not in self._counts for value in values)
         self._counts.update(values)
         if new:
@@ -78,7 +80,7 @@ class _Known:
 
     def forget(self, secrets: Iterable[Secret]) -> None:
         before = len(self._counts)
-        self._counts -= Counter(value for secret in secrets if len(value := secret.reveal()) >= SHORTEST)
+        self._counts -= Counter(_values(secrets))
         if len(self._counts) != before:
             self._learn()
 
@@ -155,6 +157,16 @@ class _Known:
         if masked == name or not name.replace("_", "").isalpha() or not name.islower():
             return masked
         return masked if any(len(value) >= _LEAST_OF_A_NAME and value in name for value in self._counts) else name
+
+
+def _values(secrets: Iterable[Secret]) -> list[str]:
+    """The texts that are to be looked for; of what is a whole header, its token as well."""
+    values: list[str] = []
+    for secret in secrets:
+        value = secret.reveal()
+        header = _SCHEME.fullmatch(value)
+        values += [value] if header is None else [value, header[1]]
+    return [value for value in values if len(value) >= SHORTEST]
 
 
 _HELD: Final = _Known()

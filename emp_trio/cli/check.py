@@ -9,7 +9,7 @@ from emp_trio.cli.mapping_option import MappingOption
 from emp_trio.cli.output import OK, WRONG_USAGE, console, print_json
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.printable import printable
-from emp_trio.secrets import Redactor
+from emp_trio.secrets import Redactor, hold
 
 if TYPE_CHECKING:
     from emp_trio.mapping import Plan
@@ -56,6 +56,7 @@ async def check(
         problems = error.problems or (Problem(path="$", message=error.message),)
     else:
         problems, source, planned, asked = found.problems, found.source, found.plan, found.asked
+        hold(*(planned.secrets if planned is not None else ()), *(found.storage.secrets if found.storage else ()))
         if online and found.plan is not None and found.worker is not None and found.storage is not None:
             from emp_trio.cli.online import ask_services
 

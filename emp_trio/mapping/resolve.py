@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from emp_trio.credentials import secrets_in
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.build import Built, Origin, build_settings
 from emp_trio.mapping.environment import Need, check_required
@@ -118,7 +119,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def secrets(self) -> tuple[Secret, ...]:
         """Every secret of every connector's settings, for the redactor of logs and errors."""
-        return tuple(secret for service in self.services.values() for secret in service.secrets)
+        every = (secret for s in self.services.values() for secret in (*s.secrets, *secrets_in(s.settings)))
+        return tuple(dict.fromkeys(every))
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from typing import Final
 import httpx
 import trio
 
+from emp_trio.credentials import address_secrets
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.faults import network_fault
@@ -21,7 +22,7 @@ from emp_trio.protocols.http_operation import Trail
 from emp_trio.protocols.http_pool import Pool
 from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
-from emp_trio.secrets import excerpt
+from emp_trio.secrets import excerpt, held
 from emp_trio.tls import tls_context
 
 MAX_REDIRECTS: Final = 3
@@ -86,7 +87,7 @@ class Reply:
 
 
 class Client:
-    """The HTTP pools of a connector; made by :func:`open_client`.
+    """The HTTP pools of a connector; made by :func:`open_client`. ``secrets`` are those of the proxies.
 
     It speaks to httpx's transports: the client above them would keep the cookies of one job for the next, log URLs with
     the secrets in their queries, and follow redirects with an API key.
@@ -96,6 +97,7 @@ class Client:
         self._stack = stack
         self._transports: dict[tuple[str | None, bool], httpx.AsyncHTTPTransport] = {}
         self._proxies = urllib.request.getproxies()
+        self.secrets = [secret for url in self._proxies.values() for secret in address_secrets(url)]
         self._verify_tls = settings.verify_tls
         self._most, self._keep = settings.max_connections, settings.keepalive_timeout
         self._limits = httpx.Limits(
@@ -206,10 +208,13 @@ class _Body(httpx.AsyncByteStream):
 async def open_client(settings: HttpSettings, user_agent: str) -> AsyncIterator[Client]:
     """A pool with the limits of ``settings``, closed at the end of the block.
 
-    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment are respected, and SSL_CERT_FILE.
+    HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment are respected, and SSL_CERT_FILE. Passwords of
+    proxies are held meanwhile.
     """
     async with AsyncExitStack() as stack:
-        yield Client(settings, user_agent, stack)
+        client = Client(settings, user_agent, stack)
+        with held(*client.secrets):
+            yield client
 
 
 @contextmanager

@@ -177,7 +177,7 @@ class Supervisor:
     async def _models(self, connector: Connector) -> list[str]:
         with trio.move_on_after(self._settings.health_timeout):
             try:
-                return msgspec.convert(await connector.models(), list[str])
+                return [self._redactor.known(name) for name in msgspec.convert(await connector.models(), list[str])]
             except ServiceError as error:
                 if error.status not in NO_ROUTE:  # a service that has no such list has no such list
                     self._told(error, "connector.models")

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -57,3 +58,49 @@ async def test_a_service_that_refuses_the_key_is_an_error() -> None:
     wrong = [p for p in problems if p["severity"] == "error"]
     assert any(p["path"] == '$.services["openai-image"]' and "401" in p["message"] for p in wrong)
     assert "sk-wrong-0123456789" not in json.dumps(problems)
+
+
+BROKEN = """
+from typing import Annotated
+import msgspec
+from emp_trio.secrets import Secret
+from emp_trio.services.connector import Connector
+from emp_trio.settings import Env
+
+class BrokenConnector(Connector):
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        api_key: Annotated[Secret, Env("${BROKEN_KEY}")]
+
+    async def run(self, job, progress):
+        raise ValueError("never")
+
+    async def health(self):
+        raise ValueError("can't use " + self.settings.api_key.reveal())
+"""
+
+
+async def test_an_error_of_any_kind_is_shown_without_the_key(tmp_path: Path) -> None:
+    (tmp_path / "broken_connector.py").write_text(BROKEN)
+    mapping = {
+        "workers": {
+            "x": {"services": ["s"], "job_service_required_map": [{"job_service_required": "x", "worker_service": "s"}]}
+        },
+        "services": {"s": {"type": "external_api", "connector": "BrokenConnector"}},
+        "connectors": {"BrokenConnector": {"path": "broken_connector:BrokenConnector"}},
+    }
+    (tmp_path / "mapping.json").write_text(json.dumps(mapping))
+    words = [
+        sys.executable,
+        "-m",
+        "emp_trio",
+        "check",
+        "--workers",
+        "x:1",
+        "--online",
+        "--mapping",
+        str(tmp_path / "mapping.json"),
+    ]
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path), "BROKEN_KEY": "Kq7Wm2Xv9Lp4Kt8Rb3Ny"}
+    with trio.fail_after(60):
+        done = await trio.run_process(words, env=env, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
+    assert b"can't use ***" in done.stdout

@@ -161,11 +161,27 @@ def test_in_a_long_text_that_is_read_in_pieces_none_falls_between_them(place: in
     assert len(shown) >= len(text) - len(secret)
 
 
+@pytest.mark.parametrize("header", ["Bearer {}", "bearer  {}", "Basic {}", "Token {}", "ApiKey {}"])
+def test_of_a_whole_header_the_token_is_masked_by_itself_too(header: str) -> None:
+    with held(Secret(header.format(KEY))):
+        shown = Redactor().known(f"{KEY} is wrong, {header.format(KEY)} as well, {KEY[:20]} even")
+        assert not any(piece in shown for piece in PIECES)
+    assert Redactor().known(KEY) == KEY
+
+
 def test_secrets_are_found_where_they_stand() -> None:
     payload = {"api_key": "abcdef1", "headers": {"X-Api-Key": "abcdef2"}, "body": {"auth": {"token": "abcdef3"}}}
     assert {secret.reveal() for secret in named_secrets(payload)} == {"abcdef1", "abcdef2", "abcdef3"}
     assert named_secrets({"prompt": "abcdef", "token": "two words", "password": "abc"}) == ()
     assert secrets_in({"a": [Secret("x")], "b": "c"}) == (Secret("x"),)
+    pairs = {"headers": [["Authorization", "Bearer abcdef4"], {"name": "X-Api-Key", "value": "abcdef5"}]}
+    assert {secret.reveal() for secret in named_secrets(pairs)} == {"Bearer abcdef4", "abcdef5"}
+    assert {
+        secret.reveal() for secret in secrets_in(["http://me:p%2Fword@h/v1?code=abcdef6&n=1", "/x?api-key=abc%2Bef"])
+    } == {
+        *("p/word", "abcdef6", "abc+ef"),
+    }
+    assert secrets_in(["http://h/v1?limit=200000", "a@b.example", "why?", "http://[h?key=abcdef"]) == ()
     assert Secret("p/w") in url_secrets(Secret("redis://u:p%2Fw@host"))
     assert url_secrets(Secret("redis://host")) == ()
 
@@ -177,6 +193,8 @@ def test_secrets_are_found_where_they_stand() -> None:
         ('{\\"api_key\\": \\"hunter2\\"}', '{\\"api_key\\": \\"***\\"}'),
         ("grant_type=x&client_secret=abc&scope=y", "grant_type=x&client_secret=***&scope=y"),
         ("Server=a;Password=b c;Database=d", "Server=a;Password=*** c;Database=d"),
+        ("GET /f?code=abcdefghijklmnopqrst&n=1: error", "GET /f?code=***&n=1: error"),
+        ("GET /f?code=not_found", "GET /f?code=not_found"),
         ("max_tokens=5, token_count: 7", "max_tokens=5, token_count: 7"),
         ("a eyJhbGciOiJIUzI1.eyJzdWIiOiIxMjM0.abc-def b", "a eyJ*** b"),
         ("hf_abcdefghijklmnopqrst and ghp_abcdefghijklmnopqrst", "hf_*** and ghp_***"),

@@ -183,6 +183,17 @@ async def test_models_that_are_no_list_of_names_do_no_harm(valkey: str, db: Any,
         await until_status(db, submit(db, "t"), "completed")
 
 
+async def test_a_service_that_lists_a_key_as_a_model_does_not_bring_it_into_redis(valkey: str, db: Any) -> None:
+    async def models(self: Connector) -> list[str]:
+        return ["a", "model of Kq7Wm2Xv9Lp4Kt8Rb3Ny"]
+
+    play = Play(models=models)
+    async with open_machine(valkey, {"t": play}, secrets=("Kq7Wm2Xv9Lp4Kt8Rb3Ny",)):
+        play.finish.set()
+        await until_status(db, submit(db, "t", requirements={"models": ["a"]}), "completed")
+        assert '"a","model of ***"' in db.hget("worker:m1-worker-t-0", "capabilities")
+
+
 async def test_models_are_found_by_job_type_and_by_service_type(valkey: str, db: Any) -> None:
     async def models(self: Connector) -> list[str]:
         return ["a", "b"]
