@@ -8,19 +8,28 @@ only the connection can be closed.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
+from emp_trio.assets.media import HEAD, media_type
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.offload import off_loop
 from emp_trio.progress import ProgressReporter
-from emp_trio.protocols.http import Http, HttpSettings
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http import Http, HttpAnswer, HttpSettings
+from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer, may_have_started
+from emp_trio.secrets import excerpt
 from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.error_shapes import quoted, stated_error, status_of, words_of
 from emp_trio.services.probing import HealthPath, probe
 from emp_trio.services.redaction import kept_copy
 from emp_trio.services.repeats import counted
 from emp_trio.settings import Env
+
+_OF_ERRORS: Final = frozenset(
+    "error message detail code status type object id request_id success ok timestamp path".split()
+)  # members of an answer that is nothing but an error
 
 
 class LimitedServiceConnector(Http, Connector):
@@ -52,27 +61,27 @@ class LimitedServiceConnector(Http, Connector):
         """Run one attempt.
 
         Raises:
-            ServiceError: the service failed or is out of reach, or has been asked twice without an answer.
+            ServiceError: the service failed or is out of reach, its answer has nothing in it, or it has been asked
+                twice without an answer.
             trio.Cancelled: the connection is closed; the service may go on.
         """
         payload = job.sent_payload
         progress.report(5, "asking the service")
         async with counted(job, progress, ahead=True) as sending:
-            answer = (
-                await self.request(
-                    "POST",
-                    self.settings.job_path,
-                    json=payload,
-                    read_timeout=self.settings.http.timeout,
-                    sending=sending,
-                )
-            ).json()
-        if not isinstance(answer, dict) or not answer:
-            raise bad_answer("the answer is not a JSON object with something in it", reason="missing_expected_data")
+            answer = await self.request(
+                "POST",
+                self.settings.job_path,
+                json=payload,
+                headers={"accept": "application/json"},
+                expect="any",
+                read_timeout=self.settings.http.timeout,
+                sending=sending,
+            )
+            data = await off_loop(len(answer.body), _read, answer)
         progress.report(100, "done")
         return JobResult(
             success=True,
-            data=await kept_copy(answer),
+            data=await kept_copy(data),
             service_metadata={"service_version": "limited", "service_type": self.service_type},
             raw_request_payload=await kept_copy(payload),
         )
@@ -80,3 +89,44 @@ class LimitedServiceConnector(Http, Connector):
     async def health(self) -> Health:
         """Ask the one thing that the service can be asked."""
         return await probe(self, self.settings.health_path, retries=0)
+
+
+def _read(answer: HttpAnswer) -> dict[str, Any]:
+    """What is in an answer: an object, or a list of them under ``result``.
+
+    Raises:
+        ServiceError: there is nothing in it, or something else, or an error under a good status. What has something in
+            it is not asked for again: it is paid for.
+    """
+    try:
+        said = answer.json()
+    except ServiceError as error:
+        kind = media_type(answer.body[:HEAD])
+        if kind.startswith(("image/", "audio/", "video/")):
+            text = f"the answer is {kind}, which this connector can't save: take RestSyncConnector for this service"
+            raise bad_answer(text, reason="unexpected_content_type", retry=False) from error
+        said = answer.body.decode("utf-8", "replace").strip()
+        if kind != "text/plain" or error.reason != "unexpected_content_type" or said.startswith(("{", "[")):
+            raise
+    if isinstance(said, dict) and said.get("error") and said.keys() <= _OF_ERRORS:
+        stated = stated_error(said) or {}
+        status = status_of(stated)
+        raise ServiceError(
+            f"the service answered with an error: {excerpt(words_of(stated) or quoted(said), LONGEST_TEXT)}",
+            status=status,
+            retry=None if status is not None else False,
+            maybe_started=may_have_started(status or 500),
+        )
+    if isinstance(said, dict) and any(map(_is_something, said.values())):
+        return said
+    if isinstance(said, list) and any(
+        isinstance(item, dict) and any(map(_is_something, item.values())) for item in said
+    ):
+        return {"result": said}
+    text = f"the answer is not a JSON object with something in it: {quoted(said)}"
+    final = isinstance(said, str | int | float) and _is_something(said)
+    raise bad_answer(text, reason="missing_expected_data", retry=not final)
+
+
+def _is_something(value: Any) -> bool:
+    return value is not None and value not in ("", [], {})

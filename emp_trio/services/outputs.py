@@ -45,7 +45,7 @@ class OutputFiles(msgspec.Struct, frozen=True, kw_only=True):
     """What was had of an answer's files.
 
     Attributes:
-        files: at least one, in their order.
+        files: in their order.
         places: where each stands among what was given.
         warnings: what could not be had, and why.
     """
@@ -93,7 +93,7 @@ async def kept(calls: Iterable[Callable[[], Awaitable[GeneratedFile]]]) -> Outpu
     """What of several files can be had, one after the other; ``calls`` raise ServiceError where one can't.
 
     Raises:
-        ServiceError: the first one's, where there is none that can be had.
+        ServiceError: the first one's, where there is none that can be had; or (response_error) there are no calls.
     """
     files, places, lost = [], [], list[tuple[int, ServiceError]]()
     count = 0
@@ -104,8 +104,8 @@ async def kept(calls: Iterable[Callable[[], Awaitable[GeneratedFile]]]) -> Outpu
         except ServiceError as error:
             error.maybe_started = True
             lost.append((count, error))
-    if not files and lost:
-        raise lost[0][1]
+    if not files:
+        raise lost[0][1] if lost else bad_answer("the answer has no file in it", reason="missing_expected_data")
     warnings = [f"output {place} of {count} is left out: {error.message}" for place, error in lost]
     return OutputFiles(files=tuple(files), places=tuple(places), warnings=tuple(warnings))
 

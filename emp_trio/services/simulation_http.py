@@ -24,6 +24,7 @@ from emp_trio.services.probing import probe
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
 from emp_trio.services.upstream import run_upstream
+from emp_trio.services.work_states import phase_of
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
@@ -94,16 +95,20 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
             if error.status == 404:
                 return False
             raise
-        return _entry(answer.json(), simulation_id).get("status") not in ("error", "cancelled")
+        entry = _entry(answer.json(), simulation_id)
+        return _failure(entry, simulation_id) is None or bool(_pictures(entry))
 
     async def _finished(self, simulation_id: str, progress: ProgressReporter) -> tuple[str, Mapping[str, Any]]:
         async def look() -> tuple[str, Mapping[str, Any]] | Ended | None:
             answer = await self.request("GET", f"/history/{segment(simulation_id)}", retries=0)
             entry = _entry(answer.json(), simulation_id)
-            if (failure := _failure(entry, simulation_id)) is not None:
-                return Ended(failure)
-            if entry.get("status") == "success":
+            failure, phase = _failure(entry, simulation_id), phase_of(entry.get("status"))
+            if phase == "done" or (phase != "running" and _pictures(entry)):  # what is made is not made again
+                if failure is not None:
+                    log.warning("simulation.kept", simulation=simulation_id, why=failure.message)
                 return simulation_id, entry
+            if failure is not None:
+                return Ended(failure)
             if isinstance(done := entry.get("progress"), int | float):
                 progress.report(
                     5 + 0.9 * min(max(done, 0), 100),
@@ -154,8 +159,8 @@ def _entry(answer: Any, simulation_id: str) -> Mapping[str, Any]:
 
 
 def _failure(entry: Mapping[str, Any], simulation_id: str) -> ServiceError | None:
-    match entry.get("status"):
-        case "error":
+    match phase_of(entry.get("status")):
+        case "failed" | "expired" | "stopped":
             return ServiceError(
                 f"simulation {simulation_id} failed: {excerpt(str(entry.get('error') or 'no reason given'), 500)}",
                 retry=entry.get("retryable") is not False,

@@ -9,6 +9,8 @@ import msgspec
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
+from emp_trio.services.picture_places import media_type_of, picture_in
+from emp_trio.services.work_states import phase_of
 
 _MOST: Final = 10**15  # a larger number, infinity and nan are no progress and no time
 
@@ -50,17 +52,25 @@ def decode(message: str | bytes) -> tuple[str | None, Event | None]:
     if not isinstance(fields, dict):
         return None, None
     job_id = next((str(fields[key]) for key in ("job_id", "jobId", "id") if fields.get(key)), None)
-    match fields.get("type"):
-        case "simulation_progress":
+    kind = str(fields.get("type")).removeprefix("simulation_")
+    match "progress" if kind == "progress" else phase_of(kind):
+        case "progress":
             return job_id, _progressed(fields)
-        case "simulation_complete":
+        case "done":
             return job_id, _completed(fields)
-        case "simulation_error" | "error":
-            return job_id, Failed(_reason(fields), fields.get("retryable") is not False)
-        case "simulation_cancelled":
-            return job_id, Failed(f"cancelled in the service: {_reason(fields)}", False)
+        case "failed" | "expired" | "stopped":
+            return job_id, _ended(fields, Failed(_reason(fields), fields.get("retryable") is not False))
+        case "cancelled":
+            return job_id, _ended(fields, Failed(f"cancelled in the service: {_reason(fields)}", False))
+        case "unknown" if _pictures(fields):
+            return job_id, _completed(fields)
         case _:
             return job_id, None
+
+
+def _ended(fields: dict[str, Any], failure: Failed) -> Completed | Failed:
+    """An end that is not a good one; pictures that come with it are made, and are not made again."""
+    return _completed(fields) if _pictures(fields) else failure
 
 
 def _reason(fields: dict[str, Any]) -> str:
@@ -77,19 +87,26 @@ def _progressed(fields: dict[str, Any]) -> Progressed | None:
 
 
 def _completed(fields: dict[str, Any]) -> Completed:
-    results, outputs, url = fields.get("results"), fields.get("outputs"), fields.get("output_url")
-    images = outputs.get("images") if isinstance(outputs, dict) else None
+    results, url = fields.get("results"), fields.get("output_url")
     return Completed(
         simulation_id=str(fields.get("simulation_id") or ""),
         results=results if isinstance(results, dict) else {},
         output_url=url if isinstance(url, str) else None,
         processing_time_ms=_number(fields, "processing_time_ms") or 0.0,
-        pictures=tuple(
-            (image["data"], image["mime_type"] if isinstance(image.get("mime_type"), str) else None)
-            for image in (images if isinstance(images, list) else [])
-            if isinstance(image, dict) and isinstance(image.get("data"), str)
-        ),
+        pictures=_pictures(fields),
     )
+
+
+def _pictures(fields: dict[str, Any]) -> tuple[tuple[str, str | None], ...]:
+    outputs = fields.get("outputs")
+    images = outputs.get("images", outputs) if isinstance(outputs, dict) else outputs
+    found = []
+    for image in images if isinstance(images, list) else [images]:
+        if isinstance(image, dict) and isinstance(image.get("data"), str):
+            found.append((image["data"], media_type_of(image)))
+        elif (picture := picture_in(image)) is not None:
+            found.append((picture.source, picture.media_type))
+    return tuple(found)
 
 
 def _number(fields: dict[str, Any], name: str) -> float | None:

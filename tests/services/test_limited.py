@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -12,8 +13,9 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.limited import LimitedServiceConnector
+from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import cut, hang, open_rogue, reply
+from emp_trio.testing.rogue import Answer, cut, hang, open_rogue, reply
 from emp_trio.toolbox import Toolbox
 from tests.services.support import job
 
@@ -35,16 +37,56 @@ async def test_the_payload_goes_and_the_answer_is_the_result(toolbox: Toolbox) -
     assert result.raw_request_payload == {"n": 1}
 
 
+PNG = make_png(8, 8)
+
+
 @pytest.mark.parametrize(
-    ("answer", "words"), [([], "not a JSON object"), ("x", "not a JSON object"), ({}, "not a JSON object")]
+    ("answer", "data"),
+    [
+        (reply(200, json=[{"text": "done"}, None]), {"result": [{"text": "done"}, None]}),
+        (reply(200, json={"error": None, "text": "done"}), {"error": None, "text": "done"}),
+        (reply(200, json={"error": "one of two", "text": "done"}), {"error": "one of two", "text": "done"}),
+        (reply(200, json={"status": "ok", "message": "done"}), {"status": "ok", "message": "done"}),
+        (reply(200, b'{"text": "done"}', content_type="text/html"), {"text": "done"}),
+        (reply(200, b'\xef\xbb\xbf{"n": NaN, "a": 1}'), {"n": None, "a": 1}),
+    ],
 )
-async def test_an_answer_that_is_no_object_is_an_error_of_the_service(
-    toolbox: Toolbox, answer: object, words: str
+async def test_an_object_with_something_in_it_is_the_result(toolbox: Toolbox, answer: Answer, data: Any) -> None:
+    """It is paid for: nothing is asked for a second time."""
+    async with open_rogue(answer) as service, open_limited(service.url, toolbox) as connector:
+        assert (await run_job(connector, job())).data == data
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "retry"),
+    [
+        (reply(200, json=[]), "not a JSON object", True),
+        (reply(200, json=[[{}]]), "not a JSON object", True),
+        (reply(200, json={}), "not a JSON object", True),
+        (reply(200, json=None), "not a JSON object", True),
+        (reply(200, json={"text": "", "images": [], "meta": None}), "something in it: .*images", True),
+        (reply(200, json="a word"), "not a JSON object.*a word", False),
+        (reply(200, json=7), "not a JSON object.*7", False),
+        (reply(200, b"It is done.\n", content_type="text/plain"), "not a JSON object.*It is done", False),
+        (reply(200, b""), "empty answer", True),
+        (reply(200, b'{"text": ', content_type="application/json"), "not JSON", True),
+        (reply(200, b'{"text": '), "instead of JSON", True),
+        (reply(200, b"<html><p>Sign in</p></html>", content_type="text/html"), "text/html", True),
+        (reply(200, PNG, content_type="image/png"), "image/png.*RestSyncConnector", False),
+        (reply(200, PNG), "image/png.*RestSyncConnector", False),
+        (reply(200, json={"error": {"message": "no such model"}}), "no such model", False),
+        (reply(200, json={"error": "busy", "code": 503}), "busy", True),
+        (reply(200, json={"error": True, "message": "no paint", "success": False}), "no paint", False),
+    ],
+)
+async def test_any_other_answer_is_an_error_which_is_asked_for_again_only_if_it_is_empty(
+    toolbox: Toolbox, answer: Answer, words: str, retry: bool
 ) -> None:
-    async with open_rogue(reply(200, json=answer)) as service, open_limited(service.url, toolbox) as connector:
+    async with open_rogue(answer) as service, open_limited(service.url, toolbox) as connector:
         with pytest.raises(ServiceError, match=words) as caught:
             await run_job(connector, job())
-    assert caught.value.type == "response_error"
+    assert caught.value.retry is retry
 
 
 async def test_work_that_cannot_be_looked_up_is_begun_twice_at_most(toolbox: Toolbox) -> None:

@@ -218,6 +218,27 @@ async def test_the_service_is_healthy_while_it_runs(connector: SimulationHttpCon
     assert (await connector.health()).healthy
 
 
+@pytest.mark.parametrize("outputs", [{}, {"images": []}, None])
+async def test_a_simulation_without_the_picture_that_was_asked_for_is_no_success(
+    toolbox: Toolbox, outputs: object
+) -> None:
+    begun = []
+
+    async def process(request: Request) -> Response:
+        begun.append(1)
+        return JSONResponse({"simulation_id": "s1"})
+
+    async def history(request: Request) -> Response:
+        return JSONResponse({"s1": {"status": "success", "outputs": outputs}})
+
+    bare = Starlette(routes=[Route("/process", process, methods=["POST"]), Route("/history/{id}", history)])
+    async with open_server(bare) as url, open_simulation(url, toolbox) as connector:
+        with pytest.raises(ServiceError, match="no file"):
+            await run_job(connector, job({"save_assets": True}))
+        assert (await run_job(connector, job())).success
+    assert len(begun) == 2
+
+
 async def test_the_older_service_is_understood(toolbox: Toolbox) -> None:
     """It answers ``{}`` while a job runs, and calls the id ``prompt_id`` (connector reference 3.2)."""
     answers = iter([{}, {}, {"p1": {"status": "success", "outputs": {}}}])

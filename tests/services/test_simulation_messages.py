@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from emp_trio.services.simulation_messages import Completed, Failed, Progressed, decode
 
+LONG = "iVBORw0KGgo" * 8
+MADE = Completed("", {}, None, 0.0, ((LONG, None),))
+
 
 @pytest.mark.parametrize(
     ("fields", "job", "event"),
@@ -44,6 +47,14 @@ from emp_trio.services.simulation_messages import Completed, Failed, Progressed,
             "j",
             Completed("", {}, None, 0.0, (("AA", None),)),
         ),
+        ({"type": "simulation_completed", "job_id": "j", "simulation_id": "s"}, "j", Completed("s", {}, None, 0.0)),
+        ({"type": "done", "job_id": "j", "outputs": [LONG]}, "j", MADE),
+        ({"type": "simulation_complete", "job_id": "j", "outputs": {"images": {"b64_json": LONG}}}, "j", MADE),
+        ({"type": "simulation_error", "job_id": "j", "error": "late", "outputs": {"images": [LONG]}}, "j", MADE),
+        ({"type": "simulation_cancelled", "job_id": "j", "outputs": {"images": [LONG]}}, "j", MADE),
+        ({"type": "simulation_result", "job_id": "j", "outputs": {"images": [{"data": LONG}]}}, "j", MADE),
+        ({"type": "simulation_failed", "job_id": "j", "error": "no paint"}, "j", Failed("no paint", True)),
+        ({"type": "simulation_result", "job_id": "j", "outputs": {"images": []}}, "j", None),
         ({"type": "simulation_started", "job_id": "j"}, "j", None),
         ({"type": "simulation_ready"}, None, None),
         ({"type": "pong"}, None, None),

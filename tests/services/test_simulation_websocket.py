@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,12 +19,16 @@ from emp_trio.protocols.websocket import WebSocketSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.simulation_job import SimulationSettings
 from emp_trio.services.simulation_websocket import SimulationWebsocketConnector
+from emp_trio.testing.png import make_png
 from emp_trio.testing.reporter import FakeReporter, run_job
+from emp_trio.testing.rogue import open_rogue
+from emp_trio.testing.rogue_socket import Peer, websocket
 from emp_trio.testing.sim_websocket import SimulatedWebsocketService, open_simulated_websocket
 from emp_trio.toolbox import Toolbox
 from tests.services.support import job, stored
 from tests.testing.test_png import chunks
 
+PICTURE = base64.b64encode(make_png(8, 8)).decode()
 LONG = {"simulate": {"seconds": 3600}}
 SHORT = {"simulate": {"seconds": 0.05}}
 
@@ -79,6 +86,35 @@ async def test_the_picture_is_saved_where_it_is_asked_for(
     assert result.output_files[0].size_bytes == len(content) == 2_000_000
     assert result.metadata["saved_asset"]["fileName"] == name
     assert result.data["image_url"] == result.output_files[0].metadata["cdn_url"]
+
+
+@pytest.mark.parametrize(
+    ("end", "files"),
+    [
+        ({"type": "simulation_complete", "outputs": {"images": [PICTURE, "broken"]}}, 1),
+        ({"type": "completed", "outputs": [{"b64_json": PICTURE}]}, 1),
+        ({"type": "simulation_error", "error": "late", "outputs": {"images": [PICTURE]}}, 1),
+        ({"type": "simulation_complete", "outputs": {}}, 0),
+        ({"type": "simulation_complete"}, 0),
+    ],
+)
+async def test_a_picture_that_has_been_made_is_kept_and_none_is_no_success(
+    toolbox: Toolbox, end: dict[str, Any], files: int
+) -> None:
+    async def script(peer: Peer) -> None:
+        asked = json.loads(await peer.receive())
+        await peer.send(json.dumps(end | {"job_id": asked["job_id"]}))
+        await peer.listen()
+
+    async with (
+        open_rogue(websocket(script)) as rogue,
+        open_simulation(rogue.url.replace("http", "ws"), toolbox) as connector,
+    ):
+        if files:
+            assert len((await run_job(connector, job({"save_assets": True}))).output_files) == files
+        else:
+            with pytest.raises(ServiceError, match="no file"):
+                await run_job(connector, job({"save_assets": True}))
 
 
 async def test_jobs_share_one_socket_and_each_gets_its_own_result(

@@ -19,7 +19,7 @@ from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import Redactor, excerpt
 from emp_trio.services.address import auth_of
 from emp_trio.services.connector import Health
-from emp_trio.services.outputs import checked, fetched, kept
+from emp_trio.services.outputs import OutputFiles, checked, fetched, kept
 from emp_trio.services.probing import NO_ROUTE, not_told
 from emp_trio.services.redaction import redacted
 from emp_trio.services.rest.answers import Found, error_text
@@ -95,7 +95,9 @@ async def with_files(caller: Caller, found: Found, *, work: str = "") -> Generat
     Raises:
         ServiceError: it has files, and none of them can be had.
     """
-    had = await kept([functools.partial(_file, caller, source) for source in found.files])
+    had = OutputFiles(files=(), places=())
+    if found.files:
+        had = await kept([functools.partial(_file, caller, source) for source in found.files])
     warnings = [*found.missing, *had.warnings]
     known = Redactor(auth_secrets(caller.auth()))
     data: dict[str, Any] = {"result": known.known_in(found.result)}

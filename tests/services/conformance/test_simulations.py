@@ -72,6 +72,8 @@ class TestSimulationHttp(ConnectorConformance):
                 lost = {"filename": "lost.png", "type": "output"}
                 yield {name: entry | {"outputs": {"images": [lost, *entry["outputs"]["images"]]}}}
                 yield {name: entry | {"execution_time": None, "error": "Too late."}}
+                for word in ("Completed", "succeeded", "error", "cancelled", "a new word", None):
+                    yield {name: entry | {"status": word, "error": "Too late."}}
 
     def check(self, result: JobResult) -> None:
         assert result.data["simulation_id"].startswith("sim-")
