@@ -28,7 +28,10 @@ local function by_name(flat)
   return job
 end
 
-local function take(id, seen, worker, machine, nonce, lease, quiet, now)
+-- A job is this slot's: its hash. match: {id, worker, nonce, seen}, which becomes the job's part of the reply;
+-- returns the hash as it was, by name.
+local function assign(match, now)
+  local id, worker, nonce, seen = match[1], match[2], match[3], match[4]
   local key = 'job:' .. id
   local flat, left, job = seen.flat, {}, seen.job
   if not flat then
@@ -40,15 +43,31 @@ local function take(id, seen, worker, machine, nonce, lease, quiet, now)
   if given(job.lease_token) then drop_lease(id, job.lease_worker) end  -- somebody put a leased job back
   redis.call('HSET', key, 'status', 'assigned', 'worker_id', worker, 'assigned_at', now.lua,
     'lease_token', token, 'lease_worker', worker, 'attempt', attempt)
-  redis.call('ZREM', PENDING, id)
-  redis.call('ZADD', LEASES, int(now.ms + lease), id)
-  -- The lease stands; a key of a wrong type among the fleet's other ones must not stop the claim half way.
-  redis.pcall('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
-  redis.pcall('XADD', 'progress:' .. id, '*', 'job_id', id, 'worker_id', worker, 'status', 'assigned', 'progress', '0',
-    'message', 'Job assigned to worker', 'assigned_at', now.lua)
-  set_slot_state(worker, 'busy', id, now)
-  if not (quiet and not given(job.submit_token)) then say_claimed(id, job, worker, machine, now.lua, now) end
-  return {worker, token, id, flat, left}
+  return {worker, token, id, flat, left}, job
+end
+
+-- Takes the matches of one page, all in one step, since each call costs as much for one job as for many. Adds them to
+-- jobs.
+local function take(matches, jobs, machine, lease, quiet, now)
+  if #matches == 0 then return end
+  local ids, leases, taken, before = {}, {}, {}, {}
+  local ends = int(now.ms + lease)
+  for i, match in ipairs(matches) do
+    taken[i], before[i] = assign(match, now)
+    ids[i], leases[2 * i - 1], leases[2 * i] = match[1], ends, match[1]
+  end
+  redis.call('ZREM', PENDING, unpack(ids))
+  redis.call('ZADD', LEASES, unpack(leases))
+  -- The leases stand; a key of a wrong type among the fleet's other ones must not stop the claim half way.
+  for i, id in ipairs(ids) do
+    local worker, job = taken[i][1], before[i]
+    redis.pcall('HSET', 'jobs:active:' .. worker, id, cjson.encode(job))
+    redis.pcall('XADD', 'progress:' .. id, '*', 'job_id', id, 'worker_id', worker, 'status', 'assigned', 'progress', '0',
+      'message', 'Job assigned to worker', 'assigned_at', now.lua)
+    set_slot_state(worker, 'busy', id, now)
+    if not (quiet and not given(job.submit_token)) then say_claimed(id, job, worker, machine, now.lua, now) end
+    jobs[#jobs + 1] = taken[i]
+  end
 end
 
 -- What a nonce was given in a claim whose reply was lost, or has not been read yet: it is in jobs:active of the slot. Its
@@ -116,15 +135,15 @@ local function inspect(id, asked, now)
   end
   local f, long, flat, read
   if size == 'small' and asked.whole then
-    flat = redis.call('HGETALL', key)
-    read = by_name(flat)
-    f = {read.service_required or false, read.id or false, read.status or false, read.requirements or false,
+    flat = read_hash('HGETALL', key)
+    read = flat and by_name(flat)
+    f = read and {read.service_required or false, read.id or false, read.status or false, read.requirements or false,
       read.workflow_id or false, read.customer_id or false, read.lease_worker or false, read.worker_id or false}
   else
     f, long = values_of(key, size, LOOKED_AT)
   end
   local gone
-  if size == 'other' then
+  if not f then
     gone = 'job:' .. shown(id) .. ' is not a hash'
   elseif not f[1] and not f[2] and not f[3] and not long then
     gone = 'there is no hash for it'
@@ -191,6 +210,7 @@ redis.register_function('emp_trio_claim', function(_, argv)
       break
     end
     page = math.min(PAGE, page * 2)
+    local matches = {}
     for _, id in ipairs(ids) do
       if slot > last or budget <= 0 or room <= 0 then break end
       if #id > LONGEST_ID then page = 1 end
@@ -198,7 +218,7 @@ redis.register_function('emp_trio_claim', function(_, argv)
       local verdict, more = inspect(id, asked, now)
       asked.whole = verdict == 'match'
       if verdict == 'match' then
-        jobs[#jobs + 1] = take(id, more, argv[slot], machine, argv[slot + 1], lease, quiet, now)
+        matches[#matches + 1] = {id, argv[slot], argv[slot + 1], more}
         room = room - more.bytes
         slot = slot + 2
         skip_answered()
@@ -211,6 +231,7 @@ redis.register_function('emp_trio_claim', function(_, argv)
         rank = rank + 1
       end
     end
+    take(matches, jobs, machine, lease, quiet, now)
   end
   return {slot <= last and rank or -1, now.ms, jobs, dropped}
 end)

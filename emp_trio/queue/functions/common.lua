@@ -72,18 +72,22 @@ end
 
 local function int(n) return string.format('%.0f', n) end
 
-local this_second, this_second_iso = '', ''
+local this_second, this_second_iso, this_moment = '', '', {}
 
--- The time of one call: ms as number and as text, ISO, LuaTime. The date part is made once a second.
+-- The time of one call: ms as number and as text, ISO, LuaTime. The date part is made once a second, the rest once a
+-- millisecond: the table is shared.
 local function clock()
   local t = redis.call('TIME')
   local micros = tonumber(t[2])
   local millis = math.floor(micros / 1000)
+  local ms = tonumber(t[1]) * 1000 + millis
+  if ms == this_moment.ms then return this_moment end
   if t[1] ~= this_second then
     this_second, this_second_iso = t[1], string.sub(iso_of(tonumber(t[1]) * 1000), 1, 20)
   end
-  return {ms = tonumber(t[1]) * 1000 + millis, text = string.format('%s%03d', t[1], millis),
+  this_moment = {ms = ms, text = string.format('%s%03d', t[1], millis),
     iso = string.format('%s%03dZ', this_second_iso, millis), lua = string.format('%s.%06d', t[1], micros)}
+  return this_moment
 end
 
 -- A set and non-empty hash value, else nil ('' is how the fleet writes an unset field).
@@ -115,11 +119,7 @@ local function attempts_of(job)
 end
 
 -- HMGET that treats a key of another type like a missing hash. For fields that are short wherever a lease stands.
-local function fields(key, ...)
-  local reply = redis.pcall('HMGET', key, ...)
-  if wrong_type(reply) then return {} end
-  return reply
-end
+local function fields(key, ...) return read_hash('HMGET', key, ...) or {} end
 
 -- Ids in a slot's list of active jobs: one or none, where nobody has put others there.
 local function active_of(worker)
@@ -161,14 +161,28 @@ local function publish(channel, message) redis.call('PUBLISH', channel, json(mes
 -- of encoding tables.
 local function text(value) return cjson.encode(value) end
 
+-- JSON of a slot's id, remembered: every job needs it several times.
+local QUOTED, quotes, MOST_SLOTS = {}, 0, 10000
+
+local function quoted(worker)
+  local known = QUOTED[worker]
+  if not known then
+    quotes = quotes + 1
+    if quotes > MOST_SLOTS then QUOTED, quotes = {}, 1 end
+    known = text(worker)
+    QUOTED[worker] = known
+  end
+  return known
+end
+
 -- What a slot says of its build, as a part of a JSON object; remembered from beat to beat, since every job needs it
 -- twice.
-local ABOUT, abouts, MOST_ABOUTS = {}, 0, 10000
+local ABOUT, abouts = {}, 0
 
 local function set_about(worker, version, built, info)
   if not ABOUT[worker] then
     abouts = abouts + 1
-    if abouts > MOST_ABOUTS then ABOUT, abouts = {}, 1 end
+    if abouts > MOST_SLOTS then ABOUT, abouts = {}, 1 end
   end
   ABOUT[worker] = ',"version":' .. text(version) .. ',"build_timestamp":' .. text(built) .. ',"build_info":' .. text(info)
 end
@@ -191,7 +205,7 @@ end
 -- ... the fleet's message, and the aggregator's (queue protocol 2, 2.8).
 local function say_slot_state(worker, machine, status, job, now)
   local before = status == 'busy' and 'idle' or 'busy'
-  local who, what = text(worker), text(job)
+  local who, what = quoted(worker), job == '' and '""' or text(job)
   redis.call('PUBLISH', 'worker_status', '{"worker_id":' .. who .. ',"old_status":"' .. before .. '","new_status":"' ..
     status .. '","current_job_id":' .. what .. ',"timestamp":' .. now.text .. '}')
   redis.call('PUBLISH', 'machine:' .. machine .. ':worker:' .. worker, '{"worker_id":' .. who ..
@@ -204,7 +218,7 @@ local TOLD = {'service_required', 'customer_id', 'workflow_id', 'total_steps'}
 
 -- A slot has taken a job (queue protocol 2.2, 2.3). job: at least the fields TOLD; at: LuaTime of the claim.
 local function say_claimed(id, job, worker, machine, at, now)
-  local both = '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker)
+  local both = '{"job_id":' .. text(id) .. ',"worker_id":' .. quoted(worker)
   local claimed = both .. ',"status":"claimed","message":"Job claimed by worker","claimed_at":' .. text(at) ..
     ',"timestamp":' .. int(math.floor(now.ms / 1000) * 1000)
   for _, name in ipairs(TOLD) do
@@ -220,10 +234,10 @@ end
 local function say_progress(id, worker, place, percent, status, message, step, total, now)
   local named, of = step ~= '', tonumber(total) or 0
   if not named then step = number(place[1]) end
-  if of == 0 then of = number(place[2]) or 0 end
-  redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. text(worker) ..
-    ',"progress":' .. percent .. ',"status":"' .. status .. '","message":' .. text(message) ..
-    ',"current_step":' .. (named and text(step) or step and int(step) or '""') .. ',"total_steps":' .. int(of) ..
+  if of == 0 then of = place[2] and number(place[2]) or 0 end
+  redis.call('PUBLISH', 'update_job_progress', '{"job_id":' .. text(id) .. ',"worker_id":' .. quoted(worker) ..
+    ',"progress":' .. percent .. ',"status":"' .. status .. '","message":' .. (message == '' and '""' or text(message)) ..
+    ',"current_step":' .. (named and text(step) or step and int(step) or '""') .. ',"total_steps":' .. (of == 0 and '0' or int(of)) ..
     ',"estimated_completion":"","timestamp":' .. now.text .. '}')
 end
 

@@ -3,6 +3,7 @@
 local LONGEST = 16384  -- bytes of a value that a function reads, requirements among them
 local SMALL = 65536    -- bytes of memory of a hash that is read in one piece
 local FEW = 256        -- fields of one
+local TINY = 4096      -- bytes of one that can't have more fields than that: each takes 16 at the least
 
 -- Fields that are read of a job with long values; what is not named here does not matter to anybody.
 local KNOWN = {'id', 'service_required', 'job_type', 'priority', 'payload', 'requirements', 'customer_id', 'created_at',
@@ -21,9 +22,19 @@ local function wrong_type(reply)
   return false
 end
 
+-- The reply to a command that reads a hash, or nil where the key is of another type.
+local function read_hash(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if wrong_type(reply) then return nil end
+  return reply
+end
+
 -- 'none', 'other' (a key of another type), 'small' (no value can be long), 'medium' (may be read in one piece) or 'large';
--- and its bytes of memory, where it may be read in one piece.
+-- and its bytes of memory, where it may be read in one piece. A key of another type may also be 'small'.
 local function size_of(key)
+  local tiny = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', FEW)  -- looks at so many fields, of a tiny hash at all
+  if not tiny then return 'none' end
+  if type(tiny) == 'number' and tiny <= TINY then return 'small', tiny end
   local count = redis.pcall('HLEN', key)
   if wrong_type(count) then return 'other' end
   if count == 0 then return 'none' end
@@ -34,10 +45,12 @@ local function size_of(key)
   return 'large'
 end
 
--- Values of the fields, false for an unset one and for a long one; and the name of the first long one, or nil.
+-- Values of the fields, false for an unset one and for a long one, or nil where the key is of another type; and the name
+-- of the first long one, or nil.
 local function values_of(key, size, names)
-  if size == 'none' or size == 'other' then return {}, nil end
-  if size == 'small' then return redis.call('HMGET', key, unpack(names)), nil end
+  if size == 'none' then return {}, nil end
+  if size == 'other' then return nil, nil end
+  if size == 'small' then return read_hash('HMGET', key, unpack(names)), nil end
   local readable, long = names, nil
   if size == 'large' then
     readable = {}
@@ -64,7 +77,7 @@ end
 -- The same as a table by name, with the size as its second value.
 local function record(key, names)
   local size = size_of(key)
-  local values, found = values_of(key, size, names), {}
+  local values, found = values_of(key, size, names) or {}, {}
   for i, name in ipairs(names) do found[name] = values[i] or nil end
   return found, size
 end
