@@ -23,6 +23,7 @@ T = TypeVar("T")
 # What a server says when it will take the same command later.
 _PASSING: Final = frozenset({"OOM", "READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN"})
 _LONG: Final = frozenset({"payload", "ctx", "checkpoint"})  # fields that may be long; no other is read when it is
+_KEPT: Final = 1.0  # seconds for which the list of completed jobs need not be kept for a day anew
 _SCAN_BUDGET: Final = 512  # pending ids one claim call looks at; about 2 ms of Redis time where none of them fits
 
 
@@ -42,6 +43,18 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     def announced(self) -> bool:
         """Whether its submitter announced it in the very moment in which it was queued (``emp_trio_submit``)."""
         return bool(self.fields.get("submit_token"))
+
+    @property
+    def failed_before(self) -> bool:
+        """Whether its hash speaks of a failed attempt, or may do so."""
+        found = self.fields
+        return (
+            "error" in found
+            or "failure_type" in found
+            or "failure_reason" in found
+            or "failed_at" in found
+            or bool(self.left_out)
+        )
 
     @property
     def attempt(self) -> int:
@@ -114,6 +127,7 @@ class Verbs:
         self.port = port
         self._pause = pause
         self._text, _ = library.source()
+        self._kept_until = -math.inf
 
     async def function(
         self, name: str, *args: str | bytes | int, on_orphan: Callable[[Any], None] | None = None
@@ -266,7 +280,7 @@ class Verbs:
         Returns:
             False, with nothing changed or published, where the lease is not held any more.
         """
-        reply = await self.function("settle", *_settle_arguments(lease, machine_id, settlement, unified))
+        reply = await self.function("settle", *_settle_arguments(lease, machine_id, settlement, int(unified)))
         return bool(reply[0] == 1)
 
     def settle_soon(
@@ -277,17 +291,24 @@ class Verbs:
         on_reply: Callable[[bool], None],
         *,
         unified: bool = False,
+        failed_before: bool = True,
     ) -> None:
         """End the attempt without waiting for Redis; see :meth:`settle`.
 
         Args:
             on_reply: told whether the outcome is stored; if not, :meth:`settle` is to find out why.
+            failed_before: what :attr:`Claim.failed_before` says: a job that completes speaks of no failure any more.
         """
+        sent = trio.current_time()
+        kept = sent < self._kept_until
 
         def replied(reply: Any) -> None:
-            on_reply(isinstance(reply, list) and reply[0] == 1)
+            stored = isinstance(reply, list) and reply[0] == 1
+            if stored and not kept and settlement.kind == "completed":
+                self._kept_until = sent + _KEPT
+            on_reply(stored)
 
-        arguments = _settle_arguments(lease, machine_id, settlement, unified)
+        arguments = _settle_arguments(lease, machine_id, settlement, unified + 2 * (not failed_before) + 4 * kept)
         self.port.post("FCALL", f"{library.NAME}_settle", 0, *arguments, on_reply=replied)
 
     async def renew(self, leases: Sequence[LeaseRef], *, lease: float) -> dict[str, str]:
@@ -378,9 +399,7 @@ def _progress_arguments(reports: Iterable[tuple[LeaseRef, float, str, str, int]]
     return args
 
 
-def _settle_arguments(
-    lease: LeaseRef, machine_id: str, settlement: Settlement, unified: bool
-) -> list[str | bytes | int]:
+def _settle_arguments(lease: LeaseRef, machine_id: str, settlement: Settlement, how: int) -> list[str | bytes | int]:
     failure, (words, step, total) = settlement.failure, settlement.last_words
     return [
         lease.job_id,
@@ -394,7 +413,7 @@ def _settle_arguments(
         failure.reason if failure else total,
         settlement.stored,
         settlement.message,
-        "1" if unified else "0",
+        how,
         *(part for record in settlement.records for part in record),
     ]
 

@@ -133,7 +133,14 @@ class Slots:
                 self._late_ones.set()
 
         lease, machine = LeaseRef(claim.job_id, claim.token), self._settings.machine_id
-        self._verbs.settle_soon(lease, machine, settlement, replied, unified=self._settings.unified)
+        self._verbs.settle_soon(
+            lease,
+            machine,
+            settlement,
+            replied,
+            unified=self._settings.unified,
+            failed_before=claim.failed_before,
+        )
 
     async def _finish(self, claimer: Claimer, claim: Claim, settlement: Settlement | None) -> None:
         """Settle whatever there is to settle, and free the slot."""

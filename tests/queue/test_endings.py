@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from emp_trio.failures import Failure
 from emp_trio.jobs import JobResult
@@ -106,6 +107,49 @@ async def test_completed(verbs: Verbs, lib: Library, ear: Ear) -> None:
     assert heard[0][1] == json.loads(settlement.message)
     assert (heard[1][1]["old_status"], heard[1][1]["new_status"], heard[1][1]["current_job_id"]) == ("busy", "idle", "")
     assert heard[2][1]["data"]["current_job_id"] is None
+
+
+@pytest.mark.parametrize("gap", [0.0, 1.5])
+async def test_the_list_of_completed_jobs_stays_for_a_day_after_whichever_was_the_last(
+    verbs: Verbs, lib: Library, gap: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = trio.current_time()
+    monkeypatch.setattr("emp_trio.queue.verbs.trio.current_time", lambda: clock)
+    for number in range(2):
+        claim, lease = await run(verbs, lib)
+        settlement = completed(read_job("j", 1, claim.fields), JobResult(success=True), WHO, now=time.time())
+        stored: list[bool] = []
+        verbs.settle_soon(lease, "m1", settlement, stored.append, failed_before=claim.failed_before)
+        assert await verbs.renew([], lease=15) == {}  # so that it has been answered
+        assert stored == [True]
+        left = lib.db.ttl("jobs:completed")
+        if number == 0:
+            assert 86_000 < left <= 86_400
+            lib.db.expire("jobs:completed", 70_000)
+            clock += gap
+        else:  # set once a second: so many jobs need it
+            assert (left > 86_000) == (gap >= 1)
+        lib.db.delete("job:j")
+
+
+@pytest.mark.parametrize("name", ["error", "failure_type", "failure_reason", "failed_at"])
+async def test_a_job_with_an_old_failure_in_its_hash_completes_without_it(
+    verbs: Verbs, lib: Library, name: str
+) -> None:
+    claim, lease = await run(verbs, lib, **{name: "said by another worker"})
+    assert claim.failed_before
+    settlement = completed(read_job("j", 1, claim.fields), JobResult(success=True), WHO, now=time.time())
+    stored: list[bool] = []
+    verbs.settle_soon(lease, "m1", settlement, stored.append, failed_before=claim.failed_before)
+    assert await verbs.renew([], lease=15) == {}
+    assert stored == [True]
+    assert name not in lib.job("j")
+
+
+def test_a_field_that_was_too_long_to_be_read_may_be_one_of_an_old_failure() -> None:
+    claim = Claim(worker_id="w", token="t", job_id="j", fields={"id": b"j"})
+    assert not claim.failed_before
+    assert msgspec.structs.replace(claim, left_out=("error",)).failed_before
 
 
 async def test_completed_under_an_aggregator(verbs: Verbs, lib: Library, ear: Ear) -> None:
