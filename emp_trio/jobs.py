@@ -116,7 +116,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         attempt: number of this claim, from 1; rises with every claim and never falls.
         retry_count: failed attempts so far.
         max_attempts: attempts in total (``max_retries`` on the wire, queue protocol 4.7).
-        checkpoint: what an earlier attempt remembered of its upstream work (``ProgressReporter.remember``), or None.
+        checkpoint: what an earlier attempt saved of its remote work (``AttemptContext.save_checkpoint``), or None.
         deadline: seconds since the epoch after which a result is useless, or None.
     """
 

@@ -8,22 +8,22 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from emp_trio.assets.media import HEAD, sniff
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import ApiKeyHeader
 from emp_trio.protocols.http import Http, HttpSettings, describe_status
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.secrets import Secret
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
+from emp_trio.services.remote_work import run_remote_work
 from emp_trio.services.results import asset_data, saved_asset
-from emp_trio.services.upstream import run_upstream
 from emp_trio.settings import Env
 
 
-class Picture(msgspec.Struct, frozen=True):
-    """A picture as the service describes it; ``percent`` is how far it is."""
+class Image(msgspec.Struct, frozen=True):
+    """An image as the service describes it; ``percent`` is how far it is."""
 
     id: Annotated[str, msgspec.Meta(min_length=1)]
     state: str
@@ -31,19 +31,19 @@ class Picture(msgspec.Struct, frozen=True):
     error: str = ""
 
 
-def read_picture(answer: Any) -> Picture:
-    """The picture in an answer of the service. Raises ServiceError where there is none."""
+def read_image(answer: Any) -> Image:
+    """The image in an answer of the service. Raises ServiceError where there is none."""
     try:
-        return msgspec.convert(answer, Picture)
+        return msgspec.convert(answer, Image)
     except msgspec.ValidationError as error:
-        raise ServiceError(f"no picture: {error}", type="response_error", reason="corrupted_data") from error
+        raise ServiceError(f"no image: {error}", type="response_error", reason="corrupted_data") from error
 
 
 class AtelierConnector(Http, Polling, SavesAssets, Connector):
     """Paints ``payload.prompt``."""
 
     service_type: ClassVar[str] = "atelier"
-    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(job_status=True, cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The key, and how the service is reached; ``cleanup_timeout``: seconds that stopping the work may take."""
@@ -61,30 +61,30 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
         error = describe_status(status, headers, body)
         return Refused(error.message, status=status) if status == 422 else error
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         prompt = job.payload.get("prompt")
         if not isinstance(prompt, str):
             raise InvalidJob("payload.prompt is missing", reason="missing_required_field")
-        self.toolbox.assets.check(job)  # before anything is painted that could not be stored
+        self.connector_context.assets.check(job)  # before anything is painted that could not be stored
         request = {"prompt": prompt}
 
         async def start() -> str:
-            return read_picture((await self.request("POST", "/pictures", json=request)).json()).id
+            return read_image((await self.request("POST", "/images", json=request)).json()).id
 
-        async def usable(picture_id: str) -> bool:
-            return (await self._picture(picture_id)).state in ("painting", "done")
+        async def usable(image_id: str) -> bool:
+            return (await self._image(image_id)).state in ("painting", "done")
 
-        file = await run_upstream(
+        file = await run_remote_work(
             job,
-            progress,
-            key="picture",
+            context,
+            key="image",
             usable=usable,
             start=start,
-            wait=lambda found: self._painted(found, progress),
-            cancel=lambda found: self.request("DELETE", f"/pictures/{found}", expect="any"),
+            wait=lambda found: self._painted(found, context),
+            cancel=lambda found: self.request("DELETE", f"/images/{found}", expect="any"),
             grace=self.settings.cleanup_timeout,
         )
-        asset = await self.save_asset(file, job, progress)
+        asset = await self.save_asset(file, job, context)
         return JobResult(
             success=True,
             data=asset_data(asset),
@@ -101,19 +101,19 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
             return Health(healthy=False, detail=error.message)
         return Health(healthy=True)
 
-    async def _painted(self, picture_id: str, progress: ProgressReporter) -> bytes:
-        async def look() -> Picture | None:
-            picture = await self._picture(picture_id)
-            if picture.state == "failed":
-                raise ServiceError(f"the atelier failed: {picture.error}")
-            progress.report(0.9 * picture.percent, "painting")
-            return picture if picture.state == "done" else None
+    async def _painted(self, image_id: str, context: AttemptContext) -> bytes:
+        async def look() -> Image | None:
+            image = await self._image(image_id)
+            if image.state == "failed":
+                raise ServiceError(f"the atelier failed: {image.error}")
+            context.report(0.9 * image.percent, "painting")
+            return image if image.state == "done" else None
 
-        await self.poll(look, hint=f"picture {picture_id}")
-        file = (await self.request("GET", f"/pictures/{picture_id}/file", expect="any")).body
+        await self.poll(look, hint=f"image {image_id}")
+        file = (await self.request("GET", f"/images/{image_id}/file", expect="any")).body
         if not (sniff(file[:HEAD]) or "").startswith("image/"):
-            raise ServiceError("the atelier's file is no picture", type="response_error", reason="corrupted_data")
+            raise ServiceError("the atelier's file is no image", type="response_error", reason="corrupted_data")
         return file
 
-    async def _picture(self, picture_id: str) -> Picture:
-        return read_picture((await self.request("GET", f"/pictures/{picture_id}", retries=0)).json())
+    async def _image(self, image_id: str) -> Image:
+        return read_image((await self.request("GET", f"/images/{image_id}", retries=0)).json())

@@ -12,7 +12,7 @@ from emp_trio.testing.png import make_png
 
 
 class FakeAtelier(FakeService):
-    """Paints for ``seconds``; ``pictures`` has the time at which each is begun, by its id, until it is cancelled."""
+    """Paints for ``seconds``; ``images`` has the time at which each is begun, by its id, until it is cancelled."""
 
     secret_headers = ("x-api-key",)
 
@@ -20,18 +20,18 @@ class FakeAtelier(FakeService):
         super().__init__()
         self.api_key = Secret("atelier-key-0123")
         self.seconds = seconds
-        self.pictures: dict[str, float] = {}
+        self.images: dict[str, float] = {}
         self.begun = 0
         self.route("health", "GET", "/health", self._health)
-        self.route("paint", "POST", "/pictures", self._paint)
-        self.route("look", "GET", "/pictures/{id}", self._look)
-        self.route("file", "GET", "/pictures/{id}/file", self._file)
-        self.route("cancel", "DELETE", "/pictures/{id}", self._cancel)
+        self.route("paint", "POST", "/images", self._paint)
+        self.route("look", "GET", "/images/{id}", self._look)
+        self.route("file", "GET", "/images/{id}/file", self._file)
+        self.route("cancel", "DELETE", "/images/{id}", self._cancel)
 
     @property
     def painting(self) -> int:
-        """Pictures that are being painted."""
-        return sum(self._percent(picture) < 100 for picture in self.pictures)
+        """Images that are being painted."""
+        return sum(self._percent(image) < 100 for image in self.images)
 
     def refusal(self, request: Request, body: object) -> Response | None:
         """Only one key is good."""
@@ -39,32 +39,32 @@ class FakeAtelier(FakeService):
             return None
         return self.error(401, message="wrong key")
 
-    def _percent(self, picture: str) -> float:
-        return min(100.0, 100 * (trio.current_time() - self.pictures[picture]) / self.seconds)
+    def _percent(self, image: str) -> float:
+        return min(100.0, 100 * (trio.current_time() - self.images[image]) / self.seconds)
 
     async def _health(self, request: Request, body: object) -> Response:
         return JSONResponse({"painting": self.painting})
 
     async def _paint(self, request: Request, body: object) -> Response:
         if not isinstance(body, dict) or body.keys() != {"prompt"}:
-            self.violations.append(f"not a request for a picture: {body}")
+            self.violations.append(f"not a request for an image: {body}")
         self.begun += 1
-        picture = f"picture-{self.begun}"
-        self.pictures[picture] = trio.current_time()
-        return JSONResponse({"id": picture, "state": "painting"}, 202)
+        image = f"image-{self.begun}"
+        self.images[image] = trio.current_time()
+        return JSONResponse({"id": image, "state": "painting"}, 202)
 
     async def _look(self, request: Request, body: object) -> Response:
-        picture = request.path_params["id"]
-        if picture not in self.pictures:
-            return self.error(404, message="no such picture")
-        percent = self._percent(picture)
-        return JSONResponse({"id": picture, "state": "done" if percent == 100 else "painting", "percent": percent})
+        image = request.path_params["id"]
+        if image not in self.images:
+            return self.error(404, message="no such image")
+        percent = self._percent(image)
+        return JSONResponse({"id": image, "state": "done" if percent == 100 else "painting", "percent": percent})
 
     async def _file(self, request: Request, body: object) -> Response:
-        if request.path_params["id"] not in self.pictures:
-            return self.error(404, message="no such picture")
+        if request.path_params["id"] not in self.images:
+            return self.error(404, message="no such image")
         return Response(make_png(), media_type="image/png")
 
     async def _cancel(self, request: Request, body: object) -> Response:
-        self.pictures.pop(request.path_params["id"], None)
+        self.images.pop(request.path_params["id"], None)
         return Response(status_code=204)

@@ -18,9 +18,9 @@ from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import open_connector
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.conformance import ConnectorConformance, open_toolbox
 from emp_trio.testing.fake_service import open_fake_service
-from emp_trio.testing.reporter import run_job
 
 
 class TestAtelier(ConnectorConformance):
@@ -51,10 +51,10 @@ class TestAtelier(ConnectorConformance):
         assert result.data["mime_type"] == "image/png"
 
     async def test_a_prompt_that_is_declined_is_not_tried_again(self, tmp_path: Path) -> None:
-        async with open_fake_service(FakeAtelier()) as service, open_toolbox(tmp_path / "assets") as toolbox:
+        async with open_fake_service(FakeAtelier()) as service, open_toolbox(tmp_path / "assets") as connector_context:
             service.inject("paint", status=422, message="no cats")
             settings = self.settings(service, service.base_url)
-            async with open_connector(AtelierConnector, settings, toolbox) as connector:
+            async with open_connector(AtelierConnector, settings, connector_context) as connector:
                 with pytest.raises(Refused, match="no cats"):
                     await run_job(connector, self.job())
         assert service.violations == []

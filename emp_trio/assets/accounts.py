@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from emp_trio.assets.forms import (
+from emp_trio.assets.validators import (
     account_problem,
     base_url_problem,
     key_id_problem,

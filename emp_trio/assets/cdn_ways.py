@@ -11,7 +11,7 @@ from emp_trio.assets.cdn import Answered
 from emp_trio.assets.stores import storage_failure
 from emp_trio.errors import InputUnavailable, InvalidJob
 from emp_trio.protocols.guarded import AddressProblem, addresses_of, check_literal, guarded_reply, parsed_url
-from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.http_operation import RequestTrace
 from emp_trio.protocols.http_transport import translated
 from emp_trio.protocols.urls import keeps_credentials, redirected
 
@@ -59,15 +59,16 @@ class CdnWay:
         return answer
 
     async def _hop(self, method: str, text: str, headers: Mapping[str, str]) -> Answered:
-        trail = Trail()
+        trace = RequestTrace()
         try:
             url = parsed_url(text)
             if self._own is not None and keeps_credentials(self._own, text):
-                trace = {"trace": trail.trace}
-                with translated(trail):
-                    async with self._client.stream(method, url, headers=headers, extensions=trace) as response:
+                with translated(trace):
+                    async with self._client.stream(
+                        method, url, headers=headers, extensions={"trace": trace.trace}
+                    ) as response:
                         return Answered(status=response.status_code, headers=dict(response.headers.items()))
-            async with guarded_reply(method, url, headers, private=self._private, trail=trail) as reply:
+            async with guarded_reply(method, url, headers, private=self._private, trace=trace) as reply:
                 return Answered(status=reply.status, headers=reply.headers)
         except AddressProblem as error:
             raise self._refused(error) from error

@@ -11,7 +11,8 @@ from typing import Final, Literal
 import msgspec
 
 from emp_trio.assets.accounts import AzureAccount, GcsAccount, S3Account, azure_account, gcs_account, s3_account
-from emp_trio.assets.forms import (
+from emp_trio.assets.naming import check_segment
+from emp_trio.assets.validators import (
     base_url_problem,
     container_problem,
     gcs_bucket_problem,
@@ -19,7 +20,6 @@ from emp_trio.assets.forms import (
     s3_bucket_problem,
     with_scheme,
 )
-from emp_trio.assets.naming import check_segment
 from emp_trio.errors import ConfigError, InvalidJob, Problem
 from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Secret, excerpt

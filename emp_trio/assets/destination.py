@@ -14,7 +14,7 @@ import msgspec
 
 from emp_trio.assets.accounts import S3Account
 from emp_trio.assets.config import PROVIDERS, Provider, StorageSettings, place_problem
-from emp_trio.assets.forms import account_problem, base_url_problem, key_id_problem, key_problem, with_scheme
+from emp_trio.assets.validators import account_problem, base_url_problem, key_id_problem, key_problem, with_scheme
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.jobs import JobContext
 from emp_trio.protocols.urls import origin

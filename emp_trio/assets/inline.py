@@ -6,8 +6,8 @@ import base64
 import hashlib
 
 from emp_trio.assets.media import HEAD, media_type
+from emp_trio.connector_context import GeneratedFile
 from emp_trio.jobs import SavedAsset
-from emp_trio.toolbox import GeneratedFile
 
 
 def inline_asset(file: GeneratedFile, cap: int) -> SavedAsset | None:

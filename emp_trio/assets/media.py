@@ -136,7 +136,7 @@ _NO_TEXTS: Final = frozenset(
     "png apng jpg jpeg jpe webp gif avif heic heif bmp dib tif tiff ico exr hdr psd psb jxl jp2 dds tga "
     "mp4 m4v webm mkv mov avi ogv mpg mpeg wmv flv 3gp wav mp3 ogg oga opus flac aac m4a weba mka aif aiff aifc "
     "glb".split()
-)  # extensions of pictures, videos, sounds and models that are never text
+)  # extensions of images, videos, sounds and models that are never text
 _BMP_HEADERS: Final = frozenset((12, 40, 52, 56, 64, 108, 124))  # sizes a bitmap's second header can have
 
 # A declared type that says more about the same bytes than they do themselves is believed.
@@ -182,7 +182,7 @@ def sniff(head: bytes) -> str | None:
 
 
 def is_text_instead(filename: str, kind: str) -> bool:
-    """Whether a file is a text although its name says picture, video, sound or model: a page in its place.
+    """Whether a file is a text although its name says image, video, sound or model: a page in its place.
 
     Only bytes that are known to be something else count. Unknown ones are what the name says, for all that we know, and
     no table of the machine has a say.
@@ -196,7 +196,7 @@ def is_text_instead(filename: str, kind: str) -> bool:
 
 
 def is_media_name(filename: str) -> bool:
-    """Whether a file's name says picture, video, sound or model."""
+    """Whether a file's name says image, video, sound or model."""
     stem, dot, ending = filename.strip().rpartition(".")
     return bool(stem and dot) and ending.lower() in _NO_TEXTS
 

@@ -19,19 +19,19 @@ from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.content import Content, gathered
 from emp_trio.assets.destination import Destination, LocalPlace, Place, destination, is_own_cdn
 from emp_trio.assets.inline import inline_asset
-from emp_trio.assets.kept import Keep
 from emp_trio.assets.media import media_type as type_of
 from emp_trio.assets.naming import asset_name, check_names, owner_mark
+from emp_trio.assets.spool import GenerationSpool
 from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, require_library, storage_failure
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
+from emp_trio.attempt import AttemptContext
+from emp_trio.connector_context import Generated, GeneratedFile
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, InvalidJob, Stage
 from emp_trio.folders import check_own
 from emp_trio.jobs import Job, SavedAsset
-from emp_trio.progress import ProgressReporter
 from emp_trio.retry import next_wait
 from emp_trio.secrets import held
 from emp_trio.tls import tls_context
-from emp_trio.toolbox import Generated, GeneratedFile
 
 if TYPE_CHECKING:
     import httpx
@@ -51,7 +51,7 @@ class AssetSaver:
         self._client = client
         self._threads = trio.CapacityLimiter(settings.uploads)
         self._stores: OrderedDict[Place, AssetStore] = OrderedDict()
-        self._keep = Keep(settings.keep)
+        self._keep = GenerationSpool(settings.keep)
 
     def inline(self, file: GeneratedFile) -> SavedAsset | None:
         """A file as a data URL in place of an address, or None where it is too large for a result."""
@@ -93,7 +93,7 @@ class AssetSaver:
             await trio.lowlevel.checkpoint()
 
     async def save(
-        self, data: Any, job: Job, progress: ProgressReporter, *, media_type: str | None = None, index: int = 0
+        self, data: Any, job: Job, context: AttemptContext, *, media_type: str | None = None, index: int = 0
     ) -> SavedAsset:
         """Save one output of a job.
 
@@ -134,12 +134,12 @@ class AssetSaver:
                 workflow=owner_mark(job.workflow_id) if job.workflow_id else None,
             )
             log = WaitLog()
-            with _stage(progress, "upload", log):
+            with _stage(context, "upload", log):
                 store = await self._store(target.place)
                 await self._upload(store, blob, content, log, overwrite=job.ctx.overwrite)
         url = store.url(name.key)
         if target.cdn_url is not None:
-            with _stage(progress, "cdn", log):
+            with _stage(context, "cdn", log):
                 url = await wait_for_cdn(
                     self._way(target.cdn_url),
                     public_url(target.cdn_url, name.key),
@@ -380,11 +380,11 @@ def _same(blob: Blob, there: Stored | None) -> bool:
 
 
 @contextmanager
-def _stage(progress: ProgressReporter, stage: Stage, log: WaitLog) -> Iterator[None]:
+def _stage(context: AttemptContext, stage: Stage, log: WaitLog) -> Iterator[None]:
     """A stage whose DeadlineExceeded also says what the last answer was."""
     log.last = ""
     try:
-        with progress.stage(stage):
+        with context.stage(stage):
             yield
     except DeadlineExceeded as late:
         if late.stage != stage:

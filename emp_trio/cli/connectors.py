@@ -34,7 +34,7 @@ def connectors(name: str | None = None, /, *, json: bool = False) -> int:
     if name is None:
         return _list(list(found.values()), json)
     if name not in found:
-        from emp_trio.mapping.near import did_you_mean
+        from emp_trio.mapping.suggestions import did_you_mean
 
         hint = did_you_mean(name, found) or "see: emp-trio connectors"
         raise ConfigError(f"there is no connector {name!r}; {hint}")
@@ -68,7 +68,7 @@ def _show(info: ConnectorInfo, json: bool) -> int:
         print_json({"connector": info, "settings": settings})
         return OK
     print(f"{info.name} ({info.place}, {info.origin})\nIts service offers: {_abilities(info)}")
-    lacks = info.abilities.lacks() if info.abilities is not None else {}
+    lacks = info.service_features.lacks() if info.service_features is not None else {}
     print("".join(f"It has no {name.replace('_', ' ')}: {so}\n" for name, so in lacks.items()))
     print_table(
         ("SETTING", "TYPE", "ENVIRONMENT", "DEFAULT"),
@@ -80,7 +80,7 @@ def _show(info: ConnectorInfo, json: bool) -> int:
 def _abilities(info: ConnectorInfo) -> str:
     import msgspec
 
-    offered = msgspec.structs.asdict(info.abilities) if info.abilities is not None else {}
+    offered = msgspec.structs.asdict(info.service_features) if info.service_features is not None else {}
     return ", ".join(ability.replace("_", " ") for ability, has in offered.items() if has) or "nothing but its work"
 
 

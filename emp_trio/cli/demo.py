@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from emp_trio.queue.client import JobInfo, Queue
     from emp_trio.testing.cdn import Cdn
-    from emp_trio.testing.scenes import PlannedJob
+    from emp_trio.testing.demo_scenarios import PlannedJob
 
 
 async def demo(
@@ -36,7 +36,7 @@ async def demo(
     it and a worker; puts a mixed batch into the queue, in which one job is to fail and one is cancelled; waits for the
     end. Nothing leaves this machine, and no process is left behind. Exit code 0 when every job ended as planned.
 
-    With --services openai: text, pictures, edited pictures and responses from a fake OpenAI, saved to Azurite (Azure's
+    With --services openai: text, images, edited images and responses from a fake OpenAI, saved to Azurite (Azure's
     own storage emulator; it needs Node 20, and is installed with npm the first time). With --services comfyui: graphs
     run by a fake ComfyUI.
 
@@ -56,8 +56,8 @@ async def demo(
     from emp_trio.ops.logs import configure_logs
     from emp_trio.queue.client import open_queue
     from emp_trio.secrets import Redactor
-    from emp_trio.testing.scenes import SCENES
-    from emp_trio.testing.showcase import Stopped, open_showcase
+    from emp_trio.testing.demo_scenarios import SCENES
+    from emp_trio.testing.demo_stack import Stopped, open_showcase
 
     began = time.monotonic()
     configure_logs(level="error", style=None, redactor=Redactor(), stream=sys.stderr)

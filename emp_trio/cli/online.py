@@ -10,10 +10,10 @@ import trio
 
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, Problem, failure_of, leading_error
 from emp_trio.mapping import Plan, ServicePlan
 from emp_trio.services.connector import open_connector
-from emp_trio.toolbox import Toolbox
 from emp_trio.worker.settings import WorkerSettings
 
 NOTICE: Final = datetime.timedelta(days=60)
@@ -32,13 +32,13 @@ async def ask_services(plan: Plan, worker: WorkerSettings, storage: StorageSetti
     problems: list[Problem] = []
     today = datetime.datetime.now(datetime.UTC).date()
     async with open_asset_saver(storage) as assets, trio.open_nursery() as nursery:
-        toolbox = Toolbox(assets=assets, environment=dict(os.environ))
+        connector_context = ConnectorContext(assets=assets, environment=dict(os.environ))
 
         async def ask(service: ServicePlan) -> None:
             path = f'$.services["{service.worker_service}"]'
             try:
                 with trio.move_on_after(worker.health_timeout) as limit:
-                    problems.extend(await _ask(service, toolbox, path, today))
+                    problems.extend(await _ask(service, connector_context, path, today))
                 said = f"no answer within {worker.health_timeout:g} s" if limit.cancelled_caught else ""
             except Exception as error:  # noqa: BLE001 - a connector may raise anything, and the others are asked all the same
                 said = failure_of(leading_error(error)).message
@@ -50,8 +50,10 @@ async def ask_services(plan: Plan, worker: WorkerSettings, storage: StorageSetti
     return sorted(problems, key=lambda problem: (problem.severity, problem.path))
 
 
-async def _ask(service: ServicePlan, toolbox: Toolbox, path: str, today: datetime.date) -> list[Problem]:
-    async with open_connector(service.connector, service.settings, toolbox) as connector:
+async def _ask(
+    service: ServicePlan, connector_context: ConnectorContext, path: str, today: datetime.date
+) -> list[Problem]:
+    async with open_connector(service.connector, service.settings, connector_context) as connector:
         health = await connector.health()
         if not health.healthy:
             raise EmpTrioError(health.detail or "it says that it is not healthy")

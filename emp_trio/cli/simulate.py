@@ -96,10 +96,10 @@ async def _open(service: Service, port: int, host: str, seconds: float) -> Async
             async with open_fake_gemini(port, host=host, script=GeminiScript(seconds=seconds)) as gemini:
                 yield {"GEMINI_NANO_BANANA_URL": gemini.base_url, "GEMINI_API_KEY": gemini.api_key.reveal()}
         case "comfyui":
-            from emp_trio.testing.comfyui import Manner, open_fake_comfyui
+            from emp_trio.testing.comfyui import Behavior, open_fake_comfyui
 
-            manner = Manner(seconds=seconds, any_class=True)
-            async with open_fake_comfyui(port, host=host, manner=manner) as comfyui:
+            behavior = Behavior(seconds=seconds, any_class=True)
+            async with open_fake_comfyui(port, host=host, behavior=behavior) as comfyui:
                 yield {"COMFYUI_WS_URL": f"ws{comfyui.url.removeprefix('http')}/ws"}
         case "a1111":
             from emp_trio.testing.a1111 import Script as A1111Script

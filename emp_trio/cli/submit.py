@@ -118,7 +118,7 @@ async def _wait(queue: Queue, job_id: str, timeout: float | None, json: bool) ->
 
 
 async def _look(queue: Queue, job_id: str) -> JobInfo:
-    job = await queue.verbs.surely(lambda: queue.job(job_id))
+    job = await queue.worker_queue.retry_until_accepted(lambda: queue.job(job_id))
     if job is None:
         raise QueueError(f"job {job_id} was queued and is not there any more: did somebody empty the Redis?")
     return job

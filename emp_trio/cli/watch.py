@@ -48,7 +48,7 @@ async def _print_outcomes(queue: Queue, job_ids: list[str]) -> None:
     from emp_trio.cli.job_view import outcome, print_rows
 
     for job_id in dict.fromkeys(job_ids):
-        job = await queue.verbs.surely(partial(queue.job, job_id))
+        job = await queue.worker_queue.retry_until_accepted(partial(queue.job, job_id))
         if job is None:
             print_problem(f"there is no job {job_id}")
         else:

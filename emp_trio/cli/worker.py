@@ -139,7 +139,7 @@ def _log_configuration(problems: Sequence[Problem], planned: Plan) -> None:
     for problem in problems:
         log.warning("configuration", problem=str(problem))
     for service in planned.services.values():
-        lacks = service.connector.offers(service.settings).lacks()
+        lacks = service.connector.features(service.settings).lacks()
         if lacks:
             said = [f"no {name.replace('_', ' ')}: {so}" for name, so in lacks.items()]
             log.info("service.limits", service=service.worker_service, connector=service.connector_name, limits=said)

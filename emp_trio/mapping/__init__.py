@@ -7,7 +7,7 @@ from emp_trio.mapping.load import Loaded, load_mapping
 from emp_trio.mapping.resolve import Plan, ServicePlan, WorkerPlan, plan
 from emp_trio.mapping.schema import ServiceMapping
 from emp_trio.mapping.substitution import Piece, Substituted, escape, substitute
-from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.mapping.substitution_errors import SubstitutionError
 from emp_trio.mapping.workers import workers_from_env
 
 __all__ = [

@@ -13,14 +13,14 @@ from typing import Any, Final, Literal, get_args, get_type_hints
 import msgspec
 
 from emp_trio.mapping.convert import Unfit, convert
-from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.lint import lint_values
-from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.nested import Nested
 from emp_trio.mapping.paths import child
 from emp_trio.mapping.schema import Setting
 from emp_trio.mapping.substitution import Piece, references, substitute
-from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.mapping.substitution_errors import SubstitutionError
+from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.secret_names import is_headers_name, is_secret_name, is_secret_variable
 from emp_trio.secrets import MASK, Redactor, Secret, excerpt
 from emp_trio.settings import SettingField, setting_fields
@@ -86,7 +86,7 @@ def build_settings(
     path: str,
     *,
     env: Mapping[str, str],
-    findings: Findings,
+    diagnostics: Diagnostics,
 ) -> Built:
     """Make the settings of a connector.
 
@@ -95,10 +95,10 @@ def build_settings(
         api_config: the mapping's settings for this service.
         path: JSON path of ``api_config``.
         env: the environment.
-        findings: where problems are added, but for missing variables that only the connector asks for: those are in
+        diagnostics: where problems are added, but for missing variables that only the connector asks for: those are in
             ``needed``, because several services may need the same.
     """
-    build = _Build(connector, api_config, path, env, findings)
+    build = _Build(connector, api_config, path, env, diagnostics)
     fields = setting_fields(connector.Settings)
     values = {field.name: build.field(field) for field in fields}
     build.unknown_names([field.name for field in fields])
@@ -112,7 +112,7 @@ def build_settings(
 
 
 class _Reported(Exception):
-    """A value can't be made, and the findings say why."""
+    """A value can't be made, and the diagnostics say why."""
 
 
 class _Build:
@@ -122,7 +122,7 @@ class _Build:
         api_config: Mapping[str, Setting],
         path: str,
         env: Mapping[str, str],
-        findings: Findings,
+        diagnostics: Diagnostics,
     ) -> None:
         self.connector = connector
         self.api_config = api_config
@@ -130,7 +130,7 @@ class _Build:
         self.env = env
         # A blank variable counts as missing wherever the connector itself asks for it.
         self.filled = {name: value for name, value in env.items() if value.strip()}
-        self.findings = findings
+        self.diagnostics = diagnostics
         self.origins: list[Origin] = []
         self.needed: list[str] = []
         self.secrets: list[Secret] = []
@@ -141,7 +141,7 @@ class _Build:
             found = self.find(field)
         except SubstitutionError as error:
             path = child(self.path, field.name)
-            self.findings.substitution(path, error)
+            self.diagnostics.substitution(path, error)
             text = str(self.api_config[field.name]) if error.missing else None
             self.note(field, _Value(None, "missing", path, text=text))
             return msgspec.UNSET
@@ -172,7 +172,7 @@ class _Build:
         if field.expression is not None:
             self.needed += [r.variable for r in references(field.expression) if r.variable not in self.filled]
         else:
-            self.findings.error(
+            self.diagnostics.error(
                 child(self.path, field.name), "is missing", f"{self.connector.__name__} has no default for it"
             )
         return None
@@ -198,7 +198,7 @@ class _Build:
             return None if value is None else _Value(value, "literal", path)
         done = substitute(value, self.env)
         for problem in lint_values(path, value, self.env):
-            self.findings.add(problem)
+            self.diagnostics.add(problem)
         if not done.value.strip():
             return None
         return _Value(done.value, _source(done.pieces), path, text=value, pieces=done.pieces, whole=done.whole)
@@ -206,9 +206,9 @@ class _Build:
     def nested(self, value: Any, path: str) -> _Value:
         made = Nested(value, path, self.env)
         for problem in made.problems:
-            self.findings.add(problem)
+            self.diagnostics.add(problem)
         for place, error in made.errors:
-            self.findings.substitution(place, error)
+            self.diagnostics.substitution(place, error)
         if made.errors:
             raise _Reported
         return _Value(made.value, _source(tuple(made.pieces)), path, pieces=tuple(made.pieces))
@@ -219,7 +219,7 @@ class _Build:
         except Unfit as error:
             secret = self.note(field, found)
             variables = [p.variable for p in found.pieces if p.source == "environment"]
-            self.findings.error(
+            self.diagnostics.error(
                 found.path,
                 f"{'the value' if secret else _shown(found.value)} does not fit {field.name}: {error.reason}",
                 error.hint,
@@ -227,7 +227,9 @@ class _Build:
             )
             return msgspec.UNSET
         if isinstance(value, Secret) and found.source == "literal":
-            self.findings.warning(found.path, "is a secret in plain text", "write a reference such as ${NAME} instead")
+            self.diagnostics.warning(
+                found.path, "is a secret in plain text", "write a reference such as ${NAME} instead"
+            )
         self.note(field, _Value(value, found.source, found.path, found.text, found.pieces))
         return value
 
@@ -268,7 +270,7 @@ class _Build:
         for name in self.api_config:
             if name not in known and name not in FLEET_NAMES:
                 hint = did_you_mean(name, known)
-                self.findings.warning(
+                self.diagnostics.warning(
                     child(self.path, name), f"{self.connector.__name__} has no setting {name!r}", hint
                 )
 
@@ -285,7 +287,7 @@ class _Build:
                 whole[part] = hints[part](**members)
             return self.connector.Settings(**whole)
         except (ValueError, TypeError) as error:
-            self.findings.error(self.path, f"the settings do not fit {self.connector.__name__}: {error}")
+            self.diagnostics.error(self.path, f"the settings do not fit {self.connector.__name__}: {error}")
             return None
 
 

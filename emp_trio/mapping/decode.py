@@ -11,31 +11,31 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.document import kind_of
-from emp_trio.mapping.findings import Findings
 from emp_trio.mapping.lint import lint_text
-from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.paths import child
 from emp_trio.mapping.schema import Setting
-from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.mapping.substitution_errors import SubstitutionError
+from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.secrets import excerpt
 
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def decode(value: Any, struct: type[S], path: str, findings: Findings, *, strict: bool) -> S:
+def decode(value: Any, struct: type[S], path: str, diagnostics: Diagnostics, *, strict: bool) -> S:
     """Make a struct of a JSON value.
 
     Args:
         value: what the document holds at ``path``.
         struct: the struct wanted.
-        findings: where every problem is added, and a warning for each text that is allowed but doubtful.
+        diagnostics: where every problem is added, and a warning for each text that is allowed but doubtful.
         strict: unknown fields are errors, not warnings.
 
     Returns:
-        the struct. What is wrong is left at its default, a text that must be there at "": the findings tell.
+        the struct. What is wrong is left at its default, a text that must be there at "": the diagnostics tell.
     """
-    return _Decoder(findings, strict=strict).struct(value, struct, path)
+    return _Decoder(diagnostics, strict=strict).struct(value, struct, path)
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -52,13 +52,13 @@ def _fields(struct: type[msgspec.Struct]) -> tuple[_Field, ...]:
 
 
 class _Decoder:
-    def __init__(self, findings: Findings, *, strict: bool) -> None:
-        self.findings = findings
+    def __init__(self, diagnostics: Diagnostics, *, strict: bool) -> None:
+        self.diagnostics = diagnostics
         self.strict = strict
 
     def struct(self, value: Any, struct: type[S], path: str) -> S:
         if not isinstance(value, dict):
-            self.findings.error(path, f"must be an object, not {kind_of(value)}")
+            self.diagnostics.error(path, f"must be an object, not {kind_of(value)}")
             value = None
         fields = _fields(struct)
         made: dict[str, Any] = {}
@@ -68,7 +68,7 @@ class _Decoder:
             else:
                 found = msgspec.UNSET
                 if field.required and value is not None:
-                    self.findings.error(child(path, field.name), "is missing")
+                    self.diagnostics.error(child(path, field.name), "is missing")
             if found is not msgspec.UNSET:
                 made[field.attribute] = found
             elif field.required:
@@ -76,7 +76,7 @@ class _Decoder:
         names = [field.name for field in fields]
         for name in value or ():
             if name not in names:
-                report = self.findings.error if self.strict else self.findings.warning
+                report = self.diagnostics.error if self.strict else self.diagnostics.warning
                 report(child(path, name), "unknown field", did_you_mean(name, names))
         return struct(**made)
 
@@ -95,12 +95,12 @@ class _Decoder:
 
     def object(self, value: Any, type_: Any, path: str) -> Any:
         if not isinstance(value, dict):
-            self.findings.error(path, f"must be an object, not {kind_of(value)}")
+            self.diagnostics.error(path, f"must be an object, not {kind_of(value)}")
             return msgspec.UNSET
         made: dict[str, Any] = {}
         for name, item in value.items():
             if "${" in name:
-                self.findings.warning(child(path, name), "a reference in a name is not replaced", "only values are")
+                self.diagnostics.warning(child(path, name), "a reference in a name is not replaced", "only values are")
             found = self.any(item, type_, child(path, name))
             if found is not msgspec.UNSET:
                 made[name] = found
@@ -108,14 +108,14 @@ class _Decoder:
 
     def list(self, value: Any, type_: Any, path: str) -> Any:
         if not isinstance(value, list):
-            self.findings.error(path, f"must be a list, not {kind_of(value)}")
+            self.diagnostics.error(path, f"must be a list, not {kind_of(value)}")
             return msgspec.UNSET
         found = [self.any(item, type_, child(path, index)) for index, item in enumerate(value)]
         return tuple(item for item in found if item is not msgspec.UNSET)
 
     def scalar(self, value: Any, type_: Any, path: str) -> Any:
         if isinstance(value, (dict, list)):
-            self.findings.error(path, f"must be a single value, not {kind_of(value)}")
+            self.diagnostics.error(path, f"must be a single value, not {kind_of(value)}")
             return msgspec.UNSET
         try:
             found = msgspec.convert(value, type_)
@@ -123,16 +123,16 @@ class _Decoder:
             names = _literals(type_)
             if names and isinstance(value, str):
                 hint = did_you_mean(value, names) or "one of " + ", ".join(names)
-                self.findings.error(path, f"unknown value {excerpt(value, 80)!r}", hint)
+                self.diagnostics.error(path, f"unknown value {excerpt(value, 80)!r}", hint)
             else:
-                self.findings.error(path, str(error).split(" - at `$")[0])
+                self.diagnostics.error(path, str(error).split(" - at `$")[0])
             return msgspec.UNSET
         if isinstance(found, str):
             try:
                 for problem in lint_text(path, found):
-                    self.findings.add(problem)
+                    self.diagnostics.add(problem)
             except SubstitutionError as error:
-                self.findings.substitution(path, error)
+                self.diagnostics.substitution(path, error)
         return found
 
 

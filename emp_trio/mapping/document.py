@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any, Final
 
 from emp_trio.errors import ConfigError, Problem
-from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.paths import ROOT, child
 
 LARGEST: Final = 8 * 2**20
@@ -24,13 +24,13 @@ class _Object(dict[str, Any]):
     twice: tuple[str, ...] = ()
 
 
-def parse(data: bytes, source: str, findings: Findings) -> dict[str, Any]:
+def parse(data: bytes, source: str, diagnostics: Diagnostics) -> dict[str, Any]:
     """Decode a mapping file.
 
     Args:
         data: its content; more than :data:`LARGEST` bytes are refused.
         source: the file's name, for messages.
-        findings: where double names and values that are no JSON are added, with their paths.
+        diagnostics: where double names and values that are no JSON are added, with their paths.
 
     Returns:
         the object it holds.
@@ -54,7 +54,7 @@ def parse(data: bytes, source: str, findings: Findings) -> dict[str, Any]:
         raise _unreadable(source, f"not JSON: {error.msg} at line {error.lineno} column {error.colno}", "") from None
     if not isinstance(value, dict):
         raise _unreadable(source, f"not a JSON object but {kind_of(value)}", "")
-    _inspect(value, source, findings)
+    _inspect(value, source, diagnostics)
     return value
 
 
@@ -87,7 +87,7 @@ def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= 30 else math.inf
 
 
-def _inspect(value: Any, source: str, findings: Findings) -> None:
+def _inspect(value: Any, source: str, diagnostics: Diagnostics) -> None:
     """Walk over the whole document with a stack of our own; it may be deeper than Python's."""
     stack: list[tuple[Any, str, int]] = [(value, ROOT, 1)]
     while stack:
@@ -97,17 +97,19 @@ def _inspect(value: Any, source: str, findings: Findings) -> None:
         match item:
             case _Object():
                 for name in item.twice:
-                    findings.error(child(path, name), "this name stands twice in its object", "remove one")
+                    diagnostics.error(child(path, name), "this name stands twice in its object", "remove one")
                 for name in item:
                     if not _encodable(name):
-                        findings.error(path, f"the name {name!r} holds half of a surrogate pair")
+                        diagnostics.error(path, f"the name {name!r} holds half of a surrogate pair")
                 stack += [(v, child(path, k), depth + 1) for k, v in reversed(item.items())]
             case list():
                 stack += [(v, child(path, i), depth + 1) for i, v in reversed(list(enumerate(item)))]
             case float() if not math.isfinite(item):
-                findings.error(path, "NaN, Infinity and numbers too large to be read are not allowed")
+                diagnostics.error(path, "NaN, Infinity and numbers too large to be read are not allowed")
             case str() if not _encodable(item):
-                findings.error(path, "the text holds half of a surrogate pair", r"a \ud... escape needs its other half")
+                diagnostics.error(
+                    path, "the text holds half of a surrogate pair", r"a \ud... escape needs its other half"
+                )
 
 
 def _encodable(text: str) -> bool:

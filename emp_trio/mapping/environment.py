@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from emp_trio.mapping.findings import Findings
-from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.diagnostics import Diagnostics
+from emp_trio.mapping.suggestions import did_you_mean
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -18,13 +18,13 @@ class Need(msgspec.Struct, frozen=True):
     by: str
 
 
-def check_required(needs: Iterable[Need], env: Mapping[str, str], findings: Findings) -> None:
+def check_required(needs: Iterable[Need], env: Mapping[str, str], diagnostics: Diagnostics) -> None:
     """Report every needed variable that is missing, once, with everybody who needs it.
 
     Args:
         needs: in the order of importance: the first of a variable gives the problem its path.
         env: the environment; a blank value counts as missing.
-        findings: where problems are added.
+        diagnostics: where problems are added.
     """
     by_variable: dict[str, list[Need]] = {}
     for need in needs:
@@ -35,4 +35,4 @@ def check_required(needs: Iterable[Need], env: Mapping[str, str], findings: Find
         state = "is set but empty" if variable in env else "is not set"
         wanted_by = ", ".join(dict.fromkeys(need.by for need in missing))
         hint = did_you_mean(variable, filled) or "set it in the environment of the worker"
-        findings.error(missing[0].path, f"{variable} {state}; needed by {wanted_by}", hint, variable=variable)
+        diagnostics.error(missing[0].path, f"{variable} {state}; needed by {wanted_by}", hint, variable=variable)

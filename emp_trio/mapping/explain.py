@@ -11,12 +11,12 @@ import msgspec
 
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.build import Origin
+from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.environment import Need, check_required
-from emp_trio.mapping.findings import Findings
-from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.paths import child, worker_path
 from emp_trio.mapping.resolve import FindConnector, resolve_service
 from emp_trio.mapping.schema import ServiceMapping, WorkerType
+from emp_trio.mapping.suggestions import did_you_mean
 
 
 class Required(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,16 +101,16 @@ def _chain(
 ) -> Chain:
     service = worker.job_service_required_map[index].worker_service
     path = child(worker_path(worker_name, "job_service_required_map"), index)
-    findings = Findings()
+    diagnostics = Diagnostics()
     by = f"worker type {worker_name}"
     needs = [Need(variable, worker_path(worker_name, "required_env"), by) for variable in worker.required_env]
     chain = Chain(worker_type=worker_name, path=path, worker_service=service)
     if service not in mapping.services:
         hint = did_you_mean(service, mapping.services)
-        findings.error(child(path, "worker_service"), f"there is no service {service!r}", hint)
+        diagnostics.error(child(path, "worker_service"), f"there is no service {service!r}", hint)
     else:
         found = resolve_service(
-            mapping, service, env=env, find_connector=find_connector, findings=findings, needs=needs
+            mapping, service, env=env, find_connector=find_connector, diagnostics=diagnostics, needs=needs
         )
         cls = found.connector
         chain = msgspec.structs.replace(
@@ -121,6 +121,6 @@ def _chain(
             connector_class=f"{cls.__module__}:{cls.__qualname__}" if cls is not None else None,
             settings=found.built.origins if found.built is not None else (),
         )
-    check_required(needs, env, findings)
+    check_required(needs, env, diagnostics)
     required = [Required(variable=n.variable, by=n.by, is_set=bool(env.get(n.variable, "").strip())) for n in needs]
-    return msgspec.structs.replace(chain, required=tuple(required), problems=tuple(findings.problems))
+    return msgspec.structs.replace(chain, required=tuple(required), problems=tuple(diagnostics.problems))

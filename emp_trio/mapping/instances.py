@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.paths import service_path
 from emp_trio.mapping.schema import Service, Template
 from emp_trio.mapping.substitution import substitute
-from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.mapping.substitution_errors import SubstitutionError
 from emp_trio.secrets import excerpt
 from emp_trio.settings import setting_fields
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _LAST_PORT = 65535
 
 
-def instances_per_gpu(entry: Service, name: str, env: Mapping[str, str], findings: Findings) -> int:
+def instances_per_gpu(entry: Service, name: str, env: Mapping[str, str], diagnostics: Diagnostics) -> int:
     """How many processes of a service each GPU has; 1 where the mapping does not say."""
     value = entry.service_instances_per_gpu
-    return max(1, _number(value, name, "service_instances_per_gpu", env, findings, default=1))
+    return max(1, _number(value, name, "service_instances_per_gpu", env, diagnostics, default=1))
 
 
-def instances(service: ServicePlan, slots: int, gpus: int, env: Mapping[str, str], findings: Findings) -> int:
+def instances(service: ServicePlan, slots: int, gpus: int, env: Mapping[str, str], diagnostics: Diagnostics) -> int:
     """How many processes of a service ``slots`` workers are spread over.
 
     Args:
@@ -44,21 +44,21 @@ def instances(service: ServicePlan, slots: int, gpus: int, env: Mapping[str, str
         1 where all use the same address: the mapping gives the service no ports, or its connector has no ``port``.
     """
     entry, name = service.entry, service.worker_service
-    if slots == 1 or not entry.ports or _port_field(service.connector) is None or not _step(service, env, findings):
+    if slots == 1 or not entry.ports or _port_field(service.connector) is None or not _step(service, env, diagnostics):
         return 1
     if not gpus:
         return slots
-    return min(slots, gpus * instances_per_gpu(entry, name, env, findings))
+    return min(slots, gpus * instances_per_gpu(entry, name, env, diagnostics))
 
 
-def on_instance(service: ServicePlan, number: int, env: Mapping[str, str], findings: Findings) -> ServicePlan:
+def on_instance(service: ServicePlan, number: int, env: Mapping[str, str], diagnostics: Diagnostics) -> ServicePlan:
     """The service as its process ``number`` (from 0) is reached."""
     part = _port_field(service.connector)
     holder = service.settings if part is None or part == "" else getattr(service.settings, part)
-    port = holder.port + number * _step(service, env, findings)
+    port = holder.port + number * _step(service, env, diagnostics)
     if port > _LAST_PORT:
         path = service_path(service.worker_service, "ports")
-        findings.error(path, f"instance {number} would be at port {port}", f"the last port is {_LAST_PORT}")
+        diagnostics.error(path, f"instance {number} would be at port {port}", f"the last port is {_LAST_PORT}")
         port = holder.port
     holder = msgspec.structs.replace(holder, port=port)
     settings = msgspec.structs.replace(service.settings, **{part: holder}) if part else holder
@@ -71,12 +71,12 @@ def _port_field(connector: type[Any]) -> str | None:
     return None if found is None else found.part or ""
 
 
-def _step(service: ServicePlan, env: Mapping[str, str], findings: Findings) -> int:
-    return _number(service.entry.port_increment, service.worker_service, "port_increment", env, findings, default=1)
+def _step(service: ServicePlan, env: Mapping[str, str], diagnostics: Diagnostics) -> int:
+    return _number(service.entry.port_increment, service.worker_service, "port_increment", env, diagnostics, default=1)
 
 
 def _number(
-    value: Template | None, name: str, field: str, env: Mapping[str, str], findings: Findings, *, default: int
+    value: Template | None, name: str, field: str, env: Mapping[str, str], diagnostics: Diagnostics, *, default: int
 ) -> int:
     if value is None:
         return default
@@ -84,9 +84,9 @@ def _number(
     try:
         text = substitute(str(value), env).value.strip()
     except SubstitutionError as error:
-        findings.error(path, str(error))
+        diagnostics.error(path, str(error))
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 6):
-        findings.error(path, f"{excerpt(text, 40)!r} is not a whole number")
+        diagnostics.error(path, f"{excerpt(text, 40)!r} is not a whole number")
         return default
     return int(text)

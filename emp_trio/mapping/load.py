@@ -10,11 +10,11 @@ import msgspec
 
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.decode import decode
+from emp_trio.mapping.diagnostics import MOST, Diagnostics, TooMany
 from emp_trio.mapping.document import LARGEST, parse
-from emp_trio.mapping.findings import MOST, Findings, TooMany
-from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.paths import ROOT, child, service_path, worker_path
 from emp_trio.mapping.schema import ServiceMapping
+from emp_trio.mapping.suggestions import did_you_mean
 
 _NAME: Final = "service-mapping.json"
 
@@ -58,17 +58,17 @@ def load_mapping(source: Path | None, *, strict: bool = False) -> Loaded:
         ConfigError: the file can't be read, or holds no JSON object.
     """
     name = str(source) if source is not None else _NAME
-    findings = Findings()
+    diagnostics = Diagnostics()
     data = _read(source) if source is not None else _packaged()
     mapping = ServiceMapping()
     try:
-        document = parse(data, name, findings)
-        mapping = decode(document, ServiceMapping, ROOT, findings, strict=strict)
-        _check_names(mapping, findings)
+        document = parse(data, name, diagnostics)
+        mapping = decode(document, ServiceMapping, ROOT, diagnostics, strict=strict)
+        _check_names(mapping, diagnostics)
     except TooMany:
         rest = Problem(path=ROOT, message=f"more than {MOST} problems: the rest was not looked at")
-        findings.problems.append(rest)
-    return Loaded(source=name, mapping=mapping, problems=tuple(findings.problems))
+        diagnostics.problems.append(rest)
+    return Loaded(source=name, mapping=mapping, problems=tuple(diagnostics.problems))
 
 
 def _read(source: Path) -> bytes:
@@ -92,33 +92,33 @@ def _packaged() -> bytes:
     raise ConfigError("this installation of emp-trio holds no mapping: name a file with --mapping or SERVICE_MAPPING")
 
 
-def _check_names(mapping: ServiceMapping, findings: Findings) -> None:
+def _check_names(mapping: ServiceMapping, diagnostics: Diagnostics) -> None:
     """Names that lead nowhere. Warnings: whether they matter depends on the workers that are started."""
     for worker_name, worker in mapping.workers.items():
         where = worker_path(worker_name, "job_service_required_map")
         seen: set[str] = set()
         for index, route in enumerate(worker.job_service_required_map):
             if route.job_service_required in seen:
-                findings.warning(
+                diagnostics.warning(
                     child(child(where, index), "job_service_required"),
                     f"{route.job_service_required!r} stands here twice; the first entry is used",
                 )
             seen.add(route.job_service_required)
-            _check_service(mapping, child(child(where, index), "worker_service"), route.worker_service, findings)
+            _check_service(mapping, child(child(where, index), "worker_service"), route.worker_service, diagnostics)
         for index, name in enumerate(worker.services):
-            _check_service(mapping, child(worker_path(worker_name, "services"), index), name, findings)
+            _check_service(mapping, child(worker_path(worker_name, "services"), index), name, diagnostics)
     for service_name, service in mapping.services.items():
         if service.connector and mapping.connectors and service.connector not in mapping.connectors:
-            findings.warning(
+            diagnostics.warning(
                 service_path(service_name, "connector"),
                 f"{service.connector!r} is not in connectors",
                 did_you_mean(service.connector, mapping.connectors) or "it is looked up by its name alone",
             )
 
 
-def _check_service(mapping: ServiceMapping, path: str, name: str, findings: Findings) -> None:
+def _check_service(mapping: ServiceMapping, path: str, name: str, diagnostics: Diagnostics) -> None:
     if name and name not in mapping.services:
-        findings.warning(path, f"there is no service {name!r}", did_you_mean(name, mapping.services))
+        diagnostics.warning(path, f"there is no service {name!r}", did_you_mean(name, mapping.services))
 
 
 def _count(errors: int) -> str:

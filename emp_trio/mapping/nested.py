@@ -9,7 +9,7 @@ from emp_trio.errors import Problem
 from emp_trio.mapping.lint import lint_values
 from emp_trio.mapping.paths import child
 from emp_trio.mapping.substitution import Piece, substitute
-from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.mapping.substitution_errors import SubstitutionError
 
 
 class Nested:

@@ -15,12 +15,12 @@ import msgspec
 from emp_trio.credentials import secrets_in
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.build import Built, Origin, build_settings
+from emp_trio.mapping.diagnostics import Diagnostics, TooMany
 from emp_trio.mapping.environment import Need, check_required
-from emp_trio.mapping.findings import Findings, TooMany
 from emp_trio.mapping.instances import instances, on_instance
-from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.paths import child, service_path, worker_path
 from emp_trio.mapping.schema import Service, ServiceMapping
+from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.mapping.workers import WorkerCount, parse_workers, single_worker
 from emp_trio.secrets import Secret
 
@@ -124,7 +124,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
-    """As much of a worker service as could be resolved; the problems are in the findings."""
+    """As much of a worker service as could be resolved; the problems are in the diagnostics."""
 
     entry: Service
     path: str | None
@@ -158,20 +158,22 @@ def plan(
     Raises:
         ConfigError: with every problem of every worker type and service in use.
     """
-    findings = Findings()
+    diagnostics = Diagnostics()
     planned = Plan(workers=(), services={})
     try:
         if single is not None:
-            counts = single_worker(*single, mapping, findings)
+            counts = single_worker(*single, mapping, diagnostics)
         else:
-            counts = parse_workers(workers, mapping, env=env, gpus=gpus, findings=findings)
-        planned = _plan(mapping, counts, env, gpus, find_connector, findings)
+            counts = parse_workers(workers, mapping, env=env, gpus=gpus, diagnostics=diagnostics)
+        planned = _plan(mapping, counts, env, gpus, find_connector, diagnostics)
     except TooMany:
-        findings.problems.append(Problem(path="$", message="more problems than anybody reads: the rest was left out"))
-    if findings.errors:
-        problems = sorted(findings.problems, key=lambda problem: problem.severity)  # errors first
+        diagnostics.problems.append(
+            Problem(path="$", message="more problems than anybody reads: the rest was left out")
+        )
+    if diagnostics.errors:
+        problems = sorted(diagnostics.problems, key=lambda problem: problem.severity)  # errors first
         raise ConfigError("the configuration can't be used", problems=problems)
-    return msgspec.structs.replace(planned, warnings=tuple(findings.problems))
+    return msgspec.structs.replace(planned, warnings=tuple(diagnostics.problems))
 
 
 def resolve_service(
@@ -180,7 +182,7 @@ def resolve_service(
     *,
     env: Mapping[str, str],
     find_connector: FindConnector,
-    findings: Findings,
+    diagnostics: Diagnostics,
     needs: list[Need],
 ) -> Resolved:
     """Resolve one worker service of the mapping: its connector, and the connector's settings.
@@ -189,7 +191,7 @@ def resolve_service(
         name: a name in ``mapping.services``.
         env: the environment.
         find_connector: finds a connector class.
-        findings: where problems are added.
+        diagnostics: where problems are added.
         needs: where required variables are added.
     """
     entry = mapping.services[name]
@@ -199,19 +201,23 @@ def resolve_service(
     try:
         connector = find_connector(entry.connector, resolved.path)
     except ConfigError as error:
-        findings.error(where, error.message)
+        diagnostics.error(where, error.message)
         return resolved
     if connector is None and entry.connector in FLEET_CONNECTORS:
-        findings.warning(where, f"this version has no {entry.connector}", f"jobs for {name} are left to other workers")
+        diagnostics.warning(
+            where, f"this version has no {entry.connector}", f"jobs for {name} are left to other workers"
+        )
         return resolved
     if connector is None:
         hint = did_you_mean(entry.connector, sorted(FLEET_CONNECTORS | mapping.connectors.keys()))
         hint = hint or "is the package that brings it installed?"
-        findings.error(where, f"there is no connector {entry.connector!r}", hint)
+        diagnostics.error(where, f"there is no connector {entry.connector!r}", hint)
         return resolved
     by = f"service {name}"
     needs += [Need(variable, service_path(name, "required_env"), by) for variable in entry.required_env]
-    built = build_settings(connector, entry.api_config, service_path(name, "api_config"), env=env, findings=findings)
+    built = build_settings(
+        connector, entry.api_config, service_path(name, "api_config"), env=env, diagnostics=diagnostics
+    )
     needs += [Need(variable, where, connector.__name__) for variable in built.needed]
     return msgspec.structs.replace(resolved, connector=connector, built=built)
 
@@ -222,7 +228,7 @@ def _plan(
     env: Mapping[str, str],
     gpus: int,
     find_connector: FindConnector,
-    findings: Findings,
+    diagnostics: Diagnostics,
 ) -> Plan:
     needs: list[Need] = []
     services: dict[str, ServicePlan | None] = {}
@@ -236,12 +242,12 @@ def _plan(
             name = route.worker_service
             if name not in services:
                 where = child(worker_path(wanted.name, "job_service_required_map"), index)
-                services[name] = _service(mapping, name, where, env, find_connector, findings, needs)
+                services[name] = _service(mapping, name, where, env, find_connector, diagnostics, needs)
             service = services[name]
             if service is not None:
                 routes.setdefault(route.job_service_required, service)
-        if not routes and not findings.errors:
-            findings.error(worker_path(wanted.name, "job_service_required_map"), "leaves no job that can be run")
+        if not routes and not diagnostics.errors:
+            diagnostics.error(worker_path(wanted.name, "job_service_required_map"), "leaves no job that can be run")
         whole = WorkerPlan(
             name=wanted.name,
             numbers=tuple(range(wanted.count)),
@@ -249,15 +255,15 @@ def _plan(
             routes=routes,
             worker_id=wanted.worker_id,
         )
-        lanes = _lanes(whole, gpus, env, findings)
-        _warn_of_limits(whole, lanes, findings)
+        lanes = _lanes(whole, gpus, env, diagnostics)
+        _warn_of_limits(whole, lanes, diagnostics)
         workers += lanes
-    check_required(needs, env, findings)
+    check_required(needs, env, diagnostics)
     used = {service.key: service for worker in workers for service in worker.routes.values()}
     return Plan(workers=tuple(workers), services=used)
 
 
-def _warn_of_limits(whole: WorkerPlan, lanes: list[WorkerPlan], findings: Findings) -> None:
+def _warn_of_limits(whole: WorkerPlan, lanes: list[WorkerPlan], diagnostics: Diagnostics) -> None:
     """Slots that can never work at the same time are more than anybody wants to pay leases for."""
     for service in {route.key: route for route in whole.routes.values()}.values():
         limits = getattr(service.settings, "limits", None)
@@ -272,14 +278,14 @@ def _warn_of_limits(whole: WorkerPlan, lanes: list[WorkerPlan], findings: Findin
         if able < whole.count:
             path = child(service_path(service.worker_service, "api_config"), "max_concurrent_jobs")
             message = f"lets {able} of the {whole.count} slots of {whole.name} work at a time; the others wait"
-            findings.warning(path, message, f"ask for {whole.name}:{able}, or raise it")
+            diagnostics.warning(path, message, f"ask for {whole.name}:{able}, or raise it")
 
 
-def _lanes(whole: WorkerPlan, gpus: int, env: Mapping[str, str], findings: Findings) -> list[WorkerPlan]:
+def _lanes(whole: WorkerPlan, gpus: int, env: Mapping[str, str], diagnostics: Diagnostics) -> list[WorkerPlan]:
     """The lanes of a worker type: slot ``n`` uses instance ``n`` of each service that has instances, counted round."""
     slots = len(whole.numbers)
     counts = {
-        service.worker_service: instances(service, slots, gpus if whole.is_gpu_bound else 0, env, findings)
+        service.worker_service: instances(service, slots, gpus if whole.is_gpu_bound else 0, env, diagnostics)
         for service in whole.routes.values()
     }
     lanes = max(counts.values(), default=1)
@@ -291,7 +297,7 @@ def _lanes(whole: WorkerPlan, gpus: int, env: Mapping[str, str], findings: Findi
         routes: dict[str, ServicePlan] = {}
         for job_type, service in whole.routes.items():
             many = counts[service.worker_service]
-            one = on_instance(service, lane % many, env, findings) if many > 1 else service
+            one = on_instance(service, lane % many, env, diagnostics) if many > 1 else service
             routes[job_type] = made.setdefault(one.key, one)
         numbers = tuple(number for number in whole.numbers if number % lanes == lane)
         found.append(msgspec.structs.replace(whole, numbers=numbers, routes=routes, lane=lane))
@@ -304,14 +310,14 @@ def _service(
     where: str,
     env: Mapping[str, str],
     find_connector: FindConnector,
-    findings: Findings,
+    diagnostics: Diagnostics,
     needs: list[Need],
 ) -> ServicePlan | None:
     if name not in mapping.services:
         hint = did_you_mean(name, mapping.services)
-        findings.error(child(where, "worker_service"), f"there is no service {name!r}", hint)
+        diagnostics.error(child(where, "worker_service"), f"there is no service {name!r}", hint)
         return None
-    found = resolve_service(mapping, name, env=env, find_connector=find_connector, findings=findings, needs=needs)
+    found = resolve_service(mapping, name, env=env, find_connector=find_connector, diagnostics=diagnostics, needs=needs)
     if found.connector is None or found.built is None or found.built.settings is None:
         return None
     return ServicePlan(

@@ -17,8 +17,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from emp_trio.mapping.near import did_you_mean
-from emp_trio.mapping.syntax import FIRST, SubstitutionError, clip, syntax_error, unclosed
+from emp_trio.mapping.substitution_errors import FIRST, SubstitutionError, clip, syntax_error, unclosed
+from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.secret_names import is_secret_variable
 from emp_trio.secrets import MASK
 

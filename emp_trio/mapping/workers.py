@@ -13,10 +13,10 @@ from typing import Final, Literal
 import msgspec
 
 from emp_trio.errors import Problem
-from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.instances import instances_per_gpu
-from emp_trio.mapping.near import did_you_mean
 from emp_trio.mapping.schema import ServiceMapping, WorkerType
+from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.secrets import excerpt
 
 MOST_SLOTS: Final = 10_000
@@ -55,7 +55,7 @@ def workers_from_env(env: Mapping[str, str]) -> tuple[str, tuple[str, str] | Non
 
 
 def parse_workers(
-    text: str, mapping: ServiceMapping, *, env: Mapping[str, str], gpus: int, findings: Findings
+    text: str, mapping: ServiceMapping, *, env: Mapping[str, str], gpus: int, diagnostics: Diagnostics
 ) -> tuple[WorkerCount, ...]:
     """Read a worker string.
 
@@ -64,7 +64,7 @@ def parse_workers(
         mapping: knows the types.
         env: ``GPU_MODE=mock`` counts without GPUs; ``NUM_GPUS`` and ``{TYPE}_CONCURRENCY`` give some ``auto`` counts.
         gpus: GPUs of this machine.
-        findings: where problems are added; a type with a problem is left out.
+        diagnostics: where problems are added; a type with a problem is left out.
 
     Returns:
         the types with at least one worker, in the order of the string.
@@ -73,7 +73,7 @@ def parse_workers(
     column = 1
     for part in text.split(","):
         name, colon, count = (word.strip() for word in part.partition(":"))
-        spec = _Spec(name, count if colon else "1", column + len(part) - len(part.lstrip()), findings)
+        spec = _Spec(name, count if colon else "1", column + len(part) - len(part.lstrip()), diagnostics)
         column += len(part) + 1
         if not part.strip():
             continue
@@ -86,14 +86,14 @@ def parse_workers(
             spec.report(f"{name} is named twice", f"write {name} once, with the sum of both counts")
         else:
             found[name] = _count(spec, worker, mapping, env, gpus) or 0
-    if not findings.errors and not any(found.values()):
+    if not diagnostics.errors and not any(found.values()):
         why = "asks for no worker at all" if found else "is not set"
-        findings.error(WORKERS, why, "for example comfyui:2,openai:auto; --workers takes it too")
+        diagnostics.error(WORKERS, why, "for example comfyui:2,openai:auto; --workers takes it too")
     return tuple(WorkerCount(name, count) for name, count in found.items() if count)
 
 
 def single_worker(
-    worker_id: str, connectors: str, mapping: ServiceMapping, findings: Findings
+    worker_id: str, connectors: str, mapping: ServiceMapping, diagnostics: Diagnostics
 ) -> tuple[WorkerCount, ...]:
     """The one worker of a process that was started with a ``WORKER_ID``.
 
@@ -102,28 +102,28 @@ def single_worker(
         connectors: the worker type (``CONNECTORS``); a count behind it is ignored. If empty, the type is taken from
             an id that ends in ``worker-{type}-{number}``.
         mapping: knows the types; those with a dash in their name are recognised in an id too.
-        findings: where problems are added.
+        diagnostics: where problems are added.
     """
     if bad := sorted({c for c in worker_id if c in FORBIDDEN_IN_IDS or c.isspace() or not c.isprintable()}):
         shown = " ".join(map(repr, bad))
-        findings.error("WORKER_ID", f"{excerpt(worker_id, 60)!r} contains {shown}", "use letters, digits, - and _")
+        diagnostics.error("WORKER_ID", f"{excerpt(worker_id, 60)!r} contains {shown}", "use letters, digits, - and _")
         return ()
     if connectors:
         names = [part.split(":")[0].strip() for part in connectors.split(",") if part.strip()]
         if len(names) > 1:
-            findings.error("CONNECTORS", "names more than one worker type", "WORKER_ID starts exactly one worker")
+            diagnostics.error("CONNECTORS", "names more than one worker type", "WORKER_ID starts exactly one worker")
             return ()
         name = names[0] if names else ""
         if name not in mapping.workers:
             hint = did_you_mean(name, mapping.workers)
-            findings.error("CONNECTORS", f"there is no worker type {excerpt(name, 60)!r}", hint)
+            diagnostics.error("CONNECTORS", f"there is no worker type {excerpt(name, 60)!r}", hint)
             return ()
         return (WorkerCount(name, 1, worker_id),)
     stem, dash, number = worker_id.rpartition("-")
     fitting = [name for name in mapping.workers if stem == f"worker-{name}" or stem.endswith(f"-worker-{name}")]
     if not (dash and _WHOLE_NUMBER.fullmatch(number) and fitting):
         message = f"{worker_id!r} does not end in worker-{{type}}-{{number}} with a type of the mapping"
-        findings.error("WORKER_ID", message, "set CONNECTORS to the worker type")
+        diagnostics.error("WORKER_ID", message, "set CONNECTORS to the worker type")
         return ()
     return (WorkerCount(fitting[0], 1, worker_id),)
 
@@ -131,14 +131,14 @@ def single_worker(
 class _Spec:
     """One ``type[:count]`` of a worker string, and its column there."""
 
-    def __init__(self, name: str, count: str, column: int, findings: Findings) -> None:
+    def __init__(self, name: str, count: str, column: int, diagnostics: Diagnostics) -> None:
         self.name = name
         self.count = count
         self.column = column
-        self.findings = findings
+        self.diagnostics = diagnostics
 
     def report(self, message: str, hint: str = "", *, severity: Literal["error", "warning"] = "error") -> None:
-        self.findings.add(Problem(path=WORKERS, column=self.column, message=message, hint=hint, severity=severity))
+        self.diagnostics.add(Problem(path=WORKERS, column=self.column, message=message, hint=hint, severity=severity))
 
 
 def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], gpus: int) -> int | None:
@@ -154,7 +154,7 @@ def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mappin
     if count > MOST_SLOTS:
         spec.report(f"{name}: {count} workers are more than the {MOST_SLOTS} allowed")
         return None
-    most = gpus * _per_gpu(worker, mapping, env, spec.findings)
+    most = gpus * _per_gpu(worker, mapping, env, spec.diagnostics)
     if not worker.is_gpu_bound or worker.type != "direct_worker" or mock or count <= most:
         return count
     if not gpus:
@@ -166,10 +166,10 @@ def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mappin
     return most
 
 
-def _per_gpu(worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], findings: Findings) -> int:
+def _per_gpu(worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], diagnostics: Diagnostics) -> int:
     """Workers that share a GPU: as many as the services of the type have processes there."""
     names = {route.worker_service for route in worker.job_service_required_map} & mapping.services.keys()
-    return max((instances_per_gpu(mapping.services[name], name, env, findings) for name in sorted(names)), default=1)
+    return max((instances_per_gpu(mapping.services[name], name, env, diagnostics) for name in sorted(names)), default=1)
 
 
 def _auto(
@@ -179,28 +179,28 @@ def _auto(
     if worker.type == "daemon_client" and by_concurrency and not worker.is_gpu_bound:
         used = {*worker.services, *(route.worker_service for route in worker.job_service_required_map)}
         if any(s.type == "daemon_service" for n, s in mapping.services.items() if n in used):
-            devices = _number("NUM_GPUS", 1, env, spec.findings) if mock else gpus
+            devices = _number("NUM_GPUS", 1, env, spec.diagnostics) if mock else gpus
             return devices if devices is None else max(1, devices)
-        return _number(_concurrency_variable(spec.name), 2, env, spec.findings)
+        return _number(_concurrency_variable(spec.name), 2, env, spec.diagnostics)
     if worker.type == "service_client":
-        return _number(_concurrency_variable(spec.name), 2, env, spec.findings) if by_concurrency else 1
+        return _number(_concurrency_variable(spec.name), 2, env, spec.diagnostics) if by_concurrency else 1
     if not worker.is_gpu_bound:
         return 1
     if not mock and not gpus:
         message = f"{spec.name}:auto starts no worker: it means one per GPU, and no GPU was found"
         spec.report(message, severity="warning")
-    return 1 if mock else gpus * _per_gpu(worker, mapping, env, spec.findings)
+    return 1 if mock else gpus * _per_gpu(worker, mapping, env, spec.diagnostics)
 
 
 def _concurrency_variable(name: str) -> str:
     return re.sub("[^A-Z0-9]", "_", name.upper()) + "_CONCURRENCY"
 
 
-def _number(variable: str, default: int, env: Mapping[str, str], findings: Findings) -> int | None:
+def _number(variable: str, default: int, env: Mapping[str, str], diagnostics: Diagnostics) -> int | None:
     text = env.get(variable, "").strip()
     if not text:
         return default
     if not _WHOLE_NUMBER.fullmatch(text) or int(text) > MOST_SLOTS:
-        findings.error(variable, f"must be a whole number up to {MOST_SLOTS}", variable=variable)
+        diagnostics.error(variable, f"must be a whole number up to {MOST_SLOTS}", variable=variable)
         return None
     return int(text)

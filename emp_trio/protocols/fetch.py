@@ -14,9 +14,9 @@ from typing import Annotated, Any, Final
 import msgspec
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InputUnavailable
 from emp_trio.retry import backoff
-from emp_trio.toolbox import Toolbox
 
 _PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 8.0
@@ -49,14 +49,14 @@ class Fetches:
     """Gives a connector the verb ``fetch``, with :class:`FetchSettings` in ``self.settings.fetch``."""
 
     settings: Any
-    toolbox: Toolbox
+    connector_context: ConnectorContext
 
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
         """Entered when the connector starts; nothing is kept open between two files."""
         from emp_trio.protocols.fetch_transport import Fetcher  # httpx costs more than all of --help may
 
-        self._fetcher = Fetcher(self.settings.fetch, self.toolbox.user_agent)
+        self._fetcher = Fetcher(self.settings.fetch, self.connector_context.user_agent)
         yield
 
     async def fetch(self, url: str, *, max_bytes: int | None = None, retries: int = 0) -> Fetched:

@@ -11,7 +11,7 @@ import trio
 from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
 from emp_trio.protocols.fetch import Fetched, FetchSettings
 from emp_trio.protocols.guarded import AddressProblem, NameUnresolved, guarded_reply, parsed_url
-from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.http_operation import RequestTrace
 from emp_trio.protocols.http_transport import Reply
 from emp_trio.protocols.urls import redirected, shown_url
 from emp_trio.retry import parse_retry_after
@@ -30,30 +30,30 @@ class Fetcher:
         """See :meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
         limit = self._settings.input_max_bytes if max_bytes is None else max_bytes
         seconds = self._settings.input_timeout
-        trail = Trail()
-        trail.phase = "looking up the host"
+        trace = RequestTrace()
+        trace.phase = "looking up the host"
         place = url
         with trio.CancelScope(deadline=trio.current_time() + seconds) as scope:
             for _ in range(self._settings.input_max_redirects + 1):
-                found = await self._hop(place, url, trail, limit)
+                found = await self._hop(place, url, trace, limit)
                 if isinstance(found, Fetched):
                     return found
                 place = found
             raise InvalidJob(f"{shown_url(url)} is redirected more than {self._settings.input_max_redirects} times")
         assert scope.cancelled_caught
         raise InputUnavailable(
-            f"{shown_url(url)} did not arrive within {seconds:.3g} s, ended while {trail.phase}",
+            f"{shown_url(url)} did not arrive within {seconds:.3g} s, ended while {trace.phase}",
             type="timeout",
             reason="network_timeout",
         )
 
-    async def _hop(self, text: str, first: str, trail: Trail, limit: int) -> Fetched | str:
+    async def _hop(self, text: str, first: str, trace: RequestTrace, limit: int) -> Fetched | str:
         """The file at a URL, or where it says that the file is. What is refused on the way is not named: the submitter
         knows the first URL, and of all others nothing."""
         private = self._settings.input_allow_private
         try:
             url = parsed_url(text)
-            async with guarded_reply("GET", url, self._headers, private=private, trail=trail) as reply:
+            async with guarded_reply("GET", url, self._headers, private=private, trace=trace) as reply:
                 return await self._read(text, reply, limit)
         except AddressProblem as error:
             way = shown_url(first) if text == first else f"{shown_url(first)} is redirected to a place that"

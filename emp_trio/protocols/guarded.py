@@ -24,7 +24,7 @@ import trio
 
 from emp_trio.errors import InputUnavailable, InvalidJob
 from emp_trio.protocols.addresses import literal_address, permitted
-from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.http_operation import RequestTrace
 from emp_trio.protocols.http_transport import Reply, translated
 from emp_trio.tls import tls_context
 
@@ -112,7 +112,7 @@ async def addresses_of(url: httpx.URL, *, private: bool) -> list[str]:
 
 @asynccontextmanager
 async def guarded_reply(
-    method: str, url: httpx.URL, headers: Mapping[str, str], *, private: bool, trail: Trail
+    method: str, url: httpx.URL, headers: Mapping[str, str], *, private: bool, trace: RequestTrace
 ) -> AsyncIterator[Reply]:
     """Ask the host of a URL, at an address that has been checked; redirects are the caller's.
 
@@ -120,7 +120,7 @@ async def guarded_reply(
         method: GET or HEAD.
         headers: what is sent besides the host, and nothing else.
         private: as for :func:`addresses_of`.
-        trail: is told how far it got.
+        trace: is told how far it got.
 
     Yields:
         the answer, its body unread; its connection is closed with the block, also by a cancel.
@@ -129,11 +129,11 @@ async def guarded_reply(
         AddressRefused, NameUnresolved: as :func:`addresses_of`.
         ServiceError: no connection, no TLS, or no answer.
     """
-    trail.phase = "looking up the host"
+    trace.phase = "looking up the host"
     addresses = await addresses_of(url, private=private)
     tls = tls_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     async with httpx.AsyncHTTPTransport(verify=tls, limits=_ONE) as transport:
-        reply = await _sent(transport, method, url, headers, addresses, trail)
+        reply = await _sent(transport, method, url, headers, addresses, trace)
         try:
             yield reply
         finally:
@@ -146,11 +146,11 @@ async def _sent(
     url: httpx.URL,
     headers: Mapping[str, str],
     addresses: list[str],
-    trail: Trail,
+    trace: RequestTrace,
 ) -> Reply:
     """Ask the first address that can be connected to; each gets an equal share of the time that is left."""
     sent = {**headers, "host": url.netloc.decode("ascii")}
-    with translated(trail):
+    with translated(trace):
         for left in range(len(addresses), 0, -1):
             share = (trio.current_effective_deadline() - trio.current_time()) / left
             request = httpx.Request(
@@ -159,12 +159,12 @@ async def _sent(
                 headers=sent,
                 extensions={
                     "timeout": {"connect": max(share, 0.0)},
-                    "trace": trail.trace,
+                    "trace": trace.trace,
                     "sni_hostname": url.raw_host.decode("ascii"),  # and what the certificate must be for
                 },
             )
             try:
-                return Reply(await transport.handle_async_request(request), trail)
+                return Reply(await transport.handle_async_request(request), trace)
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 if left == 1:
                     raise

@@ -9,29 +9,29 @@ from typing import Any, Final, Literal, TypeVar, Unpack
 
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.auth import Auth, NoAuth, auth_secrets
-from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
+from emp_trio.protocols.http_answer import HttpResponse, HttpStream
 from emp_trio.protocols.http_call import CallOptions, make_call
 from emp_trio.protocols.http_errors import describe_status, may_have_started
-from emp_trio.protocols.http_operation import Operation
+from emp_trio.protocols.http_operation import RequestAttempts
 from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.limits import Limits
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.retry import RetryPolicy, parse_retry_after
 from emp_trio.secrets import held
-from emp_trio.toolbox import Toolbox
 
 T = TypeVar("T")
 
-__all__ = ["CallOptions", "Http", "HttpAnswer", "HttpSettings", "HttpStream", "describe_status"]
+__all__ = ["CallOptions", "Http", "HttpResponse", "HttpSettings", "HttpStream", "describe_status"]
 
 _ERROR_BYTES: Final = 64 * 2**10  # enough for any error body, and no more is read of one
 
 
 class Http:
-    """Gives a connector the verbs ``request`` and ``stream``, with :class:`HttpSettings` in ``self.settings.http``.
+    """gives a connector the methods ``request`` and ``stream``, with :class:`HttpSettings` in ``self.settings.http``.
 
     A call is repeated where the service can't have started work on it (no connection, a request that was not sent to
     its end, 408, 409, 429, 503), and after any fault worth a retry where it is idempotent; never beyond its timeout or
@@ -40,7 +40,7 @@ class Http:
     """
 
     settings: Any
-    toolbox: Toolbox
+    connector_context: ConnectorContext
 
     def auth(self) -> Auth:
         """Hook: the connector's credentials. They never follow a redirect to another host."""
@@ -82,7 +82,7 @@ class Http:
             usable = False
         if not usable:
             raise ConfigError(f"base_url must be an absolute http or https URL, not {shown_url(settings.base_url)!r}")
-        async with open_client(settings, self.toolbox.user_agent) as self._client:
+        async with open_client(settings, self.connector_context.user_agent) as self._client:
             with held(*auth_secrets(self.auth())):
                 yield
 
@@ -94,7 +94,7 @@ class Http:
         max_bytes: int | None = None,
         expect: Literal["json", "any"] = "json",
         **options: Unpack[CallOptions],
-    ) -> HttpAnswer:
+    ) -> HttpResponse:
         """Make a call and read its answer.
 
         Args:
@@ -113,9 +113,9 @@ class Http:
         operation = await off_loop(weight(options.get("json")), self._operation, method, path, accept, options)
         limit = max_bytes if max_bytes is not None else self.settings.http.max_response_bytes
 
-        async def read(stream: HttpStream) -> HttpAnswer:
+        async def read(stream: HttpStream) -> HttpResponse:
             try:
-                answer = HttpAnswer(
+                answer = HttpResponse(
                     status=stream.status, headers=stream.headers, body=await stream.read(limit), tries=stream.tries
                 )
             finally:
@@ -148,7 +148,7 @@ class Http:
             finally:
                 await stream.aclose()
 
-    def _operation(self, method: str, path: str, accept: str, options: CallOptions) -> Operation:
+    def _operation(self, method: str, path: str, accept: str, options: CallOptions) -> RequestAttempts:
         settings: HttpSettings = self.settings.http
         given = options.get("auth")
         auth = self.auth() if given is None else given
@@ -162,7 +162,7 @@ class Http:
                 reason="invalid_format",
                 retry=False,
             ) from error
-        return Operation(
+        return RequestAttempts(
             call,
             seconds=settings.timeout if timeout is None else timeout,
             policy=RetryPolicy(retries=settings.max_retries if retries is None else retries, base=settings.retry_delay),
@@ -171,14 +171,14 @@ class Http:
             sending=options.get("sending"),
         )
 
-    async def _repeat(self, operation: Operation, use: Callable[[HttpStream], Awaitable[T]]) -> T:
+    async def _repeat(self, operation: RequestAttempts, use: Callable[[HttpStream], Awaitable[T]]) -> T:
         """Try until ``use`` has got what it wants of an answer, or there is no point in another try."""
         while True:
             operation.begin_try()
             try:
                 if isinstance(self, Limits) and operation.own_account and not operation.call.idempotent:
                     await self.pause_over()
-                stream = HttpStream(await self._client.send(operation.call, operation.trail), operation)
+                stream = HttpStream(await self._client.send(operation.call, operation.trace), operation)
                 if not 200 <= stream.status < 300:
                     raise await self._error(stream, operation)
                 if operation.own_account:
@@ -191,7 +191,7 @@ class Http:
                     raise
             await trio.sleep(wait)
 
-    async def _error(self, stream: HttpStream, operation: Operation) -> ServiceError:
+    async def _error(self, stream: HttpStream, operation: RequestAttempts) -> ServiceError:
         """The error that an answer with an error status stands for."""
         body = bytearray()
         try:

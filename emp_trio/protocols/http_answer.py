@@ -12,11 +12,11 @@ from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.wire_json import declared_charset, decode_json
 
 if TYPE_CHECKING:
-    from emp_trio.protocols.http_operation import Operation
+    from emp_trio.protocols.http_operation import RequestAttempts
     from emp_trio.protocols.http_transport import Reply
 
 
-class HttpAnswer(msgspec.Struct, kw_only=True):
+class HttpResponse(msgspec.Struct, kw_only=True):
     """A complete answer.
 
     Attributes:
@@ -71,7 +71,7 @@ class HttpStream:
         request_id: the service's id of the call.
     """
 
-    def __init__(self, reply: Reply, operation: Operation) -> None:
+    def __init__(self, reply: Reply, operation: RequestAttempts) -> None:
         self.status = reply.status
         self.headers = reply.headers
         self.tries = operation.tried

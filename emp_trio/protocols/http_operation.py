@@ -24,7 +24,7 @@ _PHASES: Final = {
 }
 
 
-class Trail:
+class RequestTrace:
     """How far one try has got: httpcore's trace says it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Trail:
             self.sent = True
 
 
-class Operation:
+class RequestAttempts:
     """A call while it is being made.
 
     Args:
@@ -76,7 +76,7 @@ class Operation:
         self._sending = sending
         self.own_account = own_account
         self.request_id: str | None = None
-        self.trail = Trail()
+        self.trace = RequestTrace()
         self.tried = 0
         self._seconds = seconds
         self._policy = policy
@@ -96,7 +96,7 @@ class Operation:
         if scope.cancelled_caught:
             raise self.complete(
                 ServiceError(
-                    f"not finished within {self._seconds:.3g} s, ended while {self.trail.phase}",
+                    f"not finished within {self._seconds:.3g} s, ended while {self.trace.phase}",
                     type="timeout",
                     reason="network_timeout",
                     maybe_started=self._may_have_run,
@@ -104,16 +104,16 @@ class Operation:
             )
 
     def begin_try(self) -> None:
-        """Count a try and follow its trail."""
+        """Count a try and follow its trace."""
         self.tried += 1
-        self.trail = Trail()
+        self.trace = RequestTrace()
         self.request_id = None
         self._completed = None
 
     @property
     def _may_have_run(self) -> bool:
         """Whether the latest try may have begun the work: its error says it, or else how far it got."""
-        return self.trail.sent if self._completed is None else self._completed.maybe_started
+        return self.trace.sent if self._completed is None else self._completed.maybe_started
 
     def complete(self, error: ServiceError) -> ServiceError:
         """Put into ``error`` what only the operation knows: method, URL, tries, the service's id of the call, whether

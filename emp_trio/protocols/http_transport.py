@@ -15,12 +15,12 @@ import trio
 from emp_trio.credentials import address_secrets
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
-from emp_trio.protocols.faults import network_fault
 from emp_trio.protocols.http_call import Call, LeftOrigin
 from emp_trio.protocols.http_errors import bad_answer
-from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.http_operation import RequestTrace
 from emp_trio.protocols.http_pool import Pool
 from emp_trio.protocols.http_settings import HttpSettings
+from emp_trio.protocols.network_errors import network_fault
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
 from emp_trio.secrets import excerpt, held
 from emp_trio.tls import tls_context
@@ -37,7 +37,7 @@ _CUT: Final = ("Server disconnected", "peer ")
 class Reply:
     """A response whose body has not been read: ``status``, ``headers`` (lower case), and an iterator over the body."""
 
-    def __init__(self, response: httpx.Response, trail: Trail) -> None:
+    def __init__(self, response: httpx.Response, trace: RequestTrace) -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = dict(response.headers.items())
         assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -45,7 +45,7 @@ class Reply:
         self._pieces = response.stream.__aiter__()
         self._unzip = zlib.decompressobj(_GZIP) if self.headers.get("content-encoding") == "gzip" else None
         self._zipped = 0
-        self._trail = trail
+        self._trace = trace
 
     def __aiter__(self) -> Reply:
         return self
@@ -56,7 +56,7 @@ class Reply:
             if self._unzip is not None and self._unzip.unconsumed_tail:
                 await trio.lowlevel.checkpoint()
                 return self._unzipped(self._unzip, self._unzip.unconsumed_tail)
-            with translated(self._trail):
+            with translated(self._trace):
                 piece = await anext(self._pieces)
             if self._unzip is None:
                 return piece
@@ -111,7 +111,7 @@ class Client:
             "pool": None,
         }
 
-    async def send(self, call: Call, trail: Trail) -> Reply:
+    async def send(self, call: Call, trace: RequestTrace) -> Reply:
         """Send ``call`` once, following redirects.
 
         Raises:
@@ -123,11 +123,11 @@ class Client:
         """
         method, url, content = call.method, call.url, call.content
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._send_once(call, trail, method=method, url=url, content=content)
+            response = await self._send_once(call, trace, method=method, url=url, content=content)
             location = response.headers.get("location")
             if response.status_code not in (301, 302, 303, 307, 308) or location is None:
-                return Reply(response, trail)
-            await Reply(response, trail).aclose()
+                return Reply(response, trace)
+            await Reply(response, trace).aclose()
             try:
                 following = redirected(method, url, status=response.status_code, location=location)
             except ValueError as error:
@@ -143,7 +143,7 @@ class Client:
         raise _bad_redirect(response.status_code, f"more than {MAX_REDIRECTS} times, last to {shown_url(url)}")
 
     async def _send_once(
-        self, call: Call, trail: Trail, *, method: str, url: str, content: bytes | None
+        self, call: Call, trace: RequestTrace, *, method: str, url: str, content: bytes | None
     ) -> httpx.Response:
         headers = self._headers | {"accept": call.accept}
         if call.content_type is not None and content is not None:
@@ -151,8 +151,8 @@ class Client:
         if keeps_credentials(call.base_url, url):
             headers |= {**call.credentials, **call.headers}
         timeouts = self._timeouts if call.read_timeout is None else {**self._timeouts, "read": call.read_timeout}
-        extensions = {"timeout": timeouts, "trace": trail.trace}
-        with translated(trail):
+        extensions = {"timeout": timeouts, "trace": trace.trace}
+        with translated(trace):
             request = httpx.Request(method, url, headers=headers, content=content, extensions=extensions)
             if content is not None:
                 request.stream = _Body(content)
@@ -218,8 +218,8 @@ async def open_client(settings: HttpSettings, user_agent: str) -> AsyncIterator[
 
 
 @contextmanager
-def translated(trail: Trail) -> Iterator[None]:
-    """Errors of httpx leave as ServiceError, with what ``trail`` knows of the try."""
+def translated(trace: RequestTrace) -> Iterator[None]:
+    """Errors of httpx leave as ServiceError, with what ``trace`` knows of the try."""
     try:
         yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError, UnicodeError):
@@ -231,25 +231,25 @@ def translated(trail: Trail) -> Iterator[None]:
             retry=False,
         ) from None
     except (httpx.HTTPError, httpx.StreamError, OSError) as error:
-        raise _fault(error, trail) from error
+        raise _fault(error, trace) from error
 
 
-def _fault(error: Exception, trail: Trail) -> ServiceError:
+def _fault(error: Exception, trace: RequestTrace) -> ServiceError:
     """The ServiceError for a failed exchange."""
     kind: tuple[FailureType, str, str]
     match error:
         case httpx.ProxyError():
             kind = ("network_error", "proxy_error", f"the proxy refused: {error}")
         case httpx.ConnectTimeout():
-            kind = ("network_error", "network_timeout", f"no connection in time, ended while {trail.phase}")
+            kind = ("network_error", "network_timeout", f"no connection in time, ended while {trace.phase}")
         case httpx.TimeoutException():
-            kind = ("timeout", "network_timeout", f"no byte moved in time while {trail.phase}")
+            kind = ("timeout", "network_timeout", f"no byte moved in time while {trace.phase}")
         case httpx.RemoteProtocolError() if not str(error).startswith(_CUT):
             kind = ("response_error", "corrupted_data", f"the answer is not HTTP: {error}")
         case _:
-            return network_fault(error, trail.phase, sent=trail.sent)
+            return network_fault(error, trace.phase, sent=trace.sent)
     type_, reason, text = kind
-    return ServiceError(excerpt(text, 400), type=type_, reason=reason, retry=True, maybe_started=trail.sent)
+    return ServiceError(excerpt(text, 400), type=type_, reason=reason, retry=True, maybe_started=trace.sent)
 
 
 def _bad_redirect(status: int, where: str) -> ServiceError:

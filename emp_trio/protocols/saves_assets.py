@@ -7,10 +7,10 @@ from typing import Any
 
 import structlog
 
+from emp_trio.attempt import AttemptContext
+from emp_trio.connector_context import ConnectorContext, Generated, GeneratedFile
 from emp_trio.errors import AssetError, DeadlineExceeded
 from emp_trio.jobs import Job, SavedAsset
-from emp_trio.progress import ProgressReporter
-from emp_trio.toolbox import Generated, GeneratedFile, Toolbox
 
 __all__ = ["Generated", "GeneratedFile", "SavesAssets"]
 
@@ -18,20 +18,20 @@ log = structlog.get_logger(__name__)
 
 
 class SavesAssets:
-    """Gives a connector the verbs ``save_asset``, ``generated`` and ``save_generated``; the storage itself belongs to
+    """gives a connector the methods ``save_asset``, ``generated`` and ``save_generated``; the storage itself belongs to
     the worker.
 
     A service that takes money for what it makes is asked through ``generated``, and what it made is saved by
     ``save_generated``: then an upload that fails costs the job an attempt, and nobody a second generation.
     """
 
-    toolbox: Toolbox
+    connector_context: ConnectorContext
 
     async def save_asset(
         self,
         data: Any,
         job: Job,
-        progress: ProgressReporter,
+        context: AttemptContext,
         *,
         media_type: str | None = None,
         index: int = 0,
@@ -41,7 +41,7 @@ class SavesAssets:
         Args:
             data: bytes, base64 text, a data URL, or a stream, as :class:`emp_trio.assets.saver.AssetSaver` takes them.
             job: names the asset; a retry of the job finds its own earlier upload.
-            progress: runs the upload and cdn stages.
+            context: runs the upload and cdn stages.
             media_type: what the service says it is; the bytes are looked at first.
             index: which output of the job this is, from 0.
 
@@ -51,30 +51,28 @@ class SavesAssets:
 
         A cancelled upload leaves nothing visible.
         """
-        return await self.toolbox.assets.save(data, job, progress, media_type=media_type, index=index)
+        return await self.connector_context.assets.save(data, job, context, media_type=media_type, index=index)
 
-    async def generated(
-        self, job: Job, progress: ProgressReporter, make: Callable[[], Awaitable[Generated]]
-    ) -> Generated:
+    async def generated(self, job: Job, context: AttemptContext, make: Callable[[], Awaitable[Generated]]) -> Generated:
         """What a service makes for this job: what an earlier attempt kept on this machine, else ``await make()``.
 
         Args:
             job: an earlier attempt counts if it had the same type, payload and workflow retry number.
-            progress: told when nothing has to be made.
+            context: told when nothing has to be made.
             make: asks the service, and returns what it made before anything of it is saved.
 
         Raises:
             InvalidJob, ConfigError: nothing of this job could be saved; ``make`` was not called.
             Exception: whatever ``make`` raises.
         """
-        kept = await self.toolbox.assets.kept(job)
+        kept = await self.connector_context.assets.kept(job)
         if kept is None:
             return await make()
-        progress.report(0, "uploading what an earlier attempt has generated")
+        context.report(0, "uploading what an earlier attempt has generated")
         log.info("kept.found", job_id=job.id, files=len(kept.files))
         return kept
 
-    async def save_generated(self, generated: Generated, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
+    async def save_generated(self, generated: Generated, job: Job, context: AttemptContext) -> list[SavedAsset]:
         """Save every file, as output 0 and up. What can't be saved is kept on this machine for the next attempt.
 
         The one small file of a job with ``save_assets: false`` is not stored but goes into the result as a data URL.
@@ -84,10 +82,10 @@ class SavesAssets:
 
         Raises:
             AssetError, DeadlineExceeded: as :meth:`save_asset`; the text also says where the files are kept.
-            trio.Cancelled: after the files were kept, or, where ``progress.stop_upstream`` says that nobody wants them
-                any more, after those of an earlier attempt were removed. Both are shielded and limited.
+            trio.Cancelled: after the files were kept, or, where ``context.stop_remote_work`` says that nobody wants
+                them any more, after those of an earlier attempt were removed. Both are shielded and limited.
         """
-        assets = self.toolbox.assets
+        assets = self.connector_context.assets
         if job.payload.get("save_assets") is False and len(generated.files) == 1:
             inline = assets.inline(generated.files[0])
             if inline is not None:
@@ -96,7 +94,7 @@ class SavesAssets:
             log.info("asset.too_large_for_result", job_id=job.id, size=len(generated.files[0].data))
         try:
             saved = [
-                await self.save_asset(file.data, job, progress, media_type=file.media_type, index=index)
+                await self.save_asset(file.data, job, context, media_type=file.media_type, index=index)
                 for index, file in enumerate(generated.files)
             ]
         except AssetError as error:
@@ -115,7 +113,7 @@ class SavesAssets:
             raise DeadlineExceeded(late.stage, late.seconds, text + where) from late
         except BaseException as error:
             if not isinstance(error, Exception):  # Cancelled, or a group of nothing else
-                if progress.stop_upstream:
+                if context.stop_remote_work:
                     await assets.forget(job)
                 else:
                     _, where = await assets.keep(generated, job)

@@ -35,7 +35,7 @@ class _Decoder(Protocol[E]):
 
 
 class Streaming:
-    """Gives a connector that has ``Http`` the verbs ``events`` and ``lines``.
+    """Gives a connector that has ``Http`` the methods ``events`` and ``lines``.
 
     One event may be as large as ``http.max_response_bytes``. Errors of the stream are ServiceErrors with
     ``maybe_started`` unless the call is idempotent; the timeout covers the whole block.

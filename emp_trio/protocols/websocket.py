@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.protocols.auth import Auth, NoAuth, auth_headers, auth_secrets
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.protocols.websocket_settings import WebSocketSettings
 from emp_trio.secrets import Redactor, held
 from emp_trio.tls import tls_context
-from emp_trio.toolbox import Toolbox
 
 if TYPE_CHECKING:
     from emp_trio.protocols.websocket_link import Link
@@ -98,7 +98,7 @@ class WebSocket:
     """Gives a connector the verb ``open_socket``, with :class:`WebSocketSettings` in ``self.settings.websocket``."""
 
     settings: Any
-    toolbox: Toolbox
+    connector_context: ConnectorContext
 
     def auth(self) -> Auth:
         """Hook: the connector's credentials, sent with the upgrade to the origin of ``settings.websocket.url``."""
@@ -133,7 +133,7 @@ class WebSocket:
         if scheme not in ("ws", "wss"):
             raise ConfigError(f"{shown_url(target)!r} is not a ws or wss URL")
         auth = self.auth() if own else NoAuth()
-        sent = {"user-agent": self.toolbox.user_agent, **auth_headers(auth), **(headers or {})}
+        sent = {"user-agent": self.connector_context.user_agent, **auth_headers(auth), **(headers or {})}
         redactor = Redactor(auth_secrets(auth))
 
         def explain(error: ServiceError) -> ServiceError:

@@ -18,7 +18,7 @@ class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True):
         ping_interval: between two pings of ours.
         ping_timeout: an unanswered ping without a byte received for so long means that the peer is gone.
         close_timeout: for the closing handshake, and then the socket is closed anyhow.
-        max_message_bytes: a larger message ends the socket (ComfyUI's pictures are several MiB).
+        max_message_bytes: a larger message ends the socket (ComfyUI's images are several MiB).
         message_queue: messages kept for a slow consumer before the peer is made to wait.
     """
 

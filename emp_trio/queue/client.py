@@ -39,12 +39,12 @@ from emp_trio.queue.job_info import (
 from emp_trio.queue.messages import iso
 from emp_trio.queue.port import RedisPort, RedisSettings
 from emp_trio.queue.reaping import Cleaned, reap_once
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 from emp_trio.secrets import Secret
 
 
 class Queue:
-    """Typed verbs on the queue; made by :func:`open_queue`, or around any :class:`~emp_trio.queue.port.RedisPort`.
+    """Typed calls of the queue; made by :func:`open_queue`, or around any :class:`~emp_trio.queue.port.RedisPort`.
 
     Args:
         port: the Redis connection.
@@ -54,7 +54,7 @@ class Queue:
 
     def __init__(self, port: RedisPort, *, patience: float = 10.0) -> None:
         self.port = port
-        self.verbs = Verbs(port)
+        self.worker_queue = WorkerQueue(port)
         self._patience = patience
 
     async def submit(
@@ -214,7 +214,7 @@ class Queue:
 
         The events end after the one whose ``kind`` is ``completed``, ``failed`` or ``missing``.
         """
-        return watch(self.port, job_id, lambda wanted: self.verbs.surely(lambda: self.job(wanted)))
+        return watch(self.port, job_id, lambda wanted: self.worker_queue.retry_until_accepted(lambda: self.job(wanted)))
 
     async def cancel(self, job_id: str, reason: str = "cancelled by the user") -> str:
         """End a job wherever it is.
@@ -237,10 +237,12 @@ class Queue:
     async def reap(self) -> Cleaned:
         """Put back what workers left behind; see :func:`emp_trio.queue.reaping.reap_once`, which takes up to half a
         minute."""
-        return await reap_once(self.verbs)
+        return await reap_once(self.worker_queue)
 
     async def _call(self, function: str, *args: str | bytes | int) -> Any:
-        return await self.verbs.surely(lambda: self.verbs.function(function, *args), patience=self._patience)
+        return await self.worker_queue.retry_until_accepted(
+            lambda: self.worker_queue.function(function, *args), patience=self._patience
+        )
 
     async def workers(self) -> list[WorkerInfo]:
         """The slots of the fleet, by id."""
@@ -269,7 +271,7 @@ async def open_queue(url: str | Secret) -> AsyncIterator[Queue]:
     secret = url if isinstance(url, Secret) else Secret(url)
     async with open_bridge(RedisSettings(url=secret)) as bridge:
         queue = Queue(bridge)
-        await queue.verbs.surely(lambda: library.ensure(bridge), patience=bridge.settings.patience)
+        await queue.worker_queue.retry_until_accepted(lambda: library.ensure(bridge), patience=bridge.settings.patience)
         yield queue
 
 

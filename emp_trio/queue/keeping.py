@@ -15,7 +15,7 @@ import msgspec
 
 from emp_trio.errors import EmpTrioError
 from emp_trio.queue.lease_table import LeaseTable, View
-from emp_trio.queue.verbs import LeaseRef
+from emp_trio.queue.worker_queue import LeaseRef
 
 _SLACK: Final = 1.0  # seconds by which a keeper may oversleep; beyond that the whole process stood still, not its loop
 _CLOSE_LOOK: Final = 1.0  # seconds between signs of life while another process may have our slots

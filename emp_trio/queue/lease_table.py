@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from emp_trio.queue.verbs import LeaseRef
+from emp_trio.queue.worker_queue import LeaseRef
 
 _SOON: Final = 1.0  # seconds; a lease that would end so shortly after the keeper's next look is renewed now
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import trio
 
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 
 _LISTS: Final = b"jobs:active:"
 _STEP: Final = 1000  # keys that Redis looks at in one call, in a fraction of a millisecond
@@ -32,7 +32,7 @@ def gone_since(before: Mapping[bytes, float], absent: Iterable[bytes], now: floa
     return {worker: before.get(worker, now) for worker in absent}
 
 
-async def absent_workers(verbs: Verbs) -> list[bytes]:
+async def absent_workers(worker_queue: WorkerQueue) -> list[bytes]:
     """Ids of the workers that have jobs in their list and no heartbeat. Looks through all keys, in small steps.
 
     Raises as ``RedisPort.call``.
@@ -41,21 +41,23 @@ async def absent_workers(verbs: Verbs) -> list[bytes]:
     cursor: bytes | str = "0"
     while True:
         began = trio.current_time()
-        cursor, keys = await verbs.port.call("SCAN", cursor, "MATCH", _LISTS + b"*", "COUNT", _STEP)
+        cursor, keys = await worker_queue.port.call("SCAN", cursor, "MATCH", _LISTS + b"*", "COUNT", _STEP)
         found |= dict.fromkeys(key.removeprefix(_LISTS) for key in keys)
         if cursor == b"0":
             break
         await trio.sleep(_SHARE * (trio.current_time() - began))
-    return [worker for worker in found if not await verbs.port.call("EXISTS", b"worker:" + worker + b":heartbeat")]
+    return [
+        worker for worker in found if not await worker_queue.port.call("EXISTS", b"worker:" + worker + b":heartbeat")
+    ]
 
 
-async def adopt(verbs: Verbs, worker: bytes, *, max_crashes: int, most: int = 100) -> Adopted:
+async def adopt(worker_queue: WorkerQueue, worker: bytes, *, max_crashes: int, most: int = 100) -> Adopted:
     """Requeue, or fail, up to ``most`` jobs of a worker that is gone; nothing while its heartbeat stands.
 
     Each has an attempt counted. Jobs under a lease, jobs that ended and jobs of others are left alone. Raises as
     ``RedisPort.call``.
     """
-    requeued, failed = await verbs.function("adopt", worker, max_crashes, most)
+    requeued, failed = await worker_queue.function("adopt", worker, max_crashes, most)
     return Adopted(
         requeued=tuple(job_id.decode("utf-8", "replace") for job_id in requeued),
         failed=tuple((job_id.decode("utf-8", "replace"), why.decode("utf-8", "replace")) for job_id, why in failed),

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 import trio
 
-from emp_trio.queue.verbs import Departure, Verbs
+from emp_trio.queue.worker_queue import Departure, WorkerQueue
 
 _PATIENCE: Final = 30.0  # seconds for leases to end, and to tell whether a machine is alive
 _PAUSE: Final = 0.25  # seconds between two looks
@@ -39,14 +39,14 @@ class Cleaned(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.broken) or (bool(self.leased or self.delayed) and not self.watched)
 
 
-async def reap_once(verbs: Verbs, *, max_crashes: int = 3) -> Cleaned:
+async def reap_once(worker_queue: WorkerQueue, *, max_crashes: int = 3) -> Cleaned:
     """Put back what is due; where no machine looks after the queue, everything else that is ours, too.
 
     A machine that was killed a moment ago looks alive until it has not looked for what is due for some seconds: it is
     waited for until that is clear.
 
     Raises:
-        NotSent, OutcomeUnknown, ServerRefused: as :meth:`Verbs.surely`, after half a minute.
+        NotSent, OutcomeUnknown, ServerRefused: as :meth:`WorkerQueue.retry_until_accepted`, after half a minute.
 
     Cancellation leaves what was done so far.
     """
@@ -57,8 +57,10 @@ async def reap_once(verbs: Verbs, *, max_crashes: int = 3) -> Cleaned:
     first: Departure | None = None
     end = trio.current_time() + _PATIENCE
     while True:
-        reaped = await verbs.surely(lambda: verbs.reap(max_crashes=max_crashes), patience=_PATIENCE)
-        left = await verbs.surely(verbs.depart, patience=_PATIENCE)
+        reaped = await worker_queue.retry_until_accepted(
+            lambda: worker_queue.reap(max_crashes=max_crashes), patience=_PATIENCE
+        )
+        left = await worker_queue.retry_until_accepted(worker_queue.depart, patience=_PATIENCE)
         requeued += reaped.requeued
         failed += reaped.failed
         back += [*reaped.due, *left.back]

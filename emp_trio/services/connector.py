@@ -18,15 +18,15 @@ from typing import Any, ClassVar, Final, TypeVar
 import msgspec
 import trio
 
+from emp_trio.attempt import AttemptContext
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.credentials import secrets_in
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.secrets import held
 from emp_trio.settings import setting_fields
-from emp_trio.toolbox import Toolbox
 
 
-class Abilities(msgspec.Struct, frozen=True, kw_only=True):
+class ServiceFeatures(msgspec.Struct, frozen=True, kw_only=True):
     """What a service can do; the worker says at start what it can't, and treats it accordingly.
 
     Attributes:
@@ -68,22 +68,22 @@ class Connector:
 
     Class attributes:
         service_type: key for status and for ``capabilities.models`` (as the fleet's connectors use it).
-        abilities: what the service can do.
+        service_features: what the service can do.
         takes_any_payload: whether jobs are taken whose payload is no JSON object (``Job.bare_payload``); the others
             fail with what is wrong.
         Settings: frozen struct of settings (see :mod:`emp_trio.settings`).
     """
 
     service_type: ClassVar[str] = ""
-    abilities: ClassVar[Abilities] = Abilities()
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures()
     takes_any_payload: ClassVar[bool] = False
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """No settings."""
 
-    def __init__(self, settings: Any, toolbox: Toolbox) -> None:
+    def __init__(self, settings: Any, connector_context: ConnectorContext) -> None:
         self.settings = settings
-        self.toolbox = toolbox
+        self.connector_context = connector_context
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -101,16 +101,16 @@ class Connector:
         return cls.__name__
 
     @classmethod
-    def offers(cls, settings: Any) -> Abilities:
-        """What the service can do with these settings; ``abilities``, unless the settings decide."""
-        return cls.abilities
+    def features(cls, settings: Any) -> ServiceFeatures:
+        """What the service can do with these settings; ``service_features``, unless the settings decide."""
+        return cls.service_features
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Args:
             job: the job; its payload and context are not changed.
-            progress: the line to the worker.
+            context: what the attempt has of the worker.
 
         Returns:
             a successful JobResult.
@@ -118,7 +118,7 @@ class Connector:
         Raises:
             EmpTrioError: with the failure class that fits. Anything else counts as an internal error.
             trio.Cancelled: passed on after cleanup; cleanup is shielded and bounded, and stops the upstream work only
-                when ``progress.stop_upstream`` says so.
+                when ``context.stop_remote_work`` says so.
         """
         raise TypeError(f"{type(self).__name__} has no run method")
 
@@ -144,18 +144,18 @@ C = TypeVar("C", bound=Connector)
 
 
 @asynccontextmanager
-async def open_connector(cls: type[C], settings: Any, toolbox: Toolbox) -> AsyncIterator[C]:
+async def open_connector(cls: type[C], settings: Any, connector_context: ConnectorContext) -> AsyncIterator[C]:
     """Make a connector and open what its mixins own.
 
     Args:
         cls: the connector class.
         settings: an instance of ``cls.Settings``.
-        toolbox: what the worker gives it.
+        connector_context: what the worker gives it.
 
     Yields:
         the open connector; everything is closed, last opened first, when the block ends.
     """
-    connector = cls(settings, toolbox)
+    connector = cls(settings, connector_context)
     async with AsyncExitStack() as stack:
         stack.enter_context(held(*secrets_in(settings)))
         for part in reversed(cls.__mro__):

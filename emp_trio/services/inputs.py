@@ -16,7 +16,7 @@ from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.protocols.fetch import Fetched
 
 IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
-"""Pictures that services take. SVG is none of them: it is a program."""
+"""Images that services take. SVG is none of them: it is a program."""
 
 _LONGEST_NAME: Final = 80
 _NOT_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9_-]+")

@@ -1,7 +1,7 @@
 """``LimitedServiceConnector``: the worked example of a service that does its work and says that it is well, no more
 (connector reference 9).
 
-What the service can't do is declared in ``abilities``, and the worker says so at start. Two of the gaps are this
+What the service can't do is declared in ``service_features``, and the worker says so at start. Two of the gaps are this
 connector's affair: a call that may have run can't be looked up, so it is made at most once more; and after a cancel
 only the connection can be closed.
 """
@@ -13,18 +13,18 @@ from typing import Annotated, Any, ClassVar, Final
 import msgspec
 
 from emp_trio.assets.media import HEAD, media_type
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import off_loop
-from emp_trio.progress import ProgressReporter
-from emp_trio.protocols.http import Http, HttpAnswer, HttpSettings
+from emp_trio.protocols.http import Http, HttpResponse, HttpSettings
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer, may_have_started
 from emp_trio.secrets import excerpt
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.billing import counted
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.error_shapes import quoted, stated_error, status_of, words_of
 from emp_trio.services.probing import HealthPath, probe
 from emp_trio.services.redaction import kept_copy
-from emp_trio.services.repeats import counted
 from emp_trio.settings import Env
 
 _OF_ERRORS: Final = frozenset(
@@ -36,7 +36,7 @@ class LimitedServiceConnector(Http, Connector):
     """Sends the payload to ``POST {job_path}``; the JSON object that comes back is the result."""
 
     service_type: ClassVar[str] = "limited_service"
-    abilities: ClassVar[Abilities] = Abilities(
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(
         health_check=True, job_status=False, cancellation=False, queue_introspection=False
     )
     takes_any_payload: ClassVar[bool] = True
@@ -57,7 +57,7 @@ class LimitedServiceConnector(Http, Connector):
         job_path: str = "/jobs"
         health_path: HealthPath = "/health"
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
@@ -66,8 +66,8 @@ class LimitedServiceConnector(Http, Connector):
             trio.Cancelled: the connection is closed; the service may go on.
         """
         payload = job.sent_payload
-        progress.report(5, "asking the service")
-        async with counted(job, progress, ahead=True) as sending:
+        context.report(5, "asking the service")
+        async with counted(job, context, ahead=True) as sending:
             answer = await self.request(
                 "POST",
                 self.settings.job_path,
@@ -78,7 +78,7 @@ class LimitedServiceConnector(Http, Connector):
                 sending=sending,
             )
             data = await off_loop(len(answer.body), _read, answer)
-        progress.report(100, "done")
+        context.report(100, "done")
         return JobResult(
             success=True,
             data=await kept_copy(data),
@@ -91,7 +91,7 @@ class LimitedServiceConnector(Http, Connector):
         return await probe(self, self.settings.health_path, retries=0)
 
 
-def _read(answer: HttpAnswer) -> dict[str, Any]:
+def _read(answer: HttpResponse) -> dict[str, Any]:
     """What is in an answer: an object, or a list of them under ``result``.
 
     Raises:

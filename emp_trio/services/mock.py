@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
-from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import read_fields
 
 
@@ -27,10 +27,10 @@ class MockConnector(Connector):
     that is down: another attempt is made while there are any. Any payload will do."""
 
     service_type: ClassVar[str] = "mock"
-    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(cancellation=True)
     takes_any_payload: ClassVar[bool] = True
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Returns:
@@ -42,9 +42,9 @@ class MockConnector(Connector):
         """
         payload = read_fields(MockPayload, job.payload, "payload")
         delay = max(0.0, payload.delay_ms)
-        progress.report(10, "mock job started")
+        context.report(10, "mock job started")
         await trio.sleep(delay / 1000)
-        progress.report(80, "mock job almost done")
+        context.report(80, "mock job almost done")
         if payload.should_fail:
             raise ServiceError(
                 "the mock job failed, as its payload asked (should_fail)", type="service_error", reason="service_down"

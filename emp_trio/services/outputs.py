@@ -17,16 +17,16 @@ import trio
 
 from emp_trio.assets.content import decode_text
 from emp_trio.assets.media import HEAD, sniff
+from emp_trio.connector_context import GeneratedFile
 from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
 from emp_trio.protocols.fetch import Fetched
-from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.http_call import LeftOrigin
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.services.inputs import is_url
-from emp_trio.toolbox import GeneratedFile
 
-_NO_PICTURE: Final = re.compile(r"(?i)(text|audio|video|multipart)/|application/(json|problem|xml|x?html|javascript)")
+_NO_IMAGE: Final = re.compile(r"(?i)(text|audio|video|multipart)/|application/(json|problem|xml|x?html|javascript)")
 
 
 class Output(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +61,7 @@ class Caller(Protocol):
     settings: Any
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
         """:meth:`emp_trio.protocols.http.Http.request`."""
 
     @property
@@ -69,24 +69,24 @@ class Caller(Protocol):
         """:meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
 
 
-async def output_files(caller: Caller, outputs: Iterable[Output], *, pictures: bool) -> OutputFiles:
+async def output_files(caller: Caller, outputs: Iterable[Output], *, images: bool) -> OutputFiles:
     """The files of an answer.
 
     Args:
         caller: the connector. A URL of its service's own origin is asked for with its credentials; any other one by the
             guarded way of :class:`~emp_trio.protocols.fetch.Fetches`, without them, and up to ``max_response_bytes``.
         outputs: as the answer gives them; none may be missing.
-        pictures: whether they must be pictures. Bytes that nobody knows are taken for one: formats come and go.
+        images: whether they must be images. Bytes that nobody knows are taken for one: formats come and go.
 
     Raises:
         ServiceError: (response_error) none of them can be had. ``maybe_started`` is set: the work has been done.
     """
-    return await kept([functools.partial(_file, caller, output, pictures) for output in outputs])
+    return await kept([functools.partial(_file, caller, output, images) for output in outputs])
 
 
-async def decoded_files(outputs: Iterable[Output], *, pictures: bool) -> OutputFiles:
+async def decoded_files(outputs: Iterable[Output], *, images: bool) -> OutputFiles:
     """:func:`output_files` of a service that knows no URLs."""
-    return await kept([functools.partial(_decoded_in_thread, output, pictures) for output in outputs])
+    return await kept([functools.partial(_decoded_in_thread, output, images) for output in outputs])
 
 
 async def kept(calls: Iterable[Callable[[], Awaitable[GeneratedFile]]]) -> OutputFiles:
@@ -110,34 +110,34 @@ async def kept(calls: Iterable[Callable[[], Awaitable[GeneratedFile]]]) -> Outpu
     return OutputFiles(files=tuple(files), places=tuple(places), warnings=tuple(warnings))
 
 
-async def _file(caller: Caller, output: Output, pictures: bool) -> GeneratedFile:
+async def _file(caller: Caller, output: Output, images: bool) -> GeneratedFile:
     if not is_url(output.source):
-        return await _decoded_in_thread(output, pictures)
+        return await _decoded_in_thread(output, images)
     data, declared = await fetched(caller, output.source)
-    return checked(data, output.media_type or declared, pictures=pictures)
+    return checked(data, output.media_type or declared, images=images)
 
 
-async def _decoded_in_thread(output: Output, pictures: bool) -> GeneratedFile:
+async def _decoded_in_thread(output: Output, images: bool) -> GeneratedFile:
     def decode() -> GeneratedFile:
         declared, data = decode_text(output.source)
-        return checked(data, output.media_type or declared, pictures=pictures)
+        return checked(data, output.media_type or declared, images=images)
 
     return await trio.to_thread.run_sync(decode)
 
 
-def checked(data: bytes, declared: str | None, *, pictures: bool) -> GeneratedFile:
+def checked(data: bytes, declared: str | None, *, images: bool) -> GeneratedFile:
     """``data`` as a file, if it can be one.
 
     Raises:
-        ServiceError: (response_error) it is empty, or is known to be no picture where it must be one.
+        ServiceError: (response_error) it is empty, or is known to be no image where it must be one.
     """
     if not data:
         raise bad_answer("a file in the answer is empty", reason="missing_expected_data")
     kind = sniff(data[:HEAD])
-    if kind is None and _NO_PICTURE.match((declared or "").strip()):
+    if kind is None and _NO_IMAGE.match((declared or "").strip()):
         kind = declared
-    if pictures and kind is not None and not kind.startswith("image/"):
-        raise bad_answer(f"the service sent {kind} where a picture was expected", reason="unexpected_content_type")
+    if images and kind is not None and not kind.startswith("image/"):
+        raise bad_answer(f"the service sent {kind} where an image was expected", reason="unexpected_content_type")
     return GeneratedFile(data=data, media_type=declared)
 
 

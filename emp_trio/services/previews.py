@@ -1,4 +1,4 @@
-"""Pictures of unfinished work as previews: saved as assets while a job runs, their addresses told as progress."""
+"""Images of unfinished work as previews: saved as assets while a job runs, their addresses told as progress."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Stage
 from emp_trio.jobs import Job, SavedAsset
-from emp_trio.progress import ProgressReporter
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _FIRST: Final = 1_000_000  # outputs are counted from 0: previews must not take 
 
 
 class PreviewSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What is done with pictures of unfinished work.
+    """What is done with images of unfinished work.
 
     Attributes:
         previews: whether they are saved.
@@ -43,16 +43,16 @@ class _SavesAssets(Protocol):
 
 
 class Previews:
-    """The picture to be saved next, and the task that saves it; made by :func:`with_previews`.
+    """The image to be saved next, and the task that saves it; made by :func:`with_previews`.
 
     Attributes:
         url: of the latest preview that was saved. Reports are coalesced: who reports often says it again.
     """
 
-    def __init__(self, saver: _SavesAssets, job: Job, progress: ProgressReporter, settings: PreviewSettings) -> None:
+    def __init__(self, saver: _SavesAssets, job: Job, context: AttemptContext, settings: PreviewSettings) -> None:
         self._saver = saver
         self._job = job
-        self._progress = progress
+        self._progress = context
         self._settings = settings
         self.url = ""
         self._taken = 0
@@ -60,17 +60,17 @@ class Previews:
         self._media_type: str | None = None
         self._news = trio.Event()
 
-    def take(self, picture: bytes | str, media_type: str | None = None) -> None:
-        """Remember a picture in place of an earlier one that is still waiting. Never blocks.
+    def take(self, image: bytes | str, media_type: str | None = None) -> None:
+        """Remember an image in place of an earlier one that is still waiting. Never blocks.
 
         Args:
-            picture: bytes, or base64.
+            image: bytes, or base64.
             media_type: what the service says it is.
         """
-        size = len(picture) if isinstance(picture, bytes) else len(picture) * 3 // 4
+        size = len(image) if isinstance(image, bytes) else len(image) * 3 // 4
         if self._settings.previews and size <= self._settings.preview_max_bytes:
             self._taken += 1
-            self._latest, self._media_type = picture, media_type
+            self._latest, self._media_type = image, media_type
             self._news.set()
 
     async def run(self) -> None:
@@ -81,16 +81,14 @@ class Previews:
             await self._save(self._latest, self._taken)
             await trio.sleep(self._settings.preview_interval)
 
-    async def _save(self, picture: bytes | str | None, number: int) -> None:
+    async def _save(self, image: bytes | str | None, number: int) -> None:
         index = _FIRST * self._job.attempt + number  # what another attempt has shown may be in a cache
         aside = _Aside(self._progress)
         saved: SavedAsset | None = None
         why = f"it took more than {self._settings.preview_timeout:g} s"
         with trio.move_on_after(self._settings.preview_timeout):
             try:
-                saved = await self._saver.save_asset(
-                    picture, self._job, aside, media_type=self._media_type, index=index
-                )
+                saved = await self._saver.save_asset(image, self._job, aside, media_type=self._media_type, index=index)
             except Exception as error:  # noqa: BLE001 - whatever it is, the job can do without this preview
                 why = str(error)
         if saved is None:
@@ -103,17 +101,17 @@ class Previews:
 class _Aside:
     """The reporter of an upload that is no part of the attempt: it stops none of the attempt's clocks."""
 
-    def __init__(self, progress: ProgressReporter) -> None:
-        self._progress = progress
+    def __init__(self, context: AttemptContext) -> None:
+        self._progress = context
 
     @property
-    def stop_upstream(self) -> bool:
-        return self._progress.stop_upstream
+    def stop_remote_work(self) -> bool:
+        return self._progress.stop_remote_work
 
     def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
         """What the upload has to say is of no interest."""
 
-    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+    async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         raise AssertionError("an upload has nothing to remember")
 
     @contextmanager
@@ -124,11 +122,11 @@ class _Aside:
 async def with_previews(
     saver: _SavesAssets,
     job: Job,
-    progress: ProgressReporter,
+    context: AttemptContext,
     settings: PreviewSettings,
     make: Callable[[Previews], Awaitable[T]],
 ) -> T:
-    """Await ``make(previews)``; meanwhile, where previews are on, the latest picture given to ``previews.take`` is
+    """Await ``make(previews)``; meanwhile, where previews are on, the latest image given to ``previews.take`` is
     saved from time to time, beside the job's outputs, and its address reported.
 
     A preview that can't be saved, or not in time, is logged and costs the job nothing. One that is being saved at the
@@ -137,7 +135,7 @@ async def with_previews(
     Raises:
         Exception: whatever ``make`` raises.
     """
-    previews = Previews(saver, job, progress, settings)
+    previews = Previews(saver, job, context, settings)
     if not settings.previews:
         return await make(previews)
     made: list[T] = []

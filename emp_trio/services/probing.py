@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Protocol
 import msgspec
 
 from emp_trio.errors import EmpTrioError, ServiceError
-from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.http import HttpResponse
 from emp_trio.services.connector import Health
 
 HealthPath = Annotated[str, msgspec.Meta(pattern=r"^(none|/.*)\Z")]
@@ -22,7 +22,7 @@ class Caller(Protocol):
     """What is needed of a connector: ``Http``."""
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
         """:meth:`emp_trio.protocols.http.Http.request`."""
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ConfigError
-from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.settings import setting_fields
 
 GROUP: Final = "emp_trio.connectors"
@@ -51,7 +51,7 @@ class ConnectorInfo(msgspec.Struct, frozen=True, kw_only=True):
     place: str
     origin: str
     service_type: str = ""
-    abilities: Abilities | None = None
+    service_features: ServiceFeatures | None = None
     problem: str = ""
 
 
@@ -94,7 +94,9 @@ def _describe(name: str, place: str, origin: str) -> ConnectorInfo:
         cls = _load(place, f"the connector {name}")
     except ConfigError as error:
         return ConnectorInfo(name=name, place=place, origin=origin, problem=error.message)
-    return ConnectorInfo(name=name, place=place, origin=origin, service_type=cls.service_type, abilities=cls.abilities)
+    return ConnectorInfo(
+        name=name, place=place, origin=origin, service_type=cls.service_type, service_features=cls.service_features
+    )
 
 
 def _entry_points() -> Iterator[importlib.metadata.EntryPoint]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
-from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import read_fields
 from emp_trio.services.simulation_job import SimulationSettings, result_data
 from emp_trio.settings import Env
@@ -34,7 +34,7 @@ class SimulationConnector(Connector):
     """
 
     service_type: ClassVar[str] = "simulation"
-    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(cancellation=True)
     takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class SimulationConnector(Connector):
         failure_rate: Annotated[float, msgspec.Meta(ge=0, le=1), Env("${WORKER_SIMULATION_FAILURE_RATE:-0}")] = 0.0
         simulation: SimulationSettings = SimulationSettings()
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
@@ -56,7 +56,7 @@ class SimulationConnector(Connector):
         steps = steering.steps or settings.steps
         for step in range(1, steps + 1):
             await trio.sleep(seconds / steps)
-            progress.report(100 * step / steps, f"step {step} of {steps}", step=f"step {step}", total_steps=steps)
+            context.report(100 * step / steps, f"step {step} of {steps}", step=f"step {step}", total_steps=steps)
         if steering.fail is not None:
             raise ServiceError(f"the simulation failed: {steering.fail}", retry=steering.retryable)
         if random.random() < self.settings.failure_rate:

@@ -1,4 +1,4 @@
-"""The connector of the simulated HTTP service: submit, poll, fetch the picture (connector reference 3.2)."""
+"""The connector of the simulated HTTP service: submit, poll, fetch the image (connector reference 3.2)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import structlog
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
 from emp_trio.secrets import excerpt
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.outputs import checked, kept
 from emp_trio.services.probing import probe
+from emp_trio.services.remote_work import run_remote_work
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
-from emp_trio.services.upstream import run_upstream
 from emp_trio.services.work_states import phase_of
 from emp_trio.settings import Env
 
@@ -33,12 +33,12 @@ log = structlog.get_logger(__name__)
 class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
     """Jobs of the simulated HTTP service.
 
-    The picture of a job is saved where ``payload.save_assets`` is true. A simulation found under the id that an earlier
+    The image of a job is saved where ``payload.save_assets`` is true. A simulation found under the id that an earlier
     attempt remembered is adopted instead of being started again.
     """
 
     service_type: ClassVar[str] = "simulation"
-    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(job_status=True, cancellation=True)
     takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +49,16 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         simulation: SimulationSettings = SimulationSettings()
         cleanup_timeout: float = 5.0
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
-            ServiceError: the service failed the job, cancelled it, sent no picture, or is out of reach.
-            AssetError: the picture could not be saved.
-            trio.Cancelled: after the simulation was cancelled upstream, where ``progress.stop_upstream`` says so.
+            ServiceError: the service failed the job, cancelled it, sent no image, or is out of reach.
+            AssetError: the image could not be saved.
+            trio.Cancelled: after the simulation was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         if wants_assets(job):
-            self.toolbox.assets.check(job)
+            self.connector_context.assets.check(job)
         request = {
             "job_id": job.id,
             "job_type": job.type,
@@ -67,21 +67,21 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         }
 
         async def start() -> str:
-            progress.report(5, "submitting the simulation")
+            context.report(5, "submitting the simulation")
             return _simulation_id((await self.request("POST", "/process", json=request)).json())
 
-        simulation_id, entry = await run_upstream(
+        simulation_id, entry = await run_remote_work(
             job,
-            progress,
+            context,
             key="simulation_id",
             usable=self._usable,
             start=start,
-            wait=lambda found: self._finished(found, progress),
+            wait=lambda found: self._finished(found, context),
             cancel=lambda found: self.request("POST", f"/cancel/{segment(found)}", idempotent=True, expect="any"),
             grace=self.settings.cleanup_timeout,
         )
-        saved = await self._save_pictures(entry, job, progress) if wants_assets(job) else []
-        progress.report(100, "simulation completed")
+        saved = await self._save_images(entry, job, context) if wants_assets(job) else []
+        context.report(100, "simulation completed")
         return _result(job, simulation_id, entry, saved, request)
 
     async def health(self) -> Health:
@@ -96,21 +96,21 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
                 return False
             raise
         entry = _entry(answer.json(), simulation_id)
-        return _failure(entry, simulation_id) is None or bool(_pictures(entry))
+        return _failure(entry, simulation_id) is None or bool(_images(entry))
 
-    async def _finished(self, simulation_id: str, progress: ProgressReporter) -> tuple[str, Mapping[str, Any]]:
+    async def _finished(self, simulation_id: str, context: AttemptContext) -> tuple[str, Mapping[str, Any]]:
         async def look() -> tuple[str, Mapping[str, Any]] | Ended | None:
             answer = await self.request("GET", f"/history/{segment(simulation_id)}", retries=0)
             entry = _entry(answer.json(), simulation_id)
             failure, phase = _failure(entry, simulation_id), phase_of(entry.get("status"))
-            if phase == "done" or (phase != "running" and _pictures(entry)):  # what is made is not made again
+            if phase == "done" or (phase != "running" and _images(entry)):  # what is made is not made again
                 if failure is not None:
                     log.warning("simulation.kept", simulation=simulation_id, why=failure.message)
                 return simulation_id, entry
             if failure is not None:
                 return Ended(failure)
             if isinstance(done := entry.get("progress"), int | float):
-                progress.report(
+                context.report(
                     5 + 0.9 * min(max(done, 0), 100),
                     f"simulating, {done:.0f} %",
                     step=f"step {entry.get('step')}",
@@ -120,16 +120,16 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
         return await self.poll(look, hint=f"simulation {simulation_id}")
 
-    async def _save_pictures(self, entry: Mapping[str, Any], job: Job, progress: ProgressReporter) -> list[SavedAsset]:
-        async def had(picture: dict[str, str]) -> GeneratedFile:
-            answer = await self.request("GET", "/view", params=picture, expect="any")
-            return checked(answer.body, answer.headers.get("content-type"), pictures=True)
+    async def _save_images(self, entry: Mapping[str, Any], job: Job, context: AttemptContext) -> list[SavedAsset]:
+        async def had(image: dict[str, str]) -> GeneratedFile:
+            answer = await self.request("GET", "/view", params=image, expect="any")
+            return checked(answer.body, answer.headers.get("content-type"), images=True)
 
-        found = await kept([functools.partial(had, picture) for picture in _pictures(entry)])
+        found = await kept([functools.partial(had, image) for image in _images(entry)])
         for warning in found.warnings:
             log.warning(warning)
         return [
-            await self.save_asset(file.data, job, progress, media_type=file.media_type, index=index)
+            await self.save_asset(file.data, job, context, media_type=file.media_type, index=index)
             for index, file in enumerate(found.files)
         ]
 
@@ -170,8 +170,8 @@ def _failure(entry: Mapping[str, Any], simulation_id: str) -> ServiceError | Non
     return None
 
 
-def _pictures(entry: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Where to find each picture, as parameters of ``/view``."""
+def _images(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Where to find each image, as parameters of ``/view``."""
     outputs = entry.get("outputs")
     images = outputs.get("images") if isinstance(outputs, dict) else None
     found = [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []

@@ -53,6 +53,6 @@ def result_data(
 
 
 def wants_assets(job: Job) -> bool:
-    """Whether the job asks for its picture to be saved: ``payload.save_assets``, off by default, so that a plain
+    """Whether the job asks for its image to be saved: ``payload.save_assets``, off by default, so that a plain
     simulation needs no storage. Raises InvalidJob where it is neither true nor false."""
     return flag(job.payload, "save_assets", default=False)

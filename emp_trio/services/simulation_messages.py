@@ -9,7 +9,7 @@ import msgspec
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
-from emp_trio.services.picture_places import media_type_of, picture_in
+from emp_trio.services.image_fields import image_in, media_type_of
 from emp_trio.services.work_states import phase_of
 
 _MOST: Final = 10**15  # a larger number, infinity and nan are no progress and no time
@@ -23,13 +23,13 @@ class Progressed(msgspec.Struct, frozen=True):
 
 
 class Completed(msgspec.Struct, frozen=True):
-    """A finished job; ``pictures`` are (base64, media type)."""
+    """A finished job; ``images`` are (base64, media type)."""
 
     simulation_id: str
     results: dict[str, Any]
     output_url: str | None
     processing_time_ms: float
-    pictures: tuple[tuple[str, str | None], ...] = ()
+    images: tuple[tuple[str, str | None], ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -62,15 +62,15 @@ def decode(message: str | bytes) -> tuple[str | None, Event | None]:
             return job_id, _ended(fields, Failed(_reason(fields), fields.get("retryable") is not False))
         case "cancelled":
             return job_id, _ended(fields, Failed(f"cancelled in the service: {_reason(fields)}", False))
-        case "unknown" if _pictures(fields):
+        case "unknown" if _images(fields):
             return job_id, _completed(fields)
         case _:
             return job_id, None
 
 
 def _ended(fields: dict[str, Any], failure: Failed) -> Completed | Failed:
-    """An end that is not a good one; pictures that come with it are made, and are not made again."""
-    return _completed(fields) if _pictures(fields) else failure
+    """An end that is not a good one; images that come with it are made, and are not made again."""
+    return _completed(fields) if _images(fields) else failure
 
 
 def _reason(fields: dict[str, Any]) -> str:
@@ -93,19 +93,19 @@ def _completed(fields: dict[str, Any]) -> Completed:
         results=results if isinstance(results, dict) else {},
         output_url=url if isinstance(url, str) else None,
         processing_time_ms=_number(fields, "processing_time_ms") or 0.0,
-        pictures=_pictures(fields),
+        images=_images(fields),
     )
 
 
-def _pictures(fields: dict[str, Any]) -> tuple[tuple[str, str | None], ...]:
+def _images(fields: dict[str, Any]) -> tuple[tuple[str, str | None], ...]:
     outputs = fields.get("outputs")
     images = outputs.get("images", outputs) if isinstance(outputs, dict) else outputs
     found = []
     for image in images if isinstance(images, list) else [images]:
         if isinstance(image, dict) and isinstance(image.get("data"), str):
             found.append((image["data"], media_type_of(image)))
-        elif (picture := picture_in(image)) is not None:
-            found.append((picture.source, picture.media_type))
+        elif (image := image_in(image)) is not None:
+            found.append((image.source, image.media_type))
     return tuple(found)
 
 

@@ -11,12 +11,12 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.outputs import Output, decoded_files
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.shared_socket import SharedSocket
@@ -30,12 +30,12 @@ log = structlog.get_logger(__name__)
 class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
     """Jobs of the simulated WebSocket service.
 
-    The picture of a job is saved where ``payload.save_assets`` is true. The service ends the jobs of a socket that
+    The image of a job is saved where ``payload.save_assets`` is true. The service ends the jobs of a socket that
     closes, so there is nothing for a next attempt to adopt: a lost socket fails its jobs at once, as worth a retry.
     """
 
     service_type: ClassVar[str] = "simulation-websocket"
-    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(cancellation=True)
     takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,16 +71,16 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
                 raise group.exceptions[0] from None
             raise
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
             ServiceError: the service failed the job or cancelled it, or the socket was lost.
-            AssetError: the picture could not be saved.
+            AssetError: the image could not be saved.
             trio.Cancelled: after the simulation was cancelled upstream.
         """
         if wants_assets(job):
-            self.toolbox.assets.check(job)
+            self.connector_context.assets.check(job)
         wire_id = f"{job.id}-{job.attempt}"  # messages of an earlier attempt are none of this one's business
         request = {
             "type": "simulation_job",
@@ -90,8 +90,8 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             "config": self.settings.simulation.config(),
             "timestamp": _now(),
         }
-        waiting = _Waiting(progress)
-        progress.report(5, "submitting the simulation")
+        waiting = _Waiting(context)
+        context.report(5, "submitting the simulation")
         socket = await self._shared.socket(self.settings.websocket.handshake_timeout)
         with self._shared.receiving(wire_id, waiting):
             try:
@@ -100,8 +100,8 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             except trio.Cancelled:
                 await self._cancel(wire_id)  # whatever the reason: no next attempt could adopt it
                 raise
-        saved = await self._save_pictures(completed, job, progress) if wants_assets(job) else []
-        progress.report(100, "simulation completed")
+        saved = await self._save_images(completed, job, context) if wants_assets(job) else []
+        context.report(100, "simulation completed")
         return self._result(job, completed, saved, request)
 
     async def health(self) -> Health:
@@ -118,13 +118,13 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             except ServiceError as error:  # a socket that is gone has ended the job by itself
                 log.warning("upstream.not_stopped", job=wire_id, error=error.message)
 
-    async def _save_pictures(self, completed: Completed, job: Job, progress: ProgressReporter) -> list[SavedAsset]:
-        outputs = [Output(source=data, media_type=media_type) for data, media_type in completed.pictures]
-        found = await decoded_files(outputs, pictures=True)
+    async def _save_images(self, completed: Completed, job: Job, context: AttemptContext) -> list[SavedAsset]:
+        outputs = [Output(source=data, media_type=media_type) for data, media_type in completed.images]
+        found = await decoded_files(outputs, images=True)
         for warning in found.warnings:
             log.warning(warning)
         return [
-            await self.save_asset(file.data, job, progress, media_type=file.media_type, index=index)
+            await self.save_asset(file.data, job, context, media_type=file.media_type, index=index)
             for index, file in enumerate(found.files)
         ]
 
@@ -154,8 +154,8 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
 class _Waiting:
     """A job that waits for its last message."""
 
-    def __init__(self, progress: ProgressReporter) -> None:
-        self._progress = progress
+    def __init__(self, context: AttemptContext) -> None:
+        self._progress = context
         self._ended = trio.Event()
         self._outcome: Completed | ServiceError | None = None
 

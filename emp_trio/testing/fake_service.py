@@ -1,4 +1,4 @@
-"""What a fake HTTP service needs beside its own manners: routes, a memory of requests, and faults on demand.
+"""What a fake HTTP service needs beside its own behavior: routes, a memory of requests, and faults on demand.
 
 ::
 

@@ -15,16 +15,16 @@ _CHUNK_FRAME: Final = 12  # length, name and checksum of a chunk
 def make_png(
     width: int = 64, height: int = 64, *, seed: int = 0, size: int | None = None, alpha: bool = False
 ) -> bytes:
-    """A picture (a colour gradient) as the bytes of a PNG file.
+    """An image (a colour gradient) as the bytes of a PNG file.
 
     Args:
         width, height: in pixels.
-        seed: another seed gives another picture.
+        seed: another seed gives another image.
         alpha: with an alpha channel; its left half is transparent, as of a mask.
         size: the file's exact length in bytes; reached with an ancillary chunk that readers skip.
 
     Raises:
-        ValueError: the picture alone is larger than ``size``.
+        ValueError: the image alone is larger than ``size``.
     """
     rows = bytearray()
     for y in range(height):
@@ -39,7 +39,7 @@ def make_png(
         return head + tail
     padding = size - len(head) - len(tail) - _CHUNK_FRAME
     if padding < 0:
-        raise ValueError(f"a {width}x{height} picture takes {len(head) + len(tail)} bytes and cannot be {size} long")
+        raise ValueError(f"a {width}x{height} image takes {len(head) + len(tail)} bytes and cannot be {size} long")
     return head + _chunk(b"paDd", bytes(padding)) + tail
 
 

@@ -4,7 +4,7 @@ A payload steers its own simulation with ``simulate``::
 
     {"simulate": {"seconds": 2.5, "steps": 5, "bytes": 300000, "fail": "out of paint", "retryable": false}}
 
-``seconds`` and ``steps`` beat the connector's configuration; ``bytes`` is the exact size of the picture; ``fail`` makes
+``seconds`` and ``steps`` beat the connector's configuration; ``bytes`` is the exact size of the image; ``fail`` makes
 the job end in an error with that text, which says whether trying again makes sense (``retryable``, default true).
 """
 
@@ -85,7 +85,7 @@ class Simulation(msgspec.Struct, kw_only=True):
         """The numbers a finished simulation reports."""
         return {"iterations": self.steps, "final_value": round(1 - 0.5**self.steps, 6), "convergence": True}
 
-    def picture(self) -> bytes:
+    def image(self) -> bytes:
         """The PNG this job made."""
         return make_png(seed=sum(self.id.encode()), size=self.steering.bytes)
 

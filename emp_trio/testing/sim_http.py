@@ -1,6 +1,6 @@
 """The simulated HTTP service behind ``emp-trio simulate http`` (connector reference 3.2).
 
-``POST /process`` starts a job, ``GET /history/{id}`` says how far it is, ``GET /view`` gives the picture it made,
+``POST /process`` starts a job, ``GET /history/{id}`` says how far it is, ``GET /view`` gives the image it made,
 ``POST /cancel/{id}`` stops it, ``GET /health`` answers. A job's state is a function of the clock: nothing runs between
 two calls.
 """
@@ -91,8 +91,8 @@ class SimulatedHttpService:
                 step = job.step(now)
                 entry |= {"step": step, "steps": job.steps, "progress": 100 * step / job.steps}
             case "success":
-                picture = {"filename": f"{job.id}.png", "subfolder": "", "type": "output", "mime_type": "image/png"}
-                entry |= {"execution_time": job.seconds, "results": job.results(), "outputs": {"images": [picture]}}
+                image = {"filename": f"{job.id}.png", "subfolder": "", "type": "output", "mime_type": "image/png"}
+                entry |= {"execution_time": job.seconds, "results": job.results(), "outputs": {"images": [image]}}
             case "error":
                 entry |= {"error": job.steering.fail, "retryable": job.steering.retryable}
         return JSONResponse({job.id: entry})
@@ -109,7 +109,7 @@ class SimulatedHttpService:
         job = self.jobs.get(request.query_params.get("filename", "").removesuffix(".png"))
         if job is None or job.state(trio.current_time()) != "success":
             return _unknown(request)
-        return Response(job.picture(), media_type="image/png")
+        return Response(job.image(), media_type="image/png")
 
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "healthy", "running": self.states().count("running")})

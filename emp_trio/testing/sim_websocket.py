@@ -183,7 +183,7 @@ async def _play(job: Simulation, payload: dict[str, Any], socket: WebSocketConne
             "processing_time_ms": round(job.seconds * 1000),
         }
         if payload.get("save_assets"):
-            data = base64.b64encode(job.picture()).decode()
+            data = base64.b64encode(job.image()).decode()
             complete["outputs"] = {"images": [{"mime_type": "image/png", "data": data}]}
         await _send(socket, complete)
 

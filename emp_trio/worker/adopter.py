@@ -10,7 +10,7 @@ import trio
 
 from emp_trio.errors import EmpTrioError
 from emp_trio.queue.orphans import absent_workers, adopt, gone_since
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 from emp_trio.worker.settings import WorkerSettings
 
 log = structlog.get_logger("emp_trio.adopter")
@@ -29,8 +29,10 @@ class Adopter:
         requeued: called when jobs went back to the queue.
     """
 
-    def __init__(self, verbs: Verbs, settings: WorkerSettings, after: float, requeued: Callable[[], None]) -> None:
-        self._verbs = verbs
+    def __init__(
+        self, worker_queue: WorkerQueue, settings: WorkerSettings, after: float, requeued: Callable[[], None]
+    ) -> None:
+        self._queue = worker_queue
         self._max_crashes = settings.max_crashes
         self._after = after
         self._requeued = requeued
@@ -46,11 +48,11 @@ class Adopter:
             await trio.sleep(min(_LONGEST, self._after / _LOOKS))
 
     async def _look(self) -> None:
-        absent = await absent_workers(self._verbs)
+        absent = await absent_workers(self._queue)
         now = trio.current_time()
         self._gone = gone_since(self._gone, absent, now)
         for worker in [worker for worker, since in self._gone.items() if now - since >= self._after]:
-            adopted = await adopt(self._verbs, worker, max_crashes=self._max_crashes)
+            adopted = await adopt(self._queue, worker, max_crashes=self._max_crashes)
             name = worker.decode("utf-8", "replace")
             for job_id in adopted.requeued:
                 log.warning("job.adopted", job=job_id, worker=name, why="its worker is gone")

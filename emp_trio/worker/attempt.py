@@ -10,10 +10,10 @@ from typing import Any, Final, TypeAlias
 import msgspec
 import trio
 
+from emp_trio.attempt import Ending, StageLimits, Stages
 from emp_trio.errors import InvalidJob, Stage
 from emp_trio.jobs import Job
-from emp_trio.progress import Ending, StageLimits, Stages
-from emp_trio.queue.verbs import LeaseRef
+from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.secrets import Redactor, excerpt
 from emp_trio.worker.circuit import Verdict
 
@@ -23,7 +23,7 @@ _Said: TypeAlias = tuple[float, str, str, int]  # percent, message, step, total 
 
 
 class Attempt:
-    """Implements :class:`~emp_trio.progress.ProgressReporter` for the connector, and is what the machine holds of it.
+    """Implements :class:`~emp_trio.attempt.AttemptContext` for the connector, and is what the machine holds of it.
 
     Args:
         job: the job.
@@ -85,26 +85,26 @@ class Attempt:
     # -- for the connector
 
     def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
-        """See :meth:`emp_trio.progress.ProgressReporter.report`. 100 is kept for the outcome."""
+        """See :meth:`emp_trio.attempt.AttemptContext.report`. 100 is kept for the outcome."""
         if value == value:  # not NaN
             self._value = max(self._value, min(99.0, float(value)))
         self._unsaid = (self._value, _shown(message), _shown(step), int(total_steps))
         self._changed()
 
-    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
-        """See :meth:`emp_trio.progress.ProgressReporter.remember`. Raises InvalidJob when it is not small."""
+    async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """See :meth:`emp_trio.attempt.AttemptContext.save_checkpoint`. Raises InvalidJob when it is not small."""
         encoded = msgspec.json.encode(checkpoint)
         if len(encoded) > _BIGGEST_CHECKPOINT:
             raise InvalidJob(f"a checkpoint of {len(encoded)} bytes is larger than {_BIGGEST_CHECKPOINT}")
         await self._store(self.lease, encoded)
 
     def stage(self, name: Stage) -> AbstractContextManager[None]:
-        """See :meth:`emp_trio.progress.ProgressReporter.stage`."""
+        """See :meth:`emp_trio.attempt.AttemptContext.stage`."""
         return self.stages.stage(name)
 
     @property
-    def stop_upstream(self) -> bool:
-        """See :attr:`emp_trio.progress.ProgressReporter.stop_upstream`."""
+    def stop_remote_work(self) -> bool:
+        """See :attr:`emp_trio.attempt.AttemptContext.stop_remote_work`."""
         if self.ending is not None:
             return self.ending == "cancelled"
         useless = self.job.deadline is not None and time.time() >= self.job.deadline

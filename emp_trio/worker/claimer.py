@@ -13,10 +13,10 @@ import trio
 from emp_trio.errors import EmpTrioError, OutcomeUnknown
 from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.messages import released
-from emp_trio.queue.verbs import Claim, Claims, LeaseRef, Verbs
+from emp_trio.queue.worker_queue import Claim, Claims, LeaseRef, WorkerQueue
 from emp_trio.worker.first_words import FirstWords
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal
+from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.claimer")
 
@@ -43,7 +43,7 @@ class Claimer:
         self,
         name: str,
         slots: list[str],
-        verbs: Verbs,
+        worker_queue: WorkerQueue,
         settings: WorkerSettings,
         *,
         capabilities: Callable[[], bytes | None],
@@ -54,7 +54,7 @@ class Claimer:
         self.name = name
         self.free = deque(slots)
         self._share = (len(slots) + 1) // 2
-        self._verbs = verbs
+        self._queue = worker_queue
         self._settings = settings
         self._capabilities = capabilities
         self._start = start
@@ -62,7 +62,7 @@ class Claimer:
         self._table = table
         self._stopped = False
         self._failing = False
-        self._wake = Signal()
+        self._wake = Wakeup()
         self._dry = False  # the last look went through the whole queue and left slots free
         self._plenty = False  # the last claim got a job for each of its slots
         self._changes = 0
@@ -166,7 +166,7 @@ class Claimer:
         while True:
             sent = trio.current_time()
             try:
-                claims = await self._verbs.claim(
+                claims = await self._queue.claim(
                     capabilities,
                     self._settings.machine_id,
                     asked,
@@ -193,4 +193,4 @@ class Claimer:
         out."""
         for claim in claims.jobs:
             lease, machine = LeaseRef(claim.job_id, claim.token), self._settings.machine_id
-            self._verbs.settle_soon(lease, machine, released(), lambda stored: None, unified=self._settings.unified)
+            self._queue.settle_soon(lease, machine, released(), lambda stored: None, unified=self._settings.unified)

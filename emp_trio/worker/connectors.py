@@ -11,17 +11,17 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, ServiceError, leading_error
 from emp_trio.mapping import ServicePlan
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector, Health, open_connector
 from emp_trio.services.probing import NO_ROUTE
-from emp_trio.toolbox import Toolbox
 from emp_trio.worker.circuit import Circuit, Verdict
 from emp_trio.worker.outcome import described
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal, first_of
 from emp_trio.worker.standstill import CONNECTOR
+from emp_trio.worker.wakeup import Wakeup, first_of
 
 log = structlog.get_logger("emp_trio.connector")
 
@@ -31,7 +31,7 @@ class Supervisor:
 
     Args:
         plan: connector class and settings.
-        toolbox: what connectors get.
+        connector_context: what connectors get.
         settings: pauses and limits of health checks.
         redactor: takes secrets out of what is logged.
         changed: called when the service becomes usable or stops being so.
@@ -46,7 +46,7 @@ class Supervisor:
     def __init__(
         self,
         plan: ServicePlan,
-        toolbox: Toolbox,
+        connector_context: ConnectorContext,
         settings: WorkerSettings,
         redactor: Redactor,
         changed: Callable[[], None],
@@ -56,11 +56,11 @@ class Supervisor:
         self.health = Health(healthy=False, detail="starting")
         self.models: list[str] = []
         self.looked_at = trio.Event()
-        self._toolbox = toolbox
+        self._connector_context = connector_context
         self._settings = settings
         self._redactor = redactor
         self._changed = changed
-        self._look = Signal()
+        self._look = Wakeup()
         self._tries = 0
         self._circuit = Circuit(settings.circuit_failures, settings.circuit_pause, settings.circuit_longest)
         self._trouble = ""
@@ -122,7 +122,9 @@ class Supervisor:
         CONNECTOR.set(self.plan.connector_name)
         while True:
             try:
-                async with open_connector(self.plan.connector, self.plan.settings, self._toolbox) as connector:
+                async with open_connector(
+                    self.plan.connector, self.plan.settings, self._connector_context
+                ) as connector:
                     self.connector = connector
                     await first_of(lambda: self._watch(connector), lambda: self._listen(connector))
             except BaseException as error:  # noqa: BLE001 - whatever a connector raises: it is opened anew
@@ -161,7 +163,7 @@ class Supervisor:
 
     async def _check(self, connector: Connector) -> Health:
         """What the connector says of its service. An error in there is no reason to close it under its jobs."""
-        if not connector.offers(connector.settings).health_check:
+        if not connector.features(connector.settings).health_check:
             return Health(healthy=True)
         limit = self._settings.health_timeout
         with trio.move_on_after(limit):

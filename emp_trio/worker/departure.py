@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError
-from emp_trio.queue.verbs import Departure, Verbs
+from emp_trio.queue.worker_queue import Departure, WorkerQueue
 from emp_trio.worker.settings import WorkerSettings
 
 log = structlog.get_logger("emp_trio.machine")
@@ -25,8 +25,8 @@ class Leaving:
     so, it may have been killed just now: the jobs are left to it when it has given a sign of life since.
     """
 
-    def __init__(self, verbs: Verbs, settings: WorkerSettings, process: str) -> None:
-        self._verbs = verbs
+    def __init__(self, worker_queue: WorkerQueue, settings: WorkerSettings, process: str) -> None:
+        self._queue = worker_queue
         self._settings = settings
         self._process = process
         self._first: Departure | None = None
@@ -79,7 +79,7 @@ class Leaving:
 
     async def _look_again(self) -> None:
         try:
-            reaped = await self._verbs.reap(max_crashes=self._settings.max_crashes)
+            reaped = await self._queue.reap(max_crashes=self._settings.max_crashes)
             self._left = await self._put_back("")
             if reaped.broken:  # which moves leases, too
                 self._first = self._left
@@ -90,7 +90,7 @@ class Leaving:
     async def _put_back(self, process: str, *, in_doubt: bool = False) -> Departure:
         back: list[str] = []
         while True:
-            left = await self._verbs.surely(lambda: self._verbs.depart(process, in_doubt=in_doubt))
+            left = await self._queue.retry_until_accepted(lambda: self._queue.depart(process, in_doubt=in_doubt))
             back += left.back
             if not (left.back and left.delayed):
                 break

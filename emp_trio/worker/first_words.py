@@ -17,10 +17,10 @@ from typing import Final
 import msgspec
 import trio
 
-from emp_trio.queue.verbs import Claim, Claims, LeaseRef, Verbs
+from emp_trio.queue.worker_queue import Claim, Claims, LeaseRef, WorkerQueue
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal
+from emp_trio.worker.wakeup import Wakeup
 
 _CONNECTING: Final = 0.005  # seconds that a submitter needs after its announcement to listen to the job's events
 _YOUNG: Final = 2.0  # seconds; the clocks of submitter and Redis may differ by as much
@@ -104,9 +104,9 @@ class FirstWords:
         tracking: whether the server pushes changes of the queue.
     """
 
-    def __init__(self, verbs: Verbs, settings: WorkerSettings, doubt: Callable[[], None]) -> None:
+    def __init__(self, worker_queue: WorkerQueue, settings: WorkerSettings, doubt: Callable[[], None]) -> None:
         self.tracking = True
-        self._verbs = verbs
+        self._queue = worker_queue
         self._machine = settings.machine_id
         self._unified = settings.unified
         self._window = settings.announcement
@@ -114,7 +114,7 @@ class FirstWords:
         self._pushed = self._vain = -math.inf
         self._heard: dict[str, float] = {}
         self._held: dict[str, Held] = {}
-        self._changed = Signal()
+        self._changed = Wakeup()
 
     def pushed(self) -> None:
         """Somebody else changed the queue, or may have."""
@@ -153,11 +153,11 @@ class FirstWords:
                     before.speak()
                 self._held[claim.job_id] = Held(lease, due)
         if loud:  # one message for all of them, ahead of anything that they will say themselves
-            self._verbs.start(loud, self._machine if self._unified else "", self._doubt)
+            self._queue.start(loud, self._machine if self._unified else "", self._doubt)
         if tell:
-            self._verbs.begin(tell, self._machine, self._doubt, what="both", unified=self._unified)
+            self._queue.begin(tell, self._machine, self._doubt, what="both", unified=self._unified)
         if quiet:
-            self._verbs.begin(quiet, self._machine, self._doubt, what="mark", unified=self._unified)
+            self._queue.begin(quiet, self._machine, self._doubt, what="mark", unified=self._unified)
             self._changed.set()
 
     def held(self, claim: Claim) -> Held | None:
@@ -181,7 +181,7 @@ class FirstWords:
             due = [job_id for job_id, held in self._held.items() if held.due <= now + _TOGETHER]
             if due and min(self._held[job_id].due for job_id in due) <= now:
                 told = [self._held.pop(job_id) for job_id in due]
-                self._verbs.begin(
+                self._queue.begin(
                     [held.lease for held in told], self._machine, self._doubt, what="tell", unified=self._unified
                 )
                 for held in told:

@@ -11,10 +11,10 @@ import trio
 
 from emp_trio.errors import EmpTrioError
 from emp_trio.queue.lease_table import LeaseTable
-from emp_trio.queue.verbs import LeaseRef, Verbs
+from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal
+from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.leases")
 
@@ -30,13 +30,13 @@ class Leases:
         table: what the keeper renews.
     """
 
-    def __init__(self, table: LeaseTable, verbs: Verbs, settings: WorkerSettings) -> None:
+    def __init__(self, table: LeaseTable, worker_queue: WorkerQueue, settings: WorkerSettings) -> None:
         self._table = table
-        self._verbs = verbs
+        self._queue = worker_queue
         self._settings = settings
         self._attempts: dict[str, Attempt] = {}
-        self._talk = Signal()
-        self._sooner = Signal()
+        self._talk = Wakeup()
+        self._sooner = Wakeup()
         self._next_end = math.inf
         self._idle = trio.Event()
         self._idle.set()
@@ -73,7 +73,7 @@ class Leases:
             log.info("job.cancelled", job=job_id, slot=attempt.worker_id)
             attempt.end("cancelled")
 
-    def doubt(self) -> None:
+    def renew_now(self) -> None:
         """Somebody's lease may be gone: find out now which, and why."""
         self._table.ask()
 
@@ -95,7 +95,7 @@ class Leases:
         """Publish what an attempt that failed has reported last, without waiting for Redis."""
         said = attempt.take_progress()
         if said is not None:
-            self._verbs.progress_soon([said])
+            self._queue.progress_soon([said])
 
     def gone(self, leases: Mapping[LeaseRef, str]) -> None:
         """These leases are ``lost``, or their jobs were ``cancelled``: stop their attempts."""
@@ -133,7 +133,7 @@ class Leases:
             speaking = [(a, said) for a in self._attempts.values() if (said := a.take_progress()) is not None]
             if speaking:
                 try:
-                    gone = await self._verbs.progress([said for _, said in speaking])
+                    gone = await self._queue.progress([said for _, said in speaking])
                 except EmpTrioError as error:
                     log.debug("progress.not_published", jobs=len(speaking), error=error.message)
                     for attempt, _ in speaking:
@@ -141,5 +141,5 @@ class Leases:
                     self._talk.set()
                 else:
                     if any(job_id in self._attempts for job_id in gone):
-                        self.doubt()
+                        self.renew_now()
             await trio.sleep(self._settings.progress_every)

@@ -14,6 +14,7 @@ import trio
 
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, leading_error
 from emp_trio.mapping import Plan, WorkerPlan
 from emp_trio.queue import library, messages
@@ -22,27 +23,26 @@ from emp_trio.queue.keeper import open_thread_keeper
 from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Others, Process
 from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.port import Gap, RedisSettings
-from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
+from emp_trio.queue.worker_queue import Claim, LeaseRef, WorkerQueue
 from emp_trio.secrets import Redactor
-from emp_trio.toolbox import Toolbox
 from emp_trio.worker.adopter import Adopter
-from emp_trio.worker.announcements import SlotState
+from emp_trio.worker.availability import Availability
 from emp_trio.worker.build import this_build
 from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
 from emp_trio.worker.departure import Leaving
-from emp_trio.worker.drain import Drain
 from emp_trio.worker.first_words import FirstWords
+from emp_trio.worker.fleet_events import SlotState
 from emp_trio.worker.leases import Leases
-from emp_trio.worker.offers import Offers
 from emp_trio.worker.reaper import Reaper
 from emp_trio.worker.registration import Registration
 from emp_trio.worker.rivals import Rivals
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import first_of
+from emp_trio.worker.shutdown import Shutdown
 from emp_trio.worker.slots import Slots
 from emp_trio.worker.standstill import where
+from emp_trio.worker.wakeup import first_of
 
 log = structlog.get_logger("emp_trio.machine")
 
@@ -56,25 +56,25 @@ class Machine:
         self,
         plan: Plan,
         settings: WorkerSettings,
-        verbs: Verbs,
-        toolbox: Toolbox,
+        worker_queue: WorkerQueue,
+        connector_context: ConnectorContext,
         hardware: Hardware,
         redactor: Redactor,
         process: Process,
         table: LeaseTable,
     ) -> None:
         self.settings = settings
-        self._verbs = verbs
-        self.drain = Drain()
+        self._queue = worker_queue
+        self.drain = Shutdown()
         self._table = table
         self._failure: EmpTrioError | None = None
         self.rivals = Rivals(process.nonce, process.machine_id)
-        self.leases = Leases(table, verbs, settings)
-        self.first_words = FirstWords(verbs, settings, self.leases.doubt)
-        self.reaper = Reaper(verbs, settings, process.nonce, self.look_again)
-        self._leaving = Leaving(verbs, settings, process.nonce)
+        self.leases = Leases(table, worker_queue, settings)
+        self.first_words = FirstWords(worker_queue, settings, self.leases.renew_now)
+        self.reaper = Reaper(worker_queue, settings, process.nonce, self.look_again)
+        self._leaving = Leaving(worker_queue, settings, process.nonce)
         after = settings.adopt_orphans
-        self.adopter = None if after is None else Adopter(verbs, settings, after, self.look_again)
+        self.adopter = None if after is None else Adopter(worker_queue, settings, after, self.look_again)
         self._attempts: trio.Nursery | None = None
         states = {
             worker_id: SlotState(worker_id=worker_id, worker_type=worker.name, lane=worker.key)
@@ -82,16 +82,18 @@ class Machine:
             for worker_id in worker_ids(worker, settings.machine_id)
         }
         self.supervisors = {
-            name: Supervisor(service, toolbox, settings, redactor, self._services_changed)
+            name: Supervisor(service, connector_context, settings, redactor, self._services_changed)
             for name, service in plan.services.items()
         }
-        self.offers = Offers(plan.workers, self.supervisors, toolbox.environment, hardware, settings.machine_id)
+        self.offers = Availability(
+            plan.workers, self.supervisors, connector_context.environment, hardware, settings.machine_id
+        )
         self.registration = Registration(
-            verbs,
+            worker_queue,
             settings,
             list(states.values()),
             self.offers,
-            this_build(toolbox.environment),
+            this_build(connector_context.environment),
             gpus=hardware.gpus,
             statuses=lambda: [supervisor.status() for supervisor in self.supervisors.values()],
             process=process.nonce,
@@ -101,7 +103,7 @@ class Machine:
             states,
             plan.workers,
             self.supervisors,
-            verbs,
+            worker_queue,
             self.leases,
             self.first_words,
             self.registration,
@@ -113,7 +115,7 @@ class Machine:
             Claimer(
                 worker.key,
                 [state.worker_id for state in states.values() if state.lane == worker.key],
-                verbs,
+                worker_queue,
                 settings,
                 capabilities=partial(self.offers.claim_argument, worker.key),
                 start=self._start,
@@ -138,7 +140,7 @@ class Machine:
     def connected(self) -> None:
         """There is a new connection to Redis: changes before it were not pushed, leases could not be renewed."""
         self.reaper.hold_off()
-        self.leases.doubt()
+        self.leases.renew_now()
         self.registration.again()
         self.pushed()
 
@@ -207,7 +209,7 @@ class Machine:
                     try:
                         await self._claim_until_drained()
                     finally:
-                        self.slots.hurry()
+                        self.slots.limit_settle_time()
             finally:
                 await self._leave()
             house.cancel_scope.cancel(reason="the machine has drained")
@@ -240,7 +242,7 @@ class Machine:
         self.reaper.stop()
         with trio.move_on_after(self.settings.stages.settle, shield=True) as scope:
             try:
-                await self.registration.leave(self.drain.reason)
+                await self.registration.deregister(self.drain.reason)
                 await self._leaving.farewell()
             except EmpTrioError as error:
                 log.warning("machine.not_deregistered", error=error.message)
@@ -267,7 +269,7 @@ class Machine:
         async with bridge.subscribe("cancel_job", "job_submitted", wanted=wanted) as heard:
             async for item in heard:
                 if isinstance(item, Gap):
-                    self.leases.doubt()  # jobs may have been cancelled meanwhile
+                    self.leases.renew_now()  # jobs may have been cancelled meanwhile
                     self.look_again()
                 elif item[0] == "cancel_job":
                     job_id = messages.cancelled_job(item[1])
@@ -335,12 +337,14 @@ async def run_machine(
                 ):
                     shelter.shield = True  # the connection outlives the jobs that are handed back by it
                     with running:
-                        verbs = Verbs(bridge)
-                        await verbs.surely(lambda: library.ensure(bridge), patience=redis.patience)
-                        toolbox = Toolbox(assets=assets, environment=environment)
+                        worker_queue = WorkerQueue(bridge)
+                        await worker_queue.retry_until_accepted(lambda: library.ensure(bridge), patience=redis.patience)
+                        connector_context = ConnectorContext(assets=assets, environment=environment)
                         process = _this_process(settings)
                         table = LeaseTable(trio.current_time())
-                        machine = Machine(plan, settings, verbs, toolbox, hardware, redactor, process, table)
+                        machine = Machine(
+                            plan, settings, worker_queue, connector_context, hardware, redactor, process, table
+                        )
                         async with keeper(table, process, _keep(settings), machine):
                             machines.append(machine)
                             await machine.run(bridge, task_status=task_status)

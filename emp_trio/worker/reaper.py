@@ -10,9 +10,9 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal
+from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.reaper")
 
@@ -27,12 +27,14 @@ class Reaper:
         requeued: called when jobs went back to the queue: Redis does not push a connection's own changes to it.
     """
 
-    def __init__(self, verbs: Verbs, settings: WorkerSettings, process: str, requeued: Callable[[], None]) -> None:
-        self._verbs = verbs
+    def __init__(
+        self, worker_queue: WorkerQueue, settings: WorkerSettings, process: str, requeued: Callable[[], None]
+    ) -> None:
+        self._queue = worker_queue
         self._settings = settings
         self._process = process
         self._requeued = requeued
-        self._look = Signal()
+        self._look = Wakeup()
         self._not_before = -math.inf
         self._running = trio.CancelScope()
 
@@ -60,7 +62,7 @@ class Reaper:
                 continue
             wait = self._settings.reap_every
             try:
-                reaped = await self._verbs.reap(process=self._process, max_crashes=self._settings.max_crashes)
+                reaped = await self._queue.reap(process=self._process, max_crashes=self._settings.max_crashes)
             except EmpTrioError as error:
                 log.warning("reap.failed", error=error.message)
             else:

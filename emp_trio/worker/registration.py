@@ -1,6 +1,6 @@
 """The slots as the fleet sees them: registered, kept alive, and taken out of the lists at the end.
 
-Hash and heartbeat: queue protocol 1.5, 4.4; what is published with them is in :mod:`emp_trio.worker.announcements`.
+Hash and heartbeat: queue protocol 1.5, 4.4; what is published with them is in :mod:`emp_trio.worker.fleet_events`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import trio
 
 from emp_trio.errors import EmpTrioError
 from emp_trio.queue.messages import iso
-from emp_trio.queue.verbs import Verbs
-from emp_trio.worker import announcements
-from emp_trio.worker.announcements import Messages, Offer, SlotState
+from emp_trio.queue.worker_queue import WorkerQueue
+from emp_trio.worker import fleet_events
+from emp_trio.worker.availability import Availability
 from emp_trio.worker.build import Build
-from emp_trio.worker.offers import Offers
+from emp_trio.worker.fleet_events import Messages, ServiceStatus, SlotState
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal
+from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.registration")
 
@@ -52,10 +52,10 @@ class Registration:
 
     def __init__(
         self,
-        verbs: Verbs,
+        worker_queue: WorkerQueue,
         settings: WorkerSettings,
         slots: Sequence[SlotState],
-        offers: Offers,
+        offers: Availability,
         build: Build,
         *,
         gpus: int,
@@ -64,7 +64,7 @@ class Registration:
         shared: Collection[str],
     ) -> None:
         self.registered = trio.Event()
-        self._verbs = verbs
+        self._queue = worker_queue
         self._settings = settings
         self._slots = slots
         self._gpus = gpus
@@ -76,10 +76,10 @@ class Registration:
         self._shared = shared
         self._connected_at = iso(time.time())
         self._began = time.monotonic()
-        self._now = Signal()
+        self._now = Wakeup()
         self._beating = trio.CancelScope()
-        self._told: dict[str, list[Offer]] = {}
-        self._moved = Signal()
+        self._told: dict[str, list[ServiceStatus]] = {}
+        self._moved = Wakeup()
         self._left = False
 
     def again(self) -> None:
@@ -98,7 +98,7 @@ class Registration:
             await self._moved.wait()
             await trio.sleep(_TOGETHER)
             if self.registered.is_set() and not self._left:
-                self._verbs.publish_soon(*self._status("event_driven", self._services(), time.time()))
+                self._queue.publish_soon(*self._status("event_driven", self._services(), time.time()))
             await trio.sleep(pause - _TOGETHER)
         await trio.sleep_forever()
 
@@ -120,7 +120,7 @@ class Registration:
         Args:
             untold: whether nobody was told yet that it had been busy.
         """
-        said = announcements.freed(
+        said = fleet_events.freed(
             slot.worker_id,
             self._settings.machine_id,
             self._build,
@@ -133,7 +133,7 @@ class Registration:
             except EmpTrioError as error:  # the next beat writes it, though it does not publish it
                 log.debug("beat.failed", error=error.message)
 
-    async def leave(self, reason: str) -> None:
+    async def deregister(self, reason: str) -> None:
         """Take the slots out of the fleet's lists (queue protocol 4.9) and keep them out."""
         self._beating.cancel(reason="the machine leaves the fleet")
         self._left = True
@@ -143,15 +143,15 @@ class Registration:
         for ids in batches:
             said: Messages = []
             for worker in ids:
-                said += announcements.leaving(worker, machine, self._build, reason, now=now, unified=unified)
+                said += fleet_events.leaving(worker, machine, self._build, reason, now=now, unified=unified)
             if not unified and not self._shared and ids is batches[-1]:
                 said.append(self._status("event_driven", self._services(), now, leaving=True))
-            await self._verbs.leave(ids, said, process=self._process)
+            await self._queue.deregister(ids, said, process=self._process)
         await trio.sleep(_REACTION)
         for ids in batches:
-            await self._verbs.age(ids)
+            await self._queue.age(ids)
 
-    def _services(self) -> dict[str, list[Offer]]:
+    def _services(self) -> dict[str, list[ServiceStatus]]:
         return {name: self._offers.services(name) for name in self._lanes}
 
     async def _beat(self) -> None:
@@ -169,7 +169,7 @@ class Registration:
         capabilities = {name: self._offers.capabilities(name) for name in self._lanes}
         said: Messages = []
         for slot in slots:
-            said += announcements.arriving(
+            said += fleet_events.arriving(
                 slot.worker_id,
                 self._settings.machine_id,
                 capabilities[slot.lane],
@@ -180,13 +180,13 @@ class Registration:
             )
         return said
 
-    def _changes(self, slots: Sequence[SlotState], offers: Mapping[str, list[Offer]], now: float) -> Messages:
+    def _changes(self, slots: Sequence[SlotState], offers: Mapping[str, list[ServiceStatus]], now: float) -> Messages:
         """What an aggregator must hear of services; without one the machine's status says it."""
         if not self._settings.unified:
             return []
         changed = {name: [o for o in found if o not in self._told[name]] for name, found in offers.items()}
         return [
-            announcements.service_changed(slot.worker_id, self._settings.machine_id, offer, now=now)
+            fleet_events.service_changed(slot.worker_id, self._settings.machine_id, offer, now=now)
             for slot in slots
             for offer in changed[slot.lane]
         ]
@@ -194,12 +194,12 @@ class Registration:
     def _status(
         self,
         update: Literal["initial", "periodic", "event_driven"],
-        offers: Mapping[str, list[Offer]],
+        offers: Mapping[str, list[ServiceStatus]],
         now: float,
         *,
         leaving: bool = False,
     ) -> tuple[str, bytes]:
-        return announcements.machine_status(
+        return fleet_events.machine_status(
             self._settings.machine_id,
             self._slots,
             offers,
@@ -217,7 +217,7 @@ class Registration:
         statuses = sorted(
             self._statuses(), key=lambda s: s["status"] == "active"
         )  # of several instances, one is enough
-        left = await self._verbs.beat(
+        left = await self._queue.heartbeat(
             self._settings.machine_id,
             connected_at=self._connected_at,
             fresh=fresh,

@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
+from emp_trio.attempt import StageLimits
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.workers import FORBIDDEN_IN_IDS
-from emp_trio.progress import StageLimits
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):

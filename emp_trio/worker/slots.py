@@ -15,21 +15,21 @@ from emp_trio.mapping import WorkerPlan
 from emp_trio.offload import off_loop
 from emp_trio.queue import messages
 from emp_trio.queue.messages import Identity, Settlement
-from emp_trio.queue.verbs import Claim, LeaseRef, Verbs
+from emp_trio.queue.worker_queue import Claim, LeaseRef, WorkerQueue
 from emp_trio.secrets import Redactor, Secret
 from emp_trio.secrets import held as masked
 from emp_trio.worker import outcome
-from emp_trio.worker.announcements import SlotState
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
 from emp_trio.worker.first_words import FirstWords, Held
+from emp_trio.worker.fleet_events import SlotState
 from emp_trio.worker.leases import Leases
 from emp_trio.worker.registration import Registration
 from emp_trio.worker.settings import WorkerSettings
-from emp_trio.worker.signals import Signal
 from emp_trio.worker.slot import run_attempt
 from emp_trio.worker.standstill import CONNECTOR, JOB
+from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.slot")
 
@@ -52,7 +52,7 @@ class Slots:
         states: Mapping[str, SlotState],
         workers: Sequence[WorkerPlan],
         supervisors: Mapping[str, Supervisor],
-        verbs: Verbs,
+        worker_queue: WorkerQueue,
         leases: Leases,
         first_words: FirstWords,
         registration: Registration,
@@ -63,7 +63,7 @@ class Slots:
         self._states = states
         self._routes = {worker.key: worker.routes for worker in workers}
         self._supervisors = supervisors
-        self._verbs = verbs
+        self._queue = worker_queue
         self._leases = leases
         self._first_words = first_words
         self._registration = registration
@@ -72,14 +72,14 @@ class Slots:
         self._requeued = requeued
         self._settling: set[trio.CancelScope] = set()
         self._late: list[tuple[Claimer, Claim, Settlement]] = []
-        self._late_ones = Signal()
+        self._late_ones = Wakeup()
         self._closing = False
 
     def close(self) -> None:
         """Hand back at once what is claimed from now on."""
         self._closing = True
 
-    def hurry(self) -> None:
+    def limit_settle_time(self) -> None:
         """The machine is about to end: outcomes get no more than their own stage's time to be stored."""
         self.close()
         for scope in self._settling:
@@ -133,7 +133,7 @@ class Slots:
                 self._late_ones.set()
 
         lease, machine = LeaseRef(claim.job_id, claim.token), self._settings.machine_id
-        self._verbs.settle_soon(
+        self._queue.settle_soon(
             lease,
             machine,
             settlement,
@@ -166,7 +166,7 @@ class Slots:
         """What comes of one attempt; None where there is nothing to settle."""
         if claim.left_out:
             with trio.move_on_at(expires - self._settings.lease_margin) as reading:
-                claim = await self._verbs.surely(lambda: self._verbs.whole(claim))
+                claim = await self._queue.retry_until_accepted(lambda: self._queue.whole(claim))
             if reading.cancelled_caught:
                 return messages.released()
         who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
@@ -190,7 +190,7 @@ class Slots:
         self._states[claim.worker_id].current_service = service.worker_service
         CONNECTOR.set(service.connector_name)
         JOB.set(claim.job_id)
-        offers = service.connector.offers(service.settings)
+        offers = service.connector.features(service.settings)
         if not offers.job_status and claim.fields.get("crashes", b"0") not in (b"", b"0"):
             log.warning("job.begun_anew", service=service.worker_service, why=offers.lacks()["job_status"])
         minutes = service.entry.job_timeout_minutes
@@ -235,7 +235,9 @@ class Slots:
             limits=self._settings.stages,
             cleanup=self._settings.cleanup,
             changed=self._leases.has_progress,
-            store=lambda ref, checkpoint: self._verbs.surely(lambda: self._verbs.remember(ref, checkpoint)),
+            store=lambda ref, checkpoint: self._queue.retry_until_accepted(
+                lambda: self._queue.save_checkpoint(ref, checkpoint)
+            ),
             redactor=self._redactor,
         )
 
@@ -251,8 +253,8 @@ class Slots:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + limit) as scope:
             self._settling.add(scope)
             try:
-                held = await self._verbs.surely(
-                    lambda: self._verbs.settle(
+                held = await self._queue.retry_until_accepted(
+                    lambda: self._queue.settle(
                         lease, self._settings.machine_id, settlement, unified=self._settings.unified
                     )
                 )

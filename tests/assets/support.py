@@ -16,7 +16,7 @@ from emp_trio.jobs import Job, JobContext
 
 def a_job(id: str = "job-1", **ctx: Any) -> Job:
     """A job with a context."""
-    return Job(id=id, type="picture", ctx=JobContext(**ctx))
+    return Job(id=id, type="image", ctx=JobContext(**ctx))
 
 
 async def pieces(data: bytes, size: int = 65536) -> AsyncIterator[bytes]:

@@ -28,13 +28,13 @@ from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
 from emp_trio.assets.stores.session import CuttableSession
+from emp_trio.attempt import StageLimits
 from emp_trio.errors import AssetError, DeadlineExceeded
 from emp_trio.jobs import JobContext
-from emp_trio.progress import StageLimits
 from emp_trio.retry import RetryPolicy
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
 from emp_trio.testing.serve import open_server
 from tests.assets.support import a_job, open_line, pieces
 
@@ -74,7 +74,7 @@ async def fetch(url: str) -> httpx.Response:
 
 async def test_a_large_stream_in_blocks(azurite: Azurite, container: str) -> None:
     async with open_asset_saver(settings(azurite, container)) as saver:
-        saved = await saver.save(pieces(BIG), a_job(filename="film.mp4"), FakeReporter(), media_type="video/x-odd")
+        saved = await saver.save(pieces(BIG), a_job(filename="film.mp4"), FakeAttempt(), media_type="video/x-odd")
     answer = await fetch(saved.file_url)
     assert answer.content == BIG
     assert answer.headers["content-type"] == "video/x-odd"
@@ -86,10 +86,10 @@ async def test_a_retry_finds_its_earlier_upload(azurite: Azurite, container: str
     async with open_line(azurite.endpoint) as line:
         through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))
         async with open_asset_saver(through) as saver:
-            first = await saver.save(BIG, a_job(), FakeReporter())
+            first = await saver.save(BIG, a_job(), FakeAttempt())
             assert line.sent > len(BIG)
             etag, line.sent = blob(azurite, container, first.file_path).get_blob_properties().etag, 0
-            again = await saver.save(BIG, msgspec.structs.replace(a_job(), attempt=2), FakeReporter())
+            again = await saver.save(BIG, msgspec.structs.replace(a_job(), attempt=2), FakeAttempt())
     assert again == first
     assert line.sent < 10_000
     assert blob(azurite, container, first.file_path).get_blob_properties().etag == etag
@@ -116,17 +116,17 @@ async def test_a_blob_that_nobody_has_signed_is_replaced_on_demand_only(azurite:
     blob(azurite, container, "latest.png").upload_blob(b"by somebody else")
     async with open_asset_saver(settings(azurite, container)) as saver:
         with pytest.raises(AssetError, match="another job or program"):
-            await saver.save(make_png(), a_job("one", filename="latest.jpg"), FakeReporter())
+            await saver.save(make_png(), a_job("one", filename="latest.jpg"), FakeAttempt())
         for job, seed in (("one", 1), ("two", 2)):
             asked = a_job(job, filename="latest.jpg", overwrite=True)
-            saved = await saver.save(make_png(seed=seed), asked, FakeReporter())
+            saved = await saver.save(make_png(seed=seed), asked, FakeAttempt())
             assert (await fetch(saved.file_url)).content == make_png(seed=seed)
 
 
 async def test_many_jobs_at_once(azurite: Azurite, container: str) -> None:
     async with open_asset_saver(settings(azurite, container)) as saver, trio.open_nursery() as nursery:
         for number in range(40):
-            nursery.start_soon(saver.save, make_png(seed=number), a_job(f"job-{number}"), FakeReporter())
+            nursery.start_soon(saver.save, make_png(seed=number), a_job(f"job-{number}"), FakeAttempt())
     with azurite.client() as client:
         assert len(list(client.get_container_client(container).list_blob_names())) == 40
 
@@ -136,16 +136,16 @@ async def test_a_full_store(azurite_cache: Path) -> None:
         small.create_container("full")
         async with open_asset_saver(settings(small, "full")) as saver:
             with pytest.raises(AssetError, match="full") as caught:
-                await saver.save(BIG, a_job(), FakeReporter())
+                await saver.save(BIG, a_job(), FakeAttempt())
             assert (caught.value.type, caught.value.reason) == ("resource_limit", "disk_space_full")
-            assert (await saver.save(PNG, a_job(), FakeReporter())).size == len(PNG)
+            assert (await saver.save(PNG, a_job(), FakeAttempt())).size == len(PNG)
 
 
 async def test_an_unknown_account_is_a_name_that_does_not_resolve(azurite: Azurite, container: str) -> None:
     nowhere = "http://ours.blob.invalid"
     async with open_asset_saver(settings(azurite, container, endpoint=nowhere)) as saver:
         with pytest.raises(AssetError, match="AZURE_STORAGE_ACCOUNT") as caught:
-            await saver.save(PNG, a_job(), FakeReporter())
+            await saver.save(PNG, a_job(), FakeAttempt())
     assert caught.value.reason == "dns_resolution"
 
 
@@ -154,9 +154,9 @@ async def test_a_broken_upload_goes_on_where_it_was(azurite: Azurite, container:
         line.tear_after = 9 * 2**20  # in the third block
         async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
             with pytest.raises(AssetError, match=r"lost|can't be reached"):
-                await saver.save(BIG, a_job(), FakeReporter())
+                await saver.save(BIG, a_job(), FakeAttempt())
             line.tear_after, line.sent = None, 0
-            saved = await saver.save(BIG, a_job(), FakeReporter())
+            saved = await saver.save(BIG, a_job(), FakeAttempt())
         assert 2**20 < line.sent < 6 * 2**20
     assert (
         await fetch(saved.file_url.replace(str(line.port), azurite.endpoint.split(":")[2].split("/")[0]))
@@ -174,7 +174,7 @@ async def test_a_store_that_comes_back_within_the_stage(azurite: Azurite, contai
 
         nursery.start_soon(mend)
         async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
-            saved = await saver.save(BIG, a_job(), FakeReporter())
+            saved = await saver.save(BIG, a_job(), FakeAttempt())
     assert blob(azurite, container, saved.file_path).download_blob().readall() == BIG
 
 
@@ -195,7 +195,7 @@ async def test_a_store_that_hangs_costs_the_upload_stage_and_no_more(azurite: Az
         async with open_asset_saver(through) as saver:
             started = trio.current_time()
             with pytest.raises(DeadlineExceeded, match=r"upload stage .* 0.5 s: try 1 .*job-1_0.png") as caught:
-                await saver.save(PNG, a_job(), FakeReporter(limits=StageLimits(upload=0.5)))
+                await saver.save(PNG, a_job(), FakeAttempt(limits=StageLimits(upload=0.5)))
             assert trio.current_time() - started < 20  # and not the read_timeout
     assert caught.value.stage == "upload"
 
@@ -214,7 +214,7 @@ async def test_a_slow_store_is_waited_for_while_others_go_on(azurite: Azurite, c
         line.delay = 0.1
         through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))
         async with open_asset_saver(through) as saver:
-            saved = await saver.save(BIG, a_job(), FakeReporter())
+            saved = await saver.save(BIG, a_job(), FakeAttempt())
         nursery.cancel_scope.cancel()
     assert saved.size == len(BIG)
     assert ticks > 20  # at least six answers of 0.1 s each: the loop was never held up by them
@@ -246,7 +246,7 @@ async def test_answers_and_their_failures(status: int, code: str, failure: tuple
 
     async with open_scripted_store(answer) as saver:
         with pytest.raises(AssetError, match=f"HTTP {status}") as caught:
-            await saver.save(PNG, a_job(), FakeReporter())
+            await saver.save(PNG, a_job(), FakeAttempt())
     assert (caught.value.type, caught.value.reason, caught.value.retry) == failure
     assert asked == ["HEAD"] * (3 if caught.value.retry else 1)
 
@@ -262,7 +262,7 @@ async def test_a_store_that_forgets_is_found_out() -> None:
 
     async with open_scripted_store(answer) as saver:
         with pytest.raises(AssetError, match="was uploaded and the store has something else there") as caught:
-            await saver.save(PNG, a_job(), FakeReporter())
+            await saver.save(PNG, a_job(), FakeAttempt())
     assert caught.value.reason == "corrupted_data"
     assert asked == ["HEAD", "PUT", "HEAD"] * 3
 
@@ -276,7 +276,7 @@ async def test_a_stated_wait_is_kept() -> None:
 
     async with open_scripted_store(answer) as saver:
         with pytest.raises(AssetError, match="ServerBusy") as caught:
-            await saver.save(PNG, a_job(), FakeReporter())
+            await saver.save(PNG, a_job(), FakeAttempt())
     assert caught.value.retry_after == 0.3
     assert min(b - a for a, b in itertools.pairwise(times)) >= 0.3
 
@@ -306,7 +306,7 @@ async def test_jobs_with_storage_of_their_own(azurite: Azurite, container: str) 
                 name = f"own{number:04d}"
                 azurite.create_container(name)
                 job = a_job(provider="azure", bucket=name, account_name=azurite.account, account_key=azurite.key)
-                saved = await saver.save(PNG, job, FakeReporter())
+                saved = await saver.save(PNG, job, FakeAttempt())
                 assert blob(azurite, name, saved.file_path).exists()
             with trio.fail_after(3):  # less than the five seconds after which the service itself would hang up
                 await line.until_quiet(16)

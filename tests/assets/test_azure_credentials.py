@@ -25,9 +25,9 @@ from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
 from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Secret
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
 from emp_trio.testing.serve import open_server
 from tests.assets.support import a_job
 
@@ -56,7 +56,7 @@ async def test_a_signature_instead_of_the_key(azurite: Azurite, container: str, 
     sas = form.format(signed(azurite))
     async with open_asset_saver(settings(azurite.environment(container), AZURE_STORAGE_SAS_TOKEN=sas)) as saver:
         for data in (PNG, bytes(9 * 2**20)):
-            saved = await saver.save(data, a_job(), FakeReporter())
+            saved = await saver.save(data, a_job(), FakeAttempt())
             assert "sig=" not in saved.file_url
             with azurite.client() as client:
                 assert client.get_blob_client(container, saved.file_path).download_blob().readall() == data
@@ -67,7 +67,7 @@ async def test_a_signature_that_does_not_do(azurite: Azurite, container: str, wr
     sas = signed(azurite, **wrong)
     async with open_asset_saver(settings(azurite.environment(container), AZURE_STORAGE_SAS_TOKEN=sas)) as saver:
         with pytest.raises(AssetError, match=r"is paid for") as caught:
-            await saver.save(PNG, a_job(), FakeReporter())
+            await saver.save(PNG, a_job(), FakeAttempt())
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
     assert sas.partition("sig=")[2] not in str(caught.value) + repr(caught.value.__cause__)
 
@@ -102,22 +102,22 @@ async def test_this_machines_own_identity(monkeypatch: pytest.MonkeyPatch, azuri
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{url}/token")
         monkeypatch.setenv("IDENTITY_HEADER", "a secret")
         with running_azurite(azurite_cache, certificate=TLS / "server.pem") as azurite:
-            azurite.create_container("pictures")
-            login = settings(azurite.environment("pictures"), AZURE_STORAGE_AUTH_MODE="login")
+            azurite.create_container("images")
+            login = settings(azurite.environment("images"), AZURE_STORAGE_AUTH_MODE="login")
             async with open_asset_saver(login) as saver:
-                saved = await saver.save(PNG, a_job(), FakeReporter())
-                await saver.save(PNG, a_job("another"), FakeReporter())
+                saved = await saver.save(PNG, a_job(), FakeAttempt())
+                await saver.save(PNG, a_job("another"), FakeAttempt())
                 assert len(asked) == 1  # the token is used again
                 with azurite.client() as client:
-                    assert client.get_blob_client("pictures", saved.file_path).download_blob().readall() == PNG
+                    assert client.get_blob_client("images", saved.file_path).download_blob().readall() == PNG
             async with open_asset_saver(login) as saver:
                 with pytest.raises(AssetError, match=r"sign in.*AZURE_STORAGE_AUTH_MODE.* is paid for") as caught:
-                    await saver.save(PNG, a_job("x"), FakeReporter())
+                    await saver.save(PNG, a_job("x"), FakeAttempt())
     assert caught.value.type == "auth_error"
 
 
 def test_the_key_comes_first() -> None:
-    env = {"AZURE_STORAGE_ACCOUNT": "ours", "CLOUD_STORAGE_PROVIDER": "azure", "CLOUD_STORAGE_CONTAINER": "pictures"}
+    env = {"AZURE_STORAGE_ACCOUNT": "ours", "CLOUD_STORAGE_PROVIDER": "azure", "CLOUD_STORAGE_CONTAINER": "images"}
     both = env | {"AZURE_STORAGE_KEY": "a2V5", "AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=abc"}
     place = destination(JobContext(), storage_settings(both)).place
     assert isinstance(place, AzurePlace)

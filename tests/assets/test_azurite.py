@@ -47,8 +47,8 @@ def test_it_ends_with_a_killed_owner(azurite_cache: Path) -> None:
 
 
 def test_its_environment_configures_a_worker(azurite: Azurite) -> None:
-    settings = storage_settings(azurite.environment("pictures"))
-    assert (settings.provider, settings.container) == ("azure", "pictures")
+    settings = storage_settings(azurite.environment("images"))
+    assert (settings.provider, settings.container) == ("azure", "images")
     assert settings.azure == AzureAccount(name=azurite.account, key=azurite.key, endpoint=azurite.endpoint)
 
 

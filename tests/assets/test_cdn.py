@@ -20,12 +20,12 @@ from emp_trio.assets.cdn import Expected, WaitLog, judge, public_url, wait_for_c
 from emp_trio.assets.cdn_ways import CdnWay
 from emp_trio.assets.config import CdnSettings, StorageSettings, storage_settings
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.attempt import StageLimits
 from emp_trio.errors import DeadlineExceeded
-from emp_trio.progress import StageLimits
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.azurite import Azurite
 from emp_trio.testing.cdn import Cdn, open_cdn
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
 from tests.assets.support import a_job, closed_port
 
 PNG = make_png()
@@ -43,8 +43,8 @@ async def cdn_and_saver(folder: Path, cdn_settings: CdnSettings = QUICK) -> Asyn
             yield cdn, saver
 
 
-def in_stage(seconds: float = 10.0) -> FakeReporter:
-    return FakeReporter(limits=StageLimits(cdn=seconds))
+def in_stage(seconds: float = 10.0) -> FakeAttempt:
+    return FakeAttempt(limits=StageLimits(cdn=seconds))
 
 
 async def test_a_cdn_that_works(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ KEY = "b3VyIG93biBrZXk="
 JOB_KEY = "am9iJ3Mga2V5"
 AZURE = {
     "CLOUD_STORAGE_PROVIDER": "azure",
-    "CLOUD_STORAGE_CONTAINER": "pictures",
+    "CLOUD_STORAGE_CONTAINER": "images",
     "CLOUD_CDN_URL": "cdn.example.com/",
     "AZURE_STORAGE_ACCOUNT": "ours",
     "AZURE_STORAGE_KEY": KEY,
@@ -33,7 +33,7 @@ def where(env: dict[str, str], **ctx: Any) -> Destination:
 def test_environment_alone() -> None:
     assert where(AZURE) == Destination(
         place=AzurePlace(
-            account="ours", key=Secret(KEY), endpoint="https://ours.blob.core.windows.net", container="pictures"
+            account="ours", key=Secret(KEY), endpoint="https://ours.blob.core.windows.net", container="images"
         ),
         cdn_url="https://cdn.example.com",
     )
@@ -55,7 +55,7 @@ def test_a_job_with_its_own_account_gets_nothing_of_ours() -> None:
     found = where(env, account_name="theirs", account_key=Secret(JOB_KEY))
     assert found == Destination(
         place=AzurePlace(
-            account="theirs", key=Secret(JOB_KEY), endpoint="https://theirs.blob.core.windows.net", container="pictures"
+            account="theirs", key=Secret(JOB_KEY), endpoint="https://theirs.blob.core.windows.net", container="images"
         )
     )
     with pytest.raises(InvalidJob, match="brings no key"):
@@ -71,7 +71,7 @@ def test_a_jobs_storage_works_on_a_worker_without_any() -> None:
 
 def test_the_cdn_of_another_provider_is_not_used() -> None:
     env = AZURE | {"LOCAL_STORAGE_PATH": "/assets"}
-    assert where(env, provider="local") == Destination(place=LocalPlace(folder=Path("/assets/pictures")))
+    assert where(env, provider="local") == Destination(place=LocalPlace(folder=Path("/assets/images")))
 
 
 @pytest.mark.parametrize(

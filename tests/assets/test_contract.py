@@ -18,8 +18,8 @@ from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
 from emp_trio.errors import AssetError
 from emp_trio.jobs import JobContext
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
 from tests.assets.backends import Backend, LocalBackend
 from tests.assets.conftest import OpenStore
 from tests.assets.support import Line, a_job, closed_port, open_line, pieces
@@ -43,7 +43,7 @@ def about(key: str, data: bytes) -> Blob:
 async def fails(saver: AssetSaver, data: bytes = PNG) -> AssetError:
     """The typed failure of a save: it says what was paid."""
     with pytest.raises(AssetError) as caught:
-        await saver.save(data, a_job(), FakeReporter(20))
+        await saver.save(data, a_job(), FakeAttempt(20))
     assert caught.value.paid
     assert "had succeeded and is paid for" in caught.value.message
     return caught.value
@@ -54,7 +54,7 @@ class TestContract:
 
     async def test_an_asset_and_what_is_remembered_with_it(self, open_any: OpenStore) -> None:
         async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
-            saved = await saver.save(PNG, a_job("jöb/1", prefix="a b/c"), FakeReporter())
+            saved = await saver.save(PNG, a_job("jöb/1", prefix="a b/c"), FakeAttempt())
             assert saved.file_path == f"a b/c/{safe_id('jöb/1')}_0.png"
             assert saved.file_url.endswith(f"/a%20b/c/{safe_id('jöb/1')}_0.png")
             facts = await trio.to_thread.run_sync(backend.facts, saved.file_path)
@@ -70,7 +70,7 @@ class TestContract:
         async with open_remote() as backend:
             settings = backend.settings(CLOUD_STORAGE_CACHE_CONTROL="private, max-age=60")
             async with open_asset_saver(settings) as saver:
-                saved = await saver.save(pieces(BIG), a_job(), FakeReporter())
+                saved = await saver.save(pieces(BIG), a_job(), FakeAttempt())
             facts = await trio.to_thread.run_sync(backend.facts, saved.file_path)
         assert facts is not None
         assert facts.cache_control == "private, max-age=60"
@@ -79,7 +79,7 @@ class TestContract:
         contents = [PNG, BIG, make_png(seed=1)]
         async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
             saved = [
-                await saver.save(pieces(data), a_job(), FakeReporter(), index=index)
+                await saver.save(pieces(data), a_job(), FakeAttempt(), index=index)
                 for index, data in enumerate(contents)
             ]
             assert [asset.file_name for asset in saved] == ["job-1_0.png", "job-1_1.bin", "job-1_2.png"]
@@ -92,24 +92,24 @@ class TestContract:
     @pytest.mark.parametrize("data", [PNG, BIG], ids=["small", "large"])
     async def test_the_same_again_is_success_and_no_upload(self, open_any: OpenStore, data: bytes) -> None:
         async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
-            first = await saver.save(data, a_job(), FakeReporter())
+            first = await saver.save(data, a_job(), FakeAttempt())
             before = await trio.to_thread.run_sync(backend.facts, first.file_path)
-            assert await saver.save(data, a_job(), FakeReporter()) == first
+            assert await saver.save(data, a_job(), FakeAttempt()) == first
             assert await trio.to_thread.run_sync(backend.facts, first.file_path) == before
 
     async def test_other_content_of_the_same_job_replaces_the_earlier(self, open_any: OpenStore) -> None:
         async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
-            first = await saver.save(PNG, a_job(), FakeReporter())
-            await saver.save(make_png(seed=1), a_job(), FakeReporter())
+            first = await saver.save(PNG, a_job(), FakeAttempt())
+            await saver.save(make_png(seed=1), a_job(), FakeAttempt())
             facts = await trio.to_thread.run_sync(backend.facts, first.file_path)
         assert facts is not None
         assert facts.content == make_png(seed=1)
 
     async def test_an_asset_of_another_job_is_not_replaced(self, open_any: OpenStore) -> None:
         async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
-            first = await saver.save(PNG, a_job("a/b"), FakeReporter())
+            first = await saver.save(PNG, a_job("a/b"), FakeAttempt())
             with pytest.raises(AssetError, match="another job") as caught:
-                await saver.save(make_png(seed=1), a_job(safe_id("a/b")), FakeReporter())
+                await saver.save(make_png(seed=1), a_job(safe_id("a/b")), FakeAttempt())
             facts = await trio.to_thread.run_sync(backend.facts, first.file_path)
         assert not caught.value.retry
         assert facts is not None
@@ -120,19 +120,19 @@ class TestContract:
         other = make_png(seed=1)
         async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
             victim = a_job("victim", filename="cat.png") if chosen else a_job("victim")
-            first = await saver.save(PNG, victim, FakeReporter())
+            first = await saver.save(PNG, victim, FakeAttempt())
             thief = a_job("thief", filename=first.file_name)
             with pytest.raises(AssetError, match="another job"):
-                await saver.save(other, thief, FakeReporter())
-            assert await saver.save(PNG, thief, FakeReporter()) == first  # the very same is no harm
+                await saver.save(other, thief, FakeAttempt())
+            assert await saver.save(PNG, thief, FakeAttempt()) == first  # the very same is no harm
             facts = await trio.to_thread.run_sync(backend.facts, first.file_path)
             assert facts is not None
             assert facts.content == PNG
 
             asked = a_job("thief", filename=first.file_name, overwrite=True)
-            assert (await saver.save(other, asked, FakeReporter())).file_path == first.file_path
+            assert (await saver.save(other, asked, FakeAttempt())).file_path == first.file_path
             with pytest.raises(AssetError, match="another job"):  # now it is the other's
-                await saver.save(PNG, victim, FakeReporter())
+                await saver.save(PNG, victim, FakeAttempt())
 
     async def test_jobs_of_one_workflow_may_replace_each_others(self, open_any: OpenStore) -> None:
         async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
@@ -140,11 +140,11 @@ class TestContract:
                 msgspec.structs.replace(a_job(name, filename="cat.png"), workflow_id=workflow)
                 for name, workflow in (("one", "wörk/flow"), ("two", "wörk/flow"), ("three", "other"), ("four", None))
             ]
-            await saver.save(PNG, jobs[0], FakeReporter())
-            saved = await saver.save(make_png(seed=1), jobs[1], FakeReporter())
+            await saver.save(PNG, jobs[0], FakeAttempt())
+            saved = await saver.save(make_png(seed=1), jobs[1], FakeAttempt())
             for job in jobs[2:]:
                 with pytest.raises(AssetError, match="another job"):
-                    await saver.save(make_png(seed=2), job, FakeReporter())
+                    await saver.save(make_png(seed=2), job, FakeAttempt())
             facts = await trio.to_thread.run_sync(backend.facts, saved.file_path)
         assert facts is not None
         assert facts.content == make_png(seed=1)
@@ -155,7 +155,7 @@ class TestContract:
 
         async def save(saver: AssetSaver, id: str, seed: int) -> None:
             try:
-                await saver.save(make_png(seed=seed), a_job(id, filename="cat.png"), FakeReporter())
+                await saver.save(make_png(seed=seed), a_job(id, filename="cat.png"), FakeAttempt())
             except AssetError as error:
                 lost.append(error.message)
             else:
@@ -244,7 +244,7 @@ class TestContract:
                     assert await trio.to_thread.run_sync(backend.facts, "job-1_0.bin") is None
                     assert await trio.to_thread.run_sync(backend.unfinished) == 0
                     line.delay, line.stop_after = 0.0, None
-                    await saver.save(PNG, a_job("after"), FakeReporter())  # and the saver goes on working
+                    await saver.save(PNG, a_job("after"), FakeAttempt())  # and the saver goes on working
 
     @pytest.mark.parametrize("data", [PNG, BIG], ids=["small", "large"])
     async def test_a_wrong_key(self, open_remote: OpenStore, data: bytes) -> None:
@@ -286,7 +286,7 @@ class TestContract:
                     assert (error.type, error.reason, error.retry) == ("network_error", "connection_failed", True)
                     assert await trio.to_thread.run_sync(backend.facts, "job-1_0.bin") is None
                     line.tear_after = None
-                    saved = await saver.save(BIG, a_job(), FakeReporter())
+                    saved = await saver.save(BIG, a_job(), FakeAttempt())
             facts = await trio.to_thread.run_sync(backend.facts, saved.file_path)
         assert facts is not None
         assert facts.content == BIG
@@ -306,6 +306,6 @@ class TestContract:
 
 async def _stop_in_the_middle(saver: AssetSaver, line: Line, data: bytes) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(saver.save, data, a_job(), FakeReporter())
+        nursery.start_soon(saver.save, data, a_job(), FakeAttempt())
         await line.until_sent(len(data) // 2)
         nursery.cancel_scope.cancel()

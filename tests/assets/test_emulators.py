@@ -10,8 +10,8 @@ from botocore.exceptions import ClientError
 
 from emp_trio.assets.config import storage_settings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.gcs import open_gcs
-from emp_trio.testing.reporter import FakeReporter
 from emp_trio.testing.s3 import S3, _client
 from tests.assets.support import a_job
 
@@ -25,7 +25,7 @@ async def test_the_google_emulator_wants_a_token_and_nothing_unknown(tmp_path: P
 
         gcs.fault = lambda request: tokens.append(request.headers["authorization"])
         async with open_asset_saver(storage_settings(gcs.environment("assets"))) as saver:
-            saved = await saver.save(b"words", a_job(), FakeReporter())
+            saved = await saver.save(b"words", a_job(), FakeAttempt())
         gcs.fault = lambda request: None
         assert (await client.get(f"/assets/{saved.file_path}")).content == b"words"
 

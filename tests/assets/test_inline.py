@@ -9,9 +9,9 @@ import pytest
 from emp_trio.assets.config import LARGEST_INLINE, StorageSettings, storage_settings
 from emp_trio.assets.content import decode_text
 from emp_trio.assets.inline import inline_asset
+from emp_trio.connector_context import GeneratedFile
 from emp_trio.errors import ConfigError
 from emp_trio.testing.png import make_png
-from emp_trio.toolbox import GeneratedFile
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from emp_trio.assets.stores import Blob
 from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
 from emp_trio.assets.stores.local import LocalStore
 from emp_trio.errors import AssetError
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
 from tests.assets.support import a_job, pieces
 
 PNG = make_png()
@@ -44,7 +44,7 @@ def local(folder: Path) -> StorageSettings:
 
 async def test_an_asset_lies_where_its_address_says(tmp_path: Path) -> None:
     async with open_asset_saver(local(tmp_path / "new")) as saver:
-        saved = await saver.save(PNG, a_job(prefix="a b/ü"), FakeReporter(), media_type="image/jpeg")
+        saved = await saver.save(PNG, a_job(prefix="a b/ü"), FakeAttempt(), media_type="image/jpeg")
     assert saved.file_path == "a b/ü/job-1_0.png"
     assert (saved.file_name, saved.media_type, saved.size) == ("job-1_0.png", "image/png", len(PNG))
     assert saved.sha256 == hashlib.sha256(PNG).hexdigest()
@@ -59,12 +59,12 @@ async def test_an_asset_lies_where_its_address_says(tmp_path: Path) -> None:
 
 async def test_a_repeated_save_finds_its_earlier_upload(tmp_path: Path) -> None:
     async with open_asset_saver(local(tmp_path)) as saver:
-        first = await saver.save(PNG, a_job(), FakeReporter())
+        first = await saver.save(PNG, a_job(), FakeAttempt())
         before = (tmp_path / first.file_path).stat()
-        assert await saver.save(pieces(PNG), a_job(), FakeReporter()) == first
+        assert await saver.save(pieces(PNG), a_job(), FakeAttempt()) == first
         assert (tmp_path / first.file_path).stat() == before  # not even the inode changed
         other = make_png(seed=1)
-        assert (await saver.save(other, a_job(), FakeReporter())).file_path == first.file_path
+        assert (await saver.save(other, a_job(), FakeAttempt())).file_path == first.file_path
         assert (tmp_path / first.file_path).read_bytes() == other
 
 
@@ -123,7 +123,7 @@ async def test_something_else_in_the_way(tmp_path: Path) -> None:
     async with open_asset_saver(local(tmp_path)) as saver:
         for job in (a_job(prefix="a"), a_job()):
             with pytest.raises(AssetError, match="another one") as caught:
-                await saver.save(PNG, job, FakeReporter())
+                await saver.save(PNG, job, FakeAttempt())
             assert not caught.value.retry
 
 
@@ -136,7 +136,7 @@ from emp_trio.assets.saver import open_asset_saver
 from emp_trio.assets.stores import local  # now: without privileges it may be out of reach
 from emp_trio.errors import AssetError
 from emp_trio.retry import RetryPolicy
-from emp_trio.testing.reporter import FakeReporter
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.jobs import Job
 
 async def main(kind, folder):
@@ -149,7 +149,7 @@ async def main(kind, folder):
             os.setgid(65534)
             os.setuid(65534)
         try:
-            await saver.save(bytes(3_000_000), Job(id="j", type="t"), FakeReporter())
+            await saver.save(bytes(3_000_000), Job(id="j", type="t"), FakeAttempt())
         except AssetError as error:
             print(json.dumps([error.type, error.reason, error.retry, error.paid, str(error)]))
 
@@ -182,5 +182,5 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 
 
 async def _save(saver: Any, data: bytes, index: int) -> None:
-    saved = await saver.save(data, a_job(), FakeReporter(), index=index)
+    saved = await saver.save(data, a_job(), FakeAttempt(), index=index)
     assert saved.file_name == f"job-1_{index}.png"

@@ -17,8 +17,8 @@ from emp_trio.assets.stores.blocking import in_thread
 from emp_trio.assets.stores.local import LocalStore
 from emp_trio.errors import AssetError, ConfigError, InvalidJob
 from emp_trio.retry import RetryPolicy
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
 from tests.assets.support import a_job
 
 PNG = make_png()
@@ -42,7 +42,7 @@ def settings(root: Path, container: str | None = None) -> StorageSettings:
 async def refused(root: Path, container: str | None = None, **ctx: Any) -> None:
     async with open_asset_saver(settings(root, container)) as saver:
         with pytest.raises(AssetError, match="leads out of the folder") as caught:
-            await saver.save(PNG, a_job(**ctx), FakeReporter())
+            await saver.save(PNG, a_job(**ctx), FakeAttempt())
     assert caught.value.type == "validation_error"
     assert not caught.value.retry
     assert "symbolic link" in caught.value.message
@@ -63,7 +63,7 @@ async def test_a_container_that_is_a_link(places: tuple[Path, Path], way: str, i
         with pytest.raises(error, match=r"leads out of the folder.*symbolic link"):
             saver.check(a_job(**ctx))  # before anything is paid
         with pytest.raises(error, match=r"leads out of the folder.*symbolic link"):
-            await saver.save(PNG, a_job(**ctx), FakeReporter())
+            await saver.save(PNG, a_job(**ctx), FakeAttempt())
     store = LocalStore(root / "shop")
     with pytest.raises(AssetError, match="symbolic link"):
         await in_thread(lambda wire: store.head("job-1_0.png", wire), trio.CapacityLimiter(1))
@@ -93,7 +93,7 @@ async def test_a_name_that_is_a_link(places: tuple[Path, Path], target: str) -> 
 async def test_the_operators_own_link_to_all_of_it_is_followed(places: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(places[0], target_is_directory=True)
     async with open_asset_saver(settings(tmp_path / "link", "shop")) as saver:
-        await saver.save(PNG, a_job(), FakeReporter())
+        await saver.save(PNG, a_job(), FakeAttempt())
     assert (places[0] / "shop" / "job-1_0.png").read_bytes() == PNG
 
 
@@ -101,13 +101,13 @@ async def test_a_pipe_does_not_hold_the_thread(places: tuple[Path, Path]) -> Non
     os.mkfifo(places[0] / "job-1_0.png")
     async with open_asset_saver(settings(places[0])) as saver:
         with trio.fail_after(60), pytest.raises(AssetError, match="another one"):
-            await saver.save(PNG, a_job(), FakeReporter())
+            await saver.save(PNG, a_job(), FakeAttempt())
 
 
 async def test_a_folder_of_the_operators_keeps_its_mode(places: tuple[Path, Path]) -> None:
     places[0].chmod(0o755)
     async with open_asset_saver(settings(places[0])) as saver:
-        await saver.save(PNG, a_job(prefix="p"), FakeReporter())
+        await saver.save(PNG, a_job(prefix="p"), FakeAttempt())
     assert places[0].stat().st_mode & 0o777 == 0o755
     assert (places[0] / "p").stat().st_mode & 0o777 == 0o700
     assert (places[0] / "p/job-1_0.png").stat().st_mode & 0o777 == 0o600
@@ -118,21 +118,21 @@ async def test_a_file_that_nobody_has_signed_is_replaced_on_demand_only(places: 
     (places[0] / "cat.png").write_bytes(b"precious")
     async with open_asset_saver(settings(places[0])) as saver:
         with pytest.raises(AssetError, match="another job or program"):
-            await saver.save(PNG, a_job(filename="cat.png"), FakeReporter())
+            await saver.save(PNG, a_job(filename="cat.png"), FakeAttempt())
         assert (places[0] / "cat.png").read_bytes() == b"precious"
-        await saver.save(PNG, a_job(filename="cat.png", overwrite=True), FakeReporter())
+        await saver.save(PNG, a_job(filename="cat.png", overwrite=True), FakeAttempt())
     assert (places[0] / "cat.png").read_bytes() == PNG
 
 
 async def _ownership(saver: AssetSaver) -> None:
-    await saver.save(PNG, a_job("one", filename="cat.png"), FakeReporter())
+    await saver.save(PNG, a_job("one", filename="cat.png"), FakeAttempt())
     with pytest.raises(AssetError, match="another job"):
-        await saver.save(OTHER, a_job("two", filename="cat.png"), FakeReporter())
-    await saver.save(OTHER, a_job("one", filename="cat.png"), FakeReporter())
-    await saver.save(PNG, a_job("two", filename="cat.png", overwrite=True), FakeReporter())
+        await saver.save(OTHER, a_job("two", filename="cat.png"), FakeAttempt())
+    await saver.save(OTHER, a_job("one", filename="cat.png"), FakeAttempt())
+    await saver.save(PNG, a_job("two", filename="cat.png", overwrite=True), FakeAttempt())
     with pytest.raises(AssetError, match="another job"):
-        await saver.save(OTHER, a_job("one", filename="cat.png"), FakeReporter())
-    await saver.save(OTHER, a_job("two", filename="cat.png"), FakeReporter())
+        await saver.save(OTHER, a_job("one", filename="cat.png"), FakeAttempt())
+    await saver.save(OTHER, a_job("two", filename="cat.png"), FakeAttempt())
 
 
 async def test_a_file_system_without_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +146,7 @@ async def test_a_file_system_without_attributes(tmp_path: Path, monkeypatch: pyt
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
         (tmp_path / "cat.png").write_bytes(b"by hand")  # the note beside it counts for another content
         with pytest.raises(AssetError, match="another job"):
-            await saver.save(PNG, a_job("two", filename="cat.png"), FakeReporter())
+            await saver.save(PNG, a_job("two", filename="cat.png"), FakeAttempt())
 
 
 async def test_a_system_without_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,12 +171,12 @@ async def test_a_crash_between_note_and_content_costs_nobody_his_file(
     monkeypatch.setattr(os, "rename", torn)
     once = msgspec.structs.replace(settings(tmp_path), retry=RetryPolicy(retries=0))
     async with open_asset_saver(once) as saver:
-        await saver.save(PNG, a_job("one", filename="cat.png"), FakeReporter())
+        await saver.save(PNG, a_job("one", filename="cat.png"), FakeAttempt())
         dies[0] = True
         with pytest.raises(AssetError, match="Input/output error"):
-            await saver.save(OTHER, a_job("two", filename="cat.png", overwrite=True), FakeReporter())
+            await saver.save(OTHER, a_job("two", filename="cat.png", overwrite=True), FakeAttempt())
         dies[0] = False
-        await saver.save(OTHER, a_job("one", filename="cat.png"), FakeReporter())
+        await saver.save(OTHER, a_job("one", filename="cat.png"), FakeAttempt())
     assert (tmp_path / "cat.png").read_bytes() == OTHER
 
 
@@ -191,4 +191,4 @@ async def test_a_note_that_is_none_says_nothing(tmp_path: Path, value: bytes) ->
         pytest.skip(f"no extended attributes here: {error}")
     async with open_asset_saver(settings(tmp_path)) as saver:
         with pytest.raises(AssetError, match="another job"):
-            await saver.save(PNG, a_job(filename="cat.png"), FakeReporter())
+            await saver.save(PNG, a_job(filename="cat.png"), FakeAttempt())

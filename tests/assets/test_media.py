@@ -88,7 +88,7 @@ def test_content_shows_its_type(head: bytes, kind: str) -> None:
         (b"\x93\x94\x95", "no type", "application/octet-stream"),
         (b"\x93\x94\x95", "image/png\r\nx-evil: 1", "application/octet-stream"),
         (b"a,b\n1,2\n", "text/csv", "text/csv"),
-        (b'{"error": "no image"}', "image/png", "application/json"),  # an error page is no picture
+        (b'{"error": "no image"}', "image/png", "application/json"),  # an error page is no image
         (b"o cube\nv 0 0 0\n", "model/obj", "model/obj"),
         (b"hello", "application/octet-stream", "text/plain"),
         (b'{"a": 1}', "text/plain", "text/plain"),
@@ -158,7 +158,7 @@ def test_what_is_declared_never_hides_a_signature(file: tuple[bytes, str], decla
         ("", "text/plain", False),
     ],
 )
-def test_only_a_text_in_place_of_a_picture_is_no_picture(filename: str, kind: str, instead: bool) -> None:
+def test_only_a_text_in_place_of_a_image_is_no_image(filename: str, kind: str, instead: bool) -> None:
     assert is_text_instead(filename, kind) is instead
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from emp_trio.assets.config import storage_settings
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.jobs import Job
-from emp_trio.testing.reporter import FakeReporter
+from emp_trio.testing.attempt import FakeAttempt
 
 def memory(line):
     status = Path("/proc/self/status").read_text()
@@ -32,10 +32,10 @@ async def stream(size):
 
 async def main():
     async with open_asset_saver(storage_settings(json.loads(sys.argv[1]))) as saver:
-        await saver.save(b"the libraries are loaded", Job(id="small", type="t"), FakeReporter())
+        await saver.save(b"the libraries are loaded", Job(id="small", type="t"), FakeAttempt())
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
         before = memory("VmRSS")
-        saved = await saver.save(stream(100 * 2**20), Job(id="large", type="t"), FakeReporter(300))
+        saved = await saver.save(stream(100 * 2**20), Job(id="large", type="t"), FakeAttempt(300))
         print(json.dumps([saved.file_path, saved.size, memory("VmHWM") - before]))
 
 trio.run(main)

@@ -26,9 +26,9 @@ from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
 from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Secret
+from emp_trio.testing.attempt import FakeAttempt
+from emp_trio.testing.faulty_server import Answer, open_faulty_server, raw, reply
 from emp_trio.testing.gcs import Refusal, open_gcs
-from emp_trio.testing.reporter import FakeReporter
-from emp_trio.testing.rogue import Answer, open_rogue, raw, reply
 from tests.assets.support import a_job
 
 KEY = "an aws secret"
@@ -57,10 +57,10 @@ def gcs_error(status: int, reason: str) -> Answer:
 
 
 async def failure(provider: str, *answers: Answer) -> AssetError:
-    async with open_rogue(*answers) as rogue, open_asset_saver(at(provider, rogue.url)) as saver:
+    async with open_faulty_server(*answers) as faulty, open_asset_saver(at(provider, faulty.url)) as saver:
         with pytest.raises(AssetError, match="is paid for") as caught:
-            await saver.save(b"x", a_job(), FakeReporter(60))
-        assert len(rogue.requests) == len(answers)  # the library repeats nothing
+            await saver.save(b"x", a_job(), FakeAttempt(60))
+        assert len(faulty.requests) == len(answers)  # the library repeats nothing
     assert KEY not in str(caught.value)
     return caught.value
 
@@ -111,9 +111,9 @@ WHOLE = b"x" * 100_000
 )
 async def test_what_a_store_of_s3s_kind_may_leave_out(answers: list[Answer]) -> None:
     """The very content is there already: nothing has to be written."""
-    async with open_rogue(*answers) as rogue, open_asset_saver(at("s3", rogue.url)) as saver:
-        saved = await saver.save(b"x", a_job(), FakeReporter(60))
-        assert [seen.method for seen in rogue.requests] == ["GET", "HEAD"][: len(answers)]
+    async with open_faulty_server(*answers) as faulty, open_asset_saver(at("s3", faulty.url)) as saver:
+        saved = await saver.save(b"x", a_job(), FakeAttempt(60))
+        assert [seen.method for seen in faulty.requests] == ["GET", "HEAD"][: len(answers)]
     assert saved.size == 1
 
 
@@ -146,20 +146,20 @@ async def test_what_a_store_of_s3s_kind_may_not_leave_out(answers: list[Answer],
 )
 async def test_an_upload_in_parts_whose_answers_lack_something(answers: list[Answer], words: str) -> None:
     async with (
-        open_rogue(s3_error(404, "NoSuchKey"), *answers) as rogue,
-        open_asset_saver(at("s3", rogue.url)) as saver,
+        open_faulty_server(s3_error(404, "NoSuchKey"), *answers) as faulty,
+        open_asset_saver(at("s3", faulty.url)) as saver,
     ):
         with pytest.raises(AssetError, match=words) as caught:
-            await saver.save(bytes(PART + 1), a_job(), FakeReporter(60))
+            await saver.save(bytes(PART + 1), a_job(), FakeAttempt(60))
     assert caught.value.type == "response_error"
 
 
 async def test_a_store_that_heeds_no_ranges_is_not_read_to_its_end() -> None:
     """The object may be a film."""
     whole = reply(200, WHOLE, headers={"etag": '"e"', "x-amz-meta-job_id": "someone"}, length=10**12)
-    async with open_rogue(whole) as rogue, open_asset_saver(at("s3", rogue.url)) as saver:
+    async with open_faulty_server(whole) as faulty, open_asset_saver(at("s3", faulty.url)) as saver:
         with trio.fail_after(60), pytest.raises(AssetError, match="another job"):
-            await saver.save(b"x", a_job(), FakeReporter(60))
+            await saver.save(b"x", a_job(), FakeAttempt(60))
 
 
 @pytest.mark.parametrize("about", [{}, {"size": "1"}, {"generation": "5"}, {"size": None, "generation": "5"}])
@@ -183,10 +183,10 @@ async def test_parts_that_are_still_on_their_way_may_want_a_second_abort() -> No
         s3_error(500, "InternalError"),
         reply(204),
     )
-    async with open_rogue(*answers) as rogue, open_asset_saver(at("s3", rogue.url)) as saver:
+    async with open_faulty_server(*answers) as faulty, open_asset_saver(at("s3", faulty.url)) as saver:
         with pytest.raises(AssetError, match="AccessDenied"):
-            await saver.save(bytes(PART + 1), a_job(), FakeReporter(60))
-        assert [(seen.method, "uploadId=u1" in seen.target) for seen in rogue.requests[2:]] == [
+            await saver.save(bytes(PART + 1), a_job(), FakeAttempt(60))
+        assert [(seen.method, "uploadId=u1" in seen.target) for seen in faulty.requests[2:]] == [
             ("PUT", True),
             ("DELETE", True),
             ("DELETE", True),
@@ -265,7 +265,7 @@ async def test_a_clock_that_is_wrong_gets_no_token_of_google(tmp_path: Path, mon
         monkeypatch.setattr("emp_trio.assets.stores.session.time", SimpleNamespace(time=lambda: signed_at))
         async with open_asset_saver(msgspec.structs.replace(settings, retry=RetryPolicy(retries=0))) as saver:
             with pytest.raises(AssetError, match=r"7[12]\d\d s ahead of the store's.* set the clock") as caught:
-                await saver.save(b"x", a_job(), FakeReporter(60))
+                await saver.save(b"x", a_job(), FakeAttempt(60))
     assert (caught.value.reason, caught.value.retry) == ("config_error", True)
 
 
@@ -278,7 +278,7 @@ async def test_a_token_that_google_does_not_take(tmp_path: Path) -> None:
         gcs.fault = refuse
         async with open_asset_saver(storage_settings(gcs.environment("assets"))) as saver:
             with pytest.raises(AssetError, match=r"401, authError.*GOOGLE_APPLICATION_CREDENTIALS.* is paid") as caught:
-                await saver.save(b"x", a_job(), FakeReporter(60))
+                await saver.save(b"x", a_job(), FakeAttempt(60))
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
 
 
@@ -294,7 +294,7 @@ async def test_credentials_that_are_none(tmp_path: Path, content: str | None) ->
     }
     async with open_asset_saver(storage_settings(env)) as saver:
         with pytest.raises(AssetError, match=r"GOOGLE_APPLICATION_CREDENTIALS.* is paid for") as caught:
-            await saver.save(b"x", a_job(), FakeReporter(60))
+            await saver.save(b"x", a_job(), FakeAttempt(60))
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
 
 
@@ -319,7 +319,7 @@ async def test_a_machine_without_aws_credentials(monkeypatch: pytest.MonkeyPatch
     env = {"CLOUD_STORAGE_PROVIDER": "aws", "CLOUD_STORAGE_CONTAINER": "any-bucket"}
     async with open_asset_saver(storage_settings(env)) as saver:
         with pytest.raises(AssetError, match=r"no AWS credentials .*AWS_ACCESS_KEY_ID.* is paid for"):
-            await saver.save(b"x", a_job(), FakeReporter(30))
+            await saver.save(b"x", a_job(), FakeAttempt(30))
 
 
 def test_a_missing_library_is_found_before_anything_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +337,7 @@ def test_a_missing_library_is_found_before_anything_is_paid(monkeypatch: pytest.
 
 AWS = {
     "CLOUD_STORAGE_PROVIDER": "s3",
-    "CLOUD_STORAGE_CONTAINER": "pictures",
+    "CLOUD_STORAGE_CONTAINER": "images",
     "CLOUD_CDN_URL": "cdn.example.com",
     "AWS_ACCESS_KEY_ID": "AKIAOURS",
     "AWS_SECRET_ACCESS_KEY": KEY,
@@ -369,9 +369,9 @@ def test_a_job_with_its_own_account_of_s3_gets_nothing_of_ours() -> None:
 
 
 def test_google_from_the_environment() -> None:
-    env = {"CLOUD_STORAGE_CONTAINER": "pictures", "GOOGLE_APPLICATION_CREDENTIALS": "/secrets/key.json"}
+    env = {"CLOUD_STORAGE_CONTAINER": "images", "GOOGLE_APPLICATION_CREDENTIALS": "/secrets/key.json"}
     found = destination(JobContext(provider="google"), storage_settings(env))
-    assert found.place == GcsPlace(credentials=Path("/secrets/key.json"), endpoint=None, bucket="pictures")
+    assert found.place == GcsPlace(credentials=Path("/secrets/key.json"), endpoint=None, bucket="images")
     emulated = storage_settings(env | {"CLOUD_STORAGE_PROVIDER": "gcs", "STORAGE_EMULATOR_HOST": "127.0.0.1:9"})
     assert emulated.gcs is not None
     assert emulated.gcs.endpoint == "http://127.0.0.1:9"

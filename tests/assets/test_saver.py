@@ -15,10 +15,10 @@ import trio
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver, to_be_written
 from emp_trio.assets.stores import Blob, Stored
+from emp_trio.connector_context import AssetSaving, ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, InvalidJob, ServiceError
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
-from emp_trio.toolbox import AssetSaving, Toolbox
 from tests.assets.support import a_job, pieces
 
 PNG = make_png()
@@ -36,7 +36,7 @@ async def test_nothing_configured_says_what_to_set(tmp_path: Path, monkeypatch: 
         with pytest.raises(
             ConfigError, match=r"CLOUD_STORAGE_PROVIDER to azure, s3 or gcs with CLOUD_STORAGE_CONTAINER"
         ):
-            await saver.save(PNG, a_job(), FakeReporter())
+            await saver.save(PNG, a_job(), FakeAttempt())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -50,20 +50,20 @@ async def test_an_unsafe_job_is_refused_before_its_stream_is_read(tmp_path: Path
         with pytest.raises(InvalidJob, match=r"ctx\.filename"):
             saver.check(job)
         with pytest.raises(InvalidJob, match=r"ctx\.filename"):
-            await saver.save(untouchable(), job, FakeReporter())
+            await saver.save(untouchable(), job, FakeAttempt())
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_type_and_name_follow_the_content(tmp_path: Path) -> None:
     async with open_asset_saver(local(tmp_path)) as saver:
         job = a_job(filename="x.jpeg")
-        saved = await saver.save(f"data:image/jpeg;base64,{base64.b64encode(PNG).decode()}", job, FakeReporter())
+        saved = await saver.save(f"data:image/jpeg;base64,{base64.b64encode(PNG).decode()}", job, FakeAttempt())
         assert (saved.file_name, saved.media_type) == ("x.png", "image/png")
-        saved = await saver.save(b"\x93\x94", a_job("a"), FakeReporter(), media_type="audio/mp3")
+        saved = await saver.save(b"\x93\x94", a_job("a"), FakeAttempt(), media_type="audio/mp3")
         assert (saved.file_name, saved.media_type) == ("a_0.mp3", "audio/mpeg")
-        saved = await saver.save("data:audio/wav;base64,k5Q=", a_job("b"), FakeReporter())
+        saved = await saver.save("data:audio/wav;base64,k5Q=", a_job("b"), FakeAttempt())
         assert saved.media_type == "audio/wav"
-        saved = await saver.save("Grüße".encode(), a_job("c"), FakeReporter(), media_type="text/plain")
+        saved = await saver.save("Grüße".encode(), a_job("c"), FakeAttempt(), media_type="text/plain")
         assert (tmp_path / "c_0.txt").read_text("utf-8") == "Grüße"
         assert saved.output_file().type == "text"
 
@@ -72,17 +72,17 @@ async def test_bad_data_is_the_services_failure_and_stores_nothing(tmp_path: Pat
     async with open_asset_saver(local(tmp_path)) as saver:
         for data in ("not base64!", b"", pieces(b""), None):
             with pytest.raises(ServiceError) as caught:
-                await saver.save(data, a_job(), FakeReporter())
+                await saver.save(data, a_job(), FakeAttempt())
             assert caught.value.type == "response_error"
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_stream_is_read_in_the_services_time(tmp_path: Path) -> None:
     """A stalled download is the service's delay: neither the upload stage nor its limit has begun."""
-    reporter = FakeReporter()
+    context = FakeAttempt()
     stages: list[str] = []
-    real = reporter.stages.stage
-    reporter.stages.stage = lambda name: (stages.append(name), real(name))[1]  # type: ignore[method-assign]
+    real = context.stages.stage
+    context.stages.stage = lambda name: (stages.append(name), real(name))[1]  # type: ignore[method-assign]
 
     async def service() -> AsyncIterator[bytes]:
         yield PNG[:100]
@@ -91,7 +91,7 @@ async def test_a_stream_is_read_in_the_services_time(tmp_path: Path) -> None:
         yield PNG[100:]
 
     async with open_asset_saver(local(tmp_path)) as saver:
-        await saver.save(service(), a_job(), reporter)
+        await saver.save(service(), a_job(), context)
     assert stages == ["upload"]  # and no cdn stage where there is no CDN
 
 
@@ -99,7 +99,7 @@ def test_the_saver_is_what_the_toolbox_wants(tmp_path: Path) -> None:
     async def main() -> None:
         async with open_asset_saver(local(tmp_path)) as saver:
             tool: AssetSaving = saver
-            assert Toolbox(assets=tool).assets is saver
+            assert ConnectorContext(assets=tool).assets is saver
 
     trio.run(main)
 

@@ -23,7 +23,7 @@ from emp_trio.failures import Failure
 from emp_trio.jobs import JobResult, OutputFile
 from emp_trio.queue.client import Queue, open_queue
 from emp_trio.queue.messages import Identity, completed, failed, read_job
-from emp_trio.queue.verbs import Claim, LeaseRef
+from emp_trio.queue.worker_queue import Claim, LeaseRef
 
 LIMIT = 60.0  # seconds after which a wait of a test has failed
 _PROGRAM = (sys.executable, "-c", "from emp_trio.cli import main; main()")
@@ -163,14 +163,14 @@ class Player:
         capabilities = msgspec.json.encode({"services": [job_type], "job_service_required_map": [job_type]})
         while True:
             slots = [(self.name, uuid.uuid4().hex)]
-            claims = await self.queue.verbs.claim(capabilities, "m1", slots, lease=60)
+            claims = await self.queue.worker_queue.claim(capabilities, "m1", slots, lease=60)
             if claims.jobs:
                 return claims.jobs[0]
             await trio.sleep(0.02)
 
     async def report(self, claim: Claim, value: float, message: str = "") -> None:
         """Progress of the job."""
-        await self.queue.verbs.progress([(_lease(claim), value, message, "", 0)])
+        await self.queue.worker_queue.progress([(_lease(claim), value, message, "", 0)])
 
     async def complete(self, claim: Claim, **data: Any) -> None:
         """End the attempt well, with one file."""
@@ -186,19 +186,19 @@ class Player:
         settlement = completed(
             read_job(claim.job_id, claim.attempt, claim.fields), result, self._identity, now=time.time()
         )
-        assert await self.queue.verbs.settle(_lease(claim), "m1", settlement)
+        assert await self.queue.worker_queue.settle(_lease(claim), "m1", settlement)
 
     async def fail(self, claim: Claim, message: str) -> None:
         """End the attempt for good."""
         failure = Failure(type="generation_refusal", reason="nsfw_content", message=message, retry=False)
         job = read_job(claim.job_id, claim.attempt, claim.fields)
         settlement = failed(job, failure, self._identity, now=time.time(), random=0.5)
-        assert await self.queue.verbs.settle(_lease(claim), "m1", settlement)
+        assert await self.queue.worker_queue.settle(_lease(claim), "m1", settlement)
 
     async def register(self) -> None:
         """Join the fleet's lists."""
         capabilities = {"mock": '{"worker_id": "@WORKER_ID@", "services": ["mock"]}'}
-        await self.queue.verbs.beat(
+        await self.queue.worker_queue.heartbeat(
             "m1",
             connected_at="2025-10-04T19:38:45.123Z",
             fresh=True,

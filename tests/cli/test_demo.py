@@ -49,7 +49,7 @@ async def test_every_kind_of_job_ends_as_planned_and_its_files_are_what_they_say
 
 
 async def test_the_openai_family_leaves_its_files_in_azurite(tmp_path: Path, azurite_cache: Path) -> None:
-    """Text, pictures, edited pictures and responses; the store is a real Azurite with a CDN in front."""
+    """Text, images, edited images and responses; the store is a real Azurite with a CDN in front."""
     scratch = tmp_path / "scratch"
     (scratch / "cache").mkdir(parents=True)
     (scratch / "cache" / "emp-trio").symlink_to(azurite_cache)  # where the tests of the store have installed it

@@ -33,11 +33,11 @@ async def test_wait_shows_lines_on_stderr_and_ends_with_the_result(valkey: str) 
 
 async def test_wait_with_json_prints_one_document_of_a_failed_job(valkey: str) -> None:
     async with open_player(valkey) as player, open_command("submit", "mock", "--wait", "--json", url=valkey) as command:
-        await player.fail(await player.claim(), "not this picture")
+        await player.fail(await player.claim(), "not this image")
         assert await command.code() == 1
     job = json.loads(command.out)
     assert (job["state"], job["error"], job["failure_type"], job["failure_reason"]) == (
-        *("failed", "not this picture", "generation_refusal", "nsfw_content"),
+        *("failed", "not this image", "generation_refusal", "nsfw_content"),
     )
 
 

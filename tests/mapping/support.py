@@ -26,14 +26,14 @@ class Web(msgspec.Struct, frozen=True, kw_only=True):
     verify: bool = True
 
 
-class PictureConnector:
+class ImageConnector:
     """Has one setting of each kind."""
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
-        api_key: Annotated[Secret, Env("${PICTURE_API_KEY}")]
-        web: Annotated[Web, Env(base_url="${PICTURE_URL:-https://pictures.example/v1}", timeout="${PICTURE_TIMEOUT}")]
-        quality: Annotated[Literal["low", "high"], Env("${PICTURE_QUALITY:-low}")] = "low"
-        style: Annotated[str | None, Env("${PICTURE_STYLE:-}")] = None
+        api_key: Annotated[Secret, Env("${IMAGE_API_KEY}")]
+        web: Annotated[Web, Env(base_url="${IMAGE_URL:-https://images.example/v1}", timeout="${IMAGE_TIMEOUT}")]
+        quality: Annotated[Literal["low", "high"], Env("${IMAGE_QUALITY:-low}")] = "low"
+        style: Annotated[str | None, Env("${IMAGE_STYLE:-}")] = None
 
 
 class EchoConnector:
@@ -67,7 +67,7 @@ class GpuConnector:
 
 
 CONNECTORS: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (PictureConnector, EchoConnector, AddressConnector, GpuConnector)
+    cls.__name__: cls for cls in (ImageConnector, EchoConnector, AddressConnector, GpuConnector)
 }
 
 

@@ -12,14 +12,14 @@ from .support import find, load, worker
 
 PARTS = {
     "workers": {
-        "art": worker("picture>pictures", required_env=["ART_LICENSE"]),
+        "art": worker("image>images", required_env=["ART_LICENSE"]),
         "post": worker("letter>letters"),
-        "copy": worker("letter>letters", "picture>nowhere"),
+        "copy": worker("letter>letters", "image>nowhere"),
     },
-    "connectors": {"PictureConnector": {"path": "./redis-direct-worker.js"}},
+    "connectors": {"ImageConnector": {"path": "./redis-direct-worker.js"}},
     "services": {
-        "pictures": {
-            "connector": "PictureConnector",
+        "images": {
+            "connector": "ImageConnector",
             "type": "external_api",
             "api_config": {"timeout": "${SLOW:-9}", "max_retries": 1},
         },
@@ -33,20 +33,20 @@ def explained(tmp_path: Path, job_type: str, env: dict[str, str]) -> Explanation
 
 
 def test_the_whole_chain(tmp_path: Path) -> None:
-    found = explained(tmp_path, "picture", {"PICTURE_API_KEY": "key-of-mine", "PICTURE_URL": "http://u:pw-word@h"})
+    found = explained(tmp_path, "image", {"IMAGE_API_KEY": "key-of-mine", "IMAGE_URL": "http://u:pw-word@h"})
     art, copy = found.chains
-    assert (art.worker_type, art.worker_service, art.service_type) == ("art", "pictures", "external_api")
-    assert (art.connector, art.connector_path) == ("PictureConnector", "./redis-direct-worker.js")
-    assert art.connector_class == "tests.mapping.support:PictureConnector"
+    assert (art.worker_type, art.worker_service, art.service_type) == ("art", "images", "external_api")
+    assert (art.connector, art.connector_path) == ("ImageConnector", "./redis-direct-worker.js")
+    assert art.connector_class == "tests.mapping.support:ImageConnector"
     settings = {o.name: (o.value, o.source, o.variables) for o in art.settings}
     assert settings == {
-        "api_key": ("***", "environment", ("PICTURE_API_KEY",)),
-        "base_url": ("http://u:***@h", "environment", ("PICTURE_URL",)),
+        "api_key": ("***", "environment", ("IMAGE_API_KEY",)),
+        "base_url": ("http://u:***@h", "environment", ("IMAGE_URL",)),
         "timeout": (9.0, "default", ("SLOW",)),
         "max_retries": (1, "literal", ()),
         "verify": (True, "default", ()),
-        "quality": ("low", "default", ("PICTURE_QUALITY",)),
-        "style": (None, "default", ("PICTURE_STYLE",)),
+        "quality": ("low", "default", ("IMAGE_QUALITY",)),
+        "style": (None, "default", ("IMAGE_STYLE",)),
     }
     assert [(r.variable, r.by, r.is_set) for r in art.required] == [("ART_LICENSE", "worker type art", False)]
     assert [p.variable for p in art.problems] == ["ART_LICENSE"]
@@ -54,7 +54,7 @@ def test_the_whole_chain(tmp_path: Path) -> None:
 
 
 def test_it_is_json_without_secrets(tmp_path: Path) -> None:
-    found = explained(tmp_path, "picture", {"PICTURE_API_KEY": "key-of-mine", "PICTURE_URL": "http://u:pw-word@h"})
+    found = explained(tmp_path, "image", {"IMAGE_API_KEY": "key-of-mine", "IMAGE_URL": "http://u:pw-word@h"})
     text = msgspec.json.encode(found)
     assert b"key-of-mine" not in text
     assert b"pw-word" not in text
@@ -62,10 +62,10 @@ def test_it_is_json_without_secrets(tmp_path: Path) -> None:
 
 
 def test_missing_settings_are_shown_as_missing(tmp_path: Path) -> None:
-    art = explained(tmp_path, "picture", {}).chains[0]
+    art = explained(tmp_path, "image", {}).chains[0]
     key = art.settings[0]
-    assert (key.name, key.value, key.source, key.text) == ("api_key", None, "missing", "${PICTURE_API_KEY}")
-    assert [(r.variable, r.is_set) for r in art.required] == [("ART_LICENSE", False), ("PICTURE_API_KEY", False)]
+    assert (key.name, key.value, key.source, key.text) == ("api_key", None, "missing", "${IMAGE_API_KEY}")
+    assert [(r.variable, r.is_set) for r in art.required] == [("ART_LICENSE", False), ("IMAGE_API_KEY", False)]
 
 
 def test_every_worker_type_that_takes_the_job_type_is_shown(tmp_path: Path) -> None:
@@ -76,6 +76,6 @@ def test_every_worker_type_that_takes_the_job_type_is_shown(tmp_path: Path) -> N
 
 def test_unknown_job_type(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        explained(tmp_path, "pictur", {})
+        explained(tmp_path, "imag", {})
     (problem,) = caught.value.problems
-    assert problem.hint == "did you mean picture?"
+    assert problem.hint == "did you mean image?"

@@ -17,14 +17,14 @@ PORTS: dict[str, Any] = {"ports": ["${GPU_BASE_PORT:-8188}"], "port_increment": 
 
 def rig(*, gpu_bound: bool = True, **service: Any) -> dict[str, Any]:
     return {
-        "workers": {"render": worker("picture>gpu", is_gpu_bound=gpu_bound)},
+        "workers": {"render": worker("image>gpu", is_gpu_bound=gpu_bound)},
         "services": {"gpu": {"connector": "GpuConnector", **PORTS, **service}},
     }
 
 
 def ports(found: Plan) -> dict[int, int]:
     """Slot number -> port."""
-    return {number: lane.routes["picture"].settings.port for lane in found.workers for number in lane.numbers}
+    return {number: lane.routes["image"].settings.port for lane in found.workers for number in lane.numbers}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_limit_counts_for_each_instance(tmp_path: Path, instances: int, able: 
         "service_instances_per_gpu": instances,
         "api_config": {"max_concurrent_jobs": 1},
     }
-    parts["workers"]["render"] = worker("picture>gpu", "film>slow", is_gpu_bound=True)
+    parts["workers"]["render"] = worker("image>gpu", "film>slow", is_gpu_bound=True)
     found = planned(tmp_path, "render:4", gpus=2, **parts)
     lines = [line for line in said(found.warnings) if "at a time" in line]
     assert len(lines) == (able is not None)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from emp_trio.errors import ConfigError
 from emp_trio.mapping import load_mapping
+from emp_trio.mapping.diagnostics import MOST
 from emp_trio.mapping.document import LARGEST
-from emp_trio.mapping.findings import MOST
 
 from .support import FLEET_FILE, load, said, worker
 

@@ -12,15 +12,15 @@ from emp_trio.mapping import Plan, ServiceMapping, explain, load_mapping, plan
 from emp_trio.mapping.schema import Route, Service, WorkerType
 from emp_trio.secrets import Secret
 
-from .support import FLEET_FILE, AddressConnector, PictureConnector, Web, find, load, planned, said, worker
+from .support import FLEET_FILE, AddressConnector, ImageConnector, Web, find, load, planned, said, worker
 
-KEY = {"PICTURE_API_KEY": "key-of-mine"}
+KEY = {"IMAGE_API_KEY": "key-of-mine"}
 
 
-def pictures(**api_config: Any) -> dict[str, Any]:
+def images(**api_config: Any) -> dict[str, Any]:
     return {
-        "workers": {"art": worker("picture>pictures")},
-        "services": {"pictures": {"connector": "PictureConnector", "api_config": api_config}},
+        "workers": {"art": worker("image>images")},
+        "services": {"images": {"connector": "ImageConnector", "api_config": api_config}},
     }
 
 
@@ -30,58 +30,58 @@ def problems_of(tmp_path: Path, wanted: str, *, env: dict[str, str] | None = Non
     return said(caught.value.problems)
 
 
-def origin(found: Plan, name: str, service: str = "pictures") -> tuple[Any, str, str]:
+def origin(found: Plan, name: str, service: str = "images") -> tuple[Any, str, str]:
     (one,) = (o for o in found.services[service].origins if o.name == name)
     return one.value, one.source, one.path
 
 
 def test_the_whole_way(tmp_path: Path) -> None:
-    found = planned(tmp_path, "art:3", env=KEY, **pictures())
+    found = planned(tmp_path, "art:3", env=KEY, **images())
     (art,) = found.workers
     assert (art.name, art.count, art.is_gpu_bound, art.worker_id) == ("art", 3, False, None)
-    service = art.routes["picture"]
-    assert service is found.services["pictures"]
+    service = art.routes["image"]
+    assert service is found.services["images"]
     assert (service.worker_service, service.connector_name, service.connector) == (
-        "pictures",
-        "PictureConnector",
-        PictureConnector,
+        "images",
+        "ImageConnector",
+        ImageConnector,
     )
-    assert service.settings == PictureConnector.Settings(
-        api_key=Secret("key-of-mine"), web=Web(base_url="https://pictures.example/v1"), quality="low", style=None
+    assert service.settings == ImageConnector.Settings(
+        api_key=Secret("key-of-mine"), web=Web(base_url="https://images.example/v1"), quality="low", style=None
     )
     assert found.secrets == (Secret("key-of-mine"),)
     assert found.warnings == ()
 
 
-FILE = "$.services.pictures.api_config."
-WEB = "PictureConnector.web."
-DEFAULT_URL = "https://pictures.example/v1"
+FILE = "$.services.images.api_config."
+WEB = "ImageConnector.web."
+DEFAULT_URL = "https://images.example/v1"
 
 PRECEDENCE: list[tuple[dict[str, str], dict[str, Any], str, tuple[Any, str, str]]] = [
     # the variable of the connector, api_config, the expression's default, the struct's default
     (
-        {"PICTURE_URL": "http://env"},
+        {"IMAGE_URL": "http://env"},
         {"base_url": "http://file"},
         "base_url",
         ("http://env", "environment", WEB + "base_url"),
     ),
     ({}, {"base_url": "http://file"}, "base_url", ("http://file", "literal", FILE + "base_url")),
-    ({"PICTURE_URL": "  "}, {"base_url": "http://file"}, "base_url", ("http://file", "literal", FILE + "base_url")),
+    ({"IMAGE_URL": "  "}, {"base_url": "http://file"}, "base_url", ("http://file", "literal", FILE + "base_url")),
     ({}, {"base_url": "${OTHER}"}, "base_url", ("http://o", "environment", FILE + "base_url")),
     ({}, {"base_url": "${NONE:-http://d}"}, "base_url", ("http://d", "default", FILE + "base_url")),
     ({}, {"base_url": "${OTHER}/v${NONE:-2}"}, "base_url", ("http://o/v2", "mixed", FILE + "base_url")),
     ({}, {}, "base_url", (DEFAULT_URL, "default", WEB + "base_url")),
     ({}, {"base_url": None}, "base_url", (DEFAULT_URL, "default", WEB + "base_url")),
     ({}, {"base_url": "${BLANK}"}, "base_url", (DEFAULT_URL, "default", WEB + "base_url")),
-    ({"PICTURE_TIMEOUT": "5"}, {"timeout": 7}, "timeout", (5.0, "environment", WEB + "timeout")),
+    ({"IMAGE_TIMEOUT": "5"}, {"timeout": 7}, "timeout", (5.0, "environment", WEB + "timeout")),
     ({}, {"timeout": 7}, "timeout", (7.0, "literal", FILE + "timeout")),
     ({}, {"timeout": "${NONE:-8}"}, "timeout", (8.0, "default", FILE + "timeout")),
     ({}, {}, "timeout", (60.0, "default", WEB + "timeout")),
     ({}, {"max_retries": "${COUNT}"}, "max_retries", (9, "environment", FILE + "max_retries")),
     ({}, {"verify": "${NONE:-False}"}, "verify", (False, "default", FILE + "verify")),
-    ({"PICTURE_QUALITY": "high"}, {"quality": "low"}, "quality", ("high", "environment", "PictureConnector.quality")),
-    ({"PICTURE_STYLE": "cubist"}, {}, "style", ("cubist", "environment", "PictureConnector.style")),
-    ({}, {}, "style", (None, "default", "PictureConnector.style")),
+    ({"IMAGE_QUALITY": "high"}, {"quality": "low"}, "quality", ("high", "environment", "ImageConnector.quality")),
+    ({"IMAGE_STYLE": "cubist"}, {}, "style", ("cubist", "environment", "ImageConnector.style")),
+    ({}, {}, "style", (None, "default", "ImageConnector.style")),
 ]
 
 
@@ -90,12 +90,12 @@ def test_precedence_and_origin(
     tmp_path: Path, env: dict[str, str], api_config: dict[str, Any], name: str, expected: tuple[Any, str, str]
 ) -> None:
     env = {**KEY, "OTHER": "http://o", "BLANK": "", "COUNT": "9", **env}
-    assert origin(planned(tmp_path, "art", env=env, **pictures(**api_config)), name) == expected
+    assert origin(planned(tmp_path, "art", env=env, **images(**api_config)), name) == expected
 
 
 UNFIT: list[tuple[dict[str, str], dict[str, Any], str]] = [
     ({}, {"timeout": "${SLOW}"}, FILE + 'timeout: "soon" does not fit timeout: a number is wanted'),
-    ({"PICTURE_TIMEOUT": "soon"}, {}, WEB + 'timeout: "soon" does not fit timeout: a number is wanted'),
+    ({"IMAGE_TIMEOUT": "soon"}, {}, WEB + 'timeout: "soon" does not fit timeout: a number is wanted'),
     ({}, {"timeout": "60"}, '"60" does not fit timeout: a number is wanted (write a number without'),
     ({}, {"timeout": "6${NONE:-0}"}, '"60" does not fit timeout: a number is wanted (write a number without'),
     ({}, {"timeout": 0}, "0 does not fit timeout: Expected `float` > 0.0"),
@@ -114,50 +114,50 @@ UNFIT: list[tuple[dict[str, str], dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("env", "api_config", "words"), UNFIT)
 def test_value_that_does_not_fit(tmp_path: Path, env: dict[str, str], api_config: dict[str, Any], words: str) -> None:
-    (line,) = problems_of(tmp_path, "art", env={**KEY, "SLOW": "soon", **env}, **pictures(**api_config))
+    (line,) = problems_of(tmp_path, "art", env={**KEY, "SLOW": "soon", **env}, **images(**api_config))
     assert words in line
 
 
 def test_everything_that_is_wrong_comes_out_at_once(tmp_path: Path) -> None:
     parts: dict[str, Any] = {
         "workers": {
-            "art": worker("picture>pictures", "drawing>drawings", required_env=["ART_LICENSE"]),
+            "art": worker("image>images", "drawing>drawings", required_env=["ART_LICENSE"]),
             "post": worker("letter>letters", "card>cards"),
             "off": worker("x>never-looked-at", required_env=["NEVER_ASKED_FOR"]),
         },
         "connectors": {"Broken": {"path": "broken:Broken"}, "Unknown": {}},
         "services": {
-            "pictures": {
-                "connector": "PictureConnector",
-                "required_env": ["ART_LICENSE", "PICTURE_REGION"],
-                "api_config": {"base_url": "http://${PICTURE_HOTS}:${PICTURE_PROT}/", "timeout": "${SLOW}"},
+            "images": {
+                "connector": "ImageConnector",
+                "required_env": ["ART_LICENSE", "IMAGE_REGION"],
+                "api_config": {"base_url": "http://${IMAGE_HOTS}:${IMAGE_PROT}/", "timeout": "${SLOW}"},
             },
-            "drawings": {"connector": "PictureConnector"},
+            "drawings": {"connector": "ImageConnector"},
             "letters": {"connector": "Broken"},
             "cards": {"connector": "AddresConnector"},
-            "never-looked-at": {"connector": "PictureConnector", "api_config": {"base_url": "${NEVER_ASKED_FOR}"}},
+            "never-looked-at": {"connector": "ImageConnector", "api_config": {"base_url": "${NEVER_ASKED_FOR}"}},
         },
     }
-    env = {"PICTURE_HOST": "h", "SLOW": "soon", "PICTURE_REGION": ""}
+    env = {"IMAGE_HOST": "h", "SLOW": "soon", "IMAGE_REGION": ""}
     assert problems_of(tmp_path, "art,post:2,of:1", env=env, **parts) == [
         "error: WORKERS column 12: there is no worker type 'of' (did you mean off?)",
-        f"error: {FILE}base_url column 8: PICTURE_HOTS is not set (did you mean PICTURE_HOST?)",
-        f"error: {FILE}base_url column 24: PICTURE_PROT is not set (did you mean PICTURE_HOST?)",
+        f"error: {FILE}base_url column 8: IMAGE_HOTS is not set (did you mean IMAGE_HOST?)",
+        f"error: {FILE}base_url column 22: IMAGE_PROT is not set (did you mean IMAGE_HOST?)",
         f'error: {FILE}timeout: "soon" does not fit timeout: a number is wanted',
         "error: $.services.letters.connector: broken:Broken cannot be imported: it is broken",
         "error: $.services.cards.connector: there is no connector 'AddresConnector' "
         "(is the package that brings it installed?)",
-        "error: $.workers.art.required_env: ART_LICENSE is not set; needed by worker type art, service pictures "
+        "error: $.workers.art.required_env: ART_LICENSE is not set; needed by worker type art, service images "
         "(set it in the environment of the worker)",
-        "error: $.services.pictures.required_env: PICTURE_REGION is set but empty; needed by service pictures "
+        "error: $.services.images.required_env: IMAGE_REGION is set but empty; needed by service images "
         "(set it in the environment of the worker)",
-        "error: $.services.pictures.connector: PICTURE_API_KEY is not set; needed by PictureConnector "
+        "error: $.services.images.connector: IMAGE_API_KEY is not set; needed by ImageConnector "
         "(set it in the environment of the worker)",
     ]
 
 
 def test_services_that_no_worker_uses_are_not_looked_at(tmp_path: Path) -> None:
-    parts = pictures(base_url="${NOWHERE}")
+    parts = images(base_url="${NOWHERE}")
     parts["workers"]["echo"] = worker("e>echo")
     parts["services"]["echo"] = {"connector": "EchoConnector"}
     assert list(planned(tmp_path, "echo", **parts).services) == ["echo"]
@@ -249,29 +249,27 @@ def test_a_route_to_a_service_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_secrets_stay_hidden(tmp_path: Path) -> None:
-    env = {"PICTURE_API_KEY": "key-of-mine", "PICTURE_URL": "https://me:pass-word@host/", "STYLE_TOKEN": "hush-hush"}
-    found = planned(tmp_path, "art", env=env, **pictures(style="${STYLE_TOKEN}", api_key="in-the-file-key"))
-    assert found.services["pictures"].settings.api_key.reveal() == "key-of-mine"
+    env = {"IMAGE_API_KEY": "key-of-mine", "IMAGE_URL": "https://me:pass-word@host/", "STYLE_TOKEN": "hush-hush"}
+    found = planned(tmp_path, "art", env=env, **images(style="${STYLE_TOKEN}", api_key="in-the-file-key"))
+    assert found.services["images"].settings.api_key.reveal() == "key-of-mine"
     assert origin(found, "api_key")[0] == "***"
     assert origin(found, "style")[0] == "***"
     for secret in ("key-of-mine", "pass-word", "hush-hush", "in-the-file-key"):
-        assert secret not in str(found.services["pictures"].origins)
-    without = planned(tmp_path, "art", env={}, **pictures(api_key="in-the-file-key"))
-    assert without.services["pictures"].settings.api_key.reveal() == "in-the-file-key"
+        assert secret not in str(found.services["images"].origins)
+    without = planned(tmp_path, "art", env={}, **images(api_key="in-the-file-key"))
+    assert without.services["images"].settings.api_key.reveal() == "in-the-file-key"
     assert "in-the-file-key" not in repr(without)
     assert [p.message for p in without.warnings] == ["is a secret in plain text"]
 
 
 def test_a_secret_that_does_not_fit_is_not_shown(tmp_path: Path) -> None:
-    lines = problems_of(tmp_path, "art", env={**KEY, "PASSWORD": "hush-hush"}, **pictures(timeout="${PASSWORD}"))
-    assert lines == [
-        "error: $.services.pictures.api_config.timeout: the value does not fit timeout: a number is wanted"
-    ]
+    lines = problems_of(tmp_path, "art", env={**KEY, "PASSWORD": "hush-hush"}, **images(timeout="${PASSWORD}"))
+    assert lines == ["error: $.services.images.api_config.timeout: the value does not fit timeout: a number is wanted"]
 
 
 def test_differences_from_the_fleet_that_the_environment_meets(tmp_path: Path) -> None:
     env = {**KEY, "EMPTY": "", "QUOTE": 'a"b', "LINES": "a\nb"}
-    parts = pictures(base_url="http://${EMPTY:-d}", style="${QUOTE}${LINES}")
+    parts = images(base_url="http://${EMPTY:-d}", style="${QUOTE}${LINES}")
     assert [p.message for p in planned(tmp_path, "art", env=env, **parts).warnings] == [
         "EMPTY is set but empty, so its default is used",
         "the value of QUOTE contains a quote or a backslash",
@@ -292,7 +290,7 @@ def test_the_fleets_file_is_resolved_lazily() -> None:
 
     def finder(name: str, path: str | None) -> type[Any] | None:
         assert path == "./redis-direct-worker.js"
-        return PictureConnector if name.startswith("OpenAI") else None
+        return ImageConnector if name.startswith("OpenAI") else None
 
     env = {
         **KEY,
@@ -320,7 +318,7 @@ texts = st.lists(
 ).map("".join)
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts | st.text(max_size=5)
 config_names = st.sampled_from(["api_key", "base_url", "timeout", "max_retries", "verify", "quality", "style", "other"])
-variables = st.sampled_from("A B C PICTURE_API_KEY PICTURE_URL PICTURE_TIMEOUT PICTURE_QUALITY PICTURE_STYLE".split())
+variables = st.sampled_from("A B C IMAGE_API_KEY IMAGE_URL IMAGE_TIMEOUT IMAGE_QUALITY IMAGE_STYLE".split())
 
 
 @settings(max_examples=300)
@@ -328,7 +326,7 @@ variables = st.sampled_from("A B C PICTURE_API_KEY PICTURE_URL PICTURE_TIMEOUT P
 def test_only_config_errors_come_out(api_config: dict[str, Any], env: dict[str, str]) -> None:
     mapping = ServiceMapping(
         workers={"art": WorkerType(job_service_required_map=(Route(job_service_required="p", worker_service="s"),))},
-        services={"s": Service(connector="PictureConnector", api_config=api_config)},
+        services={"s": Service(connector="ImageConnector", api_config=api_config)},
     )
     found = errors = None
     try:

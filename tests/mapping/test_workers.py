@@ -3,7 +3,7 @@
 import pytest
 
 from emp_trio.mapping import ServiceMapping, workers_from_env
-from emp_trio.mapping.findings import Findings
+from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.schema import Service, WorkerType
 from emp_trio.mapping.workers import WorkerCount, parse_workers, single_worker
 
@@ -55,17 +55,17 @@ COUNTS: list[tuple[str, dict[str, str], int, dict[str, int]]] = [
 ]
 
 
-def parse(text: str, env: dict[str, str], gpus: int) -> tuple[tuple[WorkerCount, ...], Findings]:
-    findings = Findings()
-    return parse_workers(text, MAPPING, env=env, gpus=gpus, findings=findings), findings
+def parse(text: str, env: dict[str, str], gpus: int) -> tuple[tuple[WorkerCount, ...], Diagnostics]:
+    diagnostics = Diagnostics()
+    return parse_workers(text, MAPPING, env=env, gpus=gpus, diagnostics=diagnostics), diagnostics
 
 
 @pytest.mark.parametrize(("text", "env", "gpus", "counts"), COUNTS)
 def test_counts(text: str, env: dict[str, str], gpus: int, counts: dict[str, int]) -> None:
-    found, findings = parse(text, env, gpus)
+    found, diagnostics = parse(text, env, gpus)
     assert {w.name: w.count for w in found} == counts
     assert [w.name for w in found] == list(counts)
-    assert findings.errors == ()
+    assert diagnostics.errors == ()
 
 
 ERRORS: list[tuple[str, dict[str, str], str]] = [
@@ -91,14 +91,14 @@ ERRORS: list[tuple[str, dict[str, str], str]] = [
 
 @pytest.mark.parametrize(("text", "env", "words"), ERRORS)
 def test_errors(text: str, env: dict[str, str], words: str) -> None:
-    _, findings = parse(text, env, 0)
-    assert len(findings.errors) == 1
-    assert words in str(findings.errors[0])
+    _, diagnostics = parse(text, env, 0)
+    assert len(diagnostics.errors) == 1
+    assert words in str(diagnostics.errors[0])
 
 
 def test_all_errors_of_a_string_come_out() -> None:
-    _, findings = parse("cpy,gpu:x,cpu", {}, 0)
-    assert [p.column for p in findings.errors] == [1, 5]
+    _, diagnostics = parse("cpy,gpu:x,cpu", {}, 0)
+    assert [p.column for p in diagnostics.errors] == [1, 5]
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_all_errors_of_a_string_come_out() -> None:
     ],
 )
 def test_what_differs_from_the_string_is_said(text: str, gpus: int, words: str) -> None:
-    _, findings = parse(text, {}, gpus)
-    (warning,) = findings.problems
+    _, diagnostics = parse(text, {}, gpus)
+    (warning,) = diagnostics.problems
     assert (warning.severity, warning.column) == ("warning", 1)
     assert words in warning.message
     assert parse(text, MOCK, gpus)[1].problems == []
@@ -145,9 +145,9 @@ def test_what_the_environment_asks_for(env: dict[str, str], asked: tuple[str, tu
     ],
 )
 def test_single_worker(worker_id: str, connectors: str, name: str) -> None:
-    findings = Findings()
-    assert single_worker(worker_id, connectors, MAPPING, findings) == (WorkerCount(name, 1, worker_id),)
-    assert findings.problems == []
+    diagnostics = Diagnostics()
+    assert single_worker(worker_id, connectors, MAPPING, diagnostics) == (WorkerCount(name, 1, worker_id),)
+    assert diagnostics.problems == []
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,6 @@ def test_single_worker(worker_id: str, connectors: str, name: str) -> None:
     ],
 )
 def test_single_worker_of_no_known_type(worker_id: str, connectors: str, path: str) -> None:
-    findings = Findings()
-    assert single_worker(worker_id, connectors, MAPPING, findings) == ()
-    assert [p.path for p in findings.errors] == [path]
+    diagnostics = Diagnostics()
+    assert single_worker(worker_id, connectors, MAPPING, diagnostics) == ()
+    assert [p.path for p in diagnostics.errors] == [path]

@@ -1,4 +1,4 @@
-"""A toolbox whose assets land in a folder."""
+"""A connector_context whose assets land in a folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from emp_trio.toolbox import Toolbox
+from emp_trio.connector_context import ConnectorContext
 from tests.services.support import open_toolbox
 
 
 @pytest.fixture
-async def toolbox(tmp_path: Path) -> AsyncIterator[Toolbox]:
-    async with open_toolbox(tmp_path / "assets") as toolbox:
-        yield toolbox
+async def connector_context(tmp_path: Path) -> AsyncIterator[ConnectorContext]:
+    async with open_toolbox(tmp_path / "assets") as connector_context:
+        yield connector_context

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import Refused
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
@@ -18,8 +19,7 @@ from emp_trio.services.gemini.settings import HTTP, GeminiSettings
 from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.services.openai.text import OpenAITextConnector
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
+from emp_trio.testing.attempt import run_job
 from tests.others.servers import free_port, running, script
 from tests.services.ollama.support import open_ollama
 from tests.services.openai.text_support import open_text
@@ -50,8 +50,8 @@ def asked(words: str, **more: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_a_chat(aimock: str, toolbox: Toolbox, stream: bool) -> None:
-    async with open_text(OpenAITextConnector, f"{aimock}/v1", toolbox) as connector:
+async def test_a_chat(aimock: str, connector_context: ConnectorContext, stream: bool) -> None:
+    async with open_text(OpenAITextConnector, f"{aimock}/v1", connector_context) as connector:
         assert (await run_job(connector, job(asked("hello", stream=stream)))).data["text"] == SAID
         short = await run_job(connector, job(asked("cut short", stream=stream)))
         assert short.data["text"] == SAID
@@ -60,28 +60,28 @@ async def test_a_chat(aimock: str, toolbox: Toolbox, stream: bool) -> None:
     assert arguments == [{"colour": "blue"}, {"colour": "red"}]
 
 
-async def test_a_response(aimock: str, toolbox: Toolbox) -> None:
+async def test_a_response(aimock: str, connector_context: ConnectorContext) -> None:
     settings = OpenAIResponsesConnector.Settings(
         openai=OpenAISettings(api_key=Secret("sk-any-0123456789")),
         http=HttpSettings(base_url=f"{aimock}/v1"),
         polling=PollingSettings(interval=0.1, attempts=100),
     )
-    async with open_connector(OpenAIResponsesConnector, settings, toolbox) as connector:
+    async with open_connector(OpenAIResponsesConnector, settings, connector_context) as connector:
         assert (await run_job(connector, job({"input": "hello", "model": "gpt-6-luna"}))).data["text"] == SAID
 
 
-async def test_gemini_answers_in_words(aimock: str, toolbox: Toolbox) -> None:
+async def test_gemini_answers_in_words(aimock: str, connector_context: ConnectorContext) -> None:
     settings = GeminiConnector.Settings(
         gemini=GeminiSettings(api_key=Secret("any-key-0123456789"), api="generate_content"),
         http=msgspec.structs.replace(HTTP, base_url=aimock),
     )
-    async with open_connector(GeminiConnector, settings, toolbox) as connector:
-        with pytest.raises(Refused, match="in words instead of making a picture: Good morning"):
+    async with open_connector(GeminiConnector, settings, connector_context) as connector:
+        with pytest.raises(Refused, match="in words instead of making an image: Good morning"):
             await run_job(connector, job({"prompt": "hello", "model": "gemini-3-flash"}))
 
 
-async def test_ollama(aimock: str, toolbox: Toolbox) -> None:
-    async with open_ollama(aimock, toolbox) as connector:
+async def test_ollama(aimock: str, connector_context: ConnectorContext) -> None:
+    async with open_ollama(aimock, connector_context) as connector:
         chat = asked("hello", model="llama3")
         result = await run_job(connector, msgspec.structs.replace(job(chat), type="ollama"))
     assert result.data["text"] == SAID

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import JobResult
 from emp_trio.protocols.http import HttpSettings
@@ -14,8 +15,7 @@ from emp_trio.secrets import Secret
 from emp_trio.services.connector import open_connector
 from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
+from emp_trio.testing.attempt import run_job
 from tests.others.servers import free_port, module, running
 from tests.services.support import job
 
@@ -60,26 +60,26 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"{url}/v1"
 
 
-async def ask(server: str, toolbox: Toolbox, text: str, **payload: object) -> JobResult:
+async def ask(server: str, connector_context: ConnectorContext, text: str, **payload: object) -> JobResult:
     settings = OpenAIResponsesConnector.Settings(
         openai=OpenAISettings(api_key=Secret("sk-others-0123456789")),
         http=HttpSettings(base_url=server, retry_delay=0.05),
         polling=PollingSettings(interval=0.1, attempts=200),
     )
-    async with open_connector(OpenAIResponsesConnector, settings, toolbox) as connector:
+    async with open_connector(OpenAIResponsesConnector, settings, connector_context) as connector:
         return await run_job(connector, job({"input": text, "model": "echo-1", **payload}))
 
 
-async def test_a_background_response_is_followed_to_its_end(server: str, toolbox: Toolbox) -> None:
-    result = await ask(server, toolbox, "a \N{CAT} on a mat")
+async def test_a_background_response_is_followed_to_its_end(server: str, connector_context: ConnectorContext) -> None:
+    result = await ask(server, connector_context, "a \N{CAT} on a mat")
     assert result.data["text"].strip() == "a \N{CAT} on a mat"
 
 
-async def test_a_response_that_stops_early_keeps_its_text(server: str, toolbox: Toolbox) -> None:
-    result = await ask(server, toolbox, "stop early please")
+async def test_a_response_that_stops_early_keeps_its_text(server: str, connector_context: ConnectorContext) -> None:
+    result = await ask(server, connector_context, "stop early please")
     assert result.data["text"].strip() == "stop early please"
 
 
-async def test_a_response_that_fails_says_why(server: str, toolbox: Toolbox) -> None:
+async def test_a_response_that_fails_says_why(server: str, connector_context: ConnectorContext) -> None:
     with pytest.raises(ServiceError, match="lost its thread"):
-        await ask(server, toolbox, "fail")
+        await ask(server, connector_context, "fail")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
@@ -21,9 +22,8 @@ from emp_trio.services.openai.responses_connector import OpenAIResponsesConnecto
 from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
 from tests.others.servers import free_port, running, script
 from tests.services.openai.text_support import open_text
 from tests.services.support import job
@@ -61,14 +61,14 @@ def check(error: EmpTrioError) -> None:
 
 @pytest.mark.parametrize(("cls", "payload"), REQUESTS)
 async def test_requests_fit_the_document(
-    steady: str, toolbox: Toolbox, cls: type[Any], payload: dict[str, Any]
+    steady: str, connector_context: ConnectorContext, cls: type[Any], payload: dict[str, Any]
 ) -> None:
     settings = cls.Settings(
         openai=OpenAISettings(api_key=Secret("sk-any-0123456789"), poll_timeout=1.0),
         http=HttpSettings(base_url=steady),
         polling=PollingSettings(interval=0.1, attempts=3),
     )
-    async with open_connector(cls, settings, toolbox) as connector:
+    async with open_connector(cls, settings, connector_context) as connector:
         try:
             await run_job(connector, job(payload))
         except EmpTrioError as error:
@@ -76,14 +76,14 @@ async def test_requests_fit_the_document(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_chats_fit_the_document(steady: str, toolbox: Toolbox, stream: bool) -> None:
+async def test_chats_fit_the_document(steady: str, connector_context: ConnectorContext, stream: bool) -> None:
     asked = {
         "messages": [{"role": "user", "content": "hello"}],
         "model": "gpt-6-luna",
         "tools": [TOOL],
         "max_tokens": 9,
     }
-    async with open_text(OpenAITextConnector, steady, toolbox) as connector:
+    async with open_text(OpenAITextConnector, steady, connector_context) as connector:
         try:
             await run_job(connector, job(asked | {"stream": stream, "frequency_penalty": 0.1, "user": "u1"}))
         except EmpTrioError as error:

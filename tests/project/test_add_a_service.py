@@ -61,11 +61,11 @@ class Studio:
         self.looked.set()
         painting = {"state": "wet", "percent": 40}
         if self.looks > self.wet_looks:
-            painting = {"state": "dry", "pictures": [{"url": "/files/one.png"}], "facts": {"brush": 7}}
+            painting = {"state": "dry", "images": [{"url": "/files/one.png"}], "facts": {"brush": 7}}
         return JSONResponse({"painting": painting})
 
     async def caption(self, request: Request) -> Response:
-        asked = (await request.json())["picture"]
+        asked = (await request.json())["image"]
         if asked == "nothing":
             return JSONResponse({"problem": "there is nothing to see"}, 422)
         return JSONResponse({"caption": "a cat", "words": 2})

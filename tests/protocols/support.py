@@ -1,4 +1,4 @@
-"""Connectors made of single mixins, a toolbox without storage, and certificates of the tests' own."""
+"""Connectors made of single mixins, a connector_context without storage, and certificates of the tests' own."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from emp_trio.attempt import AttemptContext
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, SavedAsset
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Auth, NoAuth
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.streaming import Streaming
 from emp_trio.protocols.websocket import Socket, WebSocket, WebSocketSettings
 from emp_trio.services.connector import Connector, open_connector
-from emp_trio.toolbox import Toolbox
 
 
 class MemoryAssets:
@@ -39,7 +39,7 @@ class MemoryAssets:
         """Any job will do."""
 
     async def save(
-        self, data: Any, job: Job, progress: ProgressReporter, *, media_type: str | None = None, index: int = 0
+        self, data: Any, job: Job, context: AttemptContext, *, media_type: str | None = None, index: int = 0
     ) -> SavedAsset:
         self.saved.append({"data": data, "job": job.id, "media_type": media_type, "index": index})
         return SavedAsset(
@@ -53,8 +53,8 @@ class MemoryAssets:
         )
 
 
-def toolbox(assets: MemoryAssets | None = None) -> Toolbox:
-    return Toolbox(assets=assets or MemoryAssets(), user_agent="emp-trio-test/1")
+def connector_context(assets: MemoryAssets | None = None) -> ConnectorContext:
+    return ConnectorContext(assets=assets or MemoryAssets(), user_agent="emp-trio-test/1")
 
 
 class HttpProbe(Http, Streaming, Limits, Connector):
@@ -76,7 +76,9 @@ async def open_http(
 ) -> AsyncIterator[HttpProbe]:
     """A connector on ``base_url`` that retries quickly."""
     http = HttpSettings(base_url=base_url, **{"retry_delay": 0.001, **settings})
-    opening = open_connector(HttpProbe, HttpProbe.Settings(http=http, limits=limits or LimitsSettings()), toolbox())
+    opening = open_connector(
+        HttpProbe, HttpProbe.Settings(http=http, limits=limits or LimitsSettings()), connector_context()
+    )
     async with opening as probe:
         probe.credentials = auth or NoAuth()
         yield probe
@@ -113,7 +115,7 @@ class SocketProbe(WebSocket, Connector):
 async def open_websocket(url: str, *, auth: Auth | None = None, **settings: Any) -> AsyncIterator[SocketProbe]:
     """A connector with a socket to ``url``."""
     websocket = WebSocketSettings(url=url, **settings)
-    async with open_connector(SocketProbe, SocketProbe.Settings(websocket=websocket), toolbox()) as probe:
+    async with open_connector(SocketProbe, SocketProbe.Settings(websocket=websocket), connector_context()) as probe:
         probe.credentials = auth or NoAuth()
         yield probe
 

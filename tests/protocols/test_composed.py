@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
@@ -24,11 +24,11 @@ from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import Connector, open_connector
 from emp_trio.settings import Env, setting_fields
-from emp_trio.testing.reporter import FakeReporter
-from emp_trio.testing.rogue import event_stream, open_rogue, reply
-from emp_trio.testing.rogue_socket import Peer, websocket
+from emp_trio.testing.attempt import FakeAttempt
+from emp_trio.testing.faulty_server import event_stream, open_faulty_server, reply
+from emp_trio.testing.faulty_websocket import Peer, websocket
 
-from .support import MemoryAssets, self_signed, toolbox
+from .support import MemoryAssets, connector_context, self_signed
 
 
 class Everything(Http, WebSocket, Polling, Streaming, Limits, SavesAssets, Connector):
@@ -44,16 +44,16 @@ class Everything(Http, WebSocket, Polling, Streaming, Limits, SavesAssets, Conne
     def auth(self) -> Auth:
         return Bearer(self.settings.api_key)
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         async with self.limit(), self.open_socket() as socket:
             started = await self.request("POST", "/jobs", json=job.payload)
             name = started.json()["id"]
-            progress.report(10, str(await socket.receive()))
+            context.report(10, str(await socket.receive()))
             done = await self.poll(lambda: self._look(name), hint=f"job {name}")
             async with self.events("GET", f"/jobs/{name}/text", until=_is_last) as events:
                 text = "".join([event.data async for event in events])
-            picture = await self.request("GET", done["url"], expect="any")
-            asset = await self.save_asset(picture.body, job, progress, media_type="image/png")
+            image = await self.request("GET", done["url"], expect="any")
+            asset = await self.save_asset(image.body, job, context, media_type="image/png")
         return JobResult(success=True, data={"text": text, "image_url": asset.cdn_url, "tries": started.tries})
 
     async def _look(self, name: str) -> dict[str, str] | None:
@@ -70,7 +70,7 @@ async def test_one_connector_of_all_mixins() -> None:
         await peer.send("hello")
         await peer.listen()
 
-    async with open_rogue(
+    async with open_faulty_server(
         websocket(script),
         reply(503),
         reply(200, json={"id": "j1"}),
@@ -79,35 +79,35 @@ async def test_one_connector_of_all_mixins() -> None:
         reply(200, json={"status": "done", "url": "/files/1"}),
         event_stream(b"data: a\n\n", b"event: end\ndata: b\n\n"),
         reply(200, b"\x89PNG", content_type="image/png"),
-    ) as rogue:
+    ) as faulty:
         settings = Everything.Settings(
             api_key=Secret("key-0815"),
-            http=HttpSettings(base_url=rogue.url, retry_delay=0.01),
-            websocket=WebSocketSettings(url=rogue.ws_url),
+            http=HttpSettings(base_url=faulty.url, retry_delay=0.01),
+            websocket=WebSocketSettings(url=faulty.ws_url),
         )
         assets = MemoryAssets()
-        async with open_connector(Everything, settings, toolbox(assets)) as connector:
-            reporter = FakeReporter()
-            result = await connector.run(Job(id="1", type="all", payload={"prompt": "x"}), reporter)
+        async with open_connector(Everything, settings, connector_context(assets)) as connector:
+            context = FakeAttempt()
+            result = await connector.run(Job(id="1", type="all", payload={"prompt": "x"}), context)
         assert result.data == {"text": "ab", "image_url": "http://cdn/a", "tries": 2}
         assert assets.saved == [{"data": b"\x89PNG", "job": "1", "media_type": "image/png", "index": 0}]
-        assert reporter.reports[0].message == "hello"
-        assert {request.headers["authorization"] for request in rogue.requests} == {"Bearer key-0815"}
+        assert context.reports[0].message == "hello"
+        assert {request.headers["authorization"] for request in faulty.requests} == {"Bearer key-0815"}
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_an_error_inside_a_job_leaves_the_connector_usable() -> None:
     async def script(peer: Peer) -> None:
         await peer.listen()
 
-    async with open_rogue(websocket(script), reply(400, json={"error": "no"})) as rogue:
+    async with open_faulty_server(websocket(script), reply(400, json={"error": "no"})) as faulty:
         settings = Everything.Settings(
-            api_key=Secret(""), http=HttpSettings(base_url=rogue.url), websocket=WebSocketSettings(url=rogue.ws_url)
+            api_key=Secret(""), http=HttpSettings(base_url=faulty.url), websocket=WebSocketSettings(url=faulty.ws_url)
         )
-        async with open_connector(Everything, settings, toolbox()) as connector:
+        async with open_connector(Everything, settings, connector_context()) as connector:
             with pytest.raises(ServiceError, match="400 Bad Request: no"):
-                await connector.run(Job(id="1", type="all"), FakeReporter())
+                await connector.run(Job(id="1", type="all"), FakeAttempt())
             with trio.fail_after(60):
                 async with connector.limit():  # the place of the failed job is free
                     pass
@@ -119,13 +119,16 @@ async def test_a_connector_that_accepts_any_certificate_does_so_on_its_sockets_t
         await peer.listen()
 
     context, _ = self_signed(tmp_path)
-    async with open_rogue(websocket(script), tls=context) as rogue:
+    async with open_faulty_server(websocket(script), tls=context) as faulty:
         settings = Everything.Settings(
             api_key=Secret(""),
-            http=HttpSettings(base_url=rogue.url, verify_tls=False),
-            websocket=WebSocketSettings(url=rogue.ws_url),
+            http=HttpSettings(base_url=faulty.url, verify_tls=False),
+            websocket=WebSocketSettings(url=faulty.ws_url),
         )
-        async with open_connector(Everything, settings, toolbox()) as connector, connector.open_socket() as socket:
+        async with (
+            open_connector(Everything, settings, connector_context()) as connector,
+            connector.open_socket() as socket,
+        ):
             assert await socket.receive() == "hello"
 
 

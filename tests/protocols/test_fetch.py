@@ -20,11 +20,11 @@ from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import Connector, open_connector
-from emp_trio.testing.rogue import Answer, cut, dribble, hang, open_rogue, redirect, reply, slow
+from emp_trio.testing.faulty_server import Answer, cut, dribble, hang, open_faulty_server, redirect, reply, slow
 from tests.names import Names
-from tests.protocols.support import self_signed, toolbox
+from tests.protocols.support import connector_context, self_signed
 
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(5000)
+IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(5000)
 
 
 class FetchProbe(Http, Fetches, Connector):
@@ -43,7 +43,7 @@ async def open_fetch(*, private: bool = True, **settings: Any) -> AsyncIterator[
     """A connector that may fetch from this machine, where the servers of the tests are."""
     fetch = FetchSettings(input_allow_private=private, **{f"input_{name}": value for name, value in settings.items()})
     made = FetchProbe.Settings(http=HttpSettings(base_url="http://127.0.0.1:9"), fetch=fetch)
-    async with open_connector(FetchProbe, made, toolbox()) as probe:
+    async with open_connector(FetchProbe, made, connector_context()) as probe:
         yield probe
 
 
@@ -53,16 +53,16 @@ def kind(error: InputUnavailable) -> tuple[str, str, bool]:
 
 
 async def test_a_file_comes_as_it_is_and_nothing_of_the_connectors_goes_out() -> None:
-    answer = reply(200, PICTURE, content_type="image/png", headers={"set-cookie": "a=b"})
-    async with open_rogue(answer) as rogue, open_fetch() as probe:
+    answer = reply(200, IMAGE, content_type="image/png", headers={"set-cookie": "a=b"})
+    async with open_faulty_server(answer) as faulty, open_fetch() as probe:
         for _ in range(2):
-            found = await probe.fetch(f"{rogue.url}/a/cat%20one.png?sig=x")
-            assert (found.data, found.name) == (PICTURE, "cat one.png")
-        await rogue.emptied()
-    for request in rogue.requests:
+            found = await probe.fetch(f"{faulty.url}/a/cat%20one.png?sig=x")
+            assert (found.data, found.name) == (IMAGE, "cat one.png")
+        await faulty.emptied()
+    for request in faulty.requests:
         assert (request.method, request.target) == ("GET", "/a/cat%20one.png?sig=x")
         assert request.headers == {
-            "host": f"127.0.0.1:{rogue.port}",
+            "host": f"127.0.0.1:{faulty.port}",
             "user-agent": "emp-trio-test/1",
             "accept": "*/*",
             "accept-encoding": "gzip",
@@ -121,51 +121,51 @@ async def test_no_url_is_fatal(text: str) -> None:
 
 async def test_the_name_is_looked_up_once_and_the_connection_goes_where_it_said() -> None:
     """A name that says something else the next time (DNS rebinding) gains nothing."""
-    names = Names(pictures_example=[["127.0.0.1"], ["169.254.169.254"]])
-    async with open_rogue(reply(200, PICTURE)) as rogue, open_fetch() as probe:
-        await probe.fetch(f"http://pictures.example:{rogue.port}/x")
-        assert names.asked == ["pictures.example"]
-        assert rogue.requests[0].headers["host"] == f"pictures.example:{rogue.port}"
+    names = Names(images_example=[["127.0.0.1"], ["169.254.169.254"]])
+    async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch() as probe:
+        await probe.fetch(f"http://images.example:{faulty.port}/x")
+        assert names.asked == ["images.example"]
+        assert faulty.requests[0].headers["host"] == f"images.example:{faulty.port}"
         with pytest.raises(InvalidJob, match="leads to an address"):
-            await probe.fetch(f"http://pictures.example:{rogue.port}/x")
-        assert len(rogue.requests) == 1
+            await probe.fetch(f"http://images.example:{faulty.port}/x")
+        assert len(faulty.requests) == 1
 
 
 async def test_the_next_address_is_tried_where_one_is_dead() -> None:
-    Names(pictures_example=[["127.0.0.2", "127.0.0.1"]])  # nothing listens on the first
-    async with open_rogue(reply(200, PICTURE)) as rogue, open_fetch() as probe:
-        assert (await probe.fetch(f"http://pictures.example:{rogue.port}/x")).data == PICTURE
+    Names(images_example=[["127.0.0.2", "127.0.0.1"]])  # nothing listens on the first
+    async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch() as probe:
+        assert (await probe.fetch(f"http://images.example:{faulty.port}/x")).data == IMAGE
 
 
 async def test_a_certificate_must_be_for_the_name_and_not_for_the_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls, authority = self_signed(tmp_path)
-    Names(pictures_example=[["127.0.0.1"]])
-    async with open_rogue(reply(200, PICTURE), tls=tls) as rogue, open_fetch() as probe:
+    Names(images_example=[["127.0.0.1"]])
+    async with open_faulty_server(reply(200, IMAGE), tls=tls) as faulty, open_fetch() as probe:
         with pytest.raises(InputUnavailable) as caught:
-            await probe.fetch(f"{rogue.url}/x")
+            await probe.fetch(f"{faulty.url}/x")
         assert kind(caught.value) == ("network_error", "ssl_certificate", True)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    async with open_rogue(reply(200, PICTURE), tls=tls) as rogue, open_fetch() as probe:
-        assert (await probe.fetch(f"{rogue.url}/x")).data == PICTURE
+    async with open_faulty_server(reply(200, IMAGE), tls=tls) as faulty, open_fetch() as probe:
+        assert (await probe.fetch(f"{faulty.url}/x")).data == IMAGE
         with pytest.raises(InputUnavailable, match="Hostname mismatch") as caught:
-            await probe.fetch(f"https://pictures.example:{rogue.port}/x")
+            await probe.fetch(f"https://images.example:{faulty.port}/x")
         assert kind(caught.value) == ("network_error", "ssl_certificate", True)
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
 
 
 async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    async with open_rogue(reply(200, PICTURE)) as rogue, open_fetch() as probe:
-        assert (await probe.fetch(f"{rogue.url}/x")).data == PICTURE
+    async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch() as probe:
+        assert (await probe.fetch(f"{faulty.url}/x")).data == IMAGE
 
 
 async def test_redirects_are_followed_to_where_they_lead() -> None:
-    async with open_rogue(reply(200, PICTURE)) as second:
+    async with open_faulty_server(reply(200, IMAGE)) as second:
         answers = redirect("/b"), redirect("c.png", 307), redirect(f"{second.url}/d/e.png?x=y")
-        async with open_rogue(*answers) as first, open_fetch() as probe:
+        async with open_faulty_server(*answers) as first, open_fetch() as probe:
             assert (await probe.fetch(f"{first.url}/a")).name == "e.png"
             assert [request.target for request in first.requests] == ["/a", "/b", "/c.png"]
             assert second.requests[0].headers["host"] == f"127.0.0.1:{second.port}"
@@ -188,16 +188,19 @@ async def test_redirects_are_followed_to_where_they_lead() -> None:
 )
 async def test_every_redirect_is_checked(location: str) -> None:
     Names(inside_example=[["100.100.100.200"]])
-    async with open_rogue(redirect(location), reply(200, PICTURE)) as rogue, open_fetch() as probe:
+    async with open_faulty_server(redirect(location), reply(200, IMAGE)) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob):
-            await probe.fetch(f"{rogue.url}/x?sig=hidden")
-        assert len(rogue.requests) == 1
+            await probe.fetch(f"{faulty.url}/x?sig=hidden")
+        assert len(faulty.requests) == 1
 
 
 async def test_a_redirect_from_tls_to_plain_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tls, authority = self_signed(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    async with open_rogue(reply(200, PICTURE)) as plain, open_rogue(redirect(f"{plain.url}/x"), tls=tls) as secure:
+    async with (
+        open_faulty_server(reply(200, IMAGE)) as plain,
+        open_faulty_server(redirect(f"{plain.url}/x"), tls=tls) as secure,
+    ):
         async with open_fetch() as probe:
             with pytest.raises(InvalidJob, match="not https"):
                 await probe.fetch(f"{secure.url}/x")
@@ -205,10 +208,10 @@ async def test_a_redirect_from_tls_to_plain_is_not_followed(tmp_path: Path, monk
 
 
 async def test_a_redirect_loop_ends() -> None:
-    async with open_rogue(redirect("/x?sig=hidden")) as rogue, open_fetch() as probe:
+    async with open_faulty_server(redirect("/x?sig=hidden")) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match="more than 3 times") as caught:
-            await probe.fetch(f"{rogue.url}/x")
-    assert len(rogue.requests) == 4
+            await probe.fetch(f"{faulty.url}/x")
+    assert len(faulty.requests) == 4
     assert "hidden" not in str(caught.value)
 
 
@@ -216,22 +219,22 @@ async def test_a_redirect_loop_ends() -> None:
 async def test_a_file_above_the_limit_is_refused_while_it_comes(told: int | None) -> None:
     """Whatever its server says of the length: that of the answer without one is the number of bytes that come."""
     if told is None:
-        answer = reply(200, PICTURE + b"x" * 10**7, headers={"content-length": str(10**9)})
+        answer = reply(200, IMAGE + b"x" * 10**7, headers={"content-length": str(10**9)})
     elif told:
-        answer = reply(200, PICTURE + b"x", length=told)
+        answer = reply(200, IMAGE + b"x", length=told)
     else:
         answer = reply(200, b"4e21\r\n" + b"x" * 20001 + b"\r\n0\r\n\r\n", headers={"transfer-encoding": "chunked"})
         answer = _without_length(answer)
-    async with open_rogue(answer) as rogue, open_fetch(max_bytes=5008) as probe:
+    async with open_faulty_server(answer) as faulty, open_fetch(max_bytes=5008) as probe:
         with trio.fail_after(60), pytest.raises(InvalidJob, match="larger than the 5008 bytes"):
-            await probe.fetch(f"{rogue.url}/x")
+            await probe.fetch(f"{faulty.url}/x")
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_a_file_of_just_the_limit_is_taken() -> None:
-    async with open_rogue(reply(200, PICTURE)) as rogue, open_fetch(max_bytes=len(PICTURE)) as probe:
-        assert (await probe.fetch(f"{rogue.url}/x")).data == PICTURE
+    async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch(max_bytes=len(IMAGE)) as probe:
+        assert (await probe.fetch(f"{faulty.url}/x")).data == IMAGE
 
 
 def _without_length(answer: Answer) -> Answer:
@@ -249,49 +252,49 @@ def _without_length(answer: Answer) -> Answer:
 
 @pytest.mark.parametrize(
     "answer",
-    [hang(), dribble(reply(200, PICTURE), piece=10, pause=0.05), slow(redirect("/again"), 0.05)],
+    [hang(), dribble(reply(200, IMAGE), piece=10, pause=0.05), slow(redirect("/again"), 0.05)],
     ids=["silent", "drop by drop", "redirected slowly"],
 )
 async def test_a_slow_file_is_given_up(answer: Answer) -> None:
-    async with open_rogue(answer) as rogue, open_fetch(timeout=0.3, max_redirects=1000) as probe:
+    async with open_faulty_server(answer) as faulty, open_fetch(timeout=0.3, max_redirects=1000) as probe:
         with trio.fail_after(60), pytest.raises(InputUnavailable, match=r"within 0\.3 s") as caught:
-            await probe.fetch(f"{rogue.url}/x?sig=hidden")
+            await probe.fetch(f"{faulty.url}/x?sig=hidden")
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
     assert kind(caught.value) == ("timeout", "network_timeout", True)
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [201, 204, 400, 401, 403, 404, 410, 451])
 async def test_a_url_that_leads_to_nothing_is_the_submitters_mistake(status: int) -> None:
-    async with open_rogue(reply(status, b"secret words")) as rogue, open_fetch() as probe:
+    async with open_faulty_server(reply(status, b"secret words")) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match=str(status)) as caught:
-            await probe.fetch(f"{rogue.url}/x?sig=hidden")
+            await probe.fetch(f"{faulty.url}/x?sig=hidden")
     assert "hidden" not in str(caught.value)
     assert "secret words" not in str(caught.value)
 
 
 async def test_an_empty_file_is_refused() -> None:
-    async with open_rogue(reply(200, b"")) as rogue, open_fetch() as probe:
+    async with open_faulty_server(reply(200, b"")) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match="empty"):
-            await probe.fetch(f"{rogue.url}/x")
+            await probe.fetch(f"{faulty.url}/x")
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_a_server_that_fails_is_worth_another_attempt(status: int) -> None:
-    async with open_rogue(reply(status, headers={"retry-after": "7"})) as rogue, open_fetch() as probe:
+    async with open_faulty_server(reply(status, headers={"retry-after": "7"})) as faulty, open_fetch() as probe:
         with pytest.raises(InputUnavailable, match=str(status)) as caught:
-            await probe.fetch(f"{rogue.url}/x?sig=hidden")
+            await probe.fetch(f"{faulty.url}/x?sig=hidden")
     assert kind(caught.value) == ("service_error", "service_unavailable", True)
     assert caught.value.retry_after == 7.0
     assert "hidden" not in str(caught.value)
 
 
 async def test_a_connection_that_is_lost_is_worth_another_attempt() -> None:
-    async with open_rogue(cut(reply(200, PICTURE), 1000)) as rogue, open_fetch() as probe:
+    async with open_faulty_server(cut(reply(200, IMAGE), 1000)) as faulty, open_fetch() as probe:
         with pytest.raises(InputUnavailable, match="/x: ") as caught:
-            await probe.fetch(f"{rogue.url}/x?sig=hidden")
-        port = rogue.port
+            await probe.fetch(f"{faulty.url}/x?sig=hidden")
+        port = faulty.port
     assert kind(caught.value) == ("network_error", "connection_failed", True)
     async with open_fetch() as probe:
         with pytest.raises(InputUnavailable) as caught:
@@ -309,24 +312,24 @@ async def test_a_look_up_that_fails_for_now_is_worth_another_attempt(monkeypatch
     monkeypatch.setattr(names, "getaddrinfo", later)
     async with open_fetch() as probe:
         with pytest.raises(InputUnavailable) as caught:
-            await probe.fetch("http://pictures.example/x?sig=hidden")
+            await probe.fetch("http://images.example/x?sig=hidden")
     assert kind(caught.value) == ("network_error", "dns_resolution", True)
     assert "hidden" not in str(caught.value)
 
 
 async def test_a_cancelled_fetch_closes_its_connection() -> None:
-    async with open_rogue(hang()) as rogue, open_fetch() as probe:
+    async with open_faulty_server(hang()) as faulty, open_fetch() as probe:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(probe.fetch, f"{rogue.url}/x")
-            await rogue.received(1)
+            nursery.start_soon(probe.fetch, f"{faulty.url}/x")
+            await faulty.received(1)
             nursery.cancel_scope.cancel()
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_a_refused_redirect_is_not_named() -> None:
     target = "http://169.254.169.254:8123/latest/secret-path"
-    async with open_rogue(redirect(target)) as rogue, open_fetch() as probe:
+    async with open_faulty_server(redirect(target)) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match="is redirected to a place that leads to an address") as caught:
-            await probe.fetch(f"{rogue.url}/x")
+            await probe.fetch(f"{faulty.url}/x")
     assert not any(part in caught.value.message for part in ("169.254", "8123", "latest"))

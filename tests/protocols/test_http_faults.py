@@ -14,7 +14,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, Basic, Bearer
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.secrets import Secret
-from emp_trio.testing.rogue import Answer, Exchange, cut, dribble, event_stream, open_rogue, raw, reply
+from emp_trio.testing.faulty_server import Answer, Exchange, cut, dribble, event_stream, open_faulty_server, raw, reply
 
 from .support import failure, kind, open_http
 
@@ -26,20 +26,20 @@ ONE_EXCHANGE = b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-len
 @pytest.mark.parametrize("with_reset", [False, True])
 async def test_an_answer_cut_at_any_byte_is_an_error_and_never_half_an_answer(with_reset: bool) -> None:
     cuts = [cut(OK, at, reset=with_reset) for at in range(len(ONE_EXCHANGE))]
-    async with open_rogue(*cuts, OK) as rogue, open_http(rogue.url, max_retries=0) as probe:
+    async with open_faulty_server(*cuts, OK) as faulty, open_http(faulty.url, max_retries=0) as probe:
         for _ in cuts:
             error = await failure(probe, "POST", json={})
             assert kind(error) == ("network_error", "connection_failed", True)
             assert error.maybe_started
         assert (await probe.request("POST", "/", json={})).json() == {"ok": True}
-        assert len(rogue.requests) == len(cuts) + 1
+        assert len(faulty.requests) == len(cuts) + 1
 
 
 async def test_a_chunked_answer_cut_at_any_byte_is_an_error() -> None:
     answer = event_stream(b'{"ok"', b":1}", content_type="application/json")
     size = len(b"HTTP/1.1 200 X\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n") + 10 + 8 + 5
     cuts = [cut(answer, at) for at in range(size)]
-    async with open_rogue(*cuts, answer) as rogue, open_http(rogue.url, max_retries=0) as probe:
+    async with open_faulty_server(*cuts, answer) as faulty, open_http(faulty.url, max_retries=0) as probe:
         for _ in cuts:
             error = await failure(probe)
             assert kind(error) == ("network_error", "connection_failed", True), error
@@ -47,7 +47,7 @@ async def test_a_chunked_answer_cut_at_any_byte_is_an_error() -> None:
 
 
 async def test_an_answer_that_comes_byte_by_byte_is_whole() -> None:
-    async with open_rogue(dribble(OK)) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(dribble(OK)) as faulty, open_http(faulty.url) as probe:
         assert (await probe.request("GET", "/")).json() == {"ok": True}
 
 
@@ -115,7 +115,7 @@ async def test_a_request_that_is_not_taken_to_its_end_was_not_started() -> None:
     ],
 )
 async def test_answers_that_are_none(answer: Answer, expected: str, words: str) -> None:
-    async with open_rogue(answer) as rogue, open_http(rogue.url, max_retries=0) as probe:
+    async with open_faulty_server(answer) as faulty, open_http(faulty.url, max_retries=0) as probe:
         error = await failure(probe, "POST", json={})
         assert kind(error) == ("response_error", expected, True)
         assert words in str(error)
@@ -134,11 +134,11 @@ async def test_answers_that_are_none(answer: Answer, expected: str, words: str) 
     ids=["whole", "declared", "chunked", "compressed"],
 )
 async def test_an_oversized_answer_is_not_read(answer: Answer) -> None:
-    async with open_rogue(answer) as rogue, open_http(rogue.url, max_response_bytes=5000) as probe:
+    async with open_faulty_server(answer) as faulty, open_http(faulty.url, max_response_bytes=5000) as probe:
         error = await failure(probe, expect="any")
         assert kind(error) == ("response_error", "invalid_response_format", False)
         assert "larger than 5000 bytes" in str(error)
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
 
 
 async def test_an_endless_answer_is_left_when_it_is_too_large() -> None:
@@ -147,14 +147,17 @@ async def test_an_endless_answer_is_left_when_it_is_too_large() -> None:
         while True:
             await exchange.send(b"x" * 100_000)
 
-    async with open_rogue(endless) as rogue, open_http(rogue.url, max_response_bytes=1_000_000) as probe:
+    async with open_faulty_server(endless) as faulty, open_http(faulty.url, max_response_bytes=1_000_000) as probe:
         with trio.fail_after(60):
             assert "larger than 1000000 bytes" in str(await failure(probe, expect="any"))
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_a_call_may_have_its_own_size_limit() -> None:
-    async with open_rogue(reply(200, b"x" * 5000)) as rogue, open_http(rogue.url, max_response_bytes=10) as probe:
+    async with (
+        open_faulty_server(reply(200, b"x" * 5000)) as faulty,
+        open_http(faulty.url, max_response_bytes=10) as probe,
+    ):
         assert len((await probe.request("GET", "/", expect="any", max_bytes=5000)).body) == 5000
         assert "larger than 4999 bytes" in str(await failure(probe, expect="any", max_bytes=4999))
 
@@ -175,7 +178,7 @@ async def test_a_call_may_have_its_own_size_limit() -> None:
     ],
 )
 async def test_error_statuses(answer: Answer, expected: str, words: str) -> None:
-    async with open_rogue(answer) as rogue, open_http(rogue.url, max_retries=0) as probe:
+    async with open_faulty_server(answer) as faulty, open_http(faulty.url, max_retries=0) as probe:
         error = await failure(probe)
         assert error.reason == expected
         assert words in str(error)
@@ -184,7 +187,7 @@ async def test_error_statuses(answer: Answer, expected: str, words: str) -> None
 
 
 async def test_a_streamed_body_that_breaks_off() -> None:
-    async with open_rogue(cut(reply(200, b"x" * 100_000), 50_000)) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(cut(reply(200, b"x" * 100_000), 50_000)) as faulty, open_http(faulty.url) as probe:
         got = 0
 
         async def read() -> None:
@@ -197,7 +200,7 @@ async def test_a_streamed_body_that_breaks_off() -> None:
             await read()
         assert 0 < got < 50_000
         assert caught.value.maybe_started
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -206,13 +209,13 @@ async def test_a_streamed_body_that_breaks_off() -> None:
 )
 async def test_secrets_that_a_service_echoes_are_taken_out(auth: Auth, secret: str) -> None:
     async def echo(exchange: object) -> None:
-        from emp_trio.testing.rogue import Exchange
+        from emp_trio.testing.faulty_server import Exchange
 
         assert isinstance(exchange, Exchange)
         text = f"bad credential {exchange.request.headers['authorization']} {secret}"
         await reply(401, json={"error": {"message": text}})(exchange)
 
-    async with open_rogue(echo) as rogue, open_http(rogue.url, auth=auth) as probe:
+    async with open_faulty_server(echo) as faulty, open_http(faulty.url, auth=auth) as probe:
         error = await failure(probe)
     for text in (str(error), repr(error), error.message, error.failure.message):
         assert secret not in text
@@ -221,7 +224,7 @@ async def test_secrets_that_a_service_echoes_are_taken_out(auth: Auth, secret: s
 
 
 async def test_an_unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with open_rogue(reply(403, "no"), OK) as proxy:
+    async with open_faulty_server(reply(403, "no"), OK) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -233,7 +236,7 @@ async def test_an_unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         async with open_http("http://service.invalid/v1") as probe:  # plain HTTP: the proxy answers
             assert (await probe.request("GET", "/x")).json() == {"ok": True}
             assert proxy.requests[1].target == "http://service.invalid/v1/x"
-        async with open_rogue(OK) as rogue, open_http(rogue.url) as probe:  # NO_PROXY
+        async with open_faulty_server(OK) as faulty, open_http(faulty.url) as probe:  # NO_PROXY
             await probe.request("GET", "/x")
             assert len(proxy.requests) == 2
         monkeypatch.setenv("ALL_PROXY", "gopher://x")
@@ -246,8 +249,8 @@ async def test_an_unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_body_that_unpacks_to_a_thousandfold_is_refused_before_it_is_unpacked() -> None:
     bomb = gzip.compress(b"\0" * (128 * 2**20), 9)
     async with (
-        open_rogue(reply(200, bomb, headers=GZIP)) as rogue,
-        open_http(rogue.url, max_response_bytes=1000) as probe,
+        open_faulty_server(reply(200, bomb, headers=GZIP)) as faulty,
+        open_http(faulty.url, max_response_bytes=1000) as probe,
     ):
         tracemalloc.start()
         try:
@@ -263,11 +266,11 @@ async def test_what_follows_a_compressed_body_is_not_gathered() -> None:
         while True:
             await exchange.send(b"x" * 100_000)
 
-    async with open_rogue(endless) as rogue, open_http(rogue.url, max_response_bytes=1000) as probe:
+    async with open_faulty_server(endless) as faulty, open_http(faulty.url, max_response_bytes=1000) as probe:
         with trio.fail_after(60):
             error = await failure(probe, expect="any")
             assert kind(error) == ("response_error", "corrupted_data", True)
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 def test_an_error_body_that_is_nested_too_deep_to_be_shown_is_quoted() -> None:

@@ -9,13 +9,13 @@ from collections.abc import AsyncIterable
 import httpcore
 import trio
 
-from emp_trio.protocols.http_operation import Trail
+from emp_trio.protocols.http_operation import RequestTrace
 from emp_trio.protocols.http_pool import Pool
-from emp_trio.testing.rogue import open_rogue, reply
+from emp_trio.testing.faulty_server import open_faulty_server, reply
 
 
 def request(url: str) -> httpcore.Request:
-    extensions = {"trace": Trail().trace, "timeout": {"connect": 5.0, "read": 5.0, "write": 5.0}}
+    extensions = {"trace": RequestTrace().trace, "timeout": {"connect": 5.0, "read": 5.0, "write": 5.0}}
     return httpcore.Request(
         "POST", url, headers={"host": "x", "content-length": "2"}, content=b"{}", extensions=extensions
     )
@@ -24,8 +24,8 @@ def request(url: str) -> httpcore.Request:
 async def test_tcp_asks_after_a_silent_peer() -> None:
     """A call may wait for its answer for minutes; a peer that is gone is found out long before that."""
     pool = Pool(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), most=1, keep=5.0)
-    async with open_rogue(reply(200)) as rogue:
-        response = await pool.handle_async_request(request(rogue.url))
+    async with open_faulty_server(reply(200)) as faulty:
+        response = await pool.handle_async_request(request(faulty.url))
         used = response.extensions["network_stream"].get_extra_info("socket")
         assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert used.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
@@ -55,27 +55,27 @@ class Turns(trio.abc.Instrument):
 async def test_a_request_gives_way_only_to_wait_for_its_answer() -> None:
     """Else jobs whose answers come together all wait for the last of them before any goes on."""
     pool = Pool(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), most=1, keep=5.0)
-    async with open_rogue(reply(200, "ok")) as rogue:
-        await exchange(pool, rogue.url)
+    async with open_faulty_server(reply(200, "ok")) as faulty:
+        await exchange(pool, faulty.url)
         turns = Turns(trio.lowlevel.current_task())
         trio.lowlevel.add_instrument(turns)
-        await exchange(pool, rogue.url)
+        await exchange(pool, faulty.url)
         trio.lowlevel.remove_instrument(turns)
         assert turns.count == 1
-        assert len(rogue.requests) == 2
+        assert len(faulty.requests) == 2
         await pool.aclose()
 
 
 async def test_a_cancelled_request_is_not_sent() -> None:
     pool = Pool(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), most=1, keep=5.0)
-    async with open_rogue(reply(200, "ok")) as rogue:
-        await exchange(pool, rogue.url)
+    async with open_faulty_server(reply(200, "ok")) as faulty:
+        await exchange(pool, faulty.url)
         with trio.CancelScope() as scope:
             scope.cancel()
-            await exchange(pool, rogue.url)
+            await exchange(pool, faulty.url)
         assert scope.cancelled_caught
-        await exchange(pool, rogue.url)
-        assert len(rogue.requests) == 2
+        await exchange(pool, faulty.url)
+        assert len(faulty.requests) == 2
         await pool.aclose()
 
 

@@ -12,10 +12,10 @@ import trio
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.services.connector import open_connector
+from emp_trio.testing.faulty_server import Answer, cut, open_faulty_server, raw, reply, slow, too_many
 from emp_trio.testing.proxy import open_proxy
-from emp_trio.testing.rogue import Answer, cut, open_rogue, raw, reply, slow, too_many
 
-from .support import HttpProbe, open_http, toolbox
+from .support import HttpProbe, connector_context, open_http
 
 OK = reply(200, json={"ok": True})
 NOT_JSON = reply(200, b"{", content_type="application/json")
@@ -41,20 +41,20 @@ NOT_JSON = reply(200, b"{", content_type="application/json")
     ],
 )
 async def test_what_is_repeated(first: Answer, method: str, repeated: bool, maybe_started: bool) -> None:
-    async with open_rogue(first, OK) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(first, OK) as faulty, open_http(faulty.url) as probe:
         if repeated:
             answer = await probe.request(method, "/")
             assert (answer.json(), answer.tries) == ({"ok": True}, 2)
-            assert len(rogue.requests) == 2
+            assert len(faulty.requests) == 2
         else:
             with pytest.raises(ServiceError) as caught:
                 await probe.request(method, "/")
             assert caught.value.maybe_started == maybe_started
-            assert len(rogue.requests) == 1
+            assert len(faulty.requests) == 1
 
 
 async def test_a_call_can_say_that_it_may_be_made_twice_or_not() -> None:
-    async with open_rogue(reply(500), OK, raw(b""), OK) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(reply(500), OK, raw(b""), OK) as faulty, open_http(faulty.url) as probe:
         assert (await probe.request("POST", "/cancel", idempotent=True)).tries == 2
         with pytest.raises(ServiceError) as caught:
             await probe.request("PUT", "/", idempotent=False)
@@ -63,8 +63,8 @@ async def test_a_call_can_say_that_it_may_be_made_twice_or_not() -> None:
 
 async def test_the_opening_of_a_stream_is_repeated_too() -> None:
     async with (
-        open_rogue(reply(503), reply(429), reply(200, b"abc")) as rogue,
-        open_http(rogue.url) as probe,
+        open_faulty_server(reply(503), reply(429), reply(200, b"abc")) as faulty,
+        open_http(faulty.url) as probe,
         probe.stream("POST", "/", json={}) as stream,
     ):
         assert stream.tries == 3
@@ -72,7 +72,7 @@ async def test_the_opening_of_a_stream_is_repeated_too() -> None:
 
 
 async def test_a_service_that_comes_up_late_is_reached_by_a_post() -> None:
-    async with open_rogue(OK) as rogue, open_proxy(rogue.port) as proxy:
+    async with open_faulty_server(OK) as faulty, open_proxy(faulty.port) as proxy:
         proxy.refuse = True
         async with open_http(f"http://127.0.0.1:{proxy.port}", max_retries=50) as probe:
 
@@ -86,22 +86,22 @@ async def test_a_service_that_comes_up_late_is_reached_by_a_post() -> None:
                 nursery.start_soon(come_up)
                 answer = await probe.request("GET", "/")
         assert answer.tries >= 4
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
 
 
 async def test_the_number_of_repeats_is_a_setting_and_a_word_of_the_call() -> None:
-    async with open_rogue(reply(503)) as rogue, open_http(rogue.url, max_retries=2) as probe:
+    async with open_faulty_server(reply(503)) as faulty, open_http(faulty.url, max_retries=2) as probe:
         for retries, sent in ((None, 3), (0, 1), (5, 6)):
-            rogue.requests.clear()
+            faulty.requests.clear()
             with pytest.raises(ServiceError) as caught:
                 await probe.request("POST", "/", retries=retries)
-            assert len(rogue.requests) == sent
+            assert len(faulty.requests) == sent
             assert (f"after {sent} tries" in str(caught.value)) == (sent > 1)
             assert caught.value.reason == "service_unavailable"
 
 
 async def test_pauses_grow_from_the_delay(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(reply(503)) as rogue, open_http(rogue.url, max_retries=6, retry_delay=0.5) as probe:
+    async with open_faulty_server(reply(503)) as faulty, open_http(faulty.url, max_retries=6, retry_delay=0.5) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError):
             await probe.request("POST", "/")
@@ -124,7 +124,10 @@ async def test_pauses_grow_from_the_delay(autojump_clock: trio.testing.MockClock
 async def test_a_stated_wait_is_kept(
     headers: dict[str, str], wait: float | None, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with open_rogue(reply(429, headers=headers), OK) as rogue, open_http(rogue.url, retry_delay=8) as probe:
+    async with (
+        open_faulty_server(reply(429, headers=headers), OK) as faulty,
+        open_http(faulty.url, retry_delay=8) as probe,
+    ):
         began = trio.current_time()
         await probe.request("POST", "/")
         took = trio.current_time() - began
@@ -136,14 +139,17 @@ async def test_a_stated_wait_is_kept(
 
 async def test_a_wait_stated_as_a_date_is_kept(autojump_clock: trio.testing.MockClock) -> None:
     at = email.utils.formatdate(time.time() + 30, usegmt=True)
-    async with open_rogue(reply(503, headers={"retry-after": at}), OK) as rogue, open_http(rogue.url) as probe:
+    async with (
+        open_faulty_server(reply(503, headers={"retry-after": at}), OK) as faulty,
+        open_http(faulty.url) as probe,
+    ):
         began = trio.current_time()
         await probe.request("POST", "/")
         assert 28 <= trio.current_time() - began <= 31
 
 
 async def test_a_wait_that_is_too_long_is_handed_to_the_queue(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(too_many(retry_after="121")) as rogue, open_http(rogue.url, timeout=600) as probe:
+    async with open_faulty_server(too_many(retry_after="121")) as faulty, open_http(faulty.url, timeout=600) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError) as caught:
             await probe.request("GET", "/")
@@ -153,7 +159,7 @@ async def test_a_wait_that_is_too_long_is_handed_to_the_queue(autojump_clock: tr
 
 
 async def test_a_wait_beyond_the_timeout_or_the_deadline_is_not_begun(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(reply(503, headers={"retry-after": "30"})) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(reply(503, headers={"retry-after": "30"})) as faulty, open_http(faulty.url) as probe:
         for timeout, deadline in ((20, 1000), (1000, 20)):
             began = trio.current_time()
             with trio.fail_after(deadline), pytest.raises(ServiceError) as caught:
@@ -163,13 +169,13 @@ async def test_a_wait_beyond_the_timeout_or_the_deadline_is_not_begun(autojump_c
 
 
 async def test_repeats_share_the_timeout_of_the_operation(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(slow(reply(503), 4)) as rogue, open_http(rogue.url, max_retries=100) as probe:
+    async with open_faulty_server(slow(reply(503), 4)) as faulty, open_http(faulty.url, max_retries=100) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError) as caught:
             await probe.request("POST", "/", timeout=10)
         assert trio.current_time() - began == pytest.approx(10)
         assert caught.value.reason == "network_timeout"
-        assert len(rogue.requests) == 3
+        assert len(faulty.requests) == 3
 
 
 class Picky(HttpProbe):
@@ -187,8 +193,8 @@ async def test_the_connectors_own_description_decides(autojump_clock: trio.testi
     named = {"x-request-id": "req_9", "retry-after": "1"}
     answers = (reply(400, b"policy", headers=named), reply(429, b"billing", headers=named), reply(503, headers=named))
     async with (
-        open_rogue(*answers, OK) as rogue,
-        open_connector(Picky, Picky.Settings(http=HttpSettings(base_url=rogue.url)), toolbox()) as probe,
+        open_faulty_server(*answers, OK) as faulty,
+        open_connector(Picky, Picky.Settings(http=HttpSettings(base_url=faulty.url)), connector_context()) as probe,
     ):
         with pytest.raises(Refused, match=r"^POST http.*/: no \(request req_9\)$") as refused:
             await probe.request("POST", "/")
@@ -202,7 +208,10 @@ async def test_the_connectors_own_description_decides(autojump_clock: trio.testi
 
 
 async def test_a_429_slows_the_whole_connector_but_not_its_polls(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(too_many(retry_after="5"), OK) as rogue, open_http(rogue.url, max_retries=1) as probe:
+    async with (
+        open_faulty_server(too_many(retry_after="5"), OK) as faulty,
+        open_http(faulty.url, max_retries=1) as probe,
+    ):
         times: dict[str, float] = {}
         began = trio.current_time()
 
@@ -216,7 +225,7 @@ async def test_a_429_slows_the_whole_connector_but_not_its_polls(autojump_clock:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call, "first", "POST")
-            await rogue.received(1)
+            await faulty.received(1)
             await trio.testing.wait_all_tasks_blocked(0.01)
             nursery.start_soon(call, "second", "POST")
             nursery.start_soon(call, "poll", "GET")
@@ -228,12 +237,12 @@ async def test_a_429_slows_the_whole_connector_but_not_its_polls(autojump_clock:
 
 async def test_a_429_without_a_wait_slows_nobody(autojump_clock: trio.testing.MockClock) -> None:
     async with (
-        open_rogue(reply(429), OK) as rogue,
-        open_http(rogue.url, retry_delay=10) as probe,
+        open_faulty_server(reply(429), OK) as faulty,
+        open_http(faulty.url, retry_delay=10) as probe,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(probe.request, "POST", "/")
-        await rogue.received(1)
+        await faulty.received(1)
         await trio.testing.wait_all_tasks_blocked(0.01)
         began = trio.current_time()
         await probe.request("POST", "/")

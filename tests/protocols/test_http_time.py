@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from emp_trio.errors import ServiceError
+from emp_trio.testing.faulty_server import dribble, event_stream, hang, open_faulty_server, reply, slow
 from emp_trio.testing.proxy import open_proxy
-from emp_trio.testing.rogue import dribble, event_stream, hang, open_rogue, reply, slow
 
 from .support import failure, kind, open_http
 
@@ -19,7 +19,7 @@ ONE_EXCHANGE = b'HTTP/1.1 200 X\r\ncontent-type: application/json\r\ncontent-len
 
 
 async def test_a_half_open_service_runs_into_the_read_timeout(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(hang()) as rogue, open_http(rogue.url, read_timeout=7, max_retries=0) as probe:
+    async with open_faulty_server(hang()) as faulty, open_http(faulty.url, read_timeout=7, max_retries=0) as probe:
         began = trio.current_time()
         error = await failure(probe, "POST", json={})
         assert trio.current_time() - began == pytest.approx(7)
@@ -29,7 +29,7 @@ async def test_a_half_open_service_runs_into_the_read_timeout(autojump_clock: tr
 
 
 async def test_a_call_may_have_a_read_timeout_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(hang()) as rogue, open_http(rogue.url, read_timeout=7, max_retries=0) as probe:
+    async with open_faulty_server(hang()) as faulty, open_http(faulty.url, read_timeout=7, max_retries=0) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError):
             await probe.request("GET", "/", read_timeout=20)
@@ -57,13 +57,13 @@ async def test_an_upload_that_stands_still_runs_into_the_write_timeout(
 
 
 async def test_a_slow_service_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(slow(OK, 29), dribble(OK, pause=0.5)) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(slow(OK, 29), dribble(OK, pause=0.5)) as faulty, open_http(faulty.url) as probe:
         assert (await probe.request("GET", "/")).json() == {"ok": True}
         assert (await probe.request("GET", "/")).json() == {"ok": True}
 
 
 async def test_the_whole_operation_has_its_own_timeout(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(dribble(OK, pause=1)) as rogue, open_http(rogue.url, timeout=10) as probe:
+    async with open_faulty_server(dribble(OK, pause=1)) as faulty, open_http(faulty.url, timeout=10) as probe:
         began = trio.current_time()
         error = await failure(probe, "POST", json={})
         assert trio.current_time() - began == pytest.approx(10)
@@ -76,12 +76,12 @@ async def test_the_whole_operation_has_its_own_timeout(autojump_clock: trio.test
 
 async def test_a_full_pool_is_named_and_nothing_was_sent(autojump_clock: trio.testing.MockClock) -> None:
     async with (
-        open_rogue(hang()) as rogue,
-        open_http(rogue.url, max_connections=1, read_timeout=100) as probe,
+        open_faulty_server(hang()) as faulty,
+        open_http(faulty.url, max_connections=1, read_timeout=100) as probe,
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(failure, probe)
-        await rogue.received(1)
+        await faulty.received(1)
         error = await failure(probe, "POST", json={}, timeout=5)
         nursery.cancel_scope.cancel()
     assert "waiting for a free connection" in str(error)
@@ -116,7 +116,7 @@ async def test_a_streamed_body_that_stops_and_a_block_that_takes_too_long(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     silent = event_stream(b"x", end=False)
-    async with open_rogue(silent) as rogue, open_http(rogue.url, read_timeout=7, timeout=20) as probe:
+    async with open_faulty_server(silent) as faulty, open_http(faulty.url, read_timeout=7, timeout=20) as probe:
 
         async def read() -> list[bytes]:
             async with probe.stream("GET", "/") as stream:
@@ -132,7 +132,7 @@ async def test_a_streamed_body_that_stops_and_a_block_that_takes_too_long(
 
 
 async def test_the_callers_own_deadline_is_not_turned_into_an_error(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(hang()) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(hang()) as faulty, open_http(faulty.url) as probe:
         with trio.move_on_after(3) as scope:
             await probe.request("GET", "/")
         assert scope.cancelled_caught
@@ -143,8 +143,8 @@ async def test_a_storm_of_cancels_leaves_the_pool_whole() -> None:
     """Cancelled while connecting, sending, waiting and reading, at random; then every connection is free again."""
     rnd = random.Random(7)
     body = reply(200, b"x" * 200_000)
-    async with open_rogue(dribble(body, piece=20_000, pause=0.0005)) as rogue:
-        async with open_http(rogue.url, max_connections=5) as probe:
+    async with open_faulty_server(dribble(body, piece=20_000, pause=0.0005)) as faulty:
+        async with open_http(faulty.url, max_connections=5) as probe:
 
             async def impatient(delay: float) -> None:
                 with trio.move_on_after(delay):
@@ -159,23 +159,23 @@ async def test_a_storm_of_cancels_leaves_the_pool_whole() -> None:
                     for _ in range(5):
                         nursery.start_soon(impatient, 60)
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_closing_the_connector_with_calls_in_flight_leaves_no_connection() -> None:
-    async with open_rogue(hang()) as rogue:
+    async with open_faulty_server(hang()) as faulty:
         with trio.move_on_after(60) as scope:
-            async with open_http(rogue.url) as probe, trio.open_nursery() as nursery:
+            async with open_http(faulty.url) as probe, trio.open_nursery() as nursery:
                 for _ in range(3):
                     nursery.start_soon(failure, probe)
-                await rogue.received(3)
+                await faulty.received(3)
                 scope.cancel()
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_a_pooled_connection_that_was_reset_meanwhile_is_not_used() -> None:
-    async with open_rogue(OK) as rogue, open_proxy(rogue.port) as proxy:
+    async with open_faulty_server(OK) as faulty, open_proxy(faulty.port) as proxy:
         async with open_http(f"http://127.0.0.1:{proxy.port}", max_retries=0) as probe:
             await probe.request("POST", "/", json={})
             proxy.reset_all()
@@ -189,9 +189,9 @@ async def test_a_pooled_connection_that_was_reset_meanwhile_is_not_used() -> Non
 async def test_an_idle_connection_to_another_place_is_not_kept_for_ever() -> None:
     answer = reply(200, b"x")
     async with (
-        open_rogue(answer) as service,
-        open_rogue(answer) as visited_once,
-        open_rogue(answer) as another,
+        open_faulty_server(answer) as service,
+        open_faulty_server(answer) as visited_once,
+        open_faulty_server(answer) as another,
         open_http(service.url, keepalive_timeout=0.02) as probe,
     ):
         await probe.request("GET", f"{visited_once.url}/", expect="any")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from emp_trio.protocols.http import CallOptions
 from emp_trio.protocols.multipart import FilePart, multipart
-from emp_trio.testing.rogue import open_rogue, reply
+from emp_trio.testing.faulty_server import open_faulty_server, reply
 from tests.protocols.support import open_http
 
 
@@ -82,7 +82,7 @@ def test_the_body_is_the_sum_of_its_parts(contents: list[bytes], text: str) -> N
 async def test_a_form_goes_through_http_as_it_is() -> None:
     content_type, body = multipart([("a", "b")], [FilePart(field="f", filename="f", media_type="x/y", data=b"\0" * 9)])
     options = CallOptions(content=body, headers={"content-type": content_type})
-    async with open_rogue(reply(json={})) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(reply(json={})) as faulty, open_http(faulty.url) as probe:
         await probe.request("POST", "/upload", **options)
-    (request,) = rogue.requests
+    (request,) = faulty.requests
     assert (request.headers["content-type"], request.body) == (content_type, body)

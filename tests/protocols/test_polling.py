@@ -15,7 +15,7 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.polling import Ended, NotFinished, Polling, PollingSettings, Wait, look_pause
 from emp_trio.services.connector import Connector
 
-from .support import toolbox
+from .support import connector_context
 
 
 class Probe(Polling, Connector):
@@ -24,7 +24,7 @@ class Probe(Polling, Connector):
 
 
 def probe(**settings: Any) -> Probe:
-    return Probe(Probe.Settings(polling=PollingSettings(**settings)), toolbox())
+    return Probe(Probe.Settings(polling=PollingSettings(**settings)), connector_context())
 
 
 def looking(*results: Any) -> tuple[Callable[[], Awaitable[Any]], list[float]]:

@@ -11,7 +11,7 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.decoders import SseEvent
-from emp_trio.testing.rogue import Answer, Exchange, cut, dribble, event_stream, open_rogue, reply
+from emp_trio.testing.faulty_server import Answer, Exchange, cut, dribble, event_stream, open_faulty_server, reply
 
 from .support import HttpProbe, open_http
 
@@ -38,10 +38,10 @@ WHOLE = event_stream(*FRAMES)
 
 @pytest.mark.parametrize("answer", [WHOLE, dribble(WHOLE), event_stream(b"".join(FRAMES))])
 async def test_events_come_one_by_one_and_end(answer: Answer) -> None:
-    async with open_rogue(answer) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(answer) as faulty, open_http(faulty.url) as probe:
         assert await collect(probe) == EVENTS
         assert await collect(probe, done) == EVENTS
-        assert rogue.requests[0].headers["accept"] == "text/event-stream"
+        assert faulty.requests[0].headers["accept"] == "text/event-stream"
 
 
 async def test_an_event_is_there_as_soon_as_it_was_sent() -> None:
@@ -56,20 +56,23 @@ async def test_an_event_is_there_as_soon_as_it_was_sent() -> None:
         await exchange.send(b"data: 2\n\n")
         await exchange.until_left()
 
-    async with open_rogue(answer) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(answer) as faulty, open_http(faulty.url) as probe:
         async with probe.events("GET", "/") as events:
             assert (await anext(events)).data == "1"
             seen.set()
             assert (await anext(events)).data == "2"
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_the_last_event_ends_it_though_the_service_keeps_the_connection() -> None:
-    async with open_rogue(event_stream(*FRAMES, b"data: never\n\n", end=False)) as rogue, open_http(rogue.url) as probe:
+    async with (
+        open_faulty_server(event_stream(*FRAMES, b"data: never\n\n", end=False)) as faulty,
+        open_http(faulty.url) as probe,
+    ):
         assert await collect(probe, done) == EVENTS
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_a_stream_cut_at_any_byte_is_an_error_where_its_last_event_is_known() -> None:
@@ -77,7 +80,7 @@ async def test_a_stream_cut_at_any_byte_is_an_error_where_its_last_event_is_know
     head = len(b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
     size = head + sum(len(frame) + 6 for frame in [*FRAMES[:2], FRAMES[3]])
     cuts = [cut(whole, at) for at in range(size - 1)]
-    async with open_rogue(*cuts, whole) as rogue, open_http(rogue.url, max_retries=0) as probe:
+    async with open_faulty_server(*cuts, whole) as faulty, open_http(faulty.url, max_retries=0) as probe:
         short = 0
         for _ in cuts:
             outcome: list[Any] | ServiceError
@@ -101,15 +104,15 @@ async def test_a_stream_cut_at_any_byte_is_an_error_where_its_last_event_is_know
     [(FRAMES[:3], "before its last event"), ([*FRAMES[:2], b"data: half\n"], "in the middle of an event")],
 )
 async def test_a_stream_that_ends_properly_but_early(frames: list[bytes], words: str) -> None:
-    async with open_rogue(event_stream(*frames)) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(event_stream(*frames)) as faulty, open_http(faulty.url) as probe:
         with pytest.raises(ServiceError, match=f"POST http.*: the stream ended {words}") as caught:
             await collect(probe, done)
         assert caught.value.maybe_started
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
 
 
 async def test_events_before_a_break_are_given_out_and_then_the_error() -> None:
-    async with open_rogue(event_stream(*FRAMES[:3])) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(event_stream(*FRAMES[:3])) as faulty, open_http(faulty.url) as probe:
         got = []
 
         async def read() -> None:
@@ -125,7 +128,7 @@ async def test_events_before_a_break_are_given_out_and_then_the_error() -> None:
 
 async def test_what_is_no_event_stream_is_refused() -> None:
     page = reply(200, "<html>busy</html>", content_type="text/html")
-    async with open_rogue(page) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(page) as faulty, open_http(faulty.url) as probe:
         with pytest.raises(ServiceError, match=r"POST http.*'text/html' instead of an event stream.*busy") as caught:
             await collect(probe)
         assert caught.value.reason == "unexpected_content_type"
@@ -134,13 +137,19 @@ async def test_what_is_no_event_stream_is_refused() -> None:
 @pytest.mark.parametrize("label", ["application/json", "text/plain", "text/event-stream"])
 async def test_a_stream_is_one_by_its_bytes_and_not_by_its_label(label: str) -> None:
     whole = reply(200, json={"error": "x"}, content_type=label)
-    async with open_rogue(event_stream(*FRAMES, content_type=label), whole) as rogue, open_http(rogue.url) as probe:
+    async with (
+        open_faulty_server(event_stream(*FRAMES, content_type=label), whole) as faulty,
+        open_http(faulty.url) as probe,
+    ):
         assert await collect(probe, done) == EVENTS
         assert [msgspec.json.decode(data) for _, data in await collect(probe)] == [{"error": "x"}]
 
 
 async def test_an_error_status_is_an_error_and_a_503_is_repeated() -> None:
-    async with open_rogue(reply(503), event_stream(*FRAMES), reply(400)) as rogue, open_http(rogue.url) as probe:
+    async with (
+        open_faulty_server(reply(503), event_stream(*FRAMES), reply(400)) as faulty,
+        open_http(faulty.url) as probe,
+    ):
         assert await collect(probe, done) == EVENTS
         with pytest.raises(ServiceError) as caught:
             await collect(probe, done)
@@ -149,7 +158,7 @@ async def test_an_error_status_is_an_error_and_a_503_is_repeated() -> None:
 
 async def test_an_event_above_the_size_limit() -> None:
     big = event_stream(*[b"data: " + b"x" * 500] * 3)
-    async with open_rogue(big) as rogue, open_http(rogue.url, max_response_bytes=1000) as probe:
+    async with open_faulty_server(big) as faulty, open_http(faulty.url, max_response_bytes=1000) as probe:
         with pytest.raises(ServiceError, match=r"POST http.*larger than 1000 bytes"):
             await collect(probe)
 
@@ -165,7 +174,7 @@ async def test_silence_is_bounded_by_the_read_timeout_and_keepalives_count(
         await exchange.send(b"data: 1\n\n")
         await exchange.until_left()
 
-    async with open_rogue(answer) as rogue, open_http(rogue.url, read_timeout=30, timeout=600) as probe:
+    async with open_faulty_server(answer) as faulty, open_http(faulty.url, read_timeout=30, timeout=600) as probe:
         began = trio.current_time()
         async with probe.events("GET", "/") as events:
             assert (await anext(events)).data == "1"
@@ -176,10 +185,10 @@ async def test_silence_is_bounded_by_the_read_timeout_and_keepalives_count(
 
 async def test_lines_of_json() -> None:
     ndjson = event_stream(b'{"a":1}\n{"a"', b':2}\n\n{"done":true}\n', content_type="application/x-ndjson")
-    async with open_rogue(ndjson) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(ndjson) as faulty, open_http(faulty.url) as probe:
         assert await collect_lines(probe) == [{"a": 1}, {"a": 2}, {"done": True}]
         assert await collect_lines(probe, lambda line: bool(line.get("done"))) == [{"a": 1}, {"a": 2}, {"done": True}]
-        assert rogue.requests[0].headers["accept"] == "application/x-ndjson"
+        assert faulty.requests[0].headers["accept"] == "application/x-ndjson"
         with pytest.raises(ServiceError, match="before its last event"):
             await collect_lines(probe, lambda line: "never" in line)
 
@@ -187,7 +196,7 @@ async def test_lines_of_json() -> None:
 async def test_lines_that_break_off_or_are_garbage() -> None:
     half = event_stream(b'{"a":1}\n{"a":', content_type="application/x-ndjson")
     html = reply(200, "<html>\n</html>\n", content_type="text/html")
-    async with open_rogue(half, html) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(half, html) as faulty, open_http(faulty.url) as probe:
         with pytest.raises(ServiceError, match=r"POST http.*in the middle of a line") as caught:
             await collect_lines(probe)
         assert caught.value.reason == "connection_failed"
@@ -197,7 +206,7 @@ async def test_lines_that_break_off_or_are_garbage() -> None:
 
 
 async def test_a_cancel_inside_a_stream_closes_its_connection() -> None:
-    async with open_rogue(event_stream(*FRAMES, end=False)) as rogue, open_http(rogue.url) as probe:
+    async with open_faulty_server(event_stream(*FRAMES, end=False)) as faulty, open_http(faulty.url) as probe:
         for _ in range(5):
             with trio.CancelScope() as scope:
                 async with probe.events("GET", "/") as events:
@@ -206,4 +215,4 @@ async def test_a_cancel_inside_a_stream_closes_its_connection() -> None:
                             scope.cancel()
             assert scope.cancelled_caught
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()

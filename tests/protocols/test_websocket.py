@@ -9,8 +9,8 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.websocket import Socket
-from emp_trio.testing.rogue import open_rogue
-from emp_trio.testing.rogue_socket import Peer, websocket
+from emp_trio.testing.faulty_server import open_faulty_server
+from emp_trio.testing.faulty_websocket import Peer, websocket
 
 from .support import drain, open_socket, open_websocket
 
@@ -25,16 +25,16 @@ async def listen(peer: Peer) -> None:
 
 
 async def test_messages_go_both_ways() -> None:
-    async with open_rogue(websocket(echo)) as rogue, open_websocket(f"{rogue.ws_url}/ws?id=1") as probe:
+    async with open_faulty_server(websocket(echo)) as faulty, open_websocket(f"{faulty.ws_url}/ws?id=1") as probe:
         async with probe.open_socket(headers={"X-A": "1"}) as socket:
             await socket.send("text \u00e9")
             await socket.send(b"\x00\xff")
             await socket.send_json({"type": "job", "n": [1]})
             assert [await socket.receive() for _ in range(3)] == ["text \u00e9", b"\x00\xff", '{"type":"job","n":[1]}']
             assert not socket.closed
-        request = rogue.requests[0]
+        request = faulty.requests[0]
         assert request.target == "/ws?id=1"
-        assert request.headers["host"] == f"127.0.0.1:{rogue.port}"
+        assert request.headers["host"] == f"127.0.0.1:{faulty.port}"
         assert (request.headers["x-a"], request.headers["user-agent"]) == ("1", "emp-trio-test/1")
 
 
@@ -48,7 +48,7 @@ async def test_what_was_sent_last_arrives_although_the_block_ends_or_is_cancelle
         got.append(await peer.receive())
         await peer.listen()
 
-    async with open_rogue(websocket(script)) as rogue, open_websocket(rogue.ws_url, message_queue=1) as probe:
+    async with open_faulty_server(websocket(script)) as faulty, open_websocket(faulty.ws_url, message_queue=1) as probe:
         async with probe.open_socket() as socket:
             await socket.send("goodbye")
         with trio.CancelScope() as scope:
@@ -60,7 +60,7 @@ async def test_what_was_sent_last_arrives_although_the_block_ends_or_is_cancelle
                     with trio.move_on_after(2, shield=True):
                         await socket.send("cancel")
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
     assert got == ["goodbye", "cancel"]
 
 
@@ -70,7 +70,7 @@ async def test_a_normal_close_ends_the_messages() -> None:
         await peer.send("2")
         await peer.close(1000)
 
-    async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url) as socket:
+    async with open_faulty_server(websocket(script)) as faulty, open_socket(faulty.ws_url) as socket:
         assert await drain(socket) == ["1", "2"]
         assert socket.closed
         with pytest.raises(ServiceError, match="closed the socket"):
@@ -85,7 +85,7 @@ async def test_messages_before_a_close_are_read_although_a_send_has_met_the_clos
             await peer.send(word)
         await peer.close(1000)
 
-    async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url, message_queue=1) as socket:
+    async with open_faulty_server(websocket(script)) as faulty, open_socket(faulty.ws_url, message_queue=1) as socket:
         with trio.fail_after(60), suppress(ServiceError):
             while True:
                 await socket.send("x")
@@ -108,7 +108,7 @@ async def test_any_other_close_is_an_error(code: int, kind: tuple[str, str, bool
         await peer.send("1")
         await peer.close(code, "because")
 
-    async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url) as socket:
+    async with open_faulty_server(websocket(script)) as faulty, open_socket(faulty.ws_url) as socket:
         assert await socket.receive() == "1"
         with pytest.raises(ServiceError, match="because") as caught:
             await drain(socket)
@@ -130,7 +130,7 @@ async def test_a_connection_that_is_lost_is_an_error_for_readers_and_senders(how
             await peer.raw(b"\xff\xff\xff\xff nonsense")
             await peer.mute()
 
-    async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url) as socket:
+    async with open_faulty_server(websocket(script)) as faulty, open_socket(faulty.ws_url) as socket:
         with trio.fail_after(60), pytest.raises(ServiceError) as caught:
             await drain(socket)
         assert caught.value.type == ("response_error" if how == "garbage" else "network_error")
@@ -146,7 +146,7 @@ async def test_every_byte_at_which_a_message_may_be_cut() -> None:
         async def script(peer: Peer, at: int = at) -> None:
             await peer.raw(frame[:at])
 
-        async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url) as socket:
+        async with open_faulty_server(websocket(script)) as faulty, open_socket(faulty.ws_url) as socket:
             for word in ["hello", "world"][: at // 7]:
                 assert await socket.receive() == word
             with trio.fail_after(60), pytest.raises(ServiceError, match="connection was lost"):
@@ -163,7 +163,7 @@ async def test_a_cancelled_send_leaves_the_socket_whole_for_others() -> None:
         while True:
             got.append(await peer.receive())
 
-    async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url) as socket:
+    async with open_faulty_server(websocket(script)) as faulty, open_socket(faulty.ws_url) as socket:
         with trio.move_on_after(0.05) as scope:
             await socket.send(b"1" * 20_000_000)
         assert scope.cancelled_caught
@@ -181,7 +181,7 @@ async def test_senders_to_a_peer_that_goes_away_are_all_released() -> None:
         await peer.receive()
         peer.reset()
 
-    async with open_rogue(websocket(script)) as rogue, open_websocket(rogue.ws_url) as probe:
+    async with open_faulty_server(websocket(script)) as faulty, open_websocket(faulty.ws_url) as probe:
         failed = 0
         async with probe.open_socket() as socket:
 
@@ -211,8 +211,8 @@ async def test_a_sender_outside_the_block_is_released_when_the_block_ends() -> N
             await socket.send(b"x" * 50_000_000)
         released.set()
 
-    async with open_rogue(websocket(script)) as rogue, trio.open_nursery() as nursery:
-        async with open_socket(rogue.ws_url, close_timeout=0.1) as socket:
+    async with open_faulty_server(websocket(script)) as faulty, trio.open_nursery() as nursery:
+        async with open_socket(faulty.ws_url, close_timeout=0.1) as socket:
             nursery.start_soon(send, socket)
             await trio.testing.wait_all_tasks_blocked(0.01)
         with trio.fail_after(60):
@@ -220,7 +220,7 @@ async def test_a_sender_outside_the_block_is_released_when_the_block_ends() -> N
 
 
 async def test_what_the_block_raises_passes_through_as_it_is() -> None:
-    async with open_rogue(websocket(listen)) as rogue, open_websocket(rogue.ws_url) as probe:
+    async with open_faulty_server(websocket(listen)) as faulty, open_websocket(faulty.ws_url) as probe:
         for error in (ValueError("mine"), ServiceError("mine"), ExceptionGroup("mine", [KeyError()])):
             with pytest.raises(type(error)) as caught:
                 async with probe.open_socket():
@@ -233,7 +233,7 @@ async def test_what_the_block_raises_passes_through_as_it_is() -> None:
 
 
 async def test_a_storm_of_opened_and_cancelled_sockets_leaves_nothing() -> None:
-    async with open_rogue(websocket(echo)) as rogue, open_websocket(rogue.ws_url, close_timeout=0.5) as probe:
+    async with open_faulty_server(websocket(echo)) as faulty, open_websocket(faulty.ws_url, close_timeout=0.5) as probe:
 
         async def talk(seconds: float) -> None:
             with trio.move_on_after(seconds):
@@ -246,11 +246,11 @@ async def test_a_storm_of_opened_and_cancelled_sockets_leaves_nothing() -> None:
             for number in range(40):
                 nursery.start_soon(talk, number * 0.004)
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_text_that_cannot_be_sent_is_the_senders_error() -> None:
-    async with open_rogue(websocket(echo)) as rogue, open_socket(rogue.ws_url) as socket:
+    async with open_faulty_server(websocket(echo)) as faulty, open_socket(faulty.ws_url) as socket:
         with pytest.raises(ValueError, match="surrogate"):
             await socket.send("\ud800")
         await socket.send("fine")

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from emp_trio.errors import ServiceError
+from emp_trio.testing.faulty_server import open_faulty_server
+from emp_trio.testing.faulty_websocket import Peer, websocket
 from emp_trio.testing.proxy import open_proxy
-from emp_trio.testing.rogue import open_rogue
-from emp_trio.testing.rogue_socket import Peer, websocket
 
 from .support import drain, open_socket, open_websocket
 
@@ -25,7 +25,10 @@ async def test_trap_1_leaving_a_mute_peer_takes_the_close_timeout_not_a_minute(
     async def script(peer: Peer) -> None:
         await peer.mute()
 
-    async with open_rogue(websocket(script)) as rogue, open_websocket(rogue.ws_url, close_timeout=1.5) as probe:
+    async with (
+        open_faulty_server(websocket(script)) as faulty,
+        open_websocket(faulty.ws_url, close_timeout=1.5) as probe,
+    ):
         began = trio.current_time()
         async with probe.open_socket():
             pass
@@ -47,10 +50,10 @@ async def test_trap_2_large_messages_pass_and_too_large_ones_are_named(fragmente
             await peer.send(b"x" * 5_000_000)
         await peer.listen()
 
-    async with open_rogue(websocket(script)) as rogue:
-        async with open_websocket(rogue.ws_url) as probe, probe.open_socket() as socket:
+    async with open_faulty_server(websocket(script)) as faulty:
+        async with open_websocket(faulty.ws_url) as probe, probe.open_socket() as socket:
             assert await socket.receive() == b"x" * 5_000_000
-        async with open_websocket(rogue.ws_url, max_message_bytes=4_999_999) as probe, probe.open_socket() as socket:
+        async with open_websocket(faulty.ws_url, max_message_bytes=4_999_999) as probe, probe.open_socket() as socket:
             with trio.fail_after(60), pytest.raises(ServiceError, match="max_message_bytes is 4999999") as caught:
                 await socket.receive()
             assert (caught.value.reason, caught.value.retry) == ("invalid_response_format", False)
@@ -67,7 +70,7 @@ async def test_trap_3_a_slow_reader_is_not_taken_for_a_dead_peer(autojump_clock:
             await peer.send("end")
 
     settings: dict[str, Any] = {"message_queue": 2, "ping_interval": 5, "ping_timeout": 5}
-    async with open_rogue(websocket(script)) as rogue, open_socket(rogue.ws_url, **settings) as socket:
+    async with open_faulty_server(websocket(script)) as faulty, open_socket(faulty.ws_url, **settings) as socket:
         await trio.sleep(60)
         assert not socket.closed
         for number in range(300):
@@ -81,7 +84,7 @@ async def test_trap_3_a_slow_reader_is_not_taken_for_a_dead_peer(autojump_clock:
 
 async def test_a_live_but_quiet_peer_is_kept(autojump_clock: trio.testing.MockClock) -> None:
     quick: dict[str, Any] = {"ping_interval": 5, "ping_timeout": 5}
-    async with open_rogue(websocket(listen)) as rogue, open_socket(rogue.ws_url, **quick) as socket:
+    async with open_faulty_server(websocket(listen)) as faulty, open_socket(faulty.ws_url, **quick) as socket:
         with trio.move_on_after(600):
             await socket.receive()
         assert not socket.closed
@@ -92,7 +95,7 @@ async def test_a_dead_peer_is_noticed_whether_we_read_or_not(
     reading: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     quick: dict[str, Any] = {"ping_interval": 10, "ping_timeout": 5}
-    async with open_rogue(websocket(listen)) as rogue, open_proxy(rogue.port) as proxy:
+    async with open_faulty_server(websocket(listen)) as faulty, open_proxy(faulty.port) as proxy:
         async with open_socket(f"ws://127.0.0.1:{proxy.port}", **quick) as socket:
             proxy.blackhole = True
             began = trio.current_time()
@@ -116,7 +119,7 @@ async def test_a_large_message_on_a_slow_line_is_not_taken_for_silence(autojump_
         await peer.listen()
 
     settings: dict[str, Any] = {"ping_interval": 1, "ping_timeout": 2}
-    async with open_rogue(websocket(script)) as rogue, open_proxy(rogue.port) as proxy:
+    async with open_faulty_server(websocket(script)) as faulty, open_proxy(faulty.port) as proxy:
         proxy.bandwidth = 20_000
         async with open_socket(f"ws://127.0.0.1:{proxy.port}", **settings) as socket:
             began = trio.current_time()

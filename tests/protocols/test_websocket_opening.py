@@ -12,8 +12,8 @@ import trio
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.protocols.auth import Basic, Bearer
 from emp_trio.secrets import Secret
-from emp_trio.testing.rogue import Answer, cut, hang, open_rogue, raw, redirect, reply
-from emp_trio.testing.rogue_socket import Peer, websocket
+from emp_trio.testing.faulty_server import Answer, cut, hang, open_faulty_server, raw, redirect, reply
+from emp_trio.testing.faulty_websocket import Peer, websocket
 
 from .support import open_websocket, self_signed
 
@@ -62,9 +62,9 @@ async def test_an_upgrade_that_is_refused_says_why_and_at_once(
     answer: Answer, kind: tuple[str, str], words: str
 ) -> None:
     """Trap 4: the library's error is empty, and a connection that ends is only noticed by the timeout."""
-    async with open_rogue(answer) as rogue:
+    async with open_faulty_server(answer) as faulty:
         with trio.fail_after(60):
-            error = await failure(rogue.ws_url)
+            error = await failure(faulty.ws_url)
         assert (error.type, error.reason) == kind
         assert words in str(error)
         assert error.retry_after == (7 if "429" in words else None)
@@ -89,12 +89,12 @@ async def test_nobody_listens_and_no_such_host() -> None:
 
 
 async def test_a_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
-    async with open_rogue(hang()) as rogue:
+    async with open_faulty_server(hang()) as faulty:
         began = trio.current_time()
-        error = await failure(rogue.ws_url, handshake_timeout=4)
+        error = await failure(faulty.ws_url, handshake_timeout=4)
         assert trio.current_time() - began == pytest.approx(4, abs=0.1)
         assert (error.type, error.reason) == ("network_error", "network_timeout")
-        await rogue.emptied()
+        await faulty.emptied()
 
 
 @pytest.mark.parametrize("url", ["", "http://x", "ws://", "ws://h:port", "localhost:1"])
@@ -107,26 +107,26 @@ async def test_a_url_that_is_none(url: str) -> None:
 
 async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context, certificate = self_signed(tmp_path)
-    async with open_rogue(websocket(echo), tls=context) as rogue:
-        error = await failure(rogue.ws_url)
+    async with open_faulty_server(websocket(echo), tls=context) as faulty:
+        error = await failure(faulty.ws_url)
         assert (error.type, error.reason) == ("network_error", "ssl_certificate")
         assert "self-signed" in str(error)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        async with open_websocket(rogue.ws_url) as probe, probe.open_socket() as socket:
+        async with open_websocket(faulty.ws_url) as probe, probe.open_socket() as socket:
             await socket.send("tls")
             assert await socket.receive() == "tls"
 
 
 async def test_credentials_go_to_the_own_origin_only() -> None:
-    async with open_rogue(websocket(listen)) as other, open_rogue(websocket(listen)) as rogue:
+    async with open_faulty_server(websocket(listen)) as other, open_faulty_server(websocket(listen)) as faulty:
         for auth, value in ((Bearer(Secret("tok")), "Bearer tok"), (Basic("u", Secret("p")), "Basic dTpw")):
             async with (
-                open_websocket(rogue.ws_url, auth=auth) as probe,
+                open_websocket(faulty.ws_url, auth=auth) as probe,
                 probe.open_socket(),
                 probe.open_socket(f"{other.ws_url}/x"),
             ):
                 pass
-            assert rogue.requests[-1].headers["authorization"] == value
+            assert faulty.requests[-1].headers["authorization"] == value
             assert "authorization" not in other.requests[-1].headers
 
 
@@ -135,7 +135,10 @@ async def test_a_secret_that_is_echoed_is_taken_out() -> None:
         await peer.close(1008, "token tok-4711 is bad")
 
     answers = (reply(401, "token tok-4711 is bad"), websocket(script))
-    async with open_rogue(*answers) as rogue, open_websocket(rogue.ws_url, auth=Bearer(Secret("tok-4711"))) as probe:
+    async with (
+        open_faulty_server(*answers) as faulty,
+        open_websocket(faulty.ws_url, auth=Bearer(Secret("tok-4711"))) as probe,
+    ):
         for _ in answers:
             with pytest.raises(ServiceError, match=r"token \*\*\* is bad"):
                 async with probe.open_socket() as socket:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder
-from emp_trio.protocols.http_answer import HttpAnswer
+from emp_trio.protocols.http_answer import HttpResponse
 from emp_trio.protocols.wire_json import declared_charset, decode_json, join_halves
 
 SMILE = "\U0001f600"
@@ -127,9 +127,9 @@ def test_a_character_set_is_taken_where_it_is_one(content_type: str, charset: st
 
 def test_answers_events_and_lines_are_read_alike() -> None:
     latin = {"content-type": "application/json; charset=latin-1"}
-    assert HttpAnswer(status=200, headers=latin, body=b'{"a": "caf\xe9"}').json() == {"a": "caf\u00e9"}
-    assert HttpAnswer(status=200, headers=latin, body='{"a": "caf\u00e9"}'.encode()).json() == {"a": "caf\u00e9"}
-    assert HttpAnswer(status=200, headers={}, body=b'{"a": NaN}').json() == {"a": None}
+    assert HttpResponse(status=200, headers=latin, body=b'{"a": "caf\xe9"}').json() == {"a": "caf\u00e9"}
+    assert HttpResponse(status=200, headers=latin, body='{"a": "caf\u00e9"}'.encode()).json() == {"a": "caf\u00e9"}
+    assert HttpResponse(status=200, headers={}, body=b'{"a": NaN}').json() == {"a": None}
     (event,) = SseDecoder().feed(b'data: {"a": "\xed\xa0\xbd\xed\xb8\x80", "b": NaN}\n\n')
     assert event.json() == {"a": SMILE, "b": None}
     assert NdjsonDecoder().feed(b'{"a": "\\ud83d", "b": -Infinity}\n') == [{"a": "\ufffd", "b": None}]

@@ -13,7 +13,7 @@ import trio
 from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
 from emp_trio.queue.port import RedisSettings
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 from emp_trio.secrets import Secret
 from tests.queue.support import TLS, Ear, Library, listening
 
@@ -41,10 +41,10 @@ async def bridge(valkey: str) -> AsyncIterator[Bridge]:
 
 
 @pytest.fixture
-async def verbs(bridge: Bridge) -> Verbs:
-    """The worker's verbs on an empty server."""
+async def worker_queue(bridge: Bridge) -> WorkerQueue:
+    """The worker's queue on an empty server."""
     await library.ensure(bridge)
-    return Verbs(bridge)
+    return WorkerQueue(bridge)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import trio.testing
 from emp_trio.queue import library
 from emp_trio.queue.bridge import open_bridge
 from emp_trio.queue.port import RedisSettings
-from emp_trio.queue.verbs import Claims, Verbs
 from emp_trio.queue.waiting import Request
+from emp_trio.queue.worker_queue import Claims, WorkerQueue
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
@@ -122,11 +122,11 @@ async def test_cancelled_claim_is_handed_back_whenever_the_cancel_comes(
     orphans: list[Claims] = []
     got: Claims | None = None
     async with open_bridge(settings_of(proxy)) as bridge:
-        verbs = Verbs(bridge)
+        worker_queue = WorkerQueue(bridge)
         await library.ensure(bridge)
         proxy.latency = 0.02
         with trio.move_on_after(step * 0.003):
-            got = await verbs.claim(TEXT, "m1", [("w1", "n")], lease=15, on_orphan=orphans.append)
+            got = await worker_queue.claim(TEXT, "m1", [("w1", "n")], lease=15, on_orphan=orphans.append)
         await bridge.call("PING")  # everything before it has been answered
         held = lib.db.zscore("jobs:pending", "j") is None
     assert held is (got is not None or len(orphans) == 1)
@@ -141,7 +141,7 @@ async def test_claim_cancelled_in_the_very_moment_of_its_reply(proxy: FaultProxy
     lib.submit("j")
     orphans: list[Claims] = []
     async with open_bridge(settings_of(proxy)) as bridge:
-        verbs = Verbs(bridge)
+        worker_queue = WorkerQueue(bridge)
         await library.ensure(bridge)
         with trio.CancelScope() as scope:
             settle = Request.settle
@@ -152,7 +152,7 @@ async def test_claim_cancelled_in_the_very_moment_of_its_reply(proxy: FaultProxy
 
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Request, "settle", cancel_and_settle)
-                await verbs.claim(TEXT, "m1", [("w1", "n")], lease=15, on_orphan=orphans.append)
+                await worker_queue.claim(TEXT, "m1", [("w1", "n")], lease=15, on_orphan=orphans.append)
         assert scope.cancelled_caught
         assert [c.job_id for o in orphans for c in o.jobs] == ["j"]
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 from tests.queue.support import CAPABILITIES, Library, iso
 
 
@@ -112,13 +112,13 @@ def test_payloads_are_not_read_while_matching(lib: Library) -> None:
     assert not any("payload" in words or "ctx" in words for words in reads)
 
 
-async def test_a_job_of_20_mb_is_claimed_whole(verbs: Verbs, lib: Library) -> None:
+async def test_a_job_of_20_mb_is_claimed_whole(worker_queue: WorkerQueue, lib: Library) -> None:
     payload = b'{"x":"' + b"y" * 20 * 2**20 + b'"}'
     lib.submit("big", payload=payload, workflow_id="wf")
     before = lib.job("big")
-    [claim] = (await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n1")], lease=15)).jobs
+    [claim] = (await worker_queue.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n1")], lease=15)).jobs
     assert "payload" not in claim.fields, "the call that holds Redis carries no large values"
-    claim = await verbs.whole(claim)
+    claim = await worker_queue.whole(claim)
     assert {name: value.decode() for name, value in claim.fields.items()} == before
     listed = json.loads(lib.db.hget("jobs:active:w1", "big"))
     assert listed == {name: value for name, value in before.items() if name != "payload"}

@@ -20,7 +20,7 @@ from emp_trio.queue.keeper import open_thread_keeper
 from emp_trio.queue.keeping import KeepSettings, Others, Process
 from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.port import RedisSettings
-from emp_trio.queue.verbs import LeaseRef
+from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 from emp_trio.testing.valkey import valkey_server

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emp_trio.queue.keeping import Duty, KeepSettings, Pace, first_pace, look, not_done
 from emp_trio.queue.lease_table import LeaseTable, View
-from emp_trio.queue.verbs import LeaseRef
+from emp_trio.queue.worker_queue import LeaseRef
 
 KEEP = KeepSettings(lease=15.0, renew_every=5.0, alive_every=5.0, standstill=30.0)
 A, B = LeaseRef("a", "x/1"), LeaseRef("b", "x/2")

@@ -15,7 +15,7 @@ from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
 from emp_trio.queue.client import open_queue
 from emp_trio.queue.port import RedisSettings
-from emp_trio.queue.verbs import LeaseRef, Verbs
+from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
 from emp_trio.secrets import Secret
 from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
 
@@ -62,7 +62,7 @@ async def test_library_of_the_fleet_is_not_touched(bridge: Bridge, valkey: str) 
 
 
 async def test_no_call_fails_while_another_version_takes_its_place(bridge: Bridge, valkey: str, lib: Library) -> None:
-    verbs, text = Verbs(bridge), library.source()[0]
+    worker_queue, text = WorkerQueue(bridge), library.source()[0]
     over = trio.Event()
     calls = 0
 
@@ -80,30 +80,35 @@ async def test_no_call_fails_while_another_version_takes_its_place(bridge: Bridg
             await library.ensure(second)
         over.set()
     assert calls > 50
-    assert (await verbs.reap()).next_due is None
+    assert (await worker_queue.reap()).next_due is None
 
 
-async def test_flushed_library_is_loaded_again_by_the_call_that_misses_it(verbs: Verbs, lib: Library) -> None:
+async def test_flushed_library_is_loaded_again_by_the_call_that_misses_it(
+    worker_queue: WorkerQueue, lib: Library
+) -> None:
     lib.submit("a")
     lib.submit("b")
     for number in range(3):
         lib.db.function_flush()
-        claims = await verbs.claim(TEXT, "m1", [("w1", f"n{number}")], lease=15)
+        claims = await worker_queue.claim(TEXT, "m1", [("w1", f"n{number}")], lease=15)
         assert len(claims.jobs) == (1 if number < 2 else 0)
     lib.db.function_flush()
     async with trio.open_nursery() as nursery:  # many at once
         for _ in range(20):
-            nursery.start_soon(verbs.reap)
+            nursery.start_soon(worker_queue.reap)
 
 
 async def test_progress_messages_that_cannot_be_sent_as_they_are_do_not_hurt_the_batch(
-    verbs: Verbs, lib: Library
+    worker_queue: WorkerQueue, lib: Library
 ) -> None:
     for job_id in ("a", "b"):
         lib.submit(job_id)
-    claims = await verbs.claim(TEXT, "m1", [("w1", "n1"), ("w2", "n2")], lease=15)
+    claims = await worker_queue.claim(TEXT, "m1", [("w1", "n1"), ("w2", "n2")], lease=15)
     leases = {c.job_id: LeaseRef(c.job_id, c.token) for c in claims.jobs}
-    assert await verbs.progress([(leases["a"], 10, "odd \ud800", "\udfff", 1), (leases["b"], 20, "fine", "", 0)]) == []
+    assert (
+        await worker_queue.progress([(leases["a"], 10, "odd \ud800", "\udfff", 1), (leases["b"], 20, "fine", "", 0)])
+        == []
+    )
     assert lib.db.hget("job:a:progress", "message") == "odd ?"
     assert lib.db.hget("job:b:progress", "message") == "fine"
 

@@ -14,7 +14,7 @@ from emp_trio.queue.bridge import Bridge
 from emp_trio.queue.client import Queue
 from emp_trio.queue.ids import LONGEST_ID, why_refused
 from emp_trio.queue.messages import MAX_PAYLOAD_BYTES
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 from tests.queue.support import CAPABILITIES, Ear, Library
 
 KIB = 1024
@@ -90,10 +90,10 @@ def test_one_call_answers_with_half_a_megabyte_of_jobs(lib: Library) -> None:
     assert lib.db.zcard("jobs:pending") == 0
 
 
-async def test_a_claim_goes_on_where_a_budget_ended_at_the_head(verbs: Verbs, lib: Library) -> None:
+async def test_a_claim_goes_on_where_a_budget_ended_at_the_head(worker_queue: WorkerQueue, lib: Library) -> None:
     for number in range(600):
         lib.submit(f"bad{number}", requirements="5", priority=90)
-    reply = await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n")], lease=15)
+    reply = await worker_queue.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n")], lease=15)
     assert reply.next_rank == 0, "there is more to look at, from the beginning"
     assert 100 < len(reply.dropped) < 300
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from emp_trio.errors import ServerRefused
-from emp_trio.queue.verbs import Verbs
+from emp_trio.queue.worker_queue import WorkerQueue
 from tests.queue.support import CAPABILITIES, Ear, Library
 
 POISON: list[tuple[Any, str]] = [
@@ -181,8 +181,8 @@ def test_numbers_that_are_none_do_not_lose_a_job(lib: Library, score: str) -> No
     assert {"a", "b"} <= waiting
 
 
-async def test_pending_of_a_wrong_type_is_a_typed_error(verbs: Verbs, lib: Library) -> None:
+async def test_pending_of_a_wrong_type_is_a_typed_error(worker_queue: WorkerQueue, lib: Library) -> None:
     lib.db.set("jobs:pending", "a string")
     with pytest.raises(ServerRefused, match="WRONGTYPE") as caught:
-        await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n")], lease=15)
+        await worker_queue.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n")], lease=15)
     assert caught.value.code == "WRONGTYPE"

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from emp_trio.queue.client import Queue
 from emp_trio.queue.embedded import free_port, server_command
 from emp_trio.queue.messages import Identity, completed, failed, read_job, released
 from emp_trio.queue.port import RedisSettings
-from emp_trio.queue.verbs import LeaseRef, Verbs
+from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
 from emp_trio.secrets import Secret
 from tests.queue.support import CAPABILITIES, Library
 
@@ -44,8 +45,8 @@ def full(lib: Library) -> Iterator[None]:
         lib.db.config_set("maxmemory", 0)
 
 
-async def claim(verbs: Verbs, *workers: str) -> dict[str, tuple[LeaseRef, dict[str, bytes]]]:
-    claims = await verbs.claim(TEXT, "m1", [(w, f"n{time.monotonic_ns()}") for w in workers], lease=15)
+async def claim(worker_queue: WorkerQueue, *workers: str) -> dict[str, tuple[LeaseRef, dict[str, bytes]]]:
+    claims = await worker_queue.claim(TEXT, "m1", [(w, f"n{time.monotonic_ns()}") for w in workers], lease=15)
     return {c.job_id: (LeaseRef(c.job_id, c.token), c.fields) for c in claims.jobs}
 
 
@@ -70,21 +71,21 @@ async def test_submit_gets_through_when_a_full_server_has_room_again(bridge: Bri
     assert lib.db.zcard("jobs:pending") == 1
 
 
-async def test_full_server_lets_running_jobs_end(verbs: Verbs, lib: Library) -> None:
+async def test_full_server_lets_running_jobs_end(worker_queue: WorkerQueue, lib: Library) -> None:
     for name in ("done", "broken", "again", "back", "stopped", "crashed"):
         lib.submit(name)
-    jobs = await claim(verbs, *(f"w{n}" for n in range(6)))
+    jobs = await claim(worker_queue, *(f"w{n}" for n in range(6)))
     with full(lib):
         refused: list[str] = []
-        verbs.start([lease for lease, _ in jobs.values()], "", refused.extend)
-        assert await verbs.renew([lease for lease, _ in jobs.values()], lease=15) == {}
-        await verbs.remember(jobs["back"][0], b'{"id":1}')
+        worker_queue.start([lease for lease, _ in jobs.values()], "", refused.extend)
+        assert await worker_queue.renew([lease for lease, _ in jobs.values()], lease=15) == {}
+        await worker_queue.save_checkpoint(jobs["back"][0], b'{"id":1}')
         with pytest.raises(ServerRefused):  # waits until there is room
-            await claim(verbs, "w9")
+            await claim(worker_queue, "w9")
 
         async def end(name: str, make: Callable[[Any], Any]) -> None:
             lease, fields = jobs[name]
-            assert await verbs.settle(lease, "m1", make(read_job(name, 1, fields)))
+            assert await worker_queue.settle(lease, "m1", make(read_job(name, 1, fields)))
 
         now = time.time()
         await end("done", lambda job: completed(job, JobResult(success=True), WHO, now=now))
@@ -92,13 +93,13 @@ async def test_full_server_lets_running_jobs_end(verbs: Verbs, lib: Library) -> 
         await end("again", lambda job: failed(job, failure, WHO, now=now, random=0))
         await end("broken", lambda job: failed(_last(job), failure, WHO, now=now, random=0))
         await end("back", lambda job: released())
-        assert (await verbs.function("cancel", "stopped", "r"))[0] == b"cancelled"
+        assert (await worker_queue.function("cancel", "stopped", "r"))[0] == b"cancelled"
         lib.db.config_set("maxmemory", 0)
         lib.expire_leases()
         lib.db.config_set("maxmemory", 1)
-        assert (await verbs.reap()).requeued == ("crashed",)
+        assert (await worker_queue.reap()).requeued == ("crashed",)
         assert (
-            await verbs.beat(
+            await worker_queue.heartbeat(
                 "m1",
                 connected_at="",
                 fresh=True,
@@ -169,9 +170,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.stop()
 
 
-async def again(verbs: Verbs, verb: Callable[[], Any]) -> Any:
+async def again(worker_queue: WorkerQueue, verb: Callable[[], Any]) -> Any:
     with trio.fail_after(LIMIT):
-        return await verbs.surely(verb)
+        return await worker_queue.retry_until_accepted(verb)
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -179,35 +180,39 @@ async def test_restart_of_the_server_with_and_without_its_data(server: Server, k
     settings = RedisSettings(url=Secret(server.url), longest_pause=0.1)
     async with open_bridge(settings) as bridge:
         await library.ensure(bridge)
-        verbs, queue = Verbs(bridge, pause=0.01), Queue(bridge)
+        worker_queue, queue = WorkerQueue(bridge, pause=0.01), Queue(bridge)
         await queue.submit("comfyui", job_id="running", priority=60)
         await queue.submit("comfyui", job_id="waiting")
-        lease = (await claim(verbs, "w1"))["running"][0]
+        lease = (await claim(worker_queue, "w1"))["running"][0]
 
         await trio.to_thread.run_sync(lambda: server.stop(wipe=not kept))
         with pytest.raises((NotSent, OutcomeUnknown)):
-            await verbs.reap()
+            await worker_queue.reap()
         await trio.to_thread.run_sync(server.start)
 
-        assert await again(verbs, lambda: verbs.renew([lease], lease=15)) == ({} if kept else {"running": "lost"})
-        assert await again(verbs, lambda: verbs.settle(lease, "m1", released())) is kept
-        assert sorted(await claim(verbs, "w1", "w2")) == (["running", "waiting"] if kept else [])
+        assert await again(worker_queue, lambda: worker_queue.renew([lease], lease=15)) == (
+            {} if kept else {"running": "lost"}
+        )
+        assert await again(worker_queue, lambda: worker_queue.settle(lease, "m1", released())) is kept
+        assert sorted(await claim(worker_queue, "w1", "w2")) == (["running", "waiting"] if kept else [])
         assert await queue.submit("comfyui", job_id="new") == "new"
-        assert list(await claim(verbs, "w3")) == ["new"]
+        assert list(await claim(worker_queue, "w3")) == ["new"]
 
 
 async def test_submit_and_settle_outlast_the_absence_of_the_server(server: Server) -> None:
     settings = RedisSettings(url=Secret(server.url), longest_pause=0.1)
     async with open_bridge(settings) as bridge:
         await library.ensure(bridge)
-        verbs, queue = Verbs(bridge, pause=0.01), Queue(bridge, patience=LIMIT)
+        worker_queue, queue = WorkerQueue(bridge, pause=0.01), Queue(bridge, patience=LIMIT)
         await queue.submit("comfyui", job_id="j")
-        lease = (await claim(verbs, "w1"))["j"][0]
+        lease = (await claim(worker_queue, "w1"))["j"][0]
         await trio.to_thread.run_sync(server.stop)
         results: list[object] = []
 
         async def settle() -> None:
-            results.append(await verbs.surely(lambda: verbs.settle(lease, "m1", released())))
+            results.append(
+                await worker_queue.retry_until_accepted(lambda: worker_queue.settle(lease, "m1", released()))
+            )
 
         async def submit() -> None:
             results.append(await queue.submit("comfyui", job_id="k"))
@@ -220,7 +225,7 @@ async def test_submit_and_settle_outlast_the_absence_of_the_server(server: Serve
                 assert results == []
                 await trio.to_thread.run_sync(server.start)
         assert sorted(results, key=str) == [True, "k"]
-        assert sorted(await claim(verbs, "w1", "w2")) == ["j", "k"]
+        assert sorted(await claim(worker_queue, "w1", "w2")) == ["j", "k"]
 
 
 async def test_client_gives_up_after_its_patience(server: Server) -> None:
@@ -249,10 +254,12 @@ async def test_a_pause_of_the_server_is_sat_out(bridge: Bridge, lib: Library) ->
 
 async def test_connection_killed_by_the_server(bridge: Bridge, lib: Library) -> None:
     await library.ensure(bridge)
-    verbs = Verbs(bridge, pause=0.01)
+    worker_queue = WorkerQueue(bridge, pause=0.01)
     for number in range(5):
         lib.db.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await again(verbs, lambda: verbs.function("submit", f"j{number}", "n", "{}", "service_required", "t"))  # noqa: B023
+        await again(
+            worker_queue, partial(worker_queue.function, "submit", f"j{number}", "n", "{}", "service_required", "t")
+        )
     assert lib.db.zcard("jobs:pending") == 5
 
 

@@ -14,8 +14,8 @@ import trio
 from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
 from emp_trio.queue.port import GAP, RedisSettings
-from emp_trio.queue.verbs import Verbs
 from emp_trio.queue.waiting import _BUFFER
+from emp_trio.queue.worker_queue import WorkerQueue
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
@@ -141,11 +141,11 @@ async def test_server_that_refuses_tracking_works_without(valkey: str, other: An
 async def test_claim_on_a_push_gets_the_job(valkey: str, lib: Library) -> None:
     async with tracking(valkey) as (bridge, pushes):
         await library.ensure(bridge)
-        verbs = Verbs(bridge)
+        worker_queue = WorkerQueue(bridge)
         before = pushes.pending
         lib.submit("j")
         await until(lambda: pushes.pending > before)
-        claims = await verbs.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n")], lease=15)
+        claims = await worker_queue.claim(json.dumps(CAPABILITIES).encode(), "m1", [("w1", "n")], lease=15)
         assert [c.job_id for c in claims.jobs] == ["j"]
 
 

@@ -1,4 +1,4 @@
-"""The toolbox of a worker, for the tests of connectors."""
+"""The connector_context of a worker, for the tests of connectors."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from emp_trio.toolbox import Toolbox
+from emp_trio.connector_context import ConnectorContext
 from tests.services.support import open_toolbox
 
 
 @pytest.fixture
-async def toolbox(tmp_path: Path) -> AsyncIterator[Toolbox]:
+async def connector_context(tmp_path: Path) -> AsyncIterator[ConnectorContext]:
     """Assets go to ``tmp_path / "assets"``."""
-    async with open_toolbox(tmp_path / "assets") as toolbox:
-        yield toolbox
+    async with open_toolbox(tmp_path / "assets") as connector_context:
+        yield connector_context

@@ -1,4 +1,4 @@
-"""What the tests of connectors share: jobs, and a toolbox whose assets land in a real folder."""
+"""What the tests of connectors share: jobs, and a connector_context whose assets land in a real folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.jobs import Job
-from emp_trio.toolbox import Toolbox
 
 
 def job(payload: dict[str, Any] | None = None, **fields: Any) -> Job:
@@ -19,11 +19,11 @@ def job(payload: dict[str, Any] | None = None, **fields: Any) -> Job:
 
 
 @asynccontextmanager
-async def open_toolbox(folder: Path) -> AsyncIterator[Toolbox]:
-    """A worker's toolbox that stores assets in a folder, and keeps what it can't store beside it."""
+async def open_toolbox(folder: Path) -> AsyncIterator[ConnectorContext]:
+    """A worker's connector_context that stores assets in a folder, and keeps what it can't store beside it."""
     keep = KeepSettings(folder=folder.with_name(f"{folder.name}-kept"))
     async with open_asset_saver(StorageSettings(provider="local", local_path=folder, keep=keep)) as saver:
-        yield Toolbox(assets=saver)
+        yield ConnectorContext(assets=saver)
 
 
 def stored(folder: Path) -> dict[str, bytes]:

@@ -74,9 +74,9 @@ async def test_data_urls_and_base64(source: str) -> None:
 )
 async def test_a_url_is_fetched_and_its_name_made_safe(name: str, stem: str) -> None:
     caller = Caller(JPEG, name)
-    found = await input_file(caller, " https://pictures.example/x?sig=1 ")
+    found = await input_file(caller, " https://images.example/x?sig=1 ")
     assert found == InputFile(data=JPEG, media_type="image/jpeg", name=f"{stem}.jpg")
-    assert caller.asked == ["https://pictures.example/x?sig=1"]
+    assert caller.asked == ["https://images.example/x?sig=1"]
 
 
 @pytest.mark.parametrize(

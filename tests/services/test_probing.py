@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.mapping import load_mapping, plan
 from emp_trio.protocols.http import HttpSettings
@@ -29,8 +30,7 @@ from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
 from emp_trio.services.probing import not_told
 from emp_trio.services.registry import find_connector
 from emp_trio.services.simulation_http import SimulationHttpConnector
-from emp_trio.testing.rogue import Answer, open_rogue, reply
-from emp_trio.toolbox import Toolbox
+from emp_trio.testing.faulty_server import Answer, open_faulty_server, reply
 from tests.services.rest.support import NOW, configured
 
 KEY = Secret("sk-probing-0123456789")
@@ -64,63 +64,69 @@ CONNECTORS: dict[type[Connector], Make] = {
 SETTABLE = [cls for cls in CONNECTORS if cls is not SimulationHttpConnector]
 
 
-async def health(cls: type[Connector], toolbox: Toolbox, *answers: Answer, **own: Any) -> tuple[Health, list[str]]:
+async def health(
+    cls: type[Connector], connector_context: ConnectorContext, *answers: Answer, **own: Any
+) -> tuple[Health, list[str]]:
     """What a connector finds, and which paths it asked for."""
-    async with open_rogue(*answers) as rogue:
-        async with open_connector(cls, CONNECTORS[cls](rogue.url, **own), toolbox) as connector:
+    async with open_faulty_server(*answers) as faulty:
+        async with open_connector(cls, CONNECTORS[cls](faulty.url, **own), connector_context) as connector:
             found = await connector.health()
-        return found, [request.target.partition("?")[0] for request in rogue.requests]
+        return found, [request.target.partition("?")[0] for request in faulty.requests]
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CONNECTORS if cls is not A1111WebSocketConnector])
 @pytest.mark.parametrize("status", [404, 405, 501])
 @pytest.mark.parametrize("body", [b"404 page not found", b'{"error": "not found"}', b'{"detail":"Not Found"}'])
-async def test_no_route_is_no_illness(toolbox: Toolbox, cls: type[Connector], status: int, body: bytes) -> None:
-    found, asked = await health(cls, toolbox, reply(status, body))
+async def test_no_route_is_no_illness(
+    connector_context: ConnectorContext, cls: type[Connector], status: int, body: bytes
+) -> None:
+    found, asked = await health(cls, connector_context, reply(status, body))
     assert (found.healthy, found.told, bool(asked)) == (True, False, True)
     assert "does not tell" in found.detail
     assert "pull" not in found.detail
 
 
-async def test_a_fork_of_a1111_without_the_question_has_models_at_least(toolbox: Toolbox) -> None:
-    found, asked = await health(A1111WebSocketConnector, toolbox, reply(404), reply(200, json=[]))
+async def test_a_fork_of_a1111_without_the_question_has_models_at_least(connector_context: ConnectorContext) -> None:
+    found, asked = await health(A1111WebSocketConnector, connector_context, reply(404), reply(200, json=[]))
     assert (found.healthy, found.told) == (True, False)
     assert asked == ["/sdapi/v1/memory", "/sdapi/v1/sd-models"]
 
 
 @pytest.mark.parametrize("cls", CONNECTORS)
 @pytest.mark.parametrize("status", [401, 403, 400, 500, 502, 503])
-async def test_other_answers_stay_illness(toolbox: Toolbox, cls: type[Connector], status: int) -> None:
-    found, _ = await health(cls, toolbox, reply(status))
+async def test_other_answers_stay_illness(
+    connector_context: ConnectorContext, cls: type[Connector], status: int
+) -> None:
+    found, _ = await health(cls, connector_context, reply(status))
     assert (found.healthy, bool(found.detail)) == (False, True)
 
 
 @pytest.mark.parametrize("cls", SETTABLE)
-async def test_a_setting_chooses_the_path_or_none(toolbox: Toolbox, cls: type[Connector]) -> None:
-    found, asked = await health(cls, toolbox, reply(500), health_path="none")
+async def test_a_setting_chooses_the_path_or_none(connector_context: ConnectorContext, cls: type[Connector]) -> None:
+    found, asked = await health(cls, connector_context, reply(500), health_path="none")
     assert (found.healthy, found.told, asked) == (True, False, [])
-    found, asked = await health(cls, toolbox, reply(200, b"ok"), reply(404), health_path="/live")
+    found, asked = await health(cls, connector_context, reply(200, b"ok"), reply(404), health_path="/live")
     assert found.healthy
     assert asked[0].endswith("/live")
-    found, _ = await health(cls, toolbox, reply(503), health_path="/live")
+    found, _ = await health(cls, connector_context, reply(503), health_path="/live")
     assert not found.healthy
 
 
 @pytest.mark.parametrize(("status", "healthy", "told"), [(200, True, True), (404, True, False), (503, False, True)])
-async def test_a_rest_service(toolbox: Toolbox, status: int, healthy: bool, told: bool) -> None:
-    async with open_rogue(reply(status)) as rogue:
-        settings = configured("RestSyncConnector", NOW | {"base_url": rogue.url, "max_retries": 0})
+async def test_a_rest_service(connector_context: ConnectorContext, status: int, healthy: bool, told: bool) -> None:
+    async with open_faulty_server(reply(status)) as faulty:
+        settings = configured("RestSyncConnector", NOW | {"base_url": faulty.url, "max_retries": 0})
         found_class = find_connector("RestSyncConnector")
         assert found_class is not None
-        async with open_connector(found_class, settings, toolbox) as connector:
+        async with open_connector(found_class, settings, connector_context) as connector:
             found = await connector.health()
     assert (found.healthy, found.told) == (healthy, told)
 
 
-async def test_retirements_need_no_list_of_models(toolbox: Toolbox) -> None:
-    async with open_rogue(reply(404)) as rogue:
-        settings = CONNECTORS[OpenAITextConnector](rogue.url)
-        async with open_connector(OpenAITextConnector, settings, toolbox) as connector:
+async def test_retirements_need_no_list_of_models(connector_context: ConnectorContext) -> None:
+    async with open_faulty_server(reply(404)) as faulty:
+        settings = CONNECTORS[OpenAITextConnector](faulty.url)
+        async with open_connector(OpenAITextConnector, settings, connector_context) as connector:
             await connector.retirements()
 
 

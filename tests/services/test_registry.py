@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ConfigError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.services.connector import Connector
 from emp_trio.services.mock import MockConnector
 from emp_trio.services.registry import connectors, find_connector
@@ -20,7 +20,7 @@ HERE = __name__
 class GoodConnector(Connector):
     """A connector of somebody else's."""
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         return JobResult(success=True)
 
 
@@ -31,7 +31,7 @@ class Runless(Connector):
 class NotAsync(Connector):
     """Forgot the async."""
 
-    def run(self, job: Job, progress: ProgressReporter) -> JobResult:  # type: ignore[override]
+    def run(self, job: Job, context: AttemptContext) -> JobResult:  # type: ignore[override]
         return JobResult(success=True)
 
 
@@ -41,7 +41,7 @@ class Thawed(Connector):
     class Settings(msgspec.Struct):  # type: ignore[override]
         pass
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         return JobResult(success=True)
 
 
@@ -71,7 +71,7 @@ def test_every_built_in_connector_loads() -> None:
         assert connector is not None
         assert connector.name() == info.name
         assert info.service_type
-        assert info.abilities is not None
+        assert info.service_features is not None
 
 
 @pytest.mark.parametrize("name", ["NobodysConnector", "Nonsense", ""])

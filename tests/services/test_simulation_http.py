@@ -14,18 +14,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, ServiceError
 from emp_trio.jobs import JobContext
-from emp_trio.progress import StageLimits
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.simulation_http import SimulationHttpConnector
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import open_rogue, reply
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import open_faulty_server, reply
 from emp_trio.testing.serve import open_server
 from emp_trio.testing.sim_http import SimulatedHttpService, open_simulated_http
-from emp_trio.toolbox import Toolbox
 from tests.services.support import job, stored
 from tests.testing.test_png import chunks
 
@@ -34,12 +34,14 @@ SHORT = {"simulate": {"seconds": 0.05}}
 
 
 @asynccontextmanager
-async def open_simulation(base_url: str, toolbox: Toolbox, **http: Any) -> AsyncIterator[SimulationHttpConnector]:
+async def open_simulation(
+    base_url: str, connector_context: ConnectorContext, **http: Any
+) -> AsyncIterator[SimulationHttpConnector]:
     settings = SimulationHttpConnector.Settings(
         http=HttpSettings(base_url=base_url, retry_delay=0.01, verify_tls=False, **http),
         polling=PollingSettings(interval=0.01, attempts=10_000),
     )
-    async with open_connector(SimulationHttpConnector, settings, toolbox) as connector:
+    async with open_connector(SimulationHttpConnector, settings, connector_context) as connector:
         yield connector
 
 
@@ -50,26 +52,28 @@ async def service() -> AsyncIterator[SimulatedHttpService]:
 
 
 @pytest.fixture
-async def connector(service: SimulatedHttpService, toolbox: Toolbox) -> AsyncIterator[SimulationHttpConnector]:
-    async with open_simulation(service.base_url, toolbox) as connector:
+async def connector(
+    service: SimulatedHttpService, connector_context: ConnectorContext
+) -> AsyncIterator[SimulationHttpConnector]:
+    async with open_simulation(service.base_url, connector_context) as connector:
         yield connector
 
 
 async def test_a_job_runs_and_reports(connector: SimulationHttpConnector, service: SimulatedHttpService) -> None:
-    reporter = FakeReporter()
+    context = FakeAttempt()
     payload = {"simulate": {"seconds": 1.0, "steps": 4}, "prompt": "a cat"}
-    result = await run_job(connector, job(payload), reporter)
+    result = await run_job(connector, job(payload), context)
     assert result.success
     assert result.data["simulation_id"] == "sim-1"
     assert result.data["job_payload"] == payload
     assert result.data["processing_time_ms"] == pytest.approx(1000)
     assert result.data["results"].keys() == {"iterations", "final_value", "convergence"}
     assert result.output_files == ()
-    values = [report.value for report in reporter.reports]
+    values = [report.value for report in context.reports]
     assert values == sorted(values)
     assert {27.5, 50.0, 72.5} <= set(values)
     assert values[-1] == 100
-    assert reporter.checkpoint == {"simulation_id": "sim-1"}
+    assert context.checkpoint == {"simulation_id": "sim-1"}
 
 
 async def test_credentials_in_a_payload_go_nowhere(
@@ -80,7 +84,7 @@ async def test_credentials_in_a_payload_go_nowhere(
     assert result.raw_request_payload["payload"] == SHORT
 
 
-async def test_the_picture_is_saved_where_it_is_asked_for(connector: SimulationHttpConnector, tmp_path: Path) -> None:
+async def test_the_image_is_saved_where_it_is_asked_for(connector: SimulationHttpConnector, tmp_path: Path) -> None:
     result = await run_job(connector, job(SHORT | {"save_assets": True}))
     ((name, content),) = stored(tmp_path / "assets").items()
     assert b"IDAT" in chunks(content)
@@ -89,7 +93,7 @@ async def test_the_picture_is_saved_where_it_is_asked_for(connector: SimulationH
     assert (result.data["mime_type"], result.data["content_type"]) == ("image/png", "image")
 
 
-async def test_a_larger_picture_arrives_whole(connector: SimulationHttpConnector, tmp_path: Path) -> None:
+async def test_a_larger_image_arrives_whole(connector: SimulationHttpConnector, tmp_path: Path) -> None:
     payload = {"simulate": {"seconds": 0, "bytes": 5_000_000}, "save_assets": True}
     result = await run_job(connector, job(payload))
     ((_, content),) = stored(tmp_path / "assets").items()
@@ -127,15 +131,15 @@ async def test_a_job_cancelled_in_the_service_fails_for_good(
     assert not caught.value.retry
 
 
-@pytest.mark.parametrize(("stop_upstream", "state"), [(True, "cancelled"), (False, "running")])
+@pytest.mark.parametrize(("stop_remote_work", "state"), [(True, "cancelled"), (False, "running")])
 async def test_a_cancel_reaches_the_service_only_where_the_job_is_over(
-    connector: SimulationHttpConnector, service: SimulatedHttpService, stop_upstream: bool, state: str
+    connector: SimulationHttpConnector, service: SimulatedHttpService, stop_remote_work: bool, state: str
 ) -> None:
-    reporter = FakeReporter(stop_upstream=stop_upstream)
+    context = FakeAttempt(stop_remote_work=stop_remote_work)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_job, connector, job(LONG), reporter)
-            await reporter.until_remembered()
+            nursery.start_soon(run_job, connector, job(LONG), context)
+            await context.until_remembered()
             nursery.cancel_scope.cancel()
     assert service.states() == [state]
 
@@ -143,9 +147,9 @@ async def test_a_cancel_reaches_the_service_only_where_the_job_is_over(
 async def test_a_deadline_ends_the_job_in_the_service_too(
     connector: SimulationHttpConnector, service: SimulatedHttpService
 ) -> None:
-    reporter = FakeReporter(0.4, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    context = FakeAttempt(0.4, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
     with pytest.raises(DeadlineExceeded) as caught:
-        await run_job(connector, job(LONG), reporter)
+        await run_job(connector, job(LONG), context)
     assert caught.value.stage == "service"
     assert service.states() == ["cancelled"]
 
@@ -153,13 +157,13 @@ async def test_a_deadline_ends_the_job_in_the_service_too(
 async def test_a_next_attempt_adopts_what_is_running(
     connector: SimulationHttpConnector, service: SimulatedHttpService
 ) -> None:
-    reporter = FakeReporter(stop_upstream=False)
+    context = FakeAttempt(stop_remote_work=False)
     payload = {"simulate": {"seconds": 0.3}}
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_job, connector, job(payload), reporter)
-        await reporter.until_remembered()
+        nursery.start_soon(run_job, connector, job(payload), context)
+        await context.until_remembered()
         nursery.cancel_scope.cancel()
-    result = await run_job(connector, job(payload, attempt=2, checkpoint=reporter.checkpoint))
+    result = await run_job(connector, job(payload, attempt=2, checkpoint=context.checkpoint))
     assert result.data["simulation_id"] == "sim-1"
     assert len(service.jobs) == 1
 
@@ -177,10 +181,10 @@ async def test_a_next_attempt_starts_anew_where_there_is_nothing_to_adopt(
     assert len(service.jobs) == jobs + 1
 
 
-async def test_a_service_that_is_away_is_worth_a_retry(toolbox: Toolbox) -> None:
+async def test_a_service_that_is_away_is_worth_a_retry(connector_context: ConnectorContext) -> None:
     async with open_simulated_http() as service:
         gone = service.base_url
-    async with open_simulation(gone, toolbox, max_retries=1) as connector:
+    async with open_simulation(gone, connector_context, max_retries=1) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(SHORT))
         health = await connector.health()
@@ -190,13 +194,18 @@ async def test_a_service_that_is_away_is_worth_a_retry(toolbox: Toolbox) -> None
 
 
 @pytest.mark.parametrize("history", [7, None, "running", []])
-async def test_what_is_no_history_is_not_asked_for_until_the_time_is_up(toolbox: Toolbox, history: Any) -> None:
+async def test_what_is_no_history_is_not_asked_for_until_the_time_is_up(
+    connector_context: ConnectorContext, history: Any
+) -> None:
     started = reply(200, json={"simulation_id": "sim-1"})
-    async with open_rogue(started, reply(200, json=history)) as rogue, open_simulation(rogue.url, toolbox) as connector:
+    async with (
+        open_faulty_server(started, reply(200, json=history)) as faulty,
+        open_simulation(faulty.url, connector_context) as connector,
+    ):
         with pytest.raises(ServiceError, match="a history was expected") as caught:
             await run_job(connector, job(SHORT))
     assert caught.value.retry
-    assert len(rogue.requests) < 10
+    assert len(faulty.requests) < 10
 
 
 async def test_storage_that_cannot_work_is_found_out_before_the_service_is_troubled(
@@ -209,9 +218,9 @@ async def test_storage_that_cannot_work_is_found_out_before_the_service_is_troub
 
 async def test_an_upload_that_fails_is_an_asset_error(connector: SimulationHttpConnector, tmp_path: Path) -> None:
     (tmp_path / "assets").write_text("a file where the folder should be")
-    reporter = FakeReporter(limits=StageLimits(upload=0.5, cdn=0.1, settle=0.1))
+    context = FakeAttempt(limits=StageLimits(upload=0.5, cdn=0.1, settle=0.1))
     with pytest.raises(AssetError):
-        await run_job(connector, job(SHORT | {"save_assets": True}), reporter)
+        await run_job(connector, job(SHORT | {"save_assets": True}), context)
 
 
 async def test_the_service_is_healthy_while_it_runs(connector: SimulationHttpConnector) -> None:
@@ -219,8 +228,8 @@ async def test_the_service_is_healthy_while_it_runs(connector: SimulationHttpCon
 
 
 @pytest.mark.parametrize("outputs", [{}, {"images": []}, None])
-async def test_a_simulation_without_the_picture_that_was_asked_for_is_no_success(
-    toolbox: Toolbox, outputs: object
+async def test_a_simulation_without_the_image_that_was_asked_for_is_no_success(
+    connector_context: ConnectorContext, outputs: object
 ) -> None:
     begun = []
 
@@ -232,14 +241,14 @@ async def test_a_simulation_without_the_picture_that_was_asked_for_is_no_success
         return JSONResponse({"s1": {"status": "success", "outputs": outputs}})
 
     bare = Starlette(routes=[Route("/process", process, methods=["POST"]), Route("/history/{id}", history)])
-    async with open_server(bare) as url, open_simulation(url, toolbox) as connector:
+    async with open_server(bare) as url, open_simulation(url, connector_context) as connector:
         with pytest.raises(ServiceError, match="no file"):
             await run_job(connector, job({"save_assets": True}))
         assert (await run_job(connector, job())).success
     assert len(begun) == 2
 
 
-async def test_the_older_service_is_understood(toolbox: Toolbox) -> None:
+async def test_the_older_service_is_understood(connector_context: ConnectorContext) -> None:
     """It answers ``{}`` while a job runs, and calls the id ``prompt_id`` (connector reference 3.2)."""
     answers = iter([{}, {}, {"p1": {"status": "success", "outputs": {}}}])
 
@@ -250,6 +259,6 @@ async def test_the_older_service_is_understood(toolbox: Toolbox) -> None:
         return JSONResponse(next(answers))
 
     older = Starlette(routes=[Route("/process", process, methods=["POST"]), Route("/history/{id}", history)])
-    async with open_server(older) as url, open_simulation(url, toolbox) as connector:
+    async with open_server(older) as url, open_simulation(url, connector_context) as connector:
         result = await run_job(connector, job())
     assert result.data["simulation_id"] == "p1"

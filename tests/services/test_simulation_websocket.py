@@ -12,30 +12,30 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, DeadlineExceeded, ServiceError
 from emp_trio.jobs import JobContext, JobResult
-from emp_trio.progress import StageLimits
 from emp_trio.protocols.websocket import WebSocketSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.simulation_job import SimulationSettings
 from emp_trio.services.simulation_websocket import SimulationWebsocketConnector
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import open_faulty_server
+from emp_trio.testing.faulty_websocket import Peer, websocket
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import open_rogue
-from emp_trio.testing.rogue_socket import Peer, websocket
 from emp_trio.testing.sim_websocket import SimulatedWebsocketService, open_simulated_websocket
-from emp_trio.toolbox import Toolbox
 from tests.services.support import job, stored
 from tests.testing.test_png import chunks
 
-PICTURE = base64.b64encode(make_png(8, 8)).decode()
+IMAGE = base64.b64encode(make_png(8, 8)).decode()
 LONG = {"simulate": {"seconds": 3600}}
 SHORT = {"simulate": {"seconds": 0.05}}
 
 
 @asynccontextmanager
 async def open_simulation(
-    url: str, toolbox: Toolbox, *, handshake_timeout: float = 5.0
+    url: str, connector_context: ConnectorContext, *, handshake_timeout: float = 5.0
 ) -> AsyncIterator[SimulationWebsocketConnector]:
     settings = SimulationWebsocketConnector.Settings(
         websocket=WebSocketSettings(url=url, handshake_timeout=handshake_timeout),
@@ -43,7 +43,7 @@ async def open_simulation(
         reconnect_delay=0.02,
         reconnect_cap=0.1,
     )
-    async with open_connector(SimulationWebsocketConnector, settings, toolbox) as connector:
+    async with open_connector(SimulationWebsocketConnector, settings, connector_context) as connector:
         yield connector
 
 
@@ -55,28 +55,28 @@ async def service() -> AsyncIterator[SimulatedWebsocketService]:
 
 @pytest.fixture
 async def connector(
-    service: SimulatedWebsocketService, toolbox: Toolbox
+    service: SimulatedWebsocketService, connector_context: ConnectorContext
 ) -> AsyncIterator[SimulationWebsocketConnector]:
-    async with open_simulation(service.url, toolbox) as connector:
+    async with open_simulation(service.url, connector_context) as connector:
         yield connector
 
 
 async def test_a_job_runs_and_reports(connector: SimulationWebsocketConnector) -> None:
-    reporter = FakeReporter()
+    context = FakeAttempt()
     payload = {"simulate": {"seconds": 0.2, "steps": 20}}
-    result = await run_job(connector, job(payload), reporter)
+    result = await run_job(connector, job(payload), context)
     assert result.success
     assert result.data["simulation_id"] == "wsim-1"
     assert result.data["job_payload"] == payload
     assert result.data["processing_time_ms"] == 200
     assert result.data["results"]["protocol"] == "websocket"
-    values = [report.value for report in reporter.reports]
+    values = [report.value for report in context.reports]
     assert values == sorted(values)
     assert len(values) >= 4
     assert values[-1] == 100
 
 
-async def test_the_picture_is_saved_where_it_is_asked_for(
+async def test_the_image_is_saved_where_it_is_asked_for(
     connector: SimulationWebsocketConnector, tmp_path: Path
 ) -> None:
     payload = {"simulate": {"seconds": 0.02, "bytes": 2_000_000}, "save_assets": True}
@@ -91,15 +91,15 @@ async def test_the_picture_is_saved_where_it_is_asked_for(
 @pytest.mark.parametrize(
     ("end", "files"),
     [
-        ({"type": "simulation_complete", "outputs": {"images": [PICTURE, "broken"]}}, 1),
-        ({"type": "completed", "outputs": [{"b64_json": PICTURE}]}, 1),
-        ({"type": "simulation_error", "error": "late", "outputs": {"images": [PICTURE]}}, 1),
+        ({"type": "simulation_complete", "outputs": {"images": [IMAGE, "broken"]}}, 1),
+        ({"type": "completed", "outputs": [{"b64_json": IMAGE}]}, 1),
+        ({"type": "simulation_error", "error": "late", "outputs": {"images": [IMAGE]}}, 1),
         ({"type": "simulation_complete", "outputs": {}}, 0),
         ({"type": "simulation_complete"}, 0),
     ],
 )
-async def test_a_picture_that_has_been_made_is_kept_and_none_is_no_success(
-    toolbox: Toolbox, end: dict[str, Any], files: int
+async def test_a_image_that_has_been_made_is_kept_and_none_is_no_success(
+    connector_context: ConnectorContext, end: dict[str, Any], files: int
 ) -> None:
     async def script(peer: Peer) -> None:
         asked = json.loads(await peer.receive())
@@ -107,8 +107,8 @@ async def test_a_picture_that_has_been_made_is_kept_and_none_is_no_success(
         await peer.listen()
 
     async with (
-        open_rogue(websocket(script)) as rogue,
-        open_simulation(rogue.url.replace("http", "ws"), toolbox) as connector,
+        open_faulty_server(websocket(script)) as faulty,
+        open_simulation(faulty.url.replace("http", "ws"), connector_context) as connector,
     ):
         if files:
             assert len((await run_job(connector, job({"save_assets": True}))).output_files) == files
@@ -172,13 +172,13 @@ async def test_a_lost_socket_fails_its_jobs_at_once_and_the_next_one_finds_a_new
     assert service.sockets == 2
 
 
-@pytest.mark.parametrize("stop_upstream", [True, False])
+@pytest.mark.parametrize("stop_remote_work", [True, False])
 async def test_a_cancel_reaches_the_service_as_nobody_could_adopt_the_work(
-    connector: SimulationWebsocketConnector, service: SimulatedWebsocketService, stop_upstream: bool
+    connector: SimulationWebsocketConnector, service: SimulatedWebsocketService, stop_remote_work: bool
 ) -> None:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_job, connector, job(LONG), FakeReporter(stop_upstream=stop_upstream))
+            nursery.start_soon(run_job, connector, job(LONG), FakeAttempt(stop_remote_work=stop_remote_work))
             await service.until_started(1)
             nursery.cancel_scope.cancel()
         await service.until_cancelled(1)
@@ -191,7 +191,7 @@ async def test_a_next_attempt_is_not_confused_by_an_earlier_one(
 ) -> None:
     async with trio.open_nursery() as nursery:
         payload = {"simulate": {"seconds": 0.1, "fail": "of the first attempt"}}
-        nursery.start_soon(run_job, connector, job(payload), FakeReporter(stop_upstream=False))
+        nursery.start_soon(run_job, connector, job(payload), FakeAttempt(stop_remote_work=False))
         await service.until_started(1)
         nursery.cancel_scope.cancel()
     assert (await run_job(connector, job({"simulate": {"seconds": 0.3}}, attempt=2))).success
@@ -200,18 +200,18 @@ async def test_a_next_attempt_is_not_confused_by_an_earlier_one(
 async def test_a_deadline_ends_the_job_in_the_service_too(
     connector: SimulationWebsocketConnector, service: SimulatedWebsocketService
 ) -> None:
-    reporter = FakeReporter(0.4, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    context = FakeAttempt(0.4, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
     with pytest.raises(DeadlineExceeded) as caught:
-        await run_job(connector, job(LONG), reporter)
+        await run_job(connector, job(LONG), context)
     assert caught.value.stage == "service"
     with trio.fail_after(60):
         await service.until_cancelled(1)
 
 
-async def test_a_service_that_is_away_and_comes_back(toolbox: Toolbox) -> None:
+async def test_a_service_that_is_away_and_comes_back(connector_context: ConnectorContext) -> None:
     async with open_simulated_websocket() as service:
         url = service.url
-    async with open_simulation(url, toolbox, handshake_timeout=0.3) as connector:
+    async with open_simulation(url, connector_context, handshake_timeout=0.3) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(SHORT))
         assert (caught.value.type, caught.value.retry, caught.value.maybe_started) == ("network_error", True, False)
@@ -232,8 +232,8 @@ async def test_storage_that_cannot_work_is_found_out_before_the_service_is_troub
 
 
 async def test_an_error_in_the_block_of_an_open_connector_comes_out_alone(
-    service: SimulatedWebsocketService, toolbox: Toolbox
+    service: SimulatedWebsocketService, connector_context: ConnectorContext
 ) -> None:
     with pytest.raises(ZeroDivisionError):
-        async with open_simulation(service.url, toolbox):
+        async with open_simulation(service.url, connector_context):
             raise ZeroDivisionError

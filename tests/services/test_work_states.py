@@ -37,28 +37,28 @@ def test_states(status: Any, phase: str) -> None:
     assert phase_of(status) == phase
 
 
-PICTURE = "iVBORw0KGgo" + "A" * 80
+IMAGE = "iVBORw0KGgo" + "A" * 80
 WORDS = [{"type": "message", "content": [{"type": "output_text", "text": "hi"}]}]
-DRAWN = [{"type": "image_generation_call", "result": PICTURE}]
+DRAWN = [{"type": "image_generation_call", "result": IMAGE}]
 
 
 @pytest.mark.parametrize("status", ["Completed", "ended", "FAILED", "Incomplete", "expired", "CANCELED", 7])
 def test_what_was_asked_for_is_the_answer_whatever_its_state(status: Any) -> None:
-    words = read_response({"status": status, "output": WORDS}, picture_wanted=False)
-    drawn = read_response({"status": status, "output": DRAWN}, picture_wanted=True)
+    words = read_response({"status": status, "output": WORDS}, image_wanted=False)
+    drawn = read_response({"status": status, "output": DRAWN}, image_wanted=True)
     assert words is not None
     assert words.text == "hi"
     assert drawn is not None
-    assert len(drawn.pictures) == 1
+    assert len(drawn.images) == 1
     assert words.truncated is (status != "Completed")
-    steps = [{"type": "model_output", "content": [{"type": "image", "data": PICTURE}]}]
+    steps = [{"type": "model_output", "content": [{"type": "image", "data": IMAGE}]}]
     made = read_interaction({"status": status, "steps": steps})
     assert made is not None
-    assert len(made.pictures) == 1
+    assert len(made.images) == 1
 
 
 @pytest.mark.parametrize("status", ["queued", "In Progress", "running", "something new", None, 7])
 def test_without_it_work_goes_on_in_any_other_state(status: Any) -> None:
-    assert read_response({"id": "resp_1", "status": status}, picture_wanted=True) is None
-    assert read_response({"id": "resp_1", "status": status or "x", "output": WORDS}, picture_wanted=True) is None
+    assert read_response({"id": "resp_1", "status": status}, image_wanted=True) is None
+    assert read_response({"id": "resp_1", "status": status or "x", "output": WORDS}, image_wanted=True) is None
     assert read_interaction({"id": "i", "status": status}) is None

@@ -13,7 +13,7 @@ import trio
 
 from emp_trio.secrets import Secret
 from emp_trio.testing.a1111 import Failure, FakeA1111, Script, open_fake_a1111
-from emp_trio.testing.a1111.script import picture
+from emp_trio.testing.a1111.script import image
 
 TXT2IMG, PROGRESS, TASK = "/sdapi/v1/txt2img", "/sdapi/v1/progress?skip_current_image=true", "/internal/progress"
 
@@ -41,9 +41,9 @@ def where(said: dict[str, Any]) -> str:
     return " ".join(name for name in ("active", "queued", "completed") if said[name])
 
 
-async def test_an_answer_has_pictures_and_info_in_a_text(a1111: FakeA1111, client: httpx.AsyncClient) -> None:
+async def test_an_answer_has_images_and_info_in_a_text(a1111: FakeA1111, client: httpx.AsyncClient) -> None:
     answer = (await client.post(TXT2IMG, json={"prompt": "x", "seed": 7, "batch_size": 2})).json()
-    assert [base64.b64decode(image) for image in answer["images"]] == [picture(7, {}), picture(8, {})]
+    assert [base64.b64decode(image) for image in answer["images"]] == [image(7, {}), image(8, {})]
     info = json.loads(answer["info"])
     assert (info["all_seeds"], info["index_of_first_image"], info["sd_model_name"]) == ([7, 8], 0, "dreamy")
     assert (await client.post(TXT2IMG, json={"send_images": False})).json()["images"] == []
@@ -54,7 +54,7 @@ async def test_grids_come_first_and_extras_last(a1111: FakeA1111, client: httpx.
     answer = (await client.post(TXT2IMG, json={"seed": 7, "n_iter": 2, "save_images": True})).json()
     assert len(answer["images"]) == 4
     assert json.loads(answer["info"])["index_of_first_image"] == 1
-    assert base64.b64decode(answer["images"][1]) == picture(7, {})
+    assert base64.b64decode(answer["images"][1]) == image(7, {})
 
 
 async def test_one_lock_and_a_state_of_whatever_runs(a1111: FakeA1111, client: httpx.AsyncClient) -> None:

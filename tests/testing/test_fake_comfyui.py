@@ -119,8 +119,8 @@ async def test_a_prompt_sends_what_the_recording_has(client: Client) -> None:
     assert set(entry) == set(kept)
     assert shape(entry["outputs"]) == shape(kept["outputs"])
     assert [name for name, _ in entry["status"]["messages"]] == [name for name, _ in kept["status"]["messages"]]
-    picture = await client.http.get("/view", params=entry["outputs"]["4"]["images"][0])
-    assert picture.headers["content-type"] == "image/png"
+    image = await client.http.get("/view", params=entry["outputs"]["4"]["images"][0])
+    assert image.headers["content-type"] == "image/png"
 
 
 @pytest.mark.parametrize("number", range(16))
@@ -146,8 +146,8 @@ async def test_wrong_prompts_are_refused_in_the_words_of_the_recording(client: C
 
 async def test_events_may_come_before_the_answer_and_the_first_status_late(client: Client) -> None:
     """9.1"""
-    client.fake.manner.hold_answers = True
-    client.fake.manner.late_status = 0.2
+    client.fake.behavior.hold_answers = True
+    client.fake.behavior.late_status = 0.2
     async with client.socket() as socket, trio.open_nursery() as nursery:
         nursery.start_soon(client.submit, SAVED)
         said = await heard(socket)
@@ -157,7 +157,7 @@ async def test_events_may_come_before_the_answer_and_the_first_status_late(clien
 
 async def test_the_history_may_be_empty_after_the_end(client: Client) -> None:
     """9.2"""
-    client.fake.manner.empty_histories = 2
+    client.fake.behavior.empty_histories = 2
     await client.submit(SAVED)
     assert await client.ended() == {}
     assert await client.history() == {}
@@ -205,7 +205,7 @@ async def test_an_open_socket_may_be_silent(client: Client) -> None:
     """9.5"""
     async with client.socket() as socket:
         await heard(socket, "status")
-        client.fake.manner.mute = True
+        client.fake.behavior.mute = True
         await client.submit(SAVED)
         await client.ended()
         with trio.move_on_after(0.1) as silent:
@@ -215,7 +215,7 @@ async def test_an_open_socket_may_be_silent(client: Client) -> None:
 
 async def test_a_cached_run_names_old_files_that_may_be_gone_or_anothers(client: Client) -> None:
     """9.6, 4.8"""
-    client.fake.manner.keep_cache = True
+    client.fake.behavior.keep_cache = True
     await client.submit(SAVED, "a")
     (file,) = (await client.ended("a"))["outputs"]["2"]["images"]
     first = (await client.http.get("/view", params=file)).content
@@ -280,7 +280,7 @@ async def test_interrupts_are_heard_at_steps_and_between_nodes_or_never(client: 
     await client.http.post("/interrupt", json={"prompt_id": "deaf"})
     entry = await client.ended("deaf")
     assert entry["status"]["messages"][-1][1]["node_id"] == "2"
-    client.fake.manner.ignore_interrupts = True
+    client.fake.behavior.ignore_interrupts = True
     await client.submit(sleeping(0.2, 4, salt=2), "never")
     await client.fake.until(lambda: client.fake.engine.node)
     await client.http.post("/interrupt")

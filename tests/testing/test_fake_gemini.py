@@ -65,7 +65,7 @@ async def test_what_is_cancelled_in_the_queue_is_not_billed(gemini: FakeGemini, 
     assert gemini.billed == 1
 
 
-async def test_a_response_has_drafts_and_a_picture(gemini: FakeGemini, client: httpx.AsyncClient) -> None:
+async def test_a_response_has_drafts_and_a_image(gemini: FakeGemini, client: httpx.AsyncClient) -> None:
     gemini.script = Script(seconds=0, drafts=2, text="Here.")
     (candidate,) = (await client.post(GENERATE, json=content())).json()["candidates"]
     kinds = [("thought" in part, "inlineData" in part) for part in candidate["content"]["parts"]]

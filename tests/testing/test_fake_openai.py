@@ -13,7 +13,7 @@ import trio
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.png import make_png
 
-PICTURE = make_png()
+PHOTO = make_png()
 MASK = make_png(alpha=True)
 IMAGE = {"type": "image_generation", "model": "gpt-image-2.6-flare"}
 
@@ -26,18 +26,18 @@ def uri(data: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
-def message(**picture: Any) -> dict[str, Any]:
-    """A message with a picture."""
-    return {"type": "message", "role": "user", "content": [{"type": "input_image"} | picture]}
+def message(**image: Any) -> dict[str, Any]:
+    """A message with an image."""
+    return {"type": "message", "role": "user", "content": [{"type": "input_image"} | image]}
 
 
-def edit(picture: bytes, mask: dict[str, str]) -> dict[str, Any]:
+def edit(image: bytes, mask: dict[str, str]) -> dict[str, Any]:
     """The fields of an edit with a mask."""
-    return {"input": [message(image_url=uri(picture))], "tools": [IMAGE | {"input_image_mask": mask}]}
+    return {"input": [message(image_url=uri(image))], "tools": [IMAGE | {"input_image_mask": mask}]}
 
 
 async def test_a_masked_edit_is_taken(client: httpx.AsyncClient, openai: FakeOpenAI) -> None:
-    fields = {"input": [message(image_url=uri(PICTURE), detail="auto")]}
+    fields = {"input": [message(image_url=uri(PHOTO), detail="auto")]}
     tool = IMAGE | {"action": "edit", "input_image_mask": {"image_url": uri(MASK)}}
     done = (await client.post("/responses", json=body(tools=[tool], background=False, **fields))).json()
     assert done["output"][1]["action"] == "edit"
@@ -127,7 +127,7 @@ async def test_a_request_can_bring_its_own_script(openai: FakeOpenAI, client: ht
         ({"tools": [{}]}, "tools[0].type", None),
         ({"tools": [IMAGE | {"action": "edit"}]}, "tools[0].action", "invalid_value"),
         (edit(MASK, {"image_url": uri(MASK), "file_id": "file-1"}), "tools[0].input_image_mask", "invalid_value"),
-        (edit(PICTURE, {"image_url": uri(PICTURE)}), "tools[0].input_image_mask", "invalid_image_file"),
+        (edit(PHOTO, {"image_url": uri(PHOTO)}), "tools[0].input_image_mask", "invalid_image_file"),
         (edit(make_png(32, 32), {"image_url": uri(MASK)}), "tools[0].input_image_mask", "invalid_image_file"),
         ({"input": [message()]}, "input[0].content[0]", "invalid_value"),
         ({"input": [message(image_url={"url": "https://x/y"})]}, "input[0].content[0].image_url", "invalid_type"),
@@ -214,10 +214,10 @@ async def test_every_answer_has_the_documented_headers(client: httpx.AsyncClient
     assert len({answer.headers["x-request-id"] for answer in answers}) == 3
 
 
-async def test_pictures_say_generating_when_they_are_done(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
+async def test_images_say_generating_when_they_are_done(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.script = Script(seconds=0, images=2)
     done = (await client.post("/responses", json=body(tools=[IMAGE | {"size": "auto"}]))).json()
-    pictures = [item for item in done["output"] if item["type"] == "image_generation_call"]
-    assert [picture["status"] for picture in pictures] == ["generating"] * 2
-    assert all(picture["result"].startswith("iVBOR") for picture in pictures)
+    images = [item for item in done["output"] if item["type"] == "image_generation_call"]
+    assert [image["status"] for image in images] == ["generating"] * 2
+    assert all(image["result"].startswith("iVBOR") for image in images)
     assert done["tool_usage"]["image_gen"]["output_tokens"] == 1056

@@ -11,13 +11,13 @@ import pytest
 import trio
 
 from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript
-from emp_trio.testing.openai.looks import looks_of
-from emp_trio.testing.openai.media import make_picture
+from emp_trio.testing.openai.image_info import looks_of
+from emp_trio.testing.openai.media import make_image
 from emp_trio.testing.png import make_png
 
-PICTURE = make_png()
+IMAGE = make_png()
 MASK = make_png(alpha=True)
-JPEG = make_picture("jpeg", seed=1)
+JPEG = make_image("jpeg", seed=1)
 
 
 def body(**fields: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def data_uri(data: bytes, format: str = "png") -> str:
     return f"data:image/{format};base64,{base64.b64encode(data).decode()}"
 
 
-def png(data: bytes = PICTURE, name: str = "a.png", type: str = "image/png") -> tuple[str, bytes, str]:
+def png(data: bytes = IMAGE, name: str = "a.png", type: str = "image/png") -> tuple[str, bytes, str]:
     return (name, data, type)
 
 
@@ -37,24 +37,24 @@ def events(text: str) -> list[Any]:
     return [json.loads(frame) for frame in frames]
 
 
-async def test_as_many_pictures_as_asked_for(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
+async def test_as_many_images_as_asked_for(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.script = Script(seconds=0, image_bytes=12_346)
     for output_format in ("png", "jpeg", "webp", "gif"):
         asked = body(n=2, output_format=output_format, size="2560x1440", quality="max")
         answer = (await client.post("/images/generations", json=asked)).json()
         assert answer["output_format"] == output_format
         assert (answer["size"], answer["quality"]) == ("2560x1440", "max")
-        pictures = [base64.b64decode(entry["b64_json"]) for entry in answer["data"]]
-        assert [len(picture) for picture in pictures] == [12_346, 12_346]
-        assert pictures[0] != pictures[1]
-        looks = looks_of(pictures[0])
+        images = [base64.b64decode(entry["b64_json"]) for entry in answer["data"]]
+        assert [len(image) for image in images] == [12_346, 12_346]
+        assert images[0] != images[1]
+        looks = looks_of(images[0])
         assert output_format == "gif" or (looks is not None and looks.format == output_format)
     assert answer["usage"]["total_tokens"] == 1071
     assert openai.billed == 8
     assert openai.violations == []
 
 
-async def test_a_streamed_picture(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
+async def test_a_streamed_image(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     answer = await client.post("/images/generations", json=body(stream=True, partial_images=2))
     *partials, final = events(answer.text)
     assert [partial["type"] for partial in partials] == ["image_generation.partial_image"] * 2
@@ -92,7 +92,7 @@ async def test_an_error_is_an_answer_or_an_event(
     assert openai.billed == 0
 
 
-async def test_a_stream_that_is_left_makes_no_more_pictures(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
+async def test_a_stream_that_is_left_makes_no_more_images(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.script = Script(seconds=3600)
     with trio.fail_after(60):
         async with client.stream("POST", "/images/generations", json=body(n=4, stream=True)):
@@ -110,9 +110,9 @@ async def test_an_edit_as_a_form_and_as_json(openai: FakeOpenAI, client: httpx.A
     request = openai.requests[-1].body
     assert request["n"] == 2
     assert [image.filename for image in request["images"]] == ["a.png", "b.jpg"]
-    assert request["images"][0].data == PICTURE
+    assert request["images"][0].data == IMAGE
     assert request["mask"].data == MASK
-    images = [{"image_url": data_uri(PICTURE)}, {"file_id": "file-1"}, {"image_url": "https://example.com/a.png"}]
+    images = [{"image_url": data_uri(IMAGE)}, {"file_id": "file-1"}, {"image_url": "https://example.com/a.png"}]
     asked = body(images=images, mask={"image_url": data_uri(MASK)}, moderation="low")
     assert (await client.post("/images/edits", json=asked)).status_code == 200
     assert openai.billed == 3
@@ -170,7 +170,7 @@ async def test_wrong_requests_are_told_so(
         ([], {}, "image", "missing_required_parameter"),
         ([("image[]", png())] * 17, {}, "image", "array_above_max_length"),
         ([("image", png())] * 2, {}, "image", "duplicate_parameter"),
-        ([("image", png(b"no picture"))], {}, "image[0]", "invalid_image_file"),
+        ([("image", png(b"no image"))], {}, "image[0]", "invalid_image_file"),
         ([("image", png(name="a"))], {}, "image[0]", "invalid_image_file"),
         ([("image", png(type="image/jpeg"))], {}, "image[0]", "invalid_image_file"),
         ([("image", png()), ("mask", png())], {}, "mask", "invalid_image_file"),
@@ -202,15 +202,15 @@ async def test_wrong_forms_are_told_so(
     ("image", "code"),
     [
         ({}, "invalid_value"),
-        ({"image_url": data_uri(PICTURE), "file_id": "file-1"}, "invalid_value"),
+        ({"image_url": data_uri(IMAGE), "file_id": "file-1"}, "invalid_value"),
         ({"image_url": {"url": "https://example.com/a.png"}}, "invalid_value"),
         ({"image_url": "http://example.com/a.png"}, "invalid_image_url"),
         ({"image_url": "data:image/png;base64,???"}, "invalid_base64_image"),
-        ({"image_url": data_uri(PICTURE, "jpeg")}, "invalid_image_format"),
+        ({"image_url": data_uri(IMAGE, "jpeg")}, "invalid_image_format"),
         ({"image_url": "data:image/png;base64," + "A" * 20_971_520}, "string_above_max_length"),
     ],
 )
-async def test_wrong_pictures_in_json_are_told_so(client: httpx.AsyncClient, image: Any, code: str) -> None:
+async def test_wrong_images_in_json_are_told_so(client: httpx.AsyncClient, image: Any, code: str) -> None:
     answer = await client.post("/images/edits", json=body(images=[image]))
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
 

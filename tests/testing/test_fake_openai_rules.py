@@ -13,9 +13,9 @@ from emp_trio.testing.openai import Script
 from emp_trio.testing.openai.chat import Completion
 from emp_trio.testing.openai.chat_rules import chat_fault, chat_violations
 from emp_trio.testing.openai.checks import Fault
+from emp_trio.testing.openai.image_info import looks_of
 from emp_trio.testing.openai.image_rules import form_body, image_fault, image_violations
-from emp_trio.testing.openai.looks import looks_of
-from emp_trio.testing.openai.media import make_picture
+from emp_trio.testing.openai.media import make_image
 from emp_trio.testing.openai.multipart import Upload, parse_multipart
 from emp_trio.testing.openai.rules import FIELDS, fault_of, violations_of
 from emp_trio.testing.openai.sse import pieces
@@ -107,8 +107,8 @@ def test_a_text_is_the_sum_of_its_pieces(text: str) -> None:
 
 @pytest.mark.parametrize("format", ["png", "jpeg", "webp"])
 @given(size=st.integers(9000, 150_000).map(lambda half: half * 2), cut=st.integers(0, 400))
-def test_pictures_have_the_size_that_was_asked_for(format: str, size: int, cut: int) -> None:
-    data = make_picture(format, seed=3, size=size)
+def test_images_have_the_size_that_was_asked_for(format: str, size: int, cut: int) -> None:
+    data = make_image(format, seed=3, size=size)
     assert len(data) == size
     looks = looks_of(data)
     assert looks is not None

@@ -71,7 +71,7 @@ async def test_the_events_of_a_text(openai: FakeOpenAI, client: httpx.AsyncClien
     assert openai.violations == []
 
 
-async def test_the_events_of_a_picture(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
+async def test_the_events_of_a_image(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.script = Script(seconds=0, image_bytes=20_000)
     events = await created(client, tools=[IMAGE | {"partial_images": 2, "output_format": "jpeg"}])
     assert types(events)[4:11] == [
@@ -88,8 +88,8 @@ async def test_the_events_of_a_picture(openai: FakeOpenAI, client: httpx.AsyncCl
     final = base64.b64decode(events[10]["item"]["result"])
     assert final.startswith(b"\xff\xd8\xff")
     assert len(final) == 20_000
-    pictures = {final, *(base64.b64decode(partial["partial_image_b64"]) for partial in partials)}
-    assert len(pictures) == 3
+    images = {final, *(base64.b64decode(partial["partial_image_b64"]) for partial in partials)}
+    assert len(images) == 3
     assert "result" not in events[9]
     openai.script = Script(seconds=0, stream=StreamScript(partial_images=1))
     fewer = await created(client, tools=[IMAGE | {"partial_images": 3}])
@@ -114,7 +114,7 @@ async def test_other_endings(
     assert seen in types(events)
 
 
-async def test_a_refused_picture_is_an_item_with_an_error(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
+async def test_a_refused_image_is_an_item_with_an_error(openai: FakeOpenAI, client: httpx.AsyncClient) -> None:
     openai.script = Script(seconds=0, image_error={"code": "moderation_blocked", "message": "No."})
     events = await created(client, tools=[IMAGE])
     done = [event["item"] for event in events if event["type"] == "response.output_item.done"]

@@ -1,4 +1,4 @@
-"""The picture that the simulated services make is a PNG that any reader takes."""
+"""The image that the simulated services make is a PNG that any reader takes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def chunks(png: bytes) -> dict[bytes, bytes]:
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (64, 64), (3, 100)])
-def test_a_picture_has_all_its_rows(width: int, height: int) -> None:
+def test_a_image_has_all_its_rows(width: int, height: int) -> None:
     found = chunks(make_png(width, height, seed=9))
     assert struct.unpack(">II", found[b"IHDR"][:8]) == (width, height)
     assert len(zlib.decompress(found[b"IDAT"])) == height * (1 + 3 * width)
@@ -44,6 +44,6 @@ def test_a_size_that_is_too_small_is_refused() -> None:
         make_png(size=100)
 
 
-def test_seeds_give_different_pictures() -> None:
+def test_seeds_give_different_images() -> None:
     assert make_png(seed=1) != make_png(seed=2)
     assert make_png(seed=1) == make_png(seed=1)

@@ -15,7 +15,7 @@ from emp_trio.testing.sim_http import open_simulated_http
 from emp_trio.testing.sim_websocket import open_simulated_websocket
 
 
-async def test_http_from_submission_to_picture() -> None:
+async def test_http_from_submission_to_image() -> None:
     async with open_simulated_http() as service, httpx.AsyncClient(base_url=service.base_url, verify=False) as client:
         submitted = {
             "job_id": "j",
@@ -27,9 +27,9 @@ async def test_http_from_submission_to_picture() -> None:
         assert answer.keys() == {"simulation_id", "status", "message"}
         entry = (await client.get(f"/history/{answer['simulation_id']}")).json()[answer["simulation_id"]]
         assert entry["status"] == "success"
-        picture = await client.get("/view", params=entry["outputs"]["images"][0])
-        assert picture.headers["content-type"] == "image/png"
-        assert picture.content.startswith(b"\x89PNG")
+        image = await client.get("/view", params=entry["outputs"]["images"][0])
+        assert image.headers["content-type"] == "image/png"
+        assert image.content.startswith(b"\x89PNG")
         assert (await client.get("/health")).json()["status"] == "healthy"
 
 
@@ -105,8 +105,8 @@ async def test_websocket_survives_whatever_connects() -> None:
         assert [answer["type"] for answer in answers[1:]] == ["error", "simulation_error", "error", "pong"]
 
 
-async def test_websocket_sends_large_pictures_beside_much_else() -> None:
-    """Many tasks send on one socket, and it takes many writes to send a picture."""
+async def test_websocket_sends_large_images_beside_much_else() -> None:
+    """Many tasks send on one socket, and it takes many writes to send an image."""
     payload = {"simulate": {"seconds": 0.1, "bytes": 1_000_000}, "save_assets": True}
     async with open_simulated_websocket() as service, open_websocket_url(service.url, max_message_size=2**24) as socket:
         for number in range(10):

@@ -45,7 +45,7 @@ def test_an_interaction(client: Any) -> None:
         if found.status not in ("queued", "in_progress"):
             break
     assert found.status == "completed"
-    pictures = [part.data for step in found.steps if step.type == "model_output" for part in step.content]
-    assert base64.b64decode(pictures[-1]).startswith(b"\x89PNG")
+    images = [part.data for step in found.steps if step.type == "model_output" for part in step.content]
+    assert base64.b64decode(images[-1]).startswith(b"\x89PNG")
     assert client.interactions.cancel(begun.id).status == "completed"
     client.interactions.delete(begun.id)

@@ -41,19 +41,19 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "response with settings": lambda c: c.responses.create(
         model=MODEL, input="hi", instructions="Be brief.", max_output_tokens=99, metadata={"a": "b"}
     ),
-    "picture of a response": lambda c: c.responses.create(model=MODEL, input="a cat", tools=[DRAW]),
-    "pictures": lambda c: c.images.generate(**CAT, n=2),
-    "edited picture": lambda c: c.images.edit(**CAT, image=("cat.png", make_png(), "image/png")),
+    "image of a response": lambda c: c.responses.create(model=MODEL, input="a cat", tools=[DRAW]),
+    "images": lambda c: c.images.generate(**CAT, n=2),
+    "edited image": lambda c: c.images.edit(**CAT, image=("cat.png", make_png(), "image/png")),
 }
 STREAMS: dict[str, Callable[[Any], Any]] = {
     "chat": lambda c: c.chat.completions.create(**ASKED, stream=True, stream_options={"include_usage": True}),
     "response": lambda c: c.responses.create(model=MODEL, input="hi", stream=True),
     "response in the background": lambda c: c.responses.create(model=MODEL, input="hi", stream=True, background=True),
-    "picture of a response": lambda c: c.responses.create(
+    "image of a response": lambda c: c.responses.create(
         model=MODEL, input="a cat", stream=True, tools=[DRAW | {"partial_images": 2}]
     ),
-    "picture": lambda c: c.images.generate(**CAT, stream=True, partial_images=2),
-    "edited picture": lambda c: c.images.edit(
+    "image": lambda c: c.images.generate(**CAT, stream=True, partial_images=2),
+    "edited image": lambda c: c.images.edit(
         **CAT, image=("cat.png", make_png(), "image/png"), stream=True, partial_images=1
     ),
 }

@@ -10,15 +10,15 @@ import time
 
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.services.connector import Connector
 
 
 class StubbornConnector(Connector):
     """Goes on behind a shield, whatever it is told."""
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         with trio.CancelScope(shield=True):
             await trio.sleep_forever()
         raise AssertionError("it never ends")
@@ -27,7 +27,7 @@ class StubbornConnector(Connector):
 class DeadlyConnector(Connector):
     """Takes its whole process along, as a fault in a native library does."""
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         with trio.CancelScope(shield=True):
             await trio.sleep(0.05)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -38,7 +38,7 @@ class DeadlyConnector(Connector):
 class CarelessConnector(Connector):
     """Finishes after ``seconds`` however often it is cancelled."""
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         with trio.CancelScope(shield=True):
             await trio.sleep(job.payload["seconds"])
         return JobResult(success=True, data={"by": os.getpid()})
@@ -48,7 +48,7 @@ class BlockingConnector(Connector):
     """Blocks the loop for ``seconds``: ``how`` is ``sleep``, or what holds the interpreter's lock, ``regex`` or
     ``json``, or ``compute``, which gives way to other threads now and then."""
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         await trio.sleep(job.payload.get("after", 0.0))
         end = time.monotonic() + job.payload["seconds"]
         if job.payload["how"] == "child":

@@ -15,11 +15,11 @@ import redis
 import trio
 
 from emp_trio.assets.config import StorageSettings
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import leading_error
 from emp_trio.jobs import Job, JobResult
 from emp_trio.mapping import Plan, ServicePlan, WorkerPlan
 from emp_trio.mapping.schema import Service
-from emp_trio.progress import ProgressReporter
 from emp_trio.queue.port import RedisSettings
 from emp_trio.secrets import Redactor, Secret
 from emp_trio.services.connector import Connector
@@ -44,20 +44,20 @@ SHORT: dict[str, Any] = {
 }
 """Settings with which a lost lease, a beat and a reap take tenths of seconds."""
 
-Act: TypeAlias = Callable[[Job, ProgressReporter], Awaitable[Any]]
+Act: TypeAlias = Callable[[Job, AttemptContext], Awaitable[Any]]
 DONE = JobResult(success=True, data={"text": "done"})
 
 
 class Attempted:
     """One attempt as its connector saw it."""
 
-    def __init__(self, job: Job, progress: ProgressReporter) -> None:
+    def __init__(self, job: Job, context: AttemptContext) -> None:
         self.job = job
-        self.progress = progress
+        self.progress = context
         self.began = trio.current_time()
         self.ended: float | None = None
         self.cancelled = False
-        self.stop_upstream: bool | None = None  # what the connector saw while it was being cancelled
+        self.stop_remote_work: bool | None = None  # what the connector saw while it was being cancelled
 
 
 class Play:
@@ -72,15 +72,15 @@ class Play:
         self._act = act or self._wait
         self._changed = trio.Event()
 
-        async def run(_: Connector, job: Job, progress: ProgressReporter) -> Any:
-            attempt = Attempted(job, progress)
+        async def run(_: Connector, job: Job, context: AttemptContext) -> Any:
+            attempt = Attempted(job, context)
             self.attempts.append(attempt)
             self._wake()
             try:
-                return await self._act(job, progress)
+                return await self._act(job, context)
             except trio.Cancelled:
                 attempt.cancelled = True
-                attempt.stop_upstream = progress.stop_upstream
+                attempt.stop_remote_work = context.stop_remote_work
                 raise
             finally:
                 attempt.ended = trio.current_time()
@@ -88,7 +88,7 @@ class Play:
 
         self.connector: type[Connector] = type("PlayConnector", (Connector,), {"run": run, **members})
 
-    async def _wait(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def _wait(self, job: Job, context: AttemptContext) -> JobResult:
         await self.finish.wait()
         return DONE
 

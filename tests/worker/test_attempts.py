@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import EmpTrioError, InvalidJob, Refused, ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from tests.queue.support import Ear
 from tests.worker.support import DONE, Play, eventually, open_machine, submit, until_status
 
@@ -50,7 +50,7 @@ RAISED = {
 async def test_anything_raised_is_the_failure_of_that_job_alone(valkey: str, db: Any, ear: Ear, name: str) -> None:
     error, failure_type, text = RAISED[name]
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         if job.payload.get("raise"):
             raise error
         return DONE
@@ -72,7 +72,7 @@ class Odd:
 
 RETURNED = {
     "none": None,
-    "text": "a picture",
+    "text": "an image",
     "dict": {"success": True},
     "no_success": JobResult(success=False, error="the GPU is on fire"),
     "silent": JobResult(success=False),
@@ -86,7 +86,7 @@ RETURNED["endless"].data["x"] = RETURNED["endless"].data
 
 @pytest.mark.parametrize("name", RETURNED)
 async def test_a_result_that_cannot_be_used_fails_the_job(valkey: str, db: Any, name: str) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> Any:
+    async def act(job: Job, context: AttemptContext) -> Any:
         return RETURNED[name]
 
     async with open_machine(valkey, {"t": Play(act)}):
@@ -98,7 +98,7 @@ async def test_a_result_that_cannot_be_used_fails_the_job(valkey: str, db: Any, 
 
 @pytest.mark.parametrize("wait", [math.inf, math.nan, -5.0, 1e30])
 async def test_a_nonsense_wait_does_not_stop_the_machine(valkey: str, db: Any, wait: float) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> Any:
+    async def act(job: Job, context: AttemptContext) -> Any:
         raise ServiceError("later", retry_after=wait)
 
     async with open_machine(valkey, {"t": Play(act)}):
@@ -117,7 +117,7 @@ async def test_an_error_beside_the_cancel_is_no_error_of_the_machine(valkey: str
         finally:
             raise ValueError("cleanup failed")
 
-    async def act(job: Job, progress: ProgressReporter) -> Any:
+    async def act(job: Job, context: AttemptContext) -> Any:
         if not job.payload.get("messy"):
             return DONE
         async with trio.open_nursery() as nursery:
@@ -135,8 +135,8 @@ async def test_an_error_beside_the_cancel_is_no_error_of_the_machine(valkey: str
 
 
 async def test_text_that_is_no_text_in_progress_harms_nobody(valkey: str, db: Any, ear: Ear) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> Any:
-        progress.report(10, "half a \ud83d", step="\udfff")
+    async def act(job: Job, context: AttemptContext) -> Any:
+        context.report(10, "half a \ud83d", step="\udfff")
         await trio.sleep(0.2)
         return DONE
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.queue.client import open_queue
 from emp_trio.testing.proxy import open_proxy
 from tests.queue.support import Ear
@@ -26,7 +26,7 @@ async def test_the_apis_cancel_reaches_the_connector_before_a_renewal(valkey: st
         await play.until_over()
         assert trio.current_time() - told < 15  # by the message: the next renewal is 30 s away
         assert attempt.cancelled
-        assert attempt.stop_upstream is True
+        assert attempt.stop_remote_work is True
         await eventually(lambda: db.hget("worker:m1-worker-t-0", "status") == "idle")
     assert db.hget(f"job:{job_id}", "status") == "failed"
     assert ear.heard("complete_job", "job_failed") == []  # the API says it itself
@@ -40,7 +40,7 @@ async def test_our_own_cancel_says_so_once(valkey: str, db: Any, ear: Ear) -> No
         attempt = await play.until_begun()
         assert await queue.cancel(job_id, "changed my mind") == "cancelled"
         await play.until_over()
-        assert attempt.stop_upstream is True
+        assert attempt.stop_remote_work is True
         assert await queue.cancel(job_id) == "cancelled"
         play.finish.set()
         await until_status(db, submit(db, "t"), "completed")
@@ -55,13 +55,13 @@ async def test_a_cancel_that_was_not_published_is_noticed_by_the_renewal(valkey:
         await until_status(db, job_id, "in_progress")
         cancel_as_api(db, job_id, tell=False)
         await play.until_over()
-        assert attempt.stop_upstream is True
+        assert attempt.stop_remote_work is True
 
 
 async def test_a_cancel_that_was_not_published_is_noticed_at_progress(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         for value in range(90):
-            progress.report(value)
+            context.report(value)
             await trio.sleep(0.05)
         return DONE
 
@@ -73,7 +73,7 @@ async def test_a_cancel_that_was_not_published_is_noticed_at_progress(valkey: st
         cancel_as_api(db, job_id, tell=False)
         await play.until_over()
         assert attempt.cancelled
-        assert attempt.stop_upstream is True
+        assert attempt.stop_remote_work is True
 
 
 async def test_a_cancel_between_claim_and_start_is_known_as_one(valkey: str, db: Any) -> None:
@@ -89,11 +89,11 @@ async def test_a_cancel_between_claim_and_start_is_known_as_one(valkey: str, db:
         cancel_as_api(db, job_id, tell=False)
         attempt = await play.until_begun()
         await play.until_over()
-        assert attempt.stop_upstream is True
+        assert attempt.stop_remote_work is True
 
 
 async def test_a_delayed_retry_can_be_cancelled(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         raise ServiceError("busy", retry_after=0.3)
 
     play = Play(act)
@@ -108,7 +108,7 @@ async def test_a_delayed_retry_can_be_cancelled(valkey: str, db: Any) -> None:
 
 
 async def test_a_result_that_comes_in_spite_of_a_cancel_is_not_stored(valkey: str, db: Any, ear: Ear) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         with trio.CancelScope(shield=True):
             await finish.wait()
         return DONE

@@ -9,9 +9,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import AssetError, DeadlineExceeded, EmpTrioError, InvalidJob, Refused, ServiceError, failure_of
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
 from emp_trio.worker.circuit import Circuit, Verdict, verdict
 from tests.worker.support import DONE, Play, eventually, open_machine, submit, until_status
 
@@ -29,7 +29,7 @@ from tests.worker.support import DONE, Play, eventually, open_machine, submit, u
         (ServiceError("no credit", type="rate_limit", reason="daily_quota_exceeded", retry=False), "fatal"),
         (ServiceError("slower", status=429), "neutral"),
         (ServiceError("bad size", status=400), "neutral"),
-        (ServiceError("half a picture", type="response_error"), "neutral"),
+        (ServiceError("half an image", type="response_error"), "neutral"),
         (AssetError("the store is down"), "neutral"),
         (InvalidJob("no prompt"), "neutral"),
         (EmpTrioError("a defect"), "neutral"),
@@ -101,7 +101,7 @@ class Faulty:
         self.calls = 0
         self.held: trio.Event | None = None
 
-    async def act(self, job: Job, progress: ProgressReporter) -> Any:
+    async def act(self, job: Job, context: AttemptContext) -> Any:
         self.calls += 1
         if self.held is not None:
             await self.held.wait()
@@ -147,12 +147,12 @@ async def test_the_end_of_an_older_job_brings_no_credit_back(valkey: str, db: An
     service = Faulty(ServiceError("no credit", type="rate_limit", reason="daily_quota_exceeded", retry=False))
     paid, running = trio.Event(), trio.Event()
 
-    async def act(job: Job, progress: ProgressReporter) -> Any:
+    async def act(job: Job, context: AttemptContext) -> Any:
         if not running.is_set():
             running.set()
             await paid.wait()
             return DONE
-        return await service.act(job, progress)
+        return await service.act(job, context)
 
     async with open_machine(valkey, {"t": Play(act)}, slots=2, circuit_pause=30.0) as machine:
         older = submit(db, "t")

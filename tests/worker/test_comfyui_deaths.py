@@ -49,7 +49,7 @@ def settings(fake: FakeComfyUI) -> Any:
 
 
 def graph(number: int) -> dict[str, Any]:
-    """A graph whose picture is unlike that of any other number."""
+    """A graph whose image is unlike that of any other number."""
     sleep = {"seconds": 0.1, "steps": 4, "salt": number}
     return {
         "1": {"class_type": "RigSleep", "inputs": sleep},
@@ -116,7 +116,7 @@ async def test_a_machine_whose_comfyui_dies_again_and_again_completes_every_job_
             await eventually(lambda: db.hlen("jobs:completed") == JOBS and deaths == DEATHS, limit=LIMIT)
             nursery.cancel_scope.cancel()
         executions = {job_id: fake.executions[prompt_id_of(job_id)] for job_id in jobs}
-        made = pictures(fake)
+        made = images(fake)
     seconds = trio.current_time() - began
     attempts = {job_id: int(db.hget(f"job:{job_id}", "attempt")) for job_id in jobs}
     print(
@@ -140,7 +140,7 @@ def ends(ear: Ear) -> Counter[str]:
     return Counter(message["job_id"] for _, message in ear.heard("complete_job"))
 
 
-def pictures(fake: FakeComfyUI) -> dict[str, set[bytes]]:
+def images(fake: FakeComfyUI) -> dict[str, set[bytes]]:
     """Everything that the runs of each prompt have made: the folder of a file has the prompt's name."""
     found: dict[str, set[bytes]] = {}
     for (_, folder, _), content in fake.disk.files.items():

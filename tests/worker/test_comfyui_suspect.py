@@ -53,7 +53,7 @@ async def test_jobs_of_a_server_that_does_no_work_go_back_without_an_attempt(
     ):
         await eventually(lambda: len(db.smembers("workers:active")) == 2, limit=LIMIT)
         await fake.until(lambda: sum(fake.executions.values()) == 1 and not fake.engine.remaining)  # the canary
-        fake.manner.dead_thread = True
+        fake.behavior.dead_thread = True
         fake.stranger(graph(0))
         await fake.until(lambda: fake.executions["a-stranger"])
         first = submit(db, "comfyui", {"workflow": graph(1)})
@@ -68,7 +68,7 @@ async def test_jobs_of_a_server_that_does_no_work_go_back_without_an_attempt(
         await fake.until(lambda: fake.count("GET /history") > looks + 3)
         assert db.hget(f"job:{second}", "status") == "pending"
         assert fake.count("POST /prompt") == sent
-        fake.manner.dead_thread = False
+        fake.behavior.dead_thread = False
         await fake.restart()
         await eventually(lambda: db.hlen("jobs:completed") == 2, limit=LIMIT)
     assert db.hget(f"job:{first}", "retry_count") in (None, "", "0")

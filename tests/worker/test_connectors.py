@@ -12,11 +12,11 @@ import structlog
 import structlog.testing
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.mapping import Plan, ServicePlan, WorkerPlan
 from emp_trio.mapping.schema import Service
-from emp_trio.progress import ProgressReporter
 from emp_trio.services.connector import Connector, Health
 from tests.worker.support import Play, eventually, open_machine, submit, until_status
 
@@ -161,7 +161,7 @@ async def test_a_failure_that_tells_of_the_service_leads_to_a_look_at_it(valkey:
         looks.append(trio.current_time())
         return Health(healthy=len(looks) < 2, detail="gone")
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         raise ServiceError("refused", type="network_error", reason="connection_failed")
 
     async with open_machine(valkey, {"t": Play(act, health=health)}, health_every=60.0) as machine:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.attempt import AttemptContext, StageLimits
 from emp_trio.errors import AssetError, DeadlineExceeded, Refused, ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter, StageLimits
 from tests.queue.support import Ear
 from tests.worker.support import DONE, Play, eventually, open_machine, submit, until_status
 
@@ -25,7 +25,7 @@ async def test_a_service_that_hangs_fails_the_job_with_the_stages_name(valkey: s
         job = await until_status(db, submit(db, "t", max_retries=1), "failed")
     assert (job["failure_type"], job["failure_reason"]) == ("timeout", "processing_timeout")
     assert "service stage did not finish" in job["error"]
-    assert play.attempts[0].stop_upstream is True  # the last attempt: nobody will adopt the work
+    assert play.attempts[0].stop_remote_work is True  # the last attempt: nobody will adopt the work
 
 
 async def test_the_mapping_may_give_a_service_its_own_time(valkey: str, db: Any) -> None:
@@ -39,16 +39,16 @@ async def test_an_earlier_attempt_leaves_the_work_upstream_to_the_next(valkey: s
     play = Play()
     async with open_machine(valkey, {"t": play}, job_timeout=0.6, stages=QUICK):
         submit(db, "t", max_retries=2)
-        assert (await play.until_over(1)).stop_upstream is False
-        assert (await play.until_over(2)).stop_upstream is True
+        assert (await play.until_over(1)).stop_remote_work is False
+        assert (await play.until_over(2)).stop_remote_work is True
 
 
 async def test_the_time_that_is_left_is_that_of_the_attempt_and_not_of_its_lease(valkey: str, db: Any) -> None:
     left = []
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         left.append(trio.current_effective_deadline() - trio.current_time())
-        with progress.stage("upload"):
+        with context.stage("upload"):
             left.append(trio.current_effective_deadline() - trio.current_time())
         return DONE
 
@@ -60,8 +60,8 @@ async def test_the_time_that_is_left_is_that_of_the_attempt_and_not_of_its_lease
 
 @pytest.mark.parametrize("stage", ["upload", "cdn"])
 async def test_a_stage_inside_has_its_own_limit_and_name(valkey: str, db: Any, stage: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
-        with progress.stage(stage):
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        with context.stage(stage):
             await trio.sleep_forever()
         return DONE
 
@@ -71,9 +71,9 @@ async def test_a_stage_inside_has_its_own_limit_and_name(valkey: str, db: Any, s
 
 
 async def test_an_upload_may_take_the_time_that_the_service_stage_no_longer_has(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         await trio.sleep(0.5)
-        with progress.stage("upload"):
+        with context.stage("upload"):
             await trio.sleep(0.4)
         return DONE
 
@@ -102,7 +102,7 @@ async def test_a_job_whose_deadline_has_passed_is_not_begun(valkey: str, db: Any
 async def test_a_failed_attempt_is_tried_again_until_none_is_left(valkey: str, db: Any, ear: Ear) -> None:
     began: list[float] = []
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         began.append(trio.current_time())
         raise ServiceError("try again", retry_after=0.2)
 
@@ -125,7 +125,7 @@ async def test_a_failed_attempt_is_tried_again_until_none_is_left(valkey: str, d
 
 
 async def test_a_wait_that_the_service_states_beats_our_own(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         raise ServiceError("slow down", status=429, retry_after=7.0)
 
     async with open_machine(valkey, {"t": Play(act)}):
@@ -135,7 +135,7 @@ async def test_a_wait_that_the_service_states_beats_our_own(valkey: str, db: Any
 
 
 async def test_without_a_stated_wait_there_is_a_growing_one(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         raise ServiceError("oops")
 
     async with open_machine(valkey, {"t": Play(act)}):
@@ -151,7 +151,7 @@ async def test_without_a_stated_wait_there_is_a_growing_one(valkey: str, db: Any
     ids=["refused", "auth", "invalid"],
 )
 async def test_what_another_attempt_cannot_change_is_not_tried_again(valkey: str, db: Any, error: Exception) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         raise error
 
     play = Play(act)
@@ -161,7 +161,7 @@ async def test_what_another_attempt_cannot_change_is_not_tried_again(valkey: str
 
 
 async def test_a_storage_that_fails_is_tried_again(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         if job.retry_count == 0:
             raise AssetError("the container is full", retry_after=0.01)
         return DONE
@@ -172,9 +172,9 @@ async def test_a_storage_that_fails_is_tried_again(valkey: str, db: Any) -> None
 
 
 async def test_a_checkpoint_reaches_the_next_attempt(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         if job.checkpoint is None:
-            await progress.remember({"upstream": "abc"})
+            await context.save_checkpoint({"upstream": "abc"})
             raise ServiceError("lost the connection", retry_after=0.01)
         return JobResult(success=True, data={"adopted": job.checkpoint["upstream"]})
 
@@ -187,9 +187,9 @@ async def test_a_checkpoint_reaches_the_next_attempt(valkey: str, db: Any) -> No
 async def test_a_stage_of_a_cleanup_is_not_swallowed_by_the_connector(valkey: str, db: Any) -> None:
     """A connector that turns its own time-out into another error still ends in one failure, not in a crash."""
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         try:
-            with progress.stage("upload"):
+            with context.stage("upload"):
                 await trio.sleep_forever()
         except DeadlineExceeded as error:
             raise AssetError("could not save") from error

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
 from tests.worker.processes import open_worker, run_cli
 from tests.worker.support import Play, client, eventually, open_machine, submit, until_status
 
@@ -32,7 +32,7 @@ def delay(db: Any, job_id: str, seconds: float = 600.0) -> None:
 
 
 async def test_a_delayed_retry_does_not_die_with_the_last_machine(valkey: str, db: Any) -> None:
-    async def fail(job: Job, progress: ProgressReporter) -> Any:
+    async def fail(job: Job, context: AttemptContext) -> Any:
         raise ServiceError("overloaded", status=503, retry_after=20.0)
 
     async with open_machine(valkey, {"t": Play(fail)}):

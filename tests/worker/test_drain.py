@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 from tests.queue.support import Ear
 from tests.worker.processes import ACTORS, open_worker
@@ -104,7 +104,7 @@ async def test_what_the_connector_sees_when_its_job_is_handed_back(valkey: str, 
         machine.drain.stop("deploy")
         await play.until_over()
         assert attempt.cancelled
-        assert attempt.stop_upstream is False  # the next attempt adopts what runs upstream
+        assert attempt.stop_remote_work is False  # the next attempt adopts what runs upstream
 
 
 async def test_a_claim_under_way_is_answered_and_handed_back(valkey: str, db: Any) -> None:
@@ -165,7 +165,7 @@ async def test_a_crash_of_the_machine_hands_its_jobs_back_and_is_raised(
     job_id = jobs[0]
     job = db.hgetall(f"job:{job_id}")
     assert (job["status"], job["retry_count"]) == ("pending", "0")
-    assert play.attempts[0].stop_upstream is False
+    assert play.attempts[0].stop_remote_work is False
     assert keys_of_workers(db) == []
 
 
@@ -192,7 +192,7 @@ async def test_a_drain_before_redis_took_the_registration_ends_at_once(valkey: s
 
 
 async def test_a_result_that_comes_while_draining_is_stored(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         try:
             await trio.sleep_forever()
         except trio.Cancelled:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.queue.client import open_queue
 from emp_trio.worker.first_words import announced_job, speaks_at
 from tests.queue.support import Ear
@@ -165,7 +165,7 @@ async def test_our_own_submit_waits_for_nothing(valkey: str, ear: Ear) -> None:
 async def test_a_job_that_is_cancelled_before_it_is_announced(valkey: str, db: Any, ear: Ear) -> None:
     """The slot says that it was busy, so that busy and idle come in turn, and is free again at once."""
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         await first.wait()
         return DONE
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.testing.proxy import open_proxy
 from tests.queue.support import Ear
 from tests.worker.support import Play, cancel_as_api, eventually, open_machine, submit, until_status
@@ -262,7 +262,7 @@ async def test_slots_are_registered_with_the_services_that_work(valkey: str, ear
 
 
 async def test_a_service_without_a_health_check_is_offered(valkey: str, db: Any) -> None:
-    play = Play(abilities=Abilities(health_check=False), health=_sick)
+    play = Play(service_features=ServiceFeatures(health_check=False), health=_sick)
     play.finish.set()
     async with open_machine(valkey, {"t": play}):
         await until_status(db, submit(db, "t"), "completed")

@@ -7,8 +7,8 @@ from typing import Any
 
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.testing.proxy import open_proxy
 from tests.queue.support import Ear
 from tests.worker.support import DONE, LIMIT, Play, eventually, open_machine, submit, until_status
@@ -31,7 +31,7 @@ async def test_a_lease_of_another_holder_stops_the_work_at_once_and_nothing_is_s
         await play.until_over()
         assert attempt.cancelled
         assert trio.current_time() - taken < 10  # a renewal period, not the rest of the lease
-        assert attempt.stop_upstream is False  # the other holder may adopt the upstream work
+        assert attempt.stop_remote_work is False  # the other holder may adopt the upstream work
         await until_idle(db, "m1-worker-t-0")
         job = db.hgetall(f"job:{job_id}")
     assert (job["lease_token"], job["status"], job["retry_count"]) == ("other/9", "in_progress", "0")
@@ -86,7 +86,7 @@ async def test_a_partition_stops_the_work_before_the_lease_can_be_given_away(val
                 adopted = await there.until_begun()
                 assert cut_off.ended is not None
                 assert cut_off.ended < adopted.began
-                assert cut_off.stop_upstream is False
+                assert cut_off.stop_remote_work is False
                 assert (adopted.job.attempt, adopted.job.retry_count) == (2, 1)
                 there.finish.set()
                 await until_status(db, job_id, "completed")
@@ -167,7 +167,7 @@ async def test_a_connector_that_never_ends_keeps_neither_its_job_nor_other_slots
     """Told to stop by its deadline it goes on behind a shield: its lease runs out and another machine does the job."""
     freedom = trio.Event()
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         if job.payload.get("hang"):
             try:
                 await trio.sleep_forever()

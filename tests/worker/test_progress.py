@@ -7,9 +7,9 @@ from typing import Any
 
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.testing.proxy import open_proxy
 from tests.queue.support import Ear
 from tests.worker.support import DONE, Play, eventually, open_machine, submit, until_status
@@ -21,11 +21,11 @@ def told(ear: Ear) -> list[dict[str, Any]]:
 
 
 async def test_many_reports_become_at_most_ten_messages_a_second(valkey: str, db: Any, ear: Ear) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         for step in range(500):
-            progress.report(step / 5, f"step {step}")
+            context.report(step / 5, f"step {step}")
             await trio.sleep(0.002)
-        progress.report(99, "last")
+        context.report(99, "last")
         await last.wait()
         return DONE
 
@@ -49,9 +49,9 @@ async def test_many_reports_become_at_most_ten_messages_a_second(valkey: str, db
 async def test_progress_never_falls_never_says_the_end_and_fits_the_protocol(valkey: str, db: Any, ear: Ear) -> None:
     reports = [(50, "half"), (10, "back?"), (100, "done?"), (1e9, "more?"), (float("nan"), "odd"), (-5, "under")]
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         for value, message in reports:
-            progress.report(value, message, step="encode", total_steps=7)
+            context.report(value, message, step="encode", total_steps=7)
             await eventually(lambda m=message: db.hget(f"job:{job.id}:progress", "message") == m)
         return DONE
 
@@ -72,8 +72,8 @@ async def test_progress_never_falls_never_says_the_end_and_fits_the_protocol(val
 
 
 async def test_nothing_is_told_of_a_job_after_its_end(valkey: str, db: Any, ear: Ear) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
-        progress.report(42, "on the way")
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        context.report(42, "on the way")
         return DONE
 
     async with open_machine(valkey, {"t": Play(act)}, progress_every=0.3):
@@ -89,8 +89,8 @@ async def test_nothing_is_told_of_a_job_after_its_end(valkey: str, db: Any, ear:
 
 
 async def test_a_long_message_is_cut(valkey: str, db: Any) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
-        progress.report(10, "x" * 1_000_000, step="y" * 1_000_000)
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        context.report(10, "x" * 1_000_000, step="y" * 1_000_000)
         await eventually(lambda: db.exists(f"job:{job.id}:progress"))
         return DONE
 
@@ -103,8 +103,8 @@ async def test_a_long_message_is_cut(valkey: str, db: Any) -> None:
 async def test_no_secret_is_told_in_progress_errors_or_results(valkey: str, db: Any, ear: Ear) -> None:
     machine_key, job_key = "machine-key-0123456789", "am9iLWtleS0wMTIzNDU2Nzg5"
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
-        progress.report(10, f"calling with {machine_key} and {job_key}", step=job_key)
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        context.report(10, f"calling with {machine_key} and {job_key}", step=job_key)
         await eventually(lambda: db.exists(f"job:{job.id}:progress"))
         if job.payload.get("fail"):
             raise ServiceError(f"401 for {machine_key}: {job_key}", retry=False)
@@ -136,11 +136,11 @@ def _dump(db: Any) -> str:
 
 
 async def test_the_last_word_is_said_when_redis_is_back(valkey: str, db: Any, ear: Ear) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
-        progress.report(10, "first")
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        context.report(10, "first")
         await away.wait()
         for step in range(20):
-            progress.report(50 + step, f"into the void {step}")
+            context.report(50 + step, f"into the void {step}")
             await trio.sleep(0.01)
         said.set()
         await over.wait()

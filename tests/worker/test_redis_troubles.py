@@ -12,9 +12,9 @@ import structlog
 import structlog.testing
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import NotSent, ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.queue.embedded import open_embedded_server
 from emp_trio.testing.proxy import open_proxy
 from emp_trio.testing.valkey import valkey_server
@@ -76,7 +76,7 @@ def _registered(db: Any) -> bool:
 async def test_a_long_outage_ends_in_recovery(valkey: str, db: Any) -> None:
     """Everything that was running or waiting is done when Redis has been back for a while; the slots go on."""
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         await trio.sleep(0.3)
         return DONE
 
@@ -118,8 +118,8 @@ async def test_a_full_server_refuses_new_jobs_but_takes_outcomes() -> None:
 
 
 async def test_a_full_server_keeps_failures_and_retries_too() -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
-        progress.report(50, "half")
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        context.report(50, "half")
         await full.wait()
         raise ServiceError("no", retry=job.payload["retry"], retry_after=0.05)
 
@@ -180,7 +180,7 @@ async def test_a_job_that_cannot_go_back_into_a_broken_queue_is_not_lost(valkey:
 
 
 async def test_an_outcome_is_published_although_its_list_is_of_the_wrong_type(valkey: str, db: Any, ear: Ear) -> None:
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         if job.payload.get("fail"):
             raise ServiceError("no", retry=False)
         return DONE

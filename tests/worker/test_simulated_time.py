@@ -10,12 +10,12 @@ import pytest
 import trio
 import trio.testing
 
+from emp_trio.attempt import StageLimits
 from emp_trio.errors import NotSent
 from emp_trio.jobs import Job
-from emp_trio.progress import StageLimits
 from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Process, Told, first_pace, look, not_done
 from emp_trio.queue.lease_table import LeaseTable
-from emp_trio.queue.verbs import LeaseRef
+from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.secrets import Redactor
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.leases import Leases

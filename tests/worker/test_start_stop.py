@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from emp_trio.worker.signals import Signal, first_of
+from emp_trio.worker.wakeup import Wakeup, first_of
 from tests.worker.support import HEAVY, Play, eventually, open_machine, submit, until_status
 
 
@@ -86,7 +86,7 @@ async def test_a_payload_beyond_all_bounds_fails_the_job_alone(valkey: str, db: 
 
 
 async def test_a_signal_wakes_once_for_all_sets_and_loses_none() -> None:
-    signal_ = Signal()
+    signal_ = Wakeup()
     signal_.set()
     signal_.set()
     assert await signal_.wait(5) is True

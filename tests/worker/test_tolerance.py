@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from emp_trio.assets.config import StorageSettings
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Connector
 from emp_trio.services.mock import MockConnector
@@ -45,8 +45,8 @@ async def test_a_ctx_that_is_no_object_hurts_only_jobs_that_store_something(
     valkey: str, db: Any, tmp_path: Path
 ) -> None:
     class Saves(SavesAssets, Connector):
-        async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
-            await self.save_asset(b"text", job, progress, media_type="text/plain")
+        async def run(self, job: Job, context: AttemptContext) -> JobResult:
+            await self.save_asset(b"text", job, context, media_type="text/plain")
             return DONE
 
     storage = StorageSettings(provider="local", local_path=tmp_path)

@@ -9,8 +9,8 @@ from typing import Any
 import trio
 import trio.testing
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.services.connector import Connector, Health
 from tests.worker.support import DONE, Play, client, open_machine, submit, until_status
 
@@ -18,7 +18,7 @@ from tests.worker.support import DONE, Play, client, open_machine, submit, until
 async def test_a_job_of_a_foreign_client_starts_within_milliseconds(valkey: str, db: Any) -> None:
     began: list[float] = []
 
-    async def act(job: Job, progress: ProgressReporter) -> JobResult:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
         began.append(time.perf_counter())
         return DONE
 

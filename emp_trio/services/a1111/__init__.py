@@ -1,1 +1,1 @@
-"""Connector of AUTOMATIC1111's web UI: pictures by its REST API, with progress polled beside it."""
+"""Connector of AUTOMATIC1111's web UI: images by its REST API, with progress polled beside it."""

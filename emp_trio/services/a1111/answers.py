@@ -1,4 +1,4 @@
-"""Answers of ``txt2img`` and ``img2img``: the job's pictures, and what is said of them (A1111 reference 10.2). Pure."""
+"""Answers of ``txt2img`` and ``img2img``: the job's images, and what is said of them (A1111 reference 10.2). Pure."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _LONGEST_NAME: Final = 80
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: the job's own pictures as base64, in their order, ``info``, and what is odd about it."""
+    """An answer: the job's own images as base64, in their order, ``info``, and what is odd about it."""
 
-    pictures: list[str]
+    images: list[str]
     info: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
 
 def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = None) -> Answer:
-    """The job's pictures in an answer, without the grid before them and the maps and masks after them.
+    """The job's images in an answer, without the grid before them and the maps and masks after them.
 
-    ``info`` says which they are. Where it is missing or broken, what was asked for tells: how many pictures, and
+    ``info`` says which they are. Where it is missing or broken, what was asked for tells: how many images, and
     whether a grid may stand before them.
 
     Args:
         answer: the JSON value, whatever it is.
-        script: the job has a script of its own (``script_name``): then the number of pictures is the script's business,
+        script: the job has a script of its own (``script_name``): then the number of images is the script's business,
             and a grid may be all there is.
         asked: the body of the request, where it is known.
 
@@ -48,24 +48,24 @@ def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = 
     """
     said = answer if isinstance(answer, dict) else {}
     listed = said.get("images")
-    pictures = [picture for picture in listed if isinstance(picture, str)] if isinstance(listed, list) else []
+    images = [image for image in listed if isinstance(image, str)] if isinstance(listed, list) else []
     info = read_info(said.get("info"))
     seeds = info.get("all_seeds")
     count = len(seeds) if isinstance(seeds, list) and seeds else _asked_for(asked, script=script)
-    if not count or (count > len(pictures) and not isinstance(seeds, list)):
-        count = len(pictures)
-    begin = _first(info, len(pictures), count, grid=(asked or {}).get("save_images") is True and not script)
-    own = pictures[begin : begin + count] or pictures  # a grid may be all there is
+    if not count or (count > len(images) and not isinstance(seeds, list)):
+        count = len(images)
+    begin = _first(info, len(images), count, grid=(asked or {}).get("save_images") is True and not script)
+    own = images[begin : begin + count] or images  # a grid may be all there is
     if not own:
         members = excerpt(", ".join(map(str, said)) or "none", 200)
-        raise bad_answer(f"A1111 answered without a picture; its members are {members}", reason="missing_expected_data")
+        raise bad_answer(f"A1111 answered without an image; its members are {members}", reason="missing_expected_data")
     fewer = len(own) < count and isinstance(seeds, list) and not script
-    warnings = (f"A1111 made {len(own)} of {count} pictures; those are kept",) if fewer else ()
-    return Answer(pictures=own, info=info, warnings=warnings)
+    warnings = (f"A1111 made {len(own)} of {count} images; those are kept",) if fewer else ()
+    return Answer(images=own, info=info, warnings=warnings)
 
 
 def _asked_for(asked: Mapping[str, Any] | None, *, script: bool) -> int:
-    """How many pictures were asked for; 0 where that can't be told."""
+    """How many images were asked for; 0 where that can't be told."""
     if asked is None:
         return 0
     numbers = [asked.get(name, 1) for name in ("batch_size", "n_iter")]
@@ -75,10 +75,10 @@ def _asked_for(asked: Mapping[str, Any] | None, *, script: bool) -> int:
 
 
 def _first(info: Mapping[str, Any], there: int, count: int, *, grid: bool) -> int:
-    """Index of the job's first picture among those that are there.
+    """Index of the job's first image among those that are there.
 
     Args:
-        grid: a grid may stand before several pictures, where ``info`` does not say.
+        grid: a grid may stand before several images, where ``info`` does not say.
     """
     first = info.get("index_of_first_image")
     if isinstance(first, int | float) and not isinstance(first, bool) and first >= 0:
@@ -94,7 +94,7 @@ def read_info(info: Any) -> dict[str, Any]:
             try:
                 found = decode_json(found)
             except ServiceError as error:
-                log.warning("a1111.info_unreadable", error=error.message)  # the pictures are good all the same
+                log.warning("a1111.info_unreadable", error=error.message)  # the images are good all the same
                 return {}
     return found if isinstance(found, dict) else {}
 

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_answer import HttpAnswer
+from emp_trio.protocols.http_answer import HttpResponse
 from emp_trio.services.a1111.checkpoints import Checkpoint, read_checkpoints
 from emp_trio.services.a1111.errors import login_page
 from emp_trio.services.a1111.payload import Endpoint, documented_fields
@@ -22,7 +22,7 @@ class Caller(Protocol):
     """What is needed of the connector: :class:`emp_trio.protocols.http.Http`."""
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
         """Make a call."""
 
 
@@ -39,7 +39,7 @@ class Calls:
         self._settings = settings
 
     async def generate(self, endpoint: Endpoint, body: dict[str, Any]) -> Any:
-        """Make pictures, and wait for them however long it takes; a cancel does not stop the server (10.1).
+        """Make images, and wait for them however long it takes; a cancel does not stop the server (10.1).
 
         Returns:
             the JSON of the answer, decoded in a thread: it may be tens of megabytes.
@@ -98,7 +98,7 @@ class Calls:
     async def _json(self, method: str, path: str, **options: Any) -> Any:
         return (await self._request(method, path, **options)).json()
 
-    async def _request(self, method: str, path: str, **options: Any) -> HttpAnswer:
+    async def _request(self, method: str, path: str, **options: Any) -> HttpResponse:
         try:
             return await self._caller.request(method, path, **({"timeout": self._settings.call_timeout} | options))
         except ServiceError as error:

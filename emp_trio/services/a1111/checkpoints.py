@@ -1,4 +1,4 @@
-"""The models of a server, and which one has made a picture: a name that is not known is dropped without a word (A1111
+"""The models of a server, and which one has made an image: a name that is not known is dropped without a word (A1111
 A1111 reference 10.2). Pure."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ServiceError
-from emp_trio.mapping.near import did_you_mean
+from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.secrets import excerpt
 
 _STEM: Final = re.compile(r"\.(safetensors|ckpt|pt|pth)$", re.IGNORECASE)
@@ -70,7 +70,7 @@ def find_checkpoint(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
 
 
 def check_made_by(info: Mapping[str, Any], wanted: Checkpoint) -> bool:
-    """Check that a picture is the wanted model's.
+    """Check that an image is the wanted model's.
 
     Args:
         info: ``info`` of the answer.

@@ -1,4 +1,4 @@
-"""``A1111WebSocketConnector``: pictures by AUTOMATIC1111's web UI (A1111 reference 10; connector reference 6)."""
+"""``A1111WebSocketConnector``: images by AUTOMATIC1111's web UI (A1111 reference 10; connector reference 6)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Auth
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
@@ -30,20 +31,19 @@ from emp_trio.services.a1111.payload import (
     read_payload,
     task_id,
     unknown_fields,
-    with_pictures,
+    with_images,
 )
 from emp_trio.services.a1111.settings import A1111Settings, located
 from emp_trio.services.a1111.status import Meter, trouble_in
 from emp_trio.services.address import auth_of
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.billing import counted
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.inputs import input_file
 from emp_trio.services.outputs import Output, decoded_files
 from emp_trio.services.probing import not_told, probe
 from emp_trio.services.redaction import kept_copy
-from emp_trio.services.repeats import counted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
-from emp_trio.toolbox import Toolbox
 
 log = structlog.get_logger(__name__)
 
@@ -53,15 +53,15 @@ _LOOK_BACK: Final = 3  # earlier attempts whose work is looked for
 
 
 class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
-    """Pictures from text (``txt2img``) and from pictures (``img2img``).
+    """Images from text (``txt2img``) and from images (``img2img``).
 
     The name is the fleet's; what it uses is the REST API, as the web UI's socket can't be relied on (A1111 reference
-    10.6). One job runs at a time on each server. The answer of a call is the only place where its pictures are, so a
+    10.6). One job runs at a time on each server. The answer of a call is the only place where its images are, so a
     next attempt begins anew, after stopping what is left of an earlier one.
     """
 
     service_type: ClassVar[str] = "a1111"
-    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of A1111. ``base_url`` may say all of scheme, host, path and query, as of a proxy."""
@@ -73,8 +73,8 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         limits: LimitsSettings = LimitsSettings(max_concurrent_jobs=1)
         fetch: FetchSettings = FetchSettings()
 
-    def __init__(self, settings: Any, toolbox: Toolbox) -> None:
-        super().__init__(located(settings), toolbox)
+    def __init__(self, settings: Any, connector_context: ConnectorContext) -> None:
+        super().__init__(located(settings), connector_context)
         self.calls = Calls(self, self._a1111)
         self._fields: dict[Endpoint, frozenset[str] | None] = {}
 
@@ -86,21 +86,21 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         """Errors as A1111 says them."""
         return describe_error(status, headers, body)
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
-            InvalidJob: the payload asks for nothing that can be made, or an input picture can't be used.
+            InvalidJob: the payload asks for nothing that can be made, or an input image can't be used.
             ServiceError: A1111 refused, failed, used another model, or is out of reach.
-            AssetError: a picture could not be saved; it is kept for the next attempt.
+            AssetError: an image could not be saved; it is kept for the next attempt.
             trio.Cancelled: after the generation was interrupted.
         """
         request = read_payload(job.payload, restore_model=self._a1111.restore_model)
-        self.toolbox.assets.check(job)  # before a GPU is kept busy
-        generated = await self.generated(job, progress, lambda: self._make(request, job, progress))
-        progress.report(_SAVING, "saving the pictures")
-        saved = await self.save_generated(generated, job, progress)
-        progress.report(100, "done")
+        self.connector_context.assets.check(job)  # before a GPU is kept busy
+        generated = await self.generated(job, context, lambda: self._make(request, job, context))
+        context.report(_SAVING, "saving the images")
+        saved = await self.save_generated(generated, job, context)
+        context.report(100, "done")
         return _result(generated.data, saved)
 
     async def health(self) -> Health:
@@ -132,8 +132,8 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         settings: A1111Settings = self.settings.a1111
         return settings
 
-    async def _make(self, request: A1111Request, job: Job, progress: ProgressReporter) -> Generated:
-        body = with_pictures(request, await self._encoded(request))
+    async def _make(self, request: A1111Request, job: Job, context: AttemptContext) -> Generated:
+        body = with_images(request, await self._encoded(request))
         task = body["force_task_id"] = task_id(job.id, job.attempt)
         async with self.limit():
             wanted = None
@@ -143,12 +143,12 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             warnings = [*request.warnings, *await self._unknown(request.endpoint, body)]
             earlier = range(max(1, job.attempt - _LOOK_BACK), job.attempt)
             await stop_earlier(self.calls, self._a1111, [task_id(job.id, number) for number in earlier])
-            async with counted(job, progress, ahead=False):
-                progress.report(_ASKING, f"asking A1111 for {request.endpoint}")
-                said = await self._ask(request.endpoint, task, body, progress)
+            async with counted(job, context, ahead=False):
+                context.report(_ASKING, f"asking A1111 for {request.endpoint}")
+                said = await self._ask(request.endpoint, task, body, context)
                 answer = read_answer(said, script=_has_script(body), asked=body)
                 named = wanted is None or check_made_by(answer.info, wanted)
-                had = await decoded_files([Output(source=text) for text in answer.pictures], pictures=True)
+                had = await decoded_files([Output(source=text) for text in answer.images], images=True)
                 warnings += (*answer.warnings, *had.warnings)
         if not named:
             warnings.append("A1111 does not say which model it has used")
@@ -164,11 +164,11 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         }
         return Generated(files=had.files, data=facts)
 
-    async def _ask(self, endpoint: Endpoint, task: str, body: dict[str, Any], progress: ProgressReporter) -> Any:
+    async def _ask(self, endpoint: Endpoint, task: str, body: dict[str, Any], context: AttemptContext) -> Any:
         meter = Meter(_ASKING, _SAVING)
         try:
             return await generate(
-                self.calls, self._a1111, task_id=task, endpoint=endpoint, body=body, progress=progress, meter=meter
+                self.calls, self._a1111, task_id=task, endpoint=endpoint, body=body, context=context, meter=meter
             )
         except ServiceError as error:
             if is_out_of_memory(error):
@@ -176,9 +176,9 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             raise
 
     async def _encoded(self, request: A1111Request) -> dict[Any, str]:
-        """Every input picture as base64, each had once."""
+        """Every input image as base64, each had once."""
         encoded: dict[Any, str] = {}
-        for source in request.pictures:
+        for source in request.images:
             if not isinstance(source, str) or source not in encoded:
                 file = await input_file(self, source)
                 encoded[source] = (await trio.to_thread.run_sync(base64.b64encode, file.data)).decode()

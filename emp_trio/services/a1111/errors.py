@@ -57,7 +57,7 @@ def is_out_of_memory(error: ServiceError) -> bool:
 
 
 def interrupted() -> ServiceError:
-    """The error for a generation that somebody else has interrupted: what came of it is half a picture."""
+    """The error for a generation that somebody else has interrupted: what came of it is half an image."""
     return ServiceError(
         "the generation was interrupted in A1111 by somebody else",
         code="interrupted",

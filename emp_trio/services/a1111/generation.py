@@ -1,4 +1,4 @@
-"""One generation on a server: a call that blocks until the pictures are there, with everything else beside it.
+"""One generation on a server: a call that blocks until the images are there, with everything else beside it.
 
 There is no id to fetch a result by, and an interrupt stops whatever runs, whoever asked for it (A1111 reference 10.1,
 10.4). So the call alone decides how a generation ends, progress is only watched, and nothing is interrupted that is not
@@ -15,14 +15,14 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import EmpTrioError, ServiceError
-from emp_trio.progress import ProgressReporter
 from emp_trio.services.a1111.calls import Calls
 from emp_trio.services.a1111.errors import interrupted
 from emp_trio.services.a1111.payload import Endpoint
 from emp_trio.services.a1111.settings import A1111Settings
 from emp_trio.services.a1111.status import Meter, State
-from emp_trio.services.upstream import uninterrupted
+from emp_trio.services.remote_work import uninterrupted
 
 log = structlog.get_logger(__name__)
 
@@ -82,10 +82,10 @@ async def generate(
     task_id: str,
     endpoint: Endpoint,
     body: dict[str, Any],
-    progress: ProgressReporter,
+    context: AttemptContext,
     meter: Meter,
 ) -> Any:
-    """Make pictures.
+    """Make images.
 
     Args:
         calls: to the server.
@@ -118,7 +118,7 @@ async def generate(
     failed: EmpTrioError | None = None
     answer: Any = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_follow, watch, settings, progress, meter)
+        nursery.start_soon(_follow, watch, settings, context, meter)
         nursery.start_soon(_stop_when_cancelled, calls, watch, settings, returned)
         try:
             answer = await uninterrupted(post, grace=settings.cleanup_timeout)
@@ -161,7 +161,7 @@ async def _state(calls: Calls) -> State | None:
         return None
 
 
-async def _follow(watch: Watch, settings: A1111Settings, progress: ProgressReporter, meter: Meter) -> None:
+async def _follow(watch: Watch, settings: A1111Settings, context: AttemptContext, meter: Meter) -> None:
     """Report progress until cancelled. Its failures are nobody's concern."""
     while True:
         await trio.sleep(settings.progress_interval)
@@ -171,9 +171,9 @@ async def _follow(watch: Watch, settings: A1111Settings, progress: ProgressRepor
             log.debug("a1111.progress_unknown", error=error.message)
             continue
         if seen.running:
-            progress.report(meter.move(seen.share), "A1111 is at work")
+            context.report(meter.move(seen.share), "A1111 is at work")
         elif seen.waiting:
-            progress.report(meter.value, f"waiting for other jobs of the server: {seen.text or 'queued'}")
+            context.report(meter.value, f"waiting for other jobs of the server: {seen.text or 'queued'}")
 
 
 async def _stop_when_cancelled(calls: Calls, watch: Watch, settings: A1111Settings, returned: trio.Event) -> None:

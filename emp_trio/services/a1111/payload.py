@@ -23,7 +23,7 @@ class A1111Request(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         endpoint: which call.
-        body: its JSON body; pictures stand in it as the job gave them.
+        body: its JSON body; images stand in it as the job gave them.
         warnings: what was left out of the payload or changed, for the result and the log.
     """
 
@@ -38,8 +38,8 @@ class A1111Request(msgspec.Struct, frozen=True, kw_only=True):
         return found if isinstance(found, str) and found else None
 
     @property
-    def pictures(self) -> tuple[Any, ...]:
-        """Every input picture: the pictures to start from, then the mask."""
+    def images(self) -> tuple[Any, ...]:
+        """Every input image: the images to start from, then the mask."""
         mask = self.body.get("mask")
         return (*self.body.get("init_images", ()), *(() if mask is None else (mask,)))
 
@@ -48,7 +48,7 @@ def read_payload(payload: Mapping[str, Any], *, restore_model: bool) -> A1111Req
     """The request of a job.
 
     The parameters are those of ``payload.payload``, as the monitor sends them, or of the payload itself. They are
-    passed as they are, but for nulls, which count as absent. Without ``endpoint``, pictures make it img2img.
+    passed as they are, but for nulls, which count as absent. Without ``endpoint``, images make it img2img.
 
     Args:
         payload: the job's payload.
@@ -66,13 +66,13 @@ def read_payload(payload: Mapping[str, Any], *, restore_model: bool) -> A1111Req
     ignored = sorted(set(payload) - _AROUND) if inner is not None else []
     if ignored:
         warnings.append(f"left out, as it stands beside payload.payload: {excerpt(', '.join(ignored), 200)}")
-    pictures = body.get("init_images")
-    if isinstance(pictures, str):
-        body["init_images"] = pictures = [pictures]
-    endpoint = _endpoint(payload, img2img=bool(pictures))
+    images = body.get("init_images")
+    if isinstance(images, str):
+        body["init_images"] = images = [images]
+    endpoint = _endpoint(payload, img2img=bool(images))
     _check(endpoint, body)
     if body.get("send_images") is False:
-        warnings.append("send_images: false is left out: the answer is the only place where the pictures are")
+        warnings.append("send_images: false is left out: the answer is the only place where the images are")
     body["send_images"] = True
     body.setdefault("override_settings_restore_afterwards", restore_model)
     return A1111Request(endpoint=endpoint, body=body, warnings=tuple(warnings))
@@ -96,22 +96,22 @@ def _check(endpoint: Endpoint, body: Mapping[str, Any]) -> None:
     if endpoint == "txt2img" and "prompt" not in body:
         raise InvalidJob("the payload has no prompt", reason="missing_required_field")
     if endpoint == "img2img" and not body.get("init_images"):
-        raise InvalidJob("img2img needs init_images, a list of pictures", reason="missing_required_field")
+        raise InvalidJob("img2img needs init_images, a list of images", reason="missing_required_field")
     for name, kind in (("init_images", list), ("override_settings", dict)):
         if not isinstance(body.get(name, kind()), kind):
             what = "a list" if kind is list else "an object"
             raise InvalidJob(f"the parameter {name} must be {what}", reason="invalid_format")
 
 
-def with_pictures(request: A1111Request, encoded: Mapping[Any, str]) -> dict[str, Any]:
-    """The body with every picture as bare base64, the form that every server takes.
+def with_images(request: A1111Request, encoded: Mapping[Any, str]) -> dict[str, Any]:
+    """The body with every image as bare base64, the form that every server takes.
 
     Args:
         encoded: base64 by what the job gave.
     """
     body = dict(request.body)
     if "init_images" in body:
-        body["init_images"] = [encoded[picture] for picture in body["init_images"]]
+        body["init_images"] = [encoded[image] for image in body["init_images"]]
     if "mask" in body:
         body["mask"] = encoded[body["mask"]]
     return body

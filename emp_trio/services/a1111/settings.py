@@ -29,7 +29,7 @@ class A1111Settings(msgspec.Struct, frozen=True, kw_only=True):
         call_timeout: for one short call; a busy server answers late.
         health_path: what is asked for to see whether a server is well; ``none`` asks nothing. A server that does not
             know the path counts as healthy.
-        answer_timeout: without a byte of a generation's answer. It comes when the pictures are done, so this is longer
+        answer_timeout: without a byte of a generation's answer. It comes when the images are done, so this is longer
             than any job may take: the job's own limit ends it.
         progress_interval: between two looks at the progress.
         interrupt_interval: between two interrupts of a job that goes on.

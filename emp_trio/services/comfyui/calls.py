@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_answer import HttpAnswer, HttpStream
+from emp_trio.protocols.http_answer import HttpResponse, HttpStream
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.multipart import FilePart, multipart
 from emp_trio.protocols.paths import segment
@@ -32,7 +32,7 @@ class _Caller(Protocol):
     """What is needed of the connector: :class:`emp_trio.protocols.http.Http`."""
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]: ...
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]: ...
 
     @property
     def stream(self) -> Callable[..., AbstractAsyncContextManager[HttpStream]]: ...

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.saves_assets import SavesAssets
@@ -18,12 +18,12 @@ from emp_trio.services.comfyui.result import collect
 from emp_trio.services.comfyui.server import ComfyUIServer
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.tracker import FollowSettings
-from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import flag
 from emp_trio.services.previews import PreviewSettings, with_previews
 from emp_trio.settings import Env
 
-_ABILITIES: Final = Abilities(job_status=True, cancellation=True, queue_introspection=True)
+_FEATURES: Final = ServiceFeatures(job_status=True, cancellation=True, queue_introspection=True)
 
 
 class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAssets, Connector):
@@ -34,7 +34,7 @@ class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAs
     """
 
     service_type: ClassVar[str] = "comfyui"
-    abilities: ClassVar[Abilities] = _ABILITIES
+    service_features: ClassVar[ServiceFeatures] = _FEATURES
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of a ComfyUI on this machine."""
@@ -56,16 +56,16 @@ class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAs
         preview: PreviewSettings = PreviewSettings()
         fetch: FetchSettings = FetchSettings()
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
             InvalidJob: there is no graph that can be sent, or an input file can't be used.
             ServiceError: ComfyUI refused, failed or lost it, or is out of reach.
             AssetError: a file could not be saved.
-            trio.Cancelled: after the prompt was stopped, where ``progress.stop_upstream`` says so.
+            trio.Cancelled: after the prompt was stopped, where ``context.stop_remote_work`` says so.
         """
-        return await _run(self, job, progress)
+        return await _run(self, job, context)
 
 
 class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAssets, Connector):
@@ -76,7 +76,7 @@ class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAsset
     """
 
     service_type: ClassVar[str] = "comfyui"
-    abilities: ClassVar[Abilities] = _ABILITIES
+    service_features: ClassVar[ServiceFeatures] = _FEATURES
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of a ComfyUI on another machine."""
@@ -98,20 +98,20 @@ class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAsset
         preview: PreviewSettings = PreviewSettings()
         fetch: FetchSettings = FetchSettings()
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt; errors and cancellation as of :meth:`ComfyUIWebSocketConnector.run`."""
-        return await _run(self, job, progress)
+        return await _run(self, job, context)
 
 
-async def _run(connector: Any, job: Job, progress: ProgressReporter) -> JobResult:
+async def _run(connector: Any, job: Job, context: AttemptContext) -> JobResult:
     workflow = read_workflow(job.payload)
     flag(job.payload, "include_temp", default=False)  # what can't be read is said before the work, not after it
-    connector.toolbox.assets.check(job)  # before a GPU is kept busy
+    connector.connector_context.assets.check(job)  # before a GPU is kept busy
     ran = await with_previews(
         connector,
         job,
-        progress,
+        context,
         connector.settings.preview,
-        lambda previews: run_prompt(connector, job, progress, workflow, previews),
+        lambda previews: run_prompt(connector, job, context, workflow, previews),
     )
-    return await collect(connector, job, progress, workflow, ran)
+    return await collect(connector, job, context, workflow, ran)

@@ -75,8 +75,8 @@ def read_workflow(payload: Mapping[str, Any]) -> Workflow:
     return Workflow(graph=copy.deepcopy(graph), extra_data=extra_data)
 
 
-def with_saved_pictures(graph: Graph) -> Graph:
-    """A copy in which ``SaveImageWebsocket``, whose pictures a lost socket would lose, is ``SaveImage`` (3.3): the
+def with_saved_images(graph: Graph) -> Graph:
+    """A copy in which ``SaveImageWebsocket``, whose images a lost socket would lose, is ``SaveImage`` (3.3): the
     class that the server must have."""
     graph = copy.deepcopy(graph)
     for node in graph.values():
@@ -101,7 +101,7 @@ def made_unique(graph: Graph, folder: str, takes_path: Callable[[Mapping[str, An
         folder: path of its own for this submission, without a slash at its ends.
         takes_path: whether a node is known to make a path of its prefix.
     """
-    graph = with_saved_pictures(graph)
+    graph = with_saved_images(graph)
     for node in graph.values():
         prefix = node["inputs"].get(PREFIX)
         if isinstance(prefix, str) and takes_path(node):

@@ -107,7 +107,7 @@ class Interrupted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture from a binary frame (3.3); only those with metadata say whose it is."""
+    """An image from a binary frame (3.3); only those with metadata say whose it is."""
 
     media_type: str
     data: bytes

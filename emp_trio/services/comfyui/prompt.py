@@ -9,9 +9,9 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import NotStarted, ServiceError
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
 from emp_trio.services.comfyui.calls import NOT_TOLD, Calls
 from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inputs, with_titles
 from emp_trio.services.comfyui.errors import refused
@@ -21,7 +21,7 @@ from emp_trio.services.comfyui.graph import (
     made_unique,
     prompt_id_of,
     with_inputs,
-    with_saved_pictures,
+    with_saved_images,
 )
 from emp_trio.services.comfyui.history import Entry, Place
 from emp_trio.services.comfyui.messages import Event, Preview
@@ -32,7 +32,7 @@ from emp_trio.services.comfyui.tracker import Tracker
 from emp_trio.services.inputs import IMAGES, input_file
 from emp_trio.services.previews import Previews
 from emp_trio.services.probing import NO_ROUTE
-from emp_trio.services.upstream import stop_work, uninterrupted
+from emp_trio.services.remote_work import stop_work, uninterrupted
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +68,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     adopted: bool
 
 
-async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow: Workflow, previews: Previews) -> Ran:
+async def run_prompt(server: Any, job: Job, context: AttemptContext, workflow: Workflow, previews: Previews) -> Ran:
     """Run a job's graph, or wait for the run that an earlier attempt has begun.
 
     The prompt's id follows from the job's, and the server does not mind the same id twice: so a later attempt looks at
@@ -77,22 +77,22 @@ async def run_prompt(server: Any, job: Job, progress: ProgressReporter, workflow
     Args:
         server: the connector.
         job: names the prompt.
-        progress: hears of it.
+        context: hears of it.
         workflow: what to run.
         previews: takes what the prompt shows before its end.
 
     Raises:
         InvalidJob: the graph or one of its input files can't be used.
         ServiceError: the server refused or failed it, lost it, or is gone.
-        trio.Cancelled: after the prompt was stopped, where ``progress.stop_upstream`` says so.
+        trio.Cancelled: after the prompt was stopped, where ``context.stop_remote_work`` says so.
     """
-    run = _Run(server, job, progress, workflow, previews)
+    run = _Run(server, job, context, workflow, previews)
     with server.listening(run.prompt_id, run):
         try:
             entry = await run.end()
         except BaseException as error:
             cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
-            if run.sent and (run.to_be_stopped or (cancelled and progress.stop_upstream)):
+            if run.sent and (run.to_be_stopped or (cancelled and context.stop_remote_work)):
                 await run.stop()
             raise
     return Ran(prompt_id=run.prompt_id, entry=entry, cached=run.tracker.cached, adopted=run.adopted)
@@ -118,9 +118,7 @@ async def classes_of(server: Any, graph: Graph, *, again: bool = False) -> Mappi
 class _Run:
     """The run of one attempt; receives the messages of its prompt."""
 
-    def __init__(
-        self, server: Any, job: Job, progress: ProgressReporter, workflow: Workflow, previews: Previews
-    ) -> None:
+    def __init__(self, server: Any, job: Job, context: AttemptContext, workflow: Workflow, previews: Previews) -> None:
         self.prompt_id = prompt_id_of(job.id)
         self.sent = False
         self.adopted = False
@@ -130,7 +128,7 @@ class _Run:
         self._calls: Calls = server.calls
         self._settings: ComfyUISettings = server.settings.comfyui
         self._job = job
-        self._progress = progress
+        self._progress = context
         self._workflow = workflow
         self._previews = previews
         self._stirred = trio.Event()
@@ -160,7 +158,7 @@ class _Run:
             if self._server.probe.doubt:  # it became suspect while the job was claimed
                 raise _not_begun(self._server.probe.doubt, retry_after=self._settings.canary_interval)
             graph = await self._prepare()
-            await self._progress.remember(
+            await self._progress.save_checkpoint(
                 {KEY: {"server": self._server.settings.http.base_url, "prompt": self.prompt_id}}
             )
             await uninterrupted(lambda _: self._send(graph), grace=self._settings.cleanup_timeout)
@@ -213,7 +211,7 @@ class _Run:
     async def _prepare(self) -> Graph:
         """The graph as it is sent: checked, with its input files uploaded, and with file names of its own."""
         self._progress.report(1, "checking the graph")
-        graph, classes = await self._checked(with_saved_pictures(self._workflow.graph))
+        graph, classes = await self._checked(with_saved_images(self._workflow.graph))
         names: dict[tuple[str, str], str] = {}
         stored: dict[str, str] = {}
         for wanted in file_inputs(graph, classes):

@@ -8,26 +8,26 @@ from typing import Any, Final
 import structlog
 
 from emp_trio.assets.media import is_text_instead
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.secrets import excerpt
-from emp_trio.services.comfyui.graph import Workflow, with_saved_pictures
+from emp_trio.services.comfyui.graph import Workflow, with_saved_images
 from emp_trio.services.comfyui.outputs import File, Outputs, read_outputs
 from emp_trio.services.comfyui.prompt import Ran, classes_of
 from emp_trio.services.comfyui.savers import saves, silent_nodes
 from emp_trio.services.lenient import flag
 from emp_trio.services.redaction import redacted
+from emp_trio.services.remote_work import stop_work
 from emp_trio.services.results import asset_data, saved_asset
-from emp_trio.services.upstream import stop_work
 
 log = structlog.get_logger(__name__)
 
 _LONGEST_TEXT: Final = 100_000  # characters of one text in a result
 
 
-async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow: Workflow, ran: Ran) -> JobResult:
+async def collect(connector: Any, job: Job, context: AttemptContext, workflow: Workflow, ran: Ran) -> JobResult:
     """Save what a prompt has made.
 
     Args:
@@ -46,11 +46,11 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
     saved: list[tuple[File, SavedAsset]] = []
     lost: list[ServiceError] = []
     for index, file in enumerate(outputs.files):
-        progress.report(90 + 9 * index / len(outputs.files), f"saving {index + 1} of {len(outputs.files)} files")
+        context.report(90 + 9 * index / len(outputs.files), f"saving {index + 1} of {len(outputs.files)} files")
         try:
             async with connector.calls.view(file) as stream:
                 media_type = stream.headers.get("content-type")
-                asset = await connector.save_asset(stream.chunks(), job, progress, media_type=media_type, index=index)
+                asset = await connector.save_asset(stream.chunks(), job, context, media_type=media_type, index=index)
             _check(file, asset)
             saved.append((file, asset))
         except ServiceError as error:
@@ -67,7 +67,7 @@ async def collect(connector: Any, job: Job, progress: ProgressReporter, workflow
     for gone in lost:
         log.warning("prompt.file_gone", prompt=ran.prompt_id, why=gone.message)
     warnings += [gone.message for gone in lost]
-    progress.report(100, "done")
+    context.report(100, "done")
     build = partial(_result, connector, workflow, ran, outputs, saved, warnings)
     return await off_loop(weight(workflow.graph), build)
 
@@ -79,7 +79,7 @@ async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outpu
         ServiceError: there is no other file either, or none but previews. It is final: the work has been done, and
             would end in the same way again.
     """
-    graph = with_saved_pictures(workflow.graph)
+    graph = with_saved_images(workflow.graph)
     mute = silent_nodes(graph, ran.entry.outputs, ran.entry.targets)
     if not mute:
         return []
@@ -112,7 +112,7 @@ def _nothing_saved(why: str) -> ServiceError:
 
 
 def _check(file: File, asset: SavedAsset) -> None:
-    """A picture, a video or a sound by its name must not be a text by its bytes: in front of a server there may be a
+    """An image, a video or a sound by its name must not be a text by its bytes: in front of a server there may be a
     proxy with pages and errors of its own. What was stored of it is replaced by the next attempt."""
     if is_text_instead(file.filename, asset.media_type):
         raise ServiceError(

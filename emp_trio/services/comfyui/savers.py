@@ -60,7 +60,7 @@ def silent_nodes(graph: Mapping[str, Any], outputs: Mapping[str, Any], targets: 
 
 
 def saves(class_type: str, found: NodeClass | None) -> bool:
-    """Whether a class saves pictures, films or sounds, and lists them where it works as it should.
+    """Whether a class saves images, films or sounds, and lists them where it works as it should.
 
     Args:
         class_type: its name.

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.protocols.auth import Auth
 from emp_trio.protocols.urls import join_url
@@ -23,7 +24,6 @@ from emp_trio.services.comfyui.probe import Probe
 from emp_trio.services.comfyui.settings import ComfyUISettings, located
 from emp_trio.services.connector import Health
 from emp_trio.services.shared_socket import Receiver, SharedSocket
-from emp_trio.toolbox import Toolbox
 
 _ANY: Final = "comfyui-default"
 
@@ -42,8 +42,8 @@ class ComfyUIServer:
     probe: Probe
     client_id: str
 
-    def __init__(self, settings: Any, toolbox: Toolbox) -> None:
-        super().__init__(located(settings), toolbox)  # type: ignore[call-arg]  # Connector's
+    def __init__(self, settings: Any, connector_context: ConnectorContext) -> None:
+        super().__init__(located(settings), connector_context)  # type: ignore[call-arg]  # Connector's
         self._classes: dict[str, NodeClass | None] = {}
         self._prompts: set[str] = set()
 

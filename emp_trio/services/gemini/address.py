@@ -58,7 +58,7 @@ def split_address(url: str) -> Address:
     if query:
         warnings.append("the query of GEMINI_NANO_BANANA_URL is left out: set the key as GEMINI_API_KEY")
     if version == "/v1":
-        warnings.append("GEMINI_NANO_BANANA_URL asks for version v1; options of pictures need v1beta")
+        warnings.append("GEMINI_NANO_BANANA_URL asks for version v1; options of images need v1beta")
     root = urlunsplit((scheme, netloc, before + (version or "/v1beta"), "", ""))
     return Address(root=root, model=model, warnings=tuple(warnings))
 
@@ -83,5 +83,5 @@ def is_model_name(name: str) -> bool:
 
 
 def is_image_model(name: str) -> bool:
-    """Whether a model's name says that it makes pictures."""
+    """Whether a model's name says that it makes images."""
     return _IMAGE.match(name) is not None

@@ -1,4 +1,4 @@
-"""Answers of either interface as pictures, or as the reason why there are none (Gemini reference A4, A5, A7). Pure."""
+"""Answers of either interface as images, or as the reason why there are none (Gemini reference A4, A5, A7). Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emp_trio.services.gemini.errors import described_error, failed_interaction
 from emp_trio.services.gemini.refusals import refusal_reason
 from emp_trio.services.gemini.scrub import scrubbed
 from emp_trio.services.gemini.wire import snake
-from emp_trio.services.picture_places import media_type_of, picture_in
+from emp_trio.services.image_fields import image_in, media_type_of
 from emp_trio.services.work_states import phase_of
 
 _QUOTED: Final = 500  # characters of Gemini's words in an error
@@ -33,8 +33,8 @@ _USAGE: Final = {
 }
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture in an answer: base64, a data URL or a URL in ``data``, and what the service says it is."""
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image in an answer: base64, a data URL or a URL in ``data``, and what the service says it is."""
 
     data: str
     media_type: str | None
@@ -45,7 +45,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: of the interaction or the response, or "".
-        pictures: in their order, without drafts, unless there is nothing else; at least one. The last is the result.
+        images: in their order, without drafts, unless there is nothing else; at least one. The last is the result.
         warnings: what is odd about it.
         text: the words beside them.
         model: the model that answered, or None.
@@ -54,7 +54,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    pictures: tuple[Picture, ...]
+    images: tuple[Image, ...]
     text: str
     model: str | None
     usage: dict[str, Any]
@@ -66,7 +66,7 @@ def read_generated(response: Any) -> Answer:
     """What a response of ``generateContent`` says.
 
     Raises:
-        Refused: the prompt or the picture was blocked, or there are words instead of a picture.
+        Refused: the prompt or the image was blocked, or there are words instead of an image.
         ServiceError: it failed; ``maybe_started`` is set, as the call has run.
     """
     response = _one(response)
@@ -82,15 +82,15 @@ def read_generated(response: Any) -> Answer:
     if not candidates:
         raise _failed(f"Gemini answered without candidates, and without a word why: {_shown(response)}")
     parts = [part for candidate in candidates for part in _parts(candidate)]
-    found = tuple(_inline_pictures(part for part in parts if part.get("thought") is not True))
+    found = tuple(_inline_images(part for part in parts if part.get("thought") is not True))
     refused = any(refusal_reason(str(_of(candidate, "finishReason")), []) for candidate in candidates)
-    drafts = () if found or refused else tuple(_inline_pictures(parts))
+    drafts = () if found or refused else tuple(_inline_images(parts))
     if not found and not drafts:
-        raise _no_picture(candidates[0])
+        raise _no_image(candidates[0])
     ends = [str(end) for candidate in candidates if (end := _of(candidate, "finishReason")) not in _GOOD_ENDS]
     return Answer(
         id=_text(_of(response, "responseId")),
-        pictures=found or drafts,
+        images=found or drafts,
         text=_words(parts),
         model=_text(_of(response, "modelVersion")) or None,
         usage=usage(_of(response, "usageMetadata")),
@@ -132,7 +132,7 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
 
     Raises:
         Refused: Gemini declined, or answered in words.
-        ServiceError: it failed, was cancelled, or ended without a picture; ``maybe_started`` is set.
+        ServiceError: it failed, was cancelled, or ended without an image; ``maybe_started`` is set.
     """
     status = interaction.get("status")
     failure: ServiceError | None = None
@@ -144,15 +144,15 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
         case "cancelled":
             failure = _failed("the interaction was cancelled at Gemini", retry=False, code="cancelled")
         case "expired":
-            failure = _failed(f"the interaction ended at Gemini without a picture ({status})", code=str(status))
+            failure = _failed(f"the interaction ended at Gemini without an image ({status})", code=str(status))
         case "stopped":
             failure = _failed(
-                f"Gemini stopped the interaction ({status}) before there was a picture; the same request would stop "
+                f"Gemini stopped the interaction ({status}) before there was an image; the same request would stop "
                 "again",
                 retry=False,
                 code=str(status),
             )
-        case "unknown" if _finished_pictures(interaction):  # whatever its word is: they have been made
+        case "unknown" if _finished_images(interaction):  # whatever its word is: they have been made
             pass
         case _:
             return None
@@ -169,22 +169,22 @@ def usage(said: Any) -> dict[str, Any]:
 
 
 def _ended(interaction: Mapping[str, Any], failure: ServiceError | None) -> Answer:
-    """What an interaction that has ended holds: its pictures, however it has ended."""
+    """What an interaction that has ended holds: its images, however it has ended."""
     steps, parts = _steps(interaction), _output(interaction)
-    found = _finished_pictures(interaction)
+    found = _finished_images(interaction)
     words = _words([part for part in parts if part.get("type") == "text"])
-    drafts = () if found else tuple(_pictures(parts))
+    drafts = () if found else tuple(_images(parts))
     if not (found or drafts or words):
-        drafts = tuple(_pictures(_thoughts(steps)))
+        drafts = tuple(_images(_thoughts(steps)))
     if not found and failure is not None:
         raise failure
     if not found and not drafts:
         raise (
-            _in_words(words) if words else _failed("Gemini completed the interaction with neither a picture nor words")
+            _in_words(words) if words else _failed("Gemini completed the interaction with neither an image nor words")
         )
     return Answer(
         id=_text(interaction.get("id")),
-        pictures=found or drafts,
+        images=found or drafts,
         text=words,
         model=_text(interaction.get("model")) or None,
         usage=usage(interaction.get("usage")),
@@ -203,15 +203,15 @@ def _output(interaction: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [part for content in outputs for part in content if isinstance(part, dict)]
 
 
-def _finished_pictures(interaction: Mapping[str, Any]) -> tuple[Picture, ...]:
-    """Pictures that are no drafts. ``output_image`` is a copy of one, for those who read nothing else."""
-    found = tuple(_pictures(part for part in _output(interaction) if part.get("thought") is not True))
-    return found or tuple(_pictures([interaction.get("output_image")]))
+def _finished_images(interaction: Mapping[str, Any]) -> tuple[Image, ...]:
+    """Images that are no drafts. ``output_image`` is a copy of one, for those who read nothing else."""
+    found = tuple(_images(part for part in _output(interaction) if part.get("thought") is not True))
+    return found or tuple(_images([interaction.get("output_image")]))
 
 
 def _odd(ends: list[str], *, drafts: bool) -> tuple[str, ...]:
-    stopped = f"Gemini stopped ({excerpt(', '.join(ends), 100)}); the picture that it had made is kept"
-    return ((stopped,) if ends else ()) + (("the only picture is one of Gemini's thoughts",) if drafts else ())
+    stopped = f"Gemini stopped ({excerpt(', '.join(ends), 100)}); the image that it had made is kept"
+    return ((stopped,) if ends else ()) + (("the only image is one of Gemini's thoughts",) if drafts else ())
 
 
 def _thoughts(steps: list[dict[str, Any]]) -> Iterator[Any]:
@@ -220,37 +220,37 @@ def _thoughts(steps: list[dict[str, Any]]) -> Iterator[Any]:
             yield from (*_list(step.get("summary")), *_list(step.get("content")))
 
 
-def _pictures(parts: Iterable[Any]) -> Iterator[Picture]:
-    """The pictures among the parts of an interaction."""
+def _images(parts: Iterable[Any]) -> Iterator[Image]:
+    """The images among the parts of an interaction."""
     for part in parts:
         if not isinstance(part, dict) or part.get("type", "image") != "image":
             continue
         data, kind = _text(part.get("data")), media_type_of(part)
-        if not data and (inside := picture_in(part)) is not None:
+        if not data and (inside := image_in(part)) is not None:
             data, kind = inside.source, inside.media_type
-        if data and _may_be_picture(kind):
-            yield Picture(data=data, media_type=kind)
+        if data and _may_be_image(kind):
+            yield Image(data=data, media_type=kind)
 
 
 def _parts(candidate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A candidate's parts; thoughts are among them, and have pictures too."""
+    """A candidate's parts; thoughts are among them, and have images too."""
     for content in _several(candidate.get("content")):
         held = content.get("parts") if isinstance(content, dict) and "parts" in content else content
         yield from (part for part in _several(held) if isinstance(part, dict))
 
 
-def _inline_pictures(parts: Iterable[dict[str, Any]]) -> Iterator[Picture]:
-    """The pictures among parts of ``generateContent``: data, or the address of a file."""
+def _inline_images(parts: Iterable[dict[str, Any]]) -> Iterator[Image]:
+    """The images among parts of ``generateContent``: data, or the address of a file."""
     for part in parts:
         for name in ("inlineData", "fileData"):
             about = _object(_of(part, name))
             data = _text(about.get("data")) or _text(_of(about, "fileUri"))
-            if data and _may_be_picture(media_type_of(about)):
-                yield Picture(data=data, media_type=media_type_of(about))
+            if data and _may_be_image(media_type_of(about)):
+                yield Image(data=data, media_type=media_type_of(about))
 
 
-def _may_be_picture(media_type: str | None) -> bool:
-    """Whether a type is that of a picture, or one that nobody knows: the bytes decide later."""
+def _may_be_image(media_type: str | None) -> bool:
+    """Whether a type is that of an image, or one that nobody knows: the bytes decide later."""
     return (media_type or "image/*").split("/", 1)[0].lower() not in ("audio", "video", "text")
 
 
@@ -267,14 +267,14 @@ def _blocked_prompt(reason: str, feedback: Mapping[str, Any]) -> Refused:
     )
 
 
-def _no_picture(candidate: Mapping[str, Any]) -> ServiceError:
+def _no_image(candidate: Mapping[str, Any]) -> ServiceError:
     finish = _of(candidate, "finishReason")
     words = _words(list(_parts(candidate)))
     said = _quote(" ".join(text for text in (_text(_of(candidate, "finishMessage")), words) if text))
     if finish in _GOOD_ENDS:
-        return _in_words(words) if words else _failed("Gemini ended with neither a picture nor words")
+        return _in_words(words) if words else _failed("Gemini ended with neither an image nor words")
     name = excerpt(str(finish), 100)
-    text = f"Gemini stopped ({name}) before there was a picture" + (f": {said}" if said else "")
+    text = f"Gemini stopped ({name}) before there was an image" + (f": {said}" if said else "")
     reason = refusal_reason(name, _list(_of(candidate, "safetyRatings")))
     if reason is not None:
         return Refused(text, reason=reason, code=name)
@@ -284,7 +284,7 @@ def _no_picture(candidate: Mapping[str, Any]) -> ServiceError:
 
 
 def _in_words(words: str) -> Refused:
-    return Refused(f"Gemini answered in words instead of making a picture: {_quote(words)}", code="no_image")
+    return Refused(f"Gemini answered in words instead of making an image: {_quote(words)}", code="no_image")
 
 
 def _failed(

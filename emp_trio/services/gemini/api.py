@@ -11,7 +11,7 @@ import trio
 
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.protocols.auth import ApiKeyHeader, Auth
-from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.http import HttpResponse
 from emp_trio.services.connector import Health
 from emp_trio.services.gemini.address import Address, choose_model, is_image_model, split_address
 from emp_trio.services.gemini.errors import describe_error
@@ -29,7 +29,7 @@ class Caller(Protocol):
     address: Address
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
         """:meth:`emp_trio.protocols.http.Http.request`."""
 
 
@@ -74,7 +74,7 @@ class GeminiApi:
         return Health(healthy=bool(found), detail="" if found else "the account has no models")
 
     async def models(self: Caller) -> list[str]:
-        """Models of the account that make pictures."""
+        """Models of the account that make images."""
         return [model for model in await list_models(self) if is_image_model(model)]
 
 

@@ -78,7 +78,7 @@ def _content(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _media_type(part: dict[str, Any]) -> str | None:
-    """What a part that is no text says it is; pictures that are still to be fetched are pictures."""
+    """What a part that is no text says it is; images that are still to be fetched are images."""
     about = part.get("inlineData") or part.get("fileData")
     if about is None:
         return None

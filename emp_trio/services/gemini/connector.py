@@ -1,4 +1,4 @@
-"""``GeminiConnector``: a prompt, and pictures beside it, become a picture (Gemini reference A)."""
+"""``GeminiConnector``: a prompt, and images beside it, become an image (Gemini reference A)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 import msgspec
 import structlog
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
-from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.billing import calls_before, counted
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.gemini.answers import Answer, read_generated
 from emp_trio.services.gemini.api import GeminiApi
 from emp_trio.services.gemini.bodies import generate_content_body, interaction_body, only_generate_content
+from emp_trio.services.gemini.images import shown, with_inputs
 from emp_trio.services.gemini.interactions import run_interaction
 from emp_trio.services.gemini.payload import Asked, read_payload
-from emp_trio.services.gemini.pictures import shown, with_inputs
 from emp_trio.services.gemini.scrub import scrubbed
 from emp_trio.services.gemini.settings import BASE_URL, HTTP, MAX_RETRIES, POLLING, TIMEOUT, Api, GeminiSettings
 from emp_trio.services.outputs import Output, OutputFiles, output_files
-from emp_trio.services.repeats import calls_before, counted
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
 
@@ -39,16 +39,16 @@ _Made: TypeAlias = tuple[Answer, OutputFiles]
 
 
 class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Connector):
-    """Pictures by Gemini.
+    """Images by Gemini.
 
     A request runs as an interaction in the background, which a next attempt adopts instead of paying again; or by
     ``generateContent``, where the settings or the job say so, where only that has a place for what is asked, or where
-    the server has no interactions. Words instead of a picture are a refusal. All pictures of an answer are saved; the
+    the server has no interactions. Words instead of an image are a refusal. All images of an answer are saved; the
     last is the result.
     """
 
     service_type: ClassVar[str] = "gem_nano_banana"
-    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(job_status=True, cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the Gemini connector; ``http.timeout`` is that of one ``generateContent``, with its retries."""
@@ -59,15 +59,15 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         limits: LimitsSettings = LimitsSettings()
         fetch: FetchSettings = FetchSettings()
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
-            InvalidJob: there is nothing to draw, or an input picture can't be used.
+            InvalidJob: there is nothing to draw, or an input image can't be used.
             Refused: Gemini declined, or answered in words.
             ServiceError: Gemini failed, or is out of reach.
-            AssetError: a picture could not be saved; it is kept for the next attempt.
-            trio.Cancelled: after the interaction was cancelled upstream, where ``progress.stop_upstream`` says so.
+            AssetError: an image could not be saved; it is kept for the next attempt.
+            trio.Cancelled: after the interaction was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         asked = read_payload(
             job.payload,
@@ -75,14 +75,14 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             configured=self.settings.gemini.model,
             in_address=self.address.model,
         )
-        self.toolbox.assets.check(job)  # before anything is paid
-        generated = await self.generated(job, progress, lambda: self._generate(asked, job, progress))
-        progress.report(90, "saving the picture")
-        saved = await self.save_generated(generated, job, progress)
-        progress.report(100, "done")
+        self.connector_context.assets.check(job)  # before anything is paid
+        generated = await self.generated(job, context, lambda: self._generate(asked, job, context))
+        context.report(90, "saving the image")
+        saved = await self.save_generated(generated, job, context)
+        context.report(100, "done")
         return _result(generated.data, saved)
 
-    async def _generate(self, asked: Asked, job: Job, progress: ProgressReporter) -> Generated:
+    async def _generate(self, asked: Asked, job: Job, context: AttemptContext) -> Generated:
         approach, made, warnings = asked.api, None, list(asked.warnings)
         if approach == "interactions" and (why := only_generate_content(asked)):
             approach = "generate_content"
@@ -98,12 +98,12 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         async with self.limit():
             try:
                 if approach == "interactions":
-                    made = await self._interaction(inputs, job, progress)
+                    made = await self._interaction(inputs, job, context)
                 if approach == "interactions" and made is None:
                     approach = "generate_content"
                     warnings.append("generateContent is used: this server has no interactions")
                 if made is None:
-                    made = await self._content(inputs, job, progress)
+                    made = await self._content(inputs, job, context)
             except ServiceError as error:
                 if error.status == 503 and error.retry and error.retry_after is None:
                     error.retry_after = self.settings.gemini.overload_wait
@@ -126,28 +126,28 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         }
         return Generated(files=had.files, data=facts)
 
-    async def _interaction(self, inputs: _Inputs, job: Job, progress: ProgressReporter) -> _Made | None:
+    async def _interaction(self, inputs: _Inputs, job: Job, context: AttemptContext) -> _Made | None:
         async def body() -> dict[str, Any]:
             return interaction_body(await inputs())
 
-        async with counted(job, progress, ahead=False):  # also one that ended without a picture, or not in time
-            answer = await run_interaction(self, job, progress, body)
+        async with counted(job, context, ahead=False):  # also one that ended without an image, or not in time
+            answer = await run_interaction(self, job, context, body)
             return (answer, await self._files(answer)) if answer is not None else None
 
-    async def _content(self, inputs: _Inputs, job: Job, progress: ProgressReporter) -> _Made:
+    async def _content(self, inputs: _Inputs, job: Job, context: AttemptContext) -> _Made:
         """One ``generateContent``. There is no id by which a next attempt could adopt it, so it is counted ahead."""
         asked = await inputs()
         body = generate_content_body(asked)
         path = f"{self.address.root}/models/{segment(asked.model)}:generateContent"
-        async with counted(job, progress, ahead=True) as sending:
-            progress.report(10, "sending the request to Gemini")
+        async with counted(job, context, ahead=True) as sending:
+            context.report(10, "sending the request to Gemini")
             said = await self.request("POST", path, json=body, sending=sending)
             answer = await off_loop(len(said.body), read_generated, said.json())
             return answer, await self._files(answer)
 
     async def _files(self, answer: Answer) -> OutputFiles:
-        outputs = [Output(source=picture.data, media_type=picture.media_type) for picture in answer.pictures]
-        return await output_files(self, outputs, pictures=True)
+        outputs = [Output(source=image.data, media_type=image.media_type) for image in answer.images]
+        return await output_files(self, outputs, images=True)
 
 
 def _request(asked: Asked, approach: Api) -> Any:

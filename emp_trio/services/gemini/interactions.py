@@ -9,21 +9,21 @@ from typing import Any, Final, Protocol
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
-from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import excerpt
+from emp_trio.services.billing import counted
 from emp_trio.services.gemini.answers import Answer, read_interaction
 from emp_trio.services.gemini.api import Caller
 from emp_trio.services.gemini.errors import interactions_unavailable
 from emp_trio.services.gemini.settings import GeminiSettings
-from emp_trio.services.repeats import counted
-from emp_trio.services.upstream import run_announced
+from emp_trio.services.remote_work import run_announced_work
 from emp_trio.services.work_states import phase_of
 
 log = structlog.get_logger(__name__)
@@ -43,7 +43,7 @@ class PollingCaller(Caller, Protocol):
 
 
 async def run_interaction(
-    caller: PollingCaller, job: Job, progress: ProgressReporter, body: Callable[[], Awaitable[dict[str, Any]]]
+    caller: PollingCaller, job: Job, context: AttemptContext, body: Callable[[], Awaitable[dict[str, Any]]]
 ) -> Answer | None:
     """Run a request as an interaction in the background, or adopt the one that an earlier attempt has started.
 
@@ -56,15 +56,15 @@ async def run_interaction(
     Raises:
         Refused: Gemini declined.
         ServiceError: it failed, or was not done within ``poll_timeout``.
-        trio.Cancelled: after the interaction was cancelled upstream, where ``progress.stop_upstream`` says so.
+        trio.Cancelled: after the interaction was cancelled upstream, where ``context.stop_remote_work`` says so.
     """
-    run = _Run(caller, job, progress, body)
+    run = _Run(caller, job, context, body)
     if not isinstance((job.checkpoint or {}).get(KEY), str):
         await run.prepare()  # as long as that takes: a cancel cuts ``start`` short
     try:
-        return await run_announced(
+        return await run_announced_work(
             job,
-            progress,
+            context,
             key=KEY,
             usable=run.usable,
             run=run.to_the_end,
@@ -86,12 +86,12 @@ class _Run:
         self,
         caller: PollingCaller,
         job: Job,
-        progress: ProgressReporter,
+        context: AttemptContext,
         body: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
         self.caller = caller
         self.job = job
-        self.progress = progress
+        self.progress = context
         self.not_started: ServiceError | None = None
         self.gemini: GeminiSettings = caller.settings.gemini
         self._make_body = body
@@ -216,7 +216,7 @@ class _Run:
         return f"{self._path}/{segment(interaction_id)}"
 
 
-def _interaction(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, Any]:
+def _interaction(answer: HttpResponse, *, maybe_started: bool = False) -> dict[str, Any]:
     interaction = answer.json()
     if not isinstance(interaction, dict) or not interaction.keys() & {"id", "status", "steps", "output_image"}:
         raise ServiceError(

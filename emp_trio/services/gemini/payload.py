@@ -1,6 +1,6 @@
 """What a job asks for, from its payload (connector reference 7; Gemini reference A2, A3). Pure.
 
-A payload is a prompt (``prompt`` or ``text``) with options and pictures beside it, or ``contents`` as the API takes it.
+A payload is a prompt (``prompt`` or ``text``) with options and images beside it, or ``contents`` as the API takes it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _CONFIG: Final = (
 )
 _NUMBERS: Final = frozenset("temperature topP topK seed candidateCount maxOutputTokens".split())
 _BODY: Final = ("systemInstruction", "safetySettings", "serviceTier", "store")
-_PICTURES: Final = ("image", "images", "imageUrl")
+_IMAGES: Final = ("image", "images", "imageUrl")
 _KNOWN: Final = frozenset(
     {"contents", "prompt", "text", "api", "model", "n", "generationConfig", "inlineData", "fileData"}
-    | {*_IMAGE, *_CONFIG, *_BODY, *_PICTURES}
+    | {*_IMAGE, *_CONFIG, *_BODY, *_IMAGES}
 )
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A picture of the payload: an https URL, a data URL or base64 text, and what it is said to be."""
+    """An image of the payload: an https URL, a data URL or base64 text, and what it is said to be."""
 
     text: str
     media_type: str | None = None
@@ -47,8 +47,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         api: which interface is tried first.
         contents: as the API takes them, but with a :class:`Source` for every ``inlineData`` that is not base64 yet.
-        image: ``aspectRatio``, ``imageSize``, ``mimeType`` of the picture, as far as they are asked for.
-        flat: whether the payload asks for the picture by ``responseFormat``, the newer of two ways.
+        image: ``aspectRatio``, ``imageSize``, ``mimeType`` of the image, as far as they are asked for.
+        flat: whether the payload asks for the image by ``responseFormat``, the newer of two ways.
         config: the rest of ``generationConfig``.
         body: further members of the request.
         warnings: what was changed or left out, for the result and the log.
@@ -68,7 +68,7 @@ def read_payload(payload: dict[str, Any], *, api: Api, configured: str, in_addre
     """What a payload asks for.
 
     Args:
-        payload: names in camel case or snake case. Pictures are in ``image``, ``images``, ``image_url``, or in
+        payload: names in camel case or snake case. Images are in ``image``, ``images``, ``image_url``, or in
             ``inline_data`` (``image_url``, or ``data``) or ``file_data`` at any depth.
         api: tried first where the payload does not say.
         configured, in_address: the model of the settings, and of the configured address.
@@ -90,7 +90,7 @@ def read_payload(payload: dict[str, Any], *, api: Api, configured: str, in_addre
     if warning and asked_model:
         warnings.append(warning)
     if given.get("n") not in (None, 1, "1"):
-        warnings.append(f"n={excerpt(str(given['n']), 20)} is left out: Gemini has no field for the number of pictures")
+        warnings.append(f"n={excerpt(str(given['n']), 20)} is left out: Gemini has no field for the number of images")
     image, flat, config = _config(given, warnings)
     left_out = sorted(name for name in given if name not in _KNOWN and name not in _EXTRAS)
     if left_out and not _prompt(given):
@@ -108,7 +108,7 @@ def read_payload(payload: dict[str, Any], *, api: Api, configured: str, in_addre
 
 
 def sources(asked: Asked) -> list[Source]:
-    """Every picture that is to be brought into the request, once each, in order."""
+    """Every image that is to be brought into the request, once each, in order."""
     found = [
         part["inlineData"]
         for content in asked.contents
@@ -118,12 +118,12 @@ def sources(asked: Asked) -> list[Source]:
     return list(dict.fromkeys(found))
 
 
-def with_pictures(asked: Asked, pictures: dict[Source, dict[str, str]]) -> Asked:
+def with_images(asked: Asked, images: dict[Source, dict[str, str]]) -> Asked:
     """``asked`` with its sources replaced by ``{mimeType, data}``."""
 
     def filled(part: dict[str, Any]) -> dict[str, Any]:
         source = part.get("inlineData")
-        return part | {"inlineData": pictures[source]} if isinstance(source, Source) else part
+        return part | {"inlineData": images[source]} if isinstance(source, Source) else part
 
     contents = [content | {"parts": [filled(part) for part in content["parts"]]} for content in asked.contents]
     return msgspec.structs.replace(asked, contents=contents)
@@ -132,7 +132,7 @@ def with_pictures(asked: Asked, pictures: dict[Source, dict[str, str]]) -> Asked
 def _contents(given: dict[str, Any]) -> list[dict[str, Any]]:
     prompt, native = _prompt(given), given.get("contents")
     if prompt:
-        return [{"role": "user", "parts": [{"text": prompt}, *_pictures(given)]}]
+        return [{"role": "user", "parts": [{"text": prompt}, *_images(given)]}]
     if not native:
         raise InvalidJob("the payload has no prompt (nor text, nor contents)", reason="missing_required_field")
     if not isinstance(native, list) or not all(isinstance(content, dict) for content in native):
@@ -143,7 +143,7 @@ def _contents(given: dict[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
             raise _wrong(f"contents[{index}].parts", "a list of objects that is not empty")
         contents.append({"role": "user"} | content | {"parts": [_part(part, index) for part in parts]})
-    contents[-1]["parts"] += _pictures({name: item for name, item in given.items() if name != "contents"})
+    contents[-1]["parts"] += _images({name: item for name, item in given.items() if name != "contents"})
     return contents
 
 
@@ -161,7 +161,7 @@ def _part(part: dict[str, Any], index: int) -> dict[str, Any]:
 
 
 def _inline(inline: dict[str, Any]) -> Source | dict[str, Any]:
-    """Pictures by reference as sources; base64 whose type is said stays as it is."""
+    """Images by reference as sources; base64 whose type is said stays as it is."""
     kind = inline.get("mimeType") if isinstance(inline.get("mimeType"), str) else None
     url, data = inline.get("imageUrl"), inline.get("data")
     if isinstance(url, str) and url:
@@ -179,9 +179,9 @@ def _file(file: dict[str, Any]) -> dict[str, Any]:
     return file
 
 
-def _pictures(given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Parts for every picture in a payload: first those under their own names, then whatever is deeper."""
-    named = [item for name in _PICTURES for item in _items(given.get(name))]
+def _images(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Parts for every image in a payload: first those under their own names, then whatever is deeper."""
+    named = [item for name in _IMAGES for item in _items(given.get(name))]
     parts = [{"inlineData": Source(item)} for item in named if isinstance(item, str)]
     for item in named:
         if isinstance(item, dict) and isinstance(url := item.get("imageUrl") or item.get("url"), str):
@@ -222,7 +222,7 @@ def _config(given: dict[str, Any], warnings: list[str]) -> tuple[dict[str, str],
     if "imageSize" in image:
         image["imageSize"] = image["imageSize"].upper()  # the letter K is upper case
     if isinstance(flat, dict) and flat.get("delivery", "inline") != "inline":
-        warnings.append("delivery is left out: the picture is taken from the answer and saved")
+        warnings.append("delivery is left out: the image is taken from the answer and saved")
     return image, isinstance(flat, dict), config
 
 

@@ -19,7 +19,7 @@ BASE_URL: Final = "${GEMINI_NANO_BANANA_URL:-" + _HOST + "}"
 MAX_RETRIES: Final = "${GEMINI_MAX_RETRIES:-3}"
 TIMEOUT: Final = "${GEMINI_TIMEOUT:-300}"
 
-# A picture takes minutes to make and comes as one answer, in base64 and with its drafts.
+# An image takes minutes to make and comes as one answer, in base64 and with its drafts.
 HTTP: Final = HttpSettings(
     base_url=_HOST, timeout=300.0, read_timeout=180.0, retry_delay=2.0, max_response_bytes=192 * 2**20
 )
@@ -30,14 +30,14 @@ _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class GeminiSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The account, the model, and the time that a picture may take.
+    """The account, the model, and the time that an image may take.
 
     Attributes:
         model: the image model; empty for the one that ``GEMINI_NANO_BANANA_URL`` names, or else the default.
         api: which of the two interfaces is tried first; a job may say it too.
         poll_timeout: seconds from the start of an interaction after which it is cancelled and the attempt fails.
         call_timeout: seconds for one poll, cancel, or list of models, with everything that belongs to it.
-        create_timeout: seconds for the call that starts an interaction, which carries the input pictures.
+        create_timeout: seconds for the call that starts an interaction, which carries the input images.
         cleanup_timeout: seconds that the upstream cancel may take when an attempt is stopped.
         health_path: what is asked for to see whether the account can be used, below the version of the API; ``none``
             asks nothing. A service that does not know the path counts as healthy.

@@ -30,14 +30,14 @@ class Words:
 
     Attributes:
         pieces: lines with something in them so far.
-        pictures: base64 of pictures, of models that make some.
+        images: base64 of images, of models that make some.
         strange: the first line that says nothing of the kind, or None.
         thinking: whether nothing but thoughts has come so far.
     """
 
     def __init__(self) -> None:
         self.pieces = 0
-        self.pictures: list[str] = []
+        self.images: list[str] = []
         self._size = 0
         self._text: list[str] = []
         self._thoughts: list[str] = []
@@ -50,7 +50,7 @@ class Words:
     @property
     def in_hand(self) -> bool:
         """Whether something has come that can be used, and must not be paid for again."""
-        return bool(self._calls or self.pictures) or any(piece.strip() for piece in self._text)
+        return bool(self._calls or self.images) or any(piece.strip() for piece in self._text)
 
     @property
     def thinking(self) -> bool:
@@ -93,9 +93,9 @@ class Words:
             self._thoughts.append(thought)
         if isinstance(calls, list):
             self._calls += calls
-        pictures = [*_pictures(part), *(_pictures(line) if part is not line else ())]
-        self.pictures += pictures
-        self.pieces += bool(text or thought or calls or pictures)
+        images = [*_images(part), *(_images(line) if part is not line else ())]
+        self.images += images
+        self.pieces += bool(text or thought or calls or images)
         if self.strange is None and not line.keys() & _MEMBERS:
             self.strange = line
         if error is not None:
@@ -108,20 +108,20 @@ class Words:
         """The whole answer, as ``data`` of a result: the last line has come.
 
         Raises:
-            ServiceError: (response_error) there is neither text nor a tool call nor a picture.
+            ServiceError: (response_error) there is neither text nor a tool call nor an image.
         """
         text, reason = join_halves("".join(self._text)), _text(self._last.get("done_reason"))
         thoughts = join_halves("".join(self._thoughts))
         truncated = "done_reason" in self._last and end_of(reason) != "good"  # older versions have none
         if self._broken_off is not None:
             truncated, reason = True, reason or self._broken_off.code or "error"
-        if self._unknown and not (text.strip() or self._calls or self.pictures):
+        if self._unknown and not (text.strip() or self._calls or self.images):
             raise bad_answer(
                 f"the answer has content of a kind that is not understood: {excerpt(str(self._unknown[0]))}",
                 reason="invalid_response_format",
                 retry=False,
             )
-        if not text.strip() and not self._calls and not self.pictures:
+        if not text.strip() and not self._calls and not self.images:
             raise _nothing(truncated=truncated, thoughts=bool(thoughts))
         model = _text(self._last.get("model"))
         message = {"role": "assistant", "content": text}
@@ -269,7 +269,7 @@ def _nothing(*, truncated: bool, thoughts: bool) -> ServiceError:
     )
 
 
-def _pictures(said: Mapping[str, Any]) -> list[str]:
+def _images(said: Mapping[str, Any]) -> list[str]:
     found = said.get("images") if "images" in said else said.get("image")
     return [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str) and text]
 

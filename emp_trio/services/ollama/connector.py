@@ -11,17 +11,17 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.protocols.streaming import Streaming
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.inputs import input_file
 from emp_trio.services.lenient import flag
 from emp_trio.services.ollama.answers import Words, ends, model_names, read_embeddings, strange_answer, timing, usage
@@ -53,7 +53,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
     """
 
     service_type: ClassVar[str] = "ollama"
-    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of Ollama.
@@ -87,7 +87,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         """Errors as Ollama says them."""
         return describe_error(status, headers, body)
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
@@ -100,12 +100,12 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         for warning in request.warnings:
             log.warning(warning)
         if _saves_text(request, job):
-            self.toolbox.assets.check(job)  # before the work is done
-        generated = await self.generated(job, progress, lambda: self._make(request, job, progress))
+            self.connector_context.assets.check(job)  # before the work is done
+        generated = await self.generated(job, context, lambda: self._make(request, job, context))
         if generated.files:
-            progress.report(_SAVING, "saving the answer")
-        saved = await self.save_generated(generated, job, progress)
-        progress.report(100, "done")
+            context.report(_SAVING, "saving the answer")
+        saved = await self.save_generated(generated, job, context)
+        context.report(100, "done")
         return await off_loop(weight(request.body), _result, request, generated.data, saved)
 
     async def health(self) -> Health:
@@ -138,40 +138,40 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         settings: OllamaSettings = self.settings.ollama
         return settings
 
-    async def _make(self, request: OllamaRequest, job: Job, progress: ProgressReporter) -> Generated:
+    async def _make(self, request: OllamaRequest, job: Job, context: AttemptContext) -> Generated:
         match request.operation:
             case "models":
                 return Generated(files=(), data={"models": await self.models()})
             case "pull":
-                return Generated(files=(), data=await self._pull(request.model, progress, up_to=_SAVING))
-        body = await self._with_pictures(request.body)
+                return Generated(files=(), data=await self._pull(request.model, context, up_to=_SAVING))
+        body = await self._with_input_images(request.body)
         try:
-            return await self._ask(request, body, job, progress, _ASKING)
+            return await self._ask(request, body, job, context, _ASKING)
         except ServiceError as error:
             if not is_missing_model(error) or not self._ollama.may_pull(request.model):
                 raise
         log.info("ollama.pull", model=request.model, job_id=job.id)
-        await self._pull(request.model, progress, up_to=_PULLED)
-        return await self._ask(request, body, job, progress, _PULLED)
+        await self._pull(request.model, context, up_to=_PULLED)
+        return await self._ask(request, body, job, context, _PULLED)
 
     async def _ask(
-        self, request: OllamaRequest, body: dict[str, Any], job: Job, progress: ProgressReporter, begin: float
+        self, request: OllamaRequest, body: dict[str, Any], job: Job, context: AttemptContext, begin: float
     ) -> Generated:
         async with self.limit():
-            progress.report(begin, f"asking {request.model}")
+            context.report(begin, f"asking {request.model}")
             if request.operation == "embed":
                 return await self._embed(request, body)
-            words, data = await self._words(request, body, progress, begin)
+            words, data = await self._words(request, body, context, begin)
         files: tuple[GeneratedFile, ...] = ()
-        if words.pictures:
-            had = await decoded_files([Output(source=picture) for picture in words.pictures], pictures=True)
+        if words.images:
+            had = await decoded_files([Output(source=image) for image in words.images], images=True)
             files, data = had.files, data | {"warnings": [*data.get("warnings", ()), *had.warnings]}
         if _saves_text(request, job) and data["text"]:
             files = (*files, GeneratedFile(data=data["text"].encode(), media_type="text/plain"))
         return Generated(files=files, data=data)
 
     async def _words(
-        self, request: OllamaRequest, body: dict[str, Any], progress: ProgressReporter, begin: float
+        self, request: OllamaRequest, body: dict[str, Any], context: AttemptContext, begin: float
     ) -> tuple[Words, dict[str, Any]]:
         words = Words()
         most = body.get("options", {}).get("num_predict")
@@ -180,7 +180,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             words.feed(line)
             share = _share(words.pieces, most)
             doing = "thinking" if words.thinking else "writing"
-            progress.report(begin + (_SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
+            context.report(begin + (_SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
 
         try:
             await self._follow(request.path, body, take, ends, self.settings.http.timeout, self._ollama.line_timeout)
@@ -209,7 +209,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             return Generated(files=(GeneratedFile(data=encoded, media_type="application/json"),), data=data)
         return Generated(files=(), data=data | {"embeddings": found})
 
-    async def _pull(self, model: str, progress: ProgressReporter, *, up_to: float) -> dict[str, Any]:
+    async def _pull(self, model: str, context: AttemptContext, *, up_to: float) -> dict[str, Any]:
         if not self._ollama.may_pull(model):
             raise InvalidJob(
                 f"the model {model} may not be downloaded: add it to OLLAMA_AUTO_PULL on the worker",
@@ -219,7 +219,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
         def take(line: Any) -> None:
             pull.feed(line)
-            progress.report(_ASKING + (up_to - _ASKING) * pull.share, f"downloading {model}: {pull.status}")
+            context.report(_ASKING + (up_to - _ASKING) * pull.share, f"downloading {model}: {pull.status}")
 
         silence = self._ollama.pull_line_timeout
         await self._follow(PATHS["pull"], {"model": model, "stream": True}, take, pull_ends, silence, silence)
@@ -253,8 +253,8 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
                 maybe_started=True,
             )
 
-    async def _with_pictures(self, body: dict[str, Any]) -> dict[str, Any]:
-        """``body`` with every picture as bare base64, the only form that Ollama takes (Ollama reference B2)."""
+    async def _with_input_images(self, body: dict[str, Any]) -> dict[str, Any]:
+        """``body`` with every image as bare base64, the only form that Ollama takes (Ollama reference B2)."""
         if "messages" in body:
             return body | {"messages": [await self._with_images(message) for message in body["messages"]]}
         return await self._with_images(body)
@@ -262,9 +262,9 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
     async def _with_images(self, holder: dict[str, Any]) -> dict[str, Any]:
         if not holder.get("images"):
             return holder
-        return holder | {"images": [await self._picture(source) for source in holder["images"]]}
+        return holder | {"images": [await self._image(source) for source in holder["images"]]}
 
-    async def _picture(self, source: Any) -> str:
+    async def _image(self, source: Any) -> str:
         return base64.b64encode((await input_file(self, source)).data).decode()
 
 

@@ -55,7 +55,7 @@ class OllamaRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         operation: which call.
-        body: its JSON body; pictures stand in it as the job gave them.
+        body: its JSON body; images stand in it as the job gave them.
         single: embeddings of one text, whose vector is then the result itself.
         warnings: what was left out of the payload, for the result and the log.
     """

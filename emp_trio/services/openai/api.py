@@ -11,7 +11,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, Bearer
-from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.limits import Limits
 from emp_trio.services.connector import Health
 from emp_trio.services.openai.errors import answered_error, describe_error
@@ -24,7 +24,7 @@ class _HasRequest(Protocol):
     settings: Any
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]: ...
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]: ...
 
 
 class OpenAIApi:

@@ -1,4 +1,4 @@
-"""Ways to a picture, one after the other: which ones a job has, and when the next one's turn comes."""
+"""Ways to an image, one after the other: which ones a job has, and when the next one's turn comes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 Approach = Literal["background", "streaming", "direct"]
-"""A background response that is polled; a streamed response with partial pictures; the Images API."""
+"""A background response that is polled; a streamed response with partial images; the Images API."""
 
 APPROACHES: Final[tuple[Approach, ...]] = get_args(Approach)
 
@@ -37,7 +37,7 @@ _TOOL_OPTION: Final = re.compile(r"tools\[\d+\]\.(?=partial_images)")
 
 
 def next_approach(error: Exception, approach: Approach) -> bool:
-    """Whether an error says that an approach is not to be had here, so that no picture can have been made or billed.
+    """Whether an error says that an approach is not to be had here, so that no image can have been made or billed.
 
     Only then is the next one tried. Everything else ends the attempt: refusals, bad requests, models and sizes, the
     account (401, 403, billing), faults that were repeated in vain, timeouts, lost streams, uploads. Narrower than the
@@ -68,13 +68,13 @@ def refuses_background(error: ServiceError) -> bool:
 def choose_approaches(allowed: tuple[Approach, ...], asked: Any, options: ImageOptions) -> tuple[Approach, ...]:
     """The approaches of a job, in their order.
 
-    Several pictures in one job are the Images API's alone: the image tool makes one per call (OpenAI reference 7, 8.1).
+    Several images in one job are the Images API's alone: the image tool makes one per call (OpenAI reference 7, 8.1).
     An SVG can't be streamed.
 
     Args:
         allowed: of the settings.
         asked: ``payload.approach``.
-        options: of the pictures.
+        options: of the images.
 
     Raises:
         InvalidJob: the job asks for an approach that there is not, or that can't do it.
@@ -124,7 +124,7 @@ async def try_approaches(
         attempts.append({"approach": approach, "outcome": "completed"})
         return made, attempts
     raise ServiceError(
-        "OpenAI offers none of the ways to a picture: "
+        "OpenAI offers none of the ways to an image: "
         + "; ".join(f"{attempt['approach']}: {attempt['reason']}" for attempt in attempts),
         type="validation_error",
         reason="unsupported_operation",

@@ -10,21 +10,21 @@ import msgspec
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
-from emp_trio.protocols.http import HttpAnswer
+from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
+from emp_trio.services.billing import counted
 from emp_trio.services.error_shapes import quoted
 from emp_trio.services.openai.requests import ResponsesRequest, plain_choice
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
 from emp_trio.services.redaction import redacted
-from emp_trio.services.repeats import counted
-from emp_trio.services.upstream import run_announced
+from emp_trio.services.remote_work import run_announced_work
 from emp_trio.services.work_states import phase_of
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Caller(Protocol):
     settings: Any
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
         """:meth:`emp_trio.protocols.http.Http.request`."""
 
     @property
@@ -64,7 +64,7 @@ def steady(elapsed: float, interval: float) -> float:
 async def run_background(
     caller: Caller,
     job: Job,
-    progress: ProgressReporter,
+    context: AttemptContext,
     request: ResponsesRequest,
     *,
     plan: Callable[[float, float], float] = pause,
@@ -80,12 +80,12 @@ async def run_background(
     Raises:
         Refused: OpenAI declined.
         ServiceError: it failed, or was not done within ``poll_timeout`` or ``polling.attempts``.
-        trio.Cancelled: after the response was cancelled upstream, where ``progress.stop_upstream`` says so.
+        trio.Cancelled: after the response was cancelled upstream, where ``context.stop_remote_work`` says so.
     """
-    run = BackgroundRun(caller, job, progress, request, plan=plan)
-    return await run_announced(
+    run = BackgroundRun(caller, job, context, request, plan=plan)
+    return await run_announced_work(
         job,
-        progress,
+        context,
         key="response_id",
         usable=run.usable,
         run=run.to_the_end,
@@ -106,14 +106,14 @@ class BackgroundRun:
         self,
         caller: Caller,
         job: Job,
-        progress: ProgressReporter,
+        context: AttemptContext,
         request: ResponsesRequest,
         *,
         plan: Callable[[float, float], float] = pause,
     ) -> None:
         self.caller = caller
         self.job = job
-        self.progress = progress
+        self.progress = context
         self.request = request
         self.plan = plan
         self.openai: OpenAISettings = caller.settings.openai
@@ -260,9 +260,7 @@ class BackgroundRun:
 
     def read(self, response: dict[str, Any]) -> Answer | None:
         """What a response says; None while it is not finished. Raises what it failed with."""
-        answer = read_response(
-            response, picture_wanted=self.request.picture_wanted, image_model=self.request.image_model
-        )
+        answer = read_response(response, image_wanted=self.request.image_wanted, image_model=self.request.image_model)
         return answer and self.named(answer)
 
     def named(self, answer: Answer) -> Answer:
@@ -270,7 +268,7 @@ class BackgroundRun:
         return msgspec.structs.replace(answer, request_ids=tuple(filter(None, (self.created_by, self.seen_by))))
 
 
-def _response(answer: HttpAnswer, *, maybe_started: bool = False) -> dict[str, Any]:
+def _response(answer: HttpResponse, *, maybe_started: bool = False) -> dict[str, Any]:
     response = answer.json()
     if isinstance(response, dict) and not response.keys() & _MEMBERS:  # wrapped by a gateway
         response = next((found for name in _WRAPPERS if isinstance(found := response.get(name), dict)), response)

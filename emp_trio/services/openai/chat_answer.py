@@ -12,7 +12,7 @@ import structlog
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import SseEvent
-from emp_trio.protocols.http_answer import HttpAnswer
+from emp_trio.protocols.http_answer import HttpResponse
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import excerpt
 from emp_trio.services.error_shapes import error_in, event_value, quoted, stated_error
@@ -182,7 +182,7 @@ def read_completion(completion: Any) -> ChatAnswer:
     return _answer(said, choices, unknown, note)
 
 
-def read_body(reply: HttpAnswer) -> ChatAnswer:
+def read_body(reply: HttpResponse) -> ChatAnswer:
     """What the answer to a call without ``stream`` says: a completion, or a stream of one that comes all the same.
 
     Raises:

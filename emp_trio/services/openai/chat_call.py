@@ -9,13 +9,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 import structlog
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import Bearer
 from emp_trio.protocols.http import CallOptions
 from emp_trio.protocols.limits import Limits
 from emp_trio.secrets import Redactor
+from emp_trio.services.billing import calls_before, counted
 from emp_trio.services.openai.background import request_headers
 from emp_trio.services.openai.chat_answer import ChatAnswer
 from emp_trio.services.openai.chat_request import (
@@ -28,7 +29,6 @@ from emp_trio.services.openai.chat_request import (
 from emp_trio.services.openai.models import DEFAULT_TEXT_MODEL
 from emp_trio.services.openai.settings import AccountSettings
 from emp_trio.services.redaction import redacted
-from emp_trio.services.repeats import calls_before, counted
 from emp_trio.services.results import saved_asset
 from emp_trio.settings import Env
 
@@ -109,15 +109,15 @@ async def ask(call: ChatCall, make: Callable[[ChatCall], Awaitable[T]]) -> tuple
 
 
 @asynccontextmanager
-async def asked(connector: Limits, job: Job, progress: ProgressReporter, call: ChatCall) -> AsyncIterator[None]:
+async def asked(connector: Limits, job: Job, context: AttemptContext, call: ChatCall) -> AsyncIterator[None]:
     """Around the call: it waits for its turn, unless it goes to another account, and is counted where it may have run.
 
     Raises:
         InvalidJob: the job's own key is refused, or out of credit: that tells nothing of the service.
         ServiceError: that of the block; as :meth:`emp_trio.protocols.limits.Limits.limit` and
-            :func:`emp_trio.services.repeats.counted` say.
+            :func:`emp_trio.services.billing.counted` say.
     """
-    async with counted(job, progress, ahead=False):
+    async with counted(job, context, ahead=False):
         if not call.own_account:
             async with connector.limit():
                 yield

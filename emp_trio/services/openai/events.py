@@ -27,7 +27,7 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
         status: the last one it told.
         characters: of text so far.
         words: the text so far, as pairs of what came before and the last piece of it.
-        partials: partial pictures so far; they are never results.
+        partials: partial images so far; they are never results.
         partial: base64 of the last one, or None.
         items: finished items of the output, by their place in it.
         response: the response object of the event that ended the stream, or None.
@@ -50,7 +50,7 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the stream has come to the end that it was meant to have."""
         return self.response is not None or self.error is not None
 
-    def answer(self, *, picture_wanted: bool, image_model: str | None) -> Answer | None:
+    def answer(self, *, image_wanted: bool, image_model: str | None) -> Answer | None:
         """The answer, as :func:`~emp_trio.services.openai.responses.read_response` reads it; None before the end.
 
         Raises:
@@ -58,7 +58,7 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
         """
         if self.error is not None:
             try:
-                found = self._in_hand(self.error.code or self.error.reason, picture_wanted, image_model)
+                found = self._in_hand(self.error.code or self.error.reason, image_wanted, image_model)
             except Refused:
                 found = None
             if found is None:
@@ -66,18 +66,18 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
             return found
         if self.response is None:
             return None
-        return read_response(self.response, picture_wanted=picture_wanted, image_model=image_model)
+        return read_response(self.response, image_wanted=image_wanted, image_model=image_model)
 
-    def in_hand(self, *, picture_wanted: bool, image_model: str | None) -> Answer | None:
+    def in_hand(self, *, image_wanted: bool, image_model: str | None) -> Answer | None:
         """What a stream that was lost before its end has brought in finished items; None where that is not what was
         asked for.
 
         Raises:
             Refused: they are a refusal.
         """
-        return self._in_hand("connection_lost", picture_wanted, image_model)
+        return self._in_hand("connection_lost", image_wanted, image_model)
 
-    def broken_off(self, *, picture_wanted: bool, image_model: str | None) -> Answer | None:
+    def broken_off(self, *, image_wanted: bool, image_model: str | None) -> Answer | None:
         """What a stream has brought that the service has ended with an error, or without a word; also words of which
         no item was finished. None where that is not what was asked for.
 
@@ -85,11 +85,9 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
             Refused: it is a refusal.
         """
         why = "unknown" if self.error is None else self.error.code or self.error.reason
-        return self._in_hand(why, picture_wanted, image_model, words=True)
+        return self._in_hand(why, image_wanted, image_model, words=True)
 
-    def _in_hand(
-        self, why: str, picture_wanted: bool, image_model: str | None, *, words: bool = False
-    ) -> Answer | None:
+    def _in_hand(self, why: str, image_wanted: bool, image_model: str | None, *, words: bool = False) -> Answer | None:
         done = [self.items[place] for place in sorted(self.items)]
         if words and not done:
             done = _only_words(self)
@@ -100,7 +98,7 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
             "output": done,
         }
         try:
-            return read_response(response, picture_wanted=picture_wanted, image_model=image_model)
+            return read_response(response, image_wanted=image_wanted, image_model=image_model)
         except Refused:
             raise
         except ServiceError:  # nothing that could be used: what ended the stream says more
@@ -187,7 +185,7 @@ def _ended(state: ResponseStream, event: Mapping[str, Any], kind: str) -> Respon
     told = response.get("output")
     told = told if isinstance(told, list) else [told] if told else []
     done = [state.items[place] for place in sorted(state.items)]
-    if (not told and not response.get("data")) or (_has_picture(done) and not _has_picture(told)):
+    if (not told and not response.get("data")) or (_has_image(done) and not _has_image(told)):
         response["output"] = done or _only_words(state)
     response = {"id": state.response_id, "status": kind.removeprefix("response.")} | response
     return msgspec.structs.replace(state, response=join_halves(response))
@@ -204,7 +202,7 @@ def _only_words(state: ResponseStream) -> list[Any]:
     return [{"type": "message", "content": [{"type": "output_text", "text": text}]}] if text else []
 
 
-def _has_picture(items: list[Any]) -> bool:
+def _has_image(items: list[Any]) -> bool:
     return any(
         isinstance(item, dict) and item.get("type") == "image_generation_call" and item.get("result") for item in items
     )

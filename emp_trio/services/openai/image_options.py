@@ -1,4 +1,4 @@
-"""What a job asks of its pictures, in the words of the API (OpenAI reference 7, 8.1). Pure.
+"""What a job asks of its images, in the words of the API (OpenAI reference 7, 8.1). Pure.
 
 The image tool and the Images API take the same options under the same names; only ``n`` is the Images API's alone.
 """
@@ -14,7 +14,7 @@ from emp_trio.errors import InvalidJob
 from emp_trio.secrets import excerpt
 from emp_trio.services.openai.models import choose_image_model, is_image_model
 
-MOST_PICTURES: Final = 10
+MOST_IMAGES: Final = 10
 
 _OPTIONS: Final = "size quality background output_format output_compression moderation complexity".split()
 _QUALITIES: Final = {"standard": "medium", "hd": "high"}  # words of DALL-E, which GPT image models refuse
@@ -22,13 +22,13 @@ _FORMATS: Final = {"jpg": "jpeg"}
 
 
 class ImageOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How pictures are to be made.
+    """How images are to be made.
 
     Attributes:
         model: the image model.
         outer_model: the text model that the job wants to call it, or None.
         fields: options under the API's names, as they are sent.
-        n: pictures wanted.
+        n: images wanted.
         warnings: what was changed or left out, for the result and the log.
     """
 
@@ -80,7 +80,7 @@ def image_options(
     fields["quality"] = _QUALITIES.get(fields["quality"], fields["quality"])
     if "output_format" in fields:
         fields["output_format"] = _FORMATS.get(fields["output_format"], fields["output_format"])
-    n = _number(payload, "n", 1, MOST_PICTURES)
+    n = _number(payload, "n", 1, MOST_IMAGES)
     return ImageOptions(
         model=model, outer_model=outer_model, fields=fields, n=1 if n is None else n, warnings=tuple(warnings)
     )

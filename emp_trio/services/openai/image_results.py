@@ -1,4 +1,4 @@
-"""Pictures of an answer as a job's generation and as its result (queue protocol 5.3, connector reference 11)."""
+"""Images of an answer as a job's generation and as its result (queue protocol 5.3, connector reference 11)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.saves_assets import Generated
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.raw_output import raw_output
-from emp_trio.services.openai.responses import Answer, Picture
+from emp_trio.services.openai.responses import Answer, Image
 from emp_trio.services.outputs import Caller, Output, OutputFiles, output_files
 from emp_trio.services.redaction import kept_copy
 from emp_trio.services.results import asset_data, saved_asset
 
 
-async def picture_files(caller: Caller, pictures: tuple[Picture, ...]) -> OutputFiles:
-    """The files of pictures, as far as they can be had.
+async def image_files(caller: Caller, images: tuple[Image, ...]) -> OutputFiles:
+    """The files of images, as far as they can be had.
 
     Raises:
         ServiceError: (response_error) none can be had. They have been paid for.
     """
-    outputs = [Output(source=picture.data, media_type=picture.media_type) for picture in pictures]
-    return await output_files(caller, outputs, pictures=True)
+    outputs = [Output(source=image.data, media_type=image.media_type) for image in images]
+    return await output_files(caller, outputs, images=True)
 
 
 def stop_warning(answer: Answer) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def stop_warning(answer: Answer) -> tuple[str, ...]:
     return (f"OpenAI stopped ({answer.stopped}); what it had made by then is kept",) if answer.truncated else ()
 
 
-async def generated_pictures(
+async def generated_images(
     caller: Caller,
     answer: Answer,
     options: ImageOptions,
@@ -43,27 +43,27 @@ async def generated_pictures(
     """What an image job has made, with all that its result says about it: enough to upload it in another attempt.
 
     Args:
-        caller: the connector, for pictures that the answer only points to.
-        answer: with at least one picture.
+        caller: the connector, for images that the answer only points to.
+        answer: with at least one image.
         options: what was asked for, where the answer does not say what was done.
         request: the body that was sent.
         service_type: of the connector.
         data, metadata: what else goes into those parts of the result.
 
     Raises:
-        ServiceError: as :func:`picture_files`.
+        ServiceError: as :func:`image_files`.
     """
-    had = await picture_files(caller, answer.pictures)
-    picture = answer.pictures[had.places[-1]]
+    had = await image_files(caller, answer.images)
+    image = answer.images[had.places[-1]]
     warnings = [*options.warnings, *stop_warning(answer), *had.warnings]
     if len(had.files) < options.n:
-        warnings.append(f"{options.n} pictures were asked for, {len(had.files)} came")
+        warnings.append(f"{options.n} images were asked for, {len(had.files)} came")
     facts: dict[str, Any] = {
         "model_used": answer.model or options.model,
         "image_model": options.model,
-        "size": picture.size or options.fields["size"],
-        "quality": picture.quality or options.fields["quality"],
-        "revised_prompt": picture.revised_prompt,
+        "size": image.size or options.fields["size"],
+        "quality": image.quality or options.fields["quality"],
+        "revised_prompt": image.revised_prompt,
         "openai_job_id": answer.response_id or None,
         "usage": answer.usage,
         "raw_output": await off_loop(weight(answer.raw), raw_output, answer),
@@ -88,11 +88,11 @@ async def generated_pictures(
 
 
 def image_result(generated: Generated, saved: list[SavedAsset]) -> JobResult:
-    """The result of an image job whose pictures are saved; the last one is the main one, as in the fleet (connector
+    """The result of an image job whose images are saved; the last one is the main one, as in the fleet (connector
     OpenAI reference 4.3).
 
     Args:
-        generated: of :func:`generated_pictures`, in this attempt or an earlier one.
+        generated: of :func:`generated_images`, in this attempt or an earlier one.
         saved: its files, in their order.
     """
     facts = generated.data

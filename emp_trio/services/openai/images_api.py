@@ -10,10 +10,10 @@ import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.secrets import excerpt
+from emp_trio.services.image_fields import image_in
 from emp_trio.services.openai.errors import failed_response, stream_error
 from emp_trio.services.openai.image_options import ImageOptions
-from emp_trio.services.openai.responses import MEDIA_TYPES, Answer, Picture, text_or_none, usage
-from emp_trio.services.picture_places import picture_in
+from emp_trio.services.openai.responses import MEDIA_TYPES, Answer, Image, text_or_none, usage
 from emp_trio.services.redaction import redacted
 
 _LISTS: Final = ("data", "images", "output", "artifacts", "predictions", "results")
@@ -35,9 +35,9 @@ def read_images_answer(answer: Any, *, image_model: str) -> Answer:
 
     Raises:
         Refused: it is in words, or an error that says so.
-        ServiceError: there is no picture in it. It may have been billed.
+        ServiceError: there is no image in it. It may have been billed.
 
-    Pictures are base64, data URLs or URLs, under the names that gateways use. An entry without one takes nothing from
+    Images are base64, data URLs or URLs, under the names that gateways use. An entry without one takes nothing from
     the others.
     """
     said = answer if isinstance(answer, dict) else {}
@@ -46,33 +46,31 @@ def read_images_answer(answer: Any, *, image_model: str) -> Answer:
         error.maybe_started = not isinstance(error, Refused)
         raise error
     entries = _entries(answer)
-    pictures = tuple(picture for entry in entries if (picture := _picture(entry, said)) is not None)
-    if not pictures:
+    images = tuple(image for entry in entries if (image := _image(entry, said)) is not None)
+    if not images:
         words = " ".join(_words(entry) for entry in (said, *entries)).strip()
         if words:
             raise Refused(
-                f"OpenAI's Images API answered in words instead of a picture: {excerpt(words, 500)}", code="no_image"
+                f"OpenAI's Images API answered in words instead of an image: {excerpt(words, 500)}", code="no_image"
             )
-        raise _no_picture(
-            f"OpenAI's Images API answered without a picture: {_shown(entries[0] if entries else answer)}"
-        )
-    return _answer(pictures, said, image_model)
+        raise _no_image(f"OpenAI's Images API answered without an image: {_shown(entries[0] if entries else answer)}")
+    return _answer(images, said, image_model)
 
 
 class ImagesStream(msgspec.Struct, frozen=True, kw_only=True):
     """What a stream of the Images API has said so far.
 
     Attributes:
-        partials: partial pictures so far; they are no results.
+        partials: partial images so far; they are no results.
         partial: base64 of the last one, or None.
-        pictures: the finished ones.
-        last: the last ``completed`` event without its picture.
+        images: the finished ones.
+        last: the last ``completed`` event without its image.
         error: why it ended, where it said so.
     """
 
     partials: int = 0
     partial: str | None = None
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[Image, ...] = ()
     last: Mapping[str, Any] = {}
     error: ServiceError | None = None
 
@@ -80,21 +78,21 @@ class ImagesStream(msgspec.Struct, frozen=True, kw_only=True):
         """What the stream came to, at its end.
 
         Raises:
-            ServiceError, Refused: it told of an error, or ended before a picture was completed.
+            ServiceError, Refused: it told of an error, or ended before an image was completed.
         """
-        if self.pictures:
+        if self.images:
             why = "" if self.error is None else self.error.code or self.error.reason
-            return _answer(self.pictures, self.last, image_model, stopped=why)
+            return _answer(self.images, self.last, image_model, stopped=why)
         if self.error is not None:
             raise self.error
-        if not self.pictures:
+        if not self.images:
             raise ServiceError(
-                f"the stream ended before a picture was complete (after {self.partials} partial ones)",
+                f"the stream ended before an image was complete (after {self.partials} partial ones)",
                 type="network_error",
                 reason="connection_failed",
                 maybe_started=True,
             )
-        return _answer(self.pictures, self.last, image_model)
+        return _answer(self.images, self.last, image_model)
 
 
 def fold_images_event(state: ImagesStream, event: Any) -> ImagesStream:
@@ -108,13 +106,13 @@ def fold_images_event(state: ImagesStream, event: Any) -> ImagesStream:
         case "partial_image":
             return msgspec.structs.replace(state, partials=state.partials + 1, partial=_base64(event))
         case "completed":
-            picture = _picture(event, event)
-            if picture is None:
+            image = _image(event, event)
+            if image is None:
                 return msgspec.structs.replace(
-                    state, error=_no_picture("a completed event has no b64_json, nor a picture under another name")
+                    state, error=_no_image("a completed event has no b64_json, nor an image under another name")
                 )
             last = {name: value for name, value in event.items() if name != "b64_json"}
-            return msgspec.structs.replace(state, pictures=(*state.pictures, picture), last=last)
+            return msgspec.structs.replace(state, images=(*state.images, image), last=last)
         case "error":
             return msgspec.structs.replace(state, error=stream_error(event))
         case _:
@@ -122,7 +120,7 @@ def fold_images_event(state: ImagesStream, event: Any) -> ImagesStream:
 
 
 def _entries(answer: Any, depth: int = 3) -> list[Any]:
-    """What may hold pictures in an answer: the entries of a list, also of one further inside, or the one thing that
+    """What may hold images in an answer: the entries of a list, also of one further inside, or the one thing that
     there is."""
     if isinstance(answer, list):
         nested = depth and any(isinstance(entry, list) for entry in answer)
@@ -137,12 +135,12 @@ def _entries(answer: Any, depth: int = 3) -> list[Any]:
     return [answer]
 
 
-def _picture(entry: Any, said: Mapping[str, Any]) -> Picture | None:
-    found = picture_in(entry, media_type=MEDIA_TYPES.get(str(said.get("output_format"))))
+def _image(entry: Any, said: Mapping[str, Any]) -> Image | None:
+    found = image_in(entry, media_type=MEDIA_TYPES.get(str(said.get("output_format"))))
     if found is None:
         return None
     about = entry if isinstance(entry, dict) else {}
-    return Picture(
+    return Image(
         data=found.source,
         media_type=found.media_type,
         revised_prompt=text_or_none(about.get("revised_prompt")),
@@ -160,11 +158,11 @@ def _shown(value: Any) -> str:
     return excerpt(msgspec.json.encode(redacted(value)).decode("utf-8", "replace"), 200)
 
 
-def _answer(pictures: tuple[Picture, ...], said: Mapping[str, Any], image_model: str, *, stopped: str = "") -> Answer:
+def _answer(images: tuple[Image, ...], said: Mapping[str, Any], image_model: str, *, stopped: str = "") -> Answer:
     return Answer(
         response_id="",
         text="",
-        pictures=pictures,
+        images=images,
         truncated=bool(stopped),
         stopped=stopped,
         model=None,
@@ -178,5 +176,5 @@ def _base64(entry: Any) -> str | None:
     return text_or_none(entry.get("b64_json")) if isinstance(entry, dict) else None
 
 
-def _no_picture(message: str) -> ServiceError:
+def _no_image(message: str) -> ServiceError:
     return ServiceError(message, type="response_error", reason="missing_expected_data", maybe_started=True)

@@ -1,4 +1,4 @@
-"""The calls of one attempt to edit pictures: its inputs, a background response, the Images API."""
+"""The calls of one attempt to edit images: its inputs, a background response, the Images API."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Final, Protocol
 import msgspec
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetched
+from emp_trio.services.billing import counted
 from emp_trio.services.inputs import IMAGES, input_file
 from emp_trio.services.openai.background import BackgroundRun, Caller, request_headers
 from emp_trio.services.openai.images_api import read_images_answer
@@ -24,10 +25,9 @@ from emp_trio.services.openai.img2img_requests import (
 )
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer
-from emp_trio.services.repeats import counted
-from emp_trio.services.upstream import run_announced
+from emp_trio.services.remote_work import run_announced_work
 
-PICTURES: Final = IMAGES - {"image/gif"}
+ACCEPTED_IMAGES: Final = IMAGES - {"image/gif"}
 MASKS: Final = frozenset({"image/png"})
 
 
@@ -40,10 +40,10 @@ class EditCaller(Caller, Protocol):
 
 
 class Edited(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer with pictures.
+    """An answer with images.
 
     Attributes:
-        record: the request, without the bytes of pictures.
+        record: the request, without the bytes of images.
         warnings: what was left out of it.
     """
 
@@ -53,7 +53,7 @@ class Edited(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EditCalls:
-    """One attempt. Each way raises InvalidJob where an input can't be had or is no picture that OpenAI takes: then
+    """One attempt. Each way raises InvalidJob where an input can't be had or is no image that OpenAI takes: then
     nothing has been paid.
 
     Args:
@@ -61,10 +61,10 @@ class EditCalls:
         wanted: what the job wants.
     """
 
-    def __init__(self, caller: EditCaller, job: Job, progress: ProgressReporter, wanted: EditJob) -> None:
+    def __init__(self, caller: EditCaller, job: Job, context: AttemptContext, wanted: EditJob) -> None:
         self.caller = caller
         self.job = job
-        self.progress = progress
+        self.progress = context
         self.wanted = wanted
         self._inputs: Inputs | None = None
 
@@ -76,8 +76,8 @@ class EditCalls:
             Refused, ServiceError, trio.Cancelled: as :func:`~emp_trio.services.openai.background.run_background`.
         """
         outer_model = self.caller.settings.openai.model
-        inputs = Inputs(pictures=self.wanted.pictures, mask=self.wanted.mask)
-        unsent = ResponsesRequest(body={}, picture_wanted=True, image_model=self.wanted.options.model)
+        inputs = Inputs(images=self.wanted.images, mask=self.wanted.mask)
+        unsent = ResponsesRequest(body={}, image_wanted=True, image_model=self.wanted.options.model)
         run = BackgroundRun(self.caller, self.job, self.progress, unsent)
 
         async def prepare() -> None:
@@ -98,7 +98,7 @@ class EditCalls:
         earlier = (self.job.checkpoint or {}).get("response_id")
         if not (isinstance(earlier, str) and earlier):  # else usable() is asked first
             await prepare()
-        answer = await run_announced(
+        answer = await run_announced_work(
             self.job,
             self.progress,
             key="response_id",
@@ -113,7 +113,7 @@ class EditCalls:
 
     async def direct(self) -> Edited:
         """The Images API. Its call has no id to find it by: where an attempt ends in the middle, the next one makes it
-        again, once per job (:mod:`emp_trio.services.repeats`).
+        again, once per job (:mod:`emp_trio.services.billing`).
 
         Raises:
             Refused: OpenAI declined.
@@ -121,7 +121,7 @@ class EditCalls:
             trio.Cancelled: the connection is closed; the call may be billed all the same.
         """
         request = await trio.to_thread.run_sync(edits_request, self.wanted, await self._get_inputs())
-        self.progress.report(20, "sending the pictures to OpenAI")
+        self.progress.report(20, "sending the images to OpenAI")
         seconds = self.caller.settings.image_timeout
         async with counted(self.job, self.progress, ahead=True) as sending:
             answer = await self.caller.request(
@@ -141,10 +141,10 @@ class EditCalls:
     async def _get_inputs(self) -> Inputs:
         """All inputs, fetched and looked at, once in an attempt."""
         if self._inputs is None:
-            self.progress.report(2, "looking at the pictures")
-            pictures = tuple([await self._input(source, PICTURES) for source in self.wanted.pictures])
+            self.progress.report(2, "looking at the images")
+            images = tuple([await self._input(source, ACCEPTED_IMAGES) for source in self.wanted.images])
             mask = None if self.wanted.mask is None else await self._input(self.wanted.mask, MASKS)
-            self._inputs = Inputs(pictures=pictures, mask=mask)
+            self._inputs = Inputs(images=images, mask=mask)
         return self._inputs
 
     async def _input(self, source: Source, kinds: frozenset[str]) -> Input:

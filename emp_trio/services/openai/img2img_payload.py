@@ -1,4 +1,4 @@
-"""What an ``openai_img2img`` job brings: pictures and a mask under the many names that submitters use, and what is to
+"""What an ``openai_img2img`` job brings: images and a mask under the many names that submitters use, and what is to
 become of them (OpenAI reference 7, 8.2; connector reference 4.4). Pure."""
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from emp_trio.services.openai.image_options import ImageOptions, image_options, 
 
 MOST_INPUTS: Final = 16
 
-_PICTURES: Final = "images image image_urls image_url image_base64 base64 file_ids file_id".split()
+_IMAGES: Final = "images image image_urls image_url image_base64 base64 file_ids file_id".split()
 _MASKS: Final = "mask mask_url mask_image mask_file_id".split()
-_MEMBERS: Final = "file_id image_url url base64 b64_json data".split()  # of a picture that is given as an object
+_MEMBERS: Final = "file_id image_url url base64 b64_json data".split()  # of an image that is given as an object
 _FILE_ID: Final = re.compile(r"file[-_][A-Za-z0-9_-]{4,100}")
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture that has not been looked at: a data URL, base64, a URL, or the id of a file at OpenAI."""
+    """An image that has not been looked at: a data URL, base64, a URL, or the id of a file at OpenAI."""
 
     text: str
     file_id: bool
@@ -32,14 +32,14 @@ class EditJob(msgspec.Struct, frozen=True, kw_only=True):
     """What a job wants.
 
     Attributes:
-        pictures: at least one; each only once.
-        mask: where to change the first picture, or None.
-        options: of the picture to make; ``input_fidelity`` is in its ``fields`` where the model takes it.
+        images: at least one; each only once.
+        mask: where to change the first image, or None.
+        options: of the image to make; ``input_fidelity`` is in its ``fields`` where the model takes it.
         metadata: the payload's own.
     """
 
     prompt: str
-    pictures: tuple[Source, ...]
+    images: tuple[Source, ...]
     mask: Source | None
     options: ImageOptions
     metadata: Any = None
@@ -49,26 +49,26 @@ def edit_job(payload: dict[str, Any], *, image_model: str, size: str, quality: s
     """Read a payload.
 
     Args:
-        payload: ``prompt``, ``text`` or ``description``; pictures in ``images`` or one of its other names, each a text
+        payload: ``prompt``, ``text`` or ``description``; images in ``images`` or one of its other names, each a text
             or an object with an ``image_url``, ``url``, ``base64`` or ``file_id``; ``mask``; the options of
             :func:`~emp_trio.services.openai.image_options.image_options`; ``input_fidelity``.
         image_model, size, quality, today: as of ``image_options``.
 
     Raises:
-        InvalidJob: there is no prompt or no picture, there are too many, or one of them is nothing of the kind.
+        InvalidJob: there is no prompt or no image, there are too many, or one of them is nothing of the kind.
     """
     options = image_options(payload, image_model=image_model, size=size, quality=quality, today=today)
-    pictures = _sources(payload, _PICTURES)
-    if not pictures:
+    images = _sources(payload, _IMAGES)
+    if not images:
         raise InvalidJob("the payload has no images (nor an image)", reason="missing_required_field")
-    if len(pictures) > MOST_INPUTS:
-        raise InvalidJob(f"the payload has {len(pictures)} pictures; OpenAI takes {MOST_INPUTS}")
+    if len(images) > MOST_INPUTS:
+        raise InvalidJob(f"the payload has {len(images)} images; OpenAI takes {MOST_INPUTS}")
     masks = _sources(payload, _MASKS)
     if len(masks) > 1:
         raise InvalidJob("the payload has more than one mask")
     return EditJob(
         prompt=image_prompt(payload, "prompt", "text", "description"),
-        pictures=pictures,
+        images=images,
         mask=masks[0] if masks else None,
         options=_with_fidelity(options, payload.get("input_fidelity")),
         metadata=payload.get("metadata"),
@@ -97,7 +97,7 @@ def _source(item: Any, name: str) -> Source:
             item = item.get("url")
     if not isinstance(item, str) or not item.strip():
         raise InvalidJob(
-            f"payload.{name} has {type(item).__name__} where a picture is expected", reason="invalid_format"
+            f"payload.{name} has {type(item).__name__} where an image is expected", reason="invalid_format"
         )
     return Source(text=item.strip(), file_id=file_id or _FILE_ID.fullmatch(item.strip()) is not None)
 

@@ -1,4 +1,4 @@
-"""What the service sent, as it may be kept in a result: without the bytes of pictures (OpenAI reference 14). Pure."""
+"""What the service sent, as it may be kept in a result: without the bytes of images (OpenAI reference 14). Pure."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _BYTES: Final = frozenset(("b64_json", "partial_image_b64"))
 
 
 def raw_output(answer: Answer) -> Any:
-    """``data.raw_output`` of a result (connector reference 4.6): what it sent, pictures and secrets replaced.
+    """``data.raw_output`` of a result (connector reference 4.6): what it sent, images and secrets replaced.
 
-    Pictures are known by their places, however small they are; what else looks like a file, by its looks.
+    Images are known by their places, however small they are; what else looks like a file, by its looks.
     """
-    return redacted(_without_pictures(dict(answer.raw)))
+    return redacted(_without_images(dict(answer.raw)))
 
 
-def _without_pictures(value: Any) -> Any:
+def _without_images(value: Any) -> Any:
     if isinstance(value, list):
-        return [_without_pictures(item) for item in value]
+        return [_without_images(item) for item in value]
     if not isinstance(value, dict):
         return value
     places = _BYTES | {"result"} if value.get("type") == "image_generation_call" else _BYTES
     return {
-        name: _size(item) if name in places and isinstance(item, str) else _without_pictures(item)
+        name: _size(item) if name in places and isinstance(item, str) else _without_images(item)
         for name, item in value.items()
     }
 

@@ -24,13 +24,13 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         body: the JSON body.
-        picture_wanted: the model has no choice but to make a picture.
+        image_wanted: the model has no choice but to make an image.
         image_model: the image model it asks for, or None.
         warnings: what was changed or left out, for the result and the log.
     """
 
     body: dict[str, Any]
-    picture_wanted: bool
+    image_wanted: bool
     image_model: str | None = None
     warnings: tuple[str, ...] = ()
 
@@ -63,18 +63,18 @@ def responses_request(payload: dict[str, Any], *, job_id: str, default_model: st
     if not body.get("model"):
         body["model"] = default_model
     return ResponsesRequest(
-        body=body, picture_wanted=_picture_wanted(body), image_model=_image_model(body), warnings=warnings
+        body=body, image_wanted=_image_wanted(body), image_model=_image_model(body), warnings=warnings
     )
 
 
 def image_request(
     content: str | list[dict[str, Any]], options: ImageOptions, *, job_id: str, outer_model: str, metadata: Any = None
 ) -> ResponsesRequest:
-    """A request for one picture, in the background: a text model that is made to call the image tool.
+    """A request for one image, in the background: a text model that is made to call the image tool.
 
     Args:
         content: the prompt, or input items.
-        options: of the picture; ``n`` has no place here, the tool makes one picture per call.
+        options: of the image; ``n`` has no place here, the tool makes one image per call.
         outer_model: used where the job does not say.
         metadata: the payload's own.
     """
@@ -87,11 +87,11 @@ def image_request(
         "tool_choice": {"type": "image_generation"},
         "metadata": _metadata(metadata, job_id),
     }
-    return ResponsesRequest(body=body, picture_wanted=True, image_model=options.model, warnings=options.warnings)
+    return ResponsesRequest(body=body, image_wanted=True, image_model=options.model, warnings=options.warnings)
 
 
 def as_stream(request: ResponsesRequest, *, background: bool, partial_images: int) -> ResponsesRequest:
-    """An image request as a stream, with as many partial pictures; without ``background`` it can't be resumed."""
+    """An image request as a stream, with as many partial images; without ``background`` it can't be resumed."""
     body = {name: value for name, value in request.body.items() if name not in ("background", "store")}
     body |= {"stream": True, "tools": [tool | {"partial_images": partial_images} for tool in body["tools"]]}
     if background:
@@ -116,7 +116,7 @@ def _lists_choices(error: ServiceError) -> bool:
     return unnamed and {"auto", "required", "none"} <= words
 
 
-def _picture_wanted(body: dict[str, Any]) -> bool:
+def _image_wanted(body: dict[str, Any]) -> bool:
     choice, tools = body.get("tool_choice"), body.get("tools")
     if isinstance(choice, dict):
         return choice.get("type") == "image_generation"

@@ -10,14 +10,14 @@ import msgspec
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.secrets import excerpt
 from emp_trio.services.error_shapes import quoted
+from emp_trio.services.image_fields import image_in
 from emp_trio.services.message_content import Words, read_content
 from emp_trio.services.openai.errors import failed_response, refusal
 from emp_trio.services.outputs import Output
-from emp_trio.services.picture_places import picture_in
 from emp_trio.services.work_states import phase_of
 
 _QUOTED: Final = 500  # characters of a model's words in an error
-_PICTURES: Final = ("image_generation_call", "output_image", "image", "image_url")
+_IMAGES: Final = ("image_generation_call", "output_image", "image", "image_url")
 MEDIA_TYPES: Final = {
     "png": "image/png",
     "jpeg": "image/jpeg",
@@ -27,8 +27,8 @@ MEDIA_TYPES: Final = {
 }
 
 
-class Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture in a response, and what the service says about it; ``data`` is base64, a data URL, or a URL."""
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image in a response, and what the service says about it; ``data`` is base64, a data URL, or a URL."""
 
     data: str
     media_type: str | None
@@ -42,7 +42,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         text: all words of it; those of the final answer only, where the service marks them.
-        pictures: in the order of the output.
+        images: in the order of the output.
         truncated: the model was stopped before its end.
         stopped: the service's word for that, or "".
         model: the model that answered.
@@ -54,7 +54,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     response_id: str
     text: str
-    pictures: tuple[Picture, ...]
+    images: tuple[Image, ...]
     truncated: bool
     stopped: str = ""
     model: str | None
@@ -64,14 +64,12 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     raw: Mapping[str, Any] = {}
 
 
-def read_response(
-    response: Mapping[str, Any], *, picture_wanted: bool, image_model: str | None = None
-) -> Answer | None:
+def read_response(response: Mapping[str, Any], *, image_wanted: bool, image_model: str | None = None) -> Answer | None:
     """What a response object says.
 
     Args:
         response: the object, whatever its members are.
-        picture_wanted: the request left the model no choice but to make a picture, so that words instead of one are a
+        image_wanted: the request left the model no choice but to make an image, so that words instead of one are a
             refusal.
         image_model: the image model asked for, for the usage.
 
@@ -108,39 +106,39 @@ def read_response(
             pass
         case "unknown" if items and not status:  # odd proxies leave the status out
             pass
-        case "unknown" if items and _has_what_was_asked_for(items, picture_wanted):
+        case "unknown" if items and _has_what_was_asked_for(items, image_wanted):
             stopped = excerpt(str(status), 40)
         case _:
             return None
     if failure is not None:
-        if not _has_what_was_asked_for(items, picture_wanted):
+        if not _has_what_was_asked_for(items, image_wanted):
             raise failure
         stopped = failure.code or str(status)
-    return _answer(response, items, picture_wanted, image_model, stopped=stopped)
+    return _answer(response, items, image_wanted, image_model, stopped=stopped)
 
 
 def _answer(
     response: Mapping[str, Any],
     items: list[dict[str, Any]],
-    picture_wanted: bool,
+    image_wanted: bool,
     image_model: str | None,
     *,
     stopped: str | None,
 ) -> Answer:
-    pictures = tuple(_pictures(items))
+    images = tuple(_images(items))
     text = _text(items) or (text_or_none(response.get("output_text")) or "").strip()
-    if stopped == "content_filter" and not pictures:
+    if stopped == "content_filter" and not images:
         raise Refused("OpenAI's content filter stopped the answer", reason="safety_filter", code="content_filter")
-    if not pictures:
+    if not images:
         _raise_refusal(items)
-        if picture_wanted:
-            raise _no_picture(text, stopped)
+        if image_wanted:
+            raise _no_image(text, stopped)
         if not text:
             raise _nothing(items, stopped)
     return Answer(
         response_id=str(response.get("id") or ""),
         text=text,
-        pictures=pictures,
+        images=images,
         truncated=stopped is not None,
         stopped=stopped or "",
         model=text_or_none(response.get("model")),
@@ -156,27 +154,27 @@ def _items(response: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [item for item in _several(output) if isinstance(item, dict)]
 
 
-def _has_what_was_asked_for(items: list[dict[str, Any]], picture_wanted: bool) -> bool:
-    return any(_pictures(items)) or (not picture_wanted and bool(_text(items)))
+def _has_what_was_asked_for(items: list[dict[str, Any]], image_wanted: bool) -> bool:
+    return any(_images(items)) or (not image_wanted and bool(_text(items)))
 
 
-def _pictures(items: list[dict[str, Any]]) -> Iterator[Picture]:
-    """Pictures by what is there: the status of an item often still says ``generating`` when all is done, and gateways
+def _images(items: list[dict[str, Any]]) -> Iterator[Image]:
+    """Images by what is there: the status of an item often still says ``generating`` when all is done, and gateways
     put them into the parts of a message."""
     for item in items:
         result = item.get("result")
         if item.get("type") == "image_generation_call" and isinstance(result, str | list):
-            given = [Output(source=one) if isinstance(one, str) else picture_in(one) for one in _several(result)]
-            yield from (_picture(item, one) for one in given if one is not None and one.source)
-        elif item.get("type", "image") in _PICTURES and (found := picture_in(item)) is not None:
-            yield _picture(item, found)
+            given = [Output(source=one) if isinstance(one, str) else image_in(one) for one in _several(result)]
+            yield from (_image(item, one) for one in given if one is not None and one.source)
+        elif item.get("type", "image") in _IMAGES and (found := image_in(item)) is not None:
+            yield _image(item, found)
         for part in (*_list(item.get("content")), *_list(item.get("images"))):
-            if isinstance(part, dict) and part.get("type") in _PICTURES and (found := picture_in(part)) is not None:
-                yield _picture(part, found)
+            if isinstance(part, dict) and part.get("type") in _IMAGES and (found := image_in(part)) is not None:
+                yield _image(part, found)
 
 
-def _picture(item: Mapping[str, Any], found: Output) -> Picture:
-    return Picture(
+def _image(item: Mapping[str, Any], found: Output) -> Image:
+    return Image(
         data=found.source,
         media_type=MEDIA_TYPES.get(str(item.get("output_format"))) or found.media_type,
         revised_prompt=text_or_none(item.get("revised_prompt")),
@@ -210,18 +208,18 @@ def _raise_refusal(items: list[dict[str, Any]]) -> None:
         raise refusal({}, f"the model refused: {_quote(' '.join(refusals))}")
 
 
-def _no_picture(text: str, stopped: str | None) -> ServiceError:
+def _no_image(text: str, stopped: str | None) -> ServiceError:
     if stopped is not None:
         return ServiceError(
-            f"OpenAI stopped ({stopped}) before there was a picture; the same request would stop again",
+            f"OpenAI stopped ({stopped}) before there was an image; the same request would stop again",
             type="response_error",
             reason="missing_expected_data",
             retry=False,
         )
     if text:
-        return Refused(f"the model answered in words instead of making a picture: {_quote(text)}", code="no_image")
+        return Refused(f"the model answered in words instead of making an image: {_quote(text)}", code="no_image")
     return ServiceError(
-        "OpenAI completed the response with neither a picture nor words",
+        "OpenAI completed the response with neither an image nor words",
         type="response_error",
         reason="missing_expected_data",
     )
@@ -254,7 +252,7 @@ def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
         )
     kinds = ", ".join(sorted({str(item.get("type")) for item in items})) or "nothing"
     return ServiceError(
-        f"OpenAI completed the response without words or a picture; its output was: {excerpt(kinds, _QUOTED)}",
+        f"OpenAI completed the response without words or an image; its output was: {excerpt(kinds, _QUOTED)}",
         type="response_error",
         reason="missing_expected_data",
     )

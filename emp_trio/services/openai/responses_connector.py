@@ -8,21 +8,22 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import structlog
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.protocols.streaming import Streaming
-from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.billing import calls_before
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import flag
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.background import run_background, steady
-from emp_trio.services.openai.image_results import picture_files, stop_warning
+from emp_trio.services.openai.image_results import image_files, stop_warning
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.requests import ResponsesRequest, responses_request
@@ -31,7 +32,6 @@ from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, OpenAISetti
 from emp_trio.services.openai.stream import run_stream
 from emp_trio.services.outputs import OutputFiles
 from emp_trio.services.redaction import redacted
-from emp_trio.services.repeats import calls_before
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
 
@@ -39,16 +39,16 @@ log = structlog.get_logger(__name__)
 
 
 class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector):
-    """Any OpenAI Responses request: text and pictures.
+    """Any OpenAI Responses request: text and images.
 
     It runs in the background and is polled, unless the payload says ``stream: true``: then it is followed, also over
-    lost connections. Pictures are always saved; text is saved as ``text/plain`` unless ``payload.save_assets`` is
+    lost connections. Images are always saved; text is saved as ``text/plain`` unless ``payload.save_assets`` is
     false, and is in the result in any case. A response that an earlier attempt has started is adopted, and what an
     earlier attempt could not save is uploaded, instead of being paid for again.
     """
 
     service_type: ClassVar[str] = "openai_responses"
-    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(job_status=True, cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of the Responses connector.
@@ -63,7 +63,7 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
         limits: LimitsSettings = LimitsSettings()
         fetch: FetchSettings = FetchSettings()
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
@@ -71,38 +71,38 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
             Refused: OpenAI or the model declined.
             ServiceError: OpenAI failed, or is out of reach.
             AssetError: what it made could not be saved.
-            trio.Cancelled: after the response was cancelled upstream, where ``progress.stop_upstream`` says so.
+            trio.Cancelled: after the response was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         request = responses_request(job.payload, job_id=job.id, default_model=self.settings.openai.model)
         for warning in request.warnings:
             log.warning(warning)
         text_saved = flag(job.payload, "save_assets", default=True)
         if text_saved or request.image_model is not None:
-            self.toolbox.assets.check(job)  # before anything is paid
+            self.connector_context.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
             run = run_stream if request.body.get("stream") else run_background
             async with self.limit():
-                answer = await run(self, job, progress, request, plan=steady)
-            had = await self._pictures(request, answer) if answer.pictures else None
+                answer = await run(self, job, context, request, plan=steady)
+            had = await self._images(request, answer) if answer.images else None
             before = calls_before(job)
             build = partial(_generated, request, answer, had, text_saved=text_saved, earlier_calls=before)
             return await off_loop(weight([request.body, answer.raw]), build)
 
-        generated = await self.generated(job, progress, make)
-        progress.report(90, "saving the answer")
-        saved = await self.save_generated(generated, job, progress)
-        progress.report(100, "done")
+        generated = await self.generated(job, context, make)
+        context.report(90, "saving the answer")
+        saved = await self.save_generated(generated, job, context)
+        context.report(100, "done")
         return _result(generated, saved)
 
-    async def _pictures(self, request: ResponsesRequest, answer: Answer) -> OutputFiles:
-        """The pictures of an answer. Where none of them can be had, words are enough if they may be the answer."""
+    async def _images(self, request: ResponsesRequest, answer: Answer) -> OutputFiles:
+        """The images of an answer. Where none of them can be had, words are enough if they may be the answer."""
         try:
-            return await picture_files(self, answer.pictures)
+            return await image_files(self, answer.images)
         except ServiceError as error:
-            if request.picture_wanted or not answer.text:
+            if request.image_wanted or not answer.text:
                 raise
-            return OutputFiles(files=(), places=(), warnings=(f"no picture of the answer can be had: {error.message}",))
+            return OutputFiles(files=(), places=(), warnings=(f"no image of the answer can be had: {error.message}",))
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
@@ -125,7 +125,7 @@ def _generated(
         files = had.files
         warnings += had.warnings
     if had is not None and files:
-        revised = answer.pictures[had.places[-1]].revised_prompt
+        revised = answer.images[had.places[-1]].revised_prompt
         data |= {"text_description": answer.text or None, "revised_prompt": revised}
     else:
         data |= {"content_type": "text", "text": answer.text, "text_content": answer.text}

@@ -43,7 +43,7 @@ class OpenAISettings(AccountSettings, frozen=True, kw_only=True):
     """The account, the model that answers with a response, and the time it may take.
 
     Attributes:
-        model: the text model; for pictures, the one that calls the image tool.
+        model: the text model; for images, the one that calls the image tool.
         poll_timeout: seconds from the start of a response after which it is cancelled and the attempt fails.
         cleanup_timeout: seconds that the upstream cancel may take when an attempt is stopped.
         stream_read_timeout: seconds without a byte after which a stream counts as lost.

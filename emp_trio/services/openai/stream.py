@@ -10,18 +10,18 @@ from typing import Any, Protocol
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.streaming import Events, SseEvent
+from emp_trio.services.billing import counted
 from emp_trio.services.error_shapes import event_value
 from emp_trio.services.openai.background import BackgroundRun, Caller, pause, percent
 from emp_trio.services.openai.events import ResponseStream, fold_event
 from emp_trio.services.openai.requests import ResponsesRequest
 from emp_trio.services.openai.responses import Answer
-from emp_trio.services.repeats import counted
-from emp_trio.services.upstream import run_announced
+from emp_trio.services.remote_work import run_announced_work
 
 log = structlog.get_logger(__name__)
 
@@ -39,13 +39,13 @@ class StreamCaller(Caller, Protocol):
 
 
 def ignored(state: ResponseStream) -> None:
-    """What becomes of a partial picture where nobody wants to see it: it has been counted."""
+    """What becomes of a partial image where nobody wants to see it: it has been counted."""
 
 
 async def run_stream(
     caller: StreamCaller,
     job: Job,
-    progress: ProgressReporter,
+    context: AttemptContext,
     request: ResponsesRequest,
     *,
     on_partial: OnPartial = ignored,
@@ -60,24 +60,24 @@ async def run_stream(
 
     Args:
         request: its body says ``stream: true``.
-        on_partial: told of each partial picture; must not block.
+        on_partial: told of each partial image; must not block.
         plan: as of :func:`~emp_trio.services.openai.background.run_background`, for when it is polled.
 
     Returns:
-        the answer: of the event that ended the stream, never of a partial picture.
+        the answer: of the event that ended the stream, never of a partial image.
 
     Raises:
         Refused: OpenAI declined.
         ServiceError: it failed, was lost for good, or was not done within ``poll_timeout``.
-        trio.Cancelled: after a response in the background was cancelled upstream, where ``progress.stop_upstream`` says
-            so.
+        trio.Cancelled: after a response in the background was cancelled at OpenAI, where ``context.stop_remote_work``
+            says so.
     """
-    run = _Stream(caller, job, progress, request, on_partial, plan)
+    run = _Stream(caller, job, context, request, on_partial, plan)
     if not request.body.get("background"):
         return await run.once()
-    return await run_announced(
+    return await run_announced_work(
         job,
-        progress,
+        context,
         key="response_id",
         usable=run.background.usable,
         run=run.to_the_end,
@@ -94,15 +94,15 @@ class _Stream:
         self,
         caller: StreamCaller,
         job: Job,
-        progress: ProgressReporter,
+        context: AttemptContext,
         request: ResponsesRequest,
         on_partial: OnPartial,
         plan: Callable[[float, float], float],
     ) -> None:
         self.caller = caller
-        self.progress = progress
+        self.progress = context
         self.on_partial = on_partial
-        self.background = BackgroundRun(caller, job, progress, request, plan=plan)
+        self.background = BackgroundRun(caller, job, context, request, plan=plan)
         self.began = trio.current_time()
         self.state = ResponseStream()
         self._done = False  # [DONE] has come
@@ -130,7 +130,7 @@ class _Stream:
             answer = self._answer_or_words() if lost is None else None
             if answer is None:  # nobody can resume it: what is finished of it is all that there will ever be
                 answer = self.state.in_hand(
-                    picture_wanted=self.request.picture_wanted, image_model=self.request.image_model
+                    image_wanted=self.request.image_wanted, image_model=self.request.image_model
                 )
             if answer is None:
                 raise lost or _lost(self.state)
@@ -138,17 +138,17 @@ class _Stream:
 
     def _answer_or_words(self) -> Answer | None:
         """The answer; or what has come, where the service ended the stream in another way: it is paid for."""
-        wanted, model = self.request.picture_wanted, self.request.image_model
+        wanted, model = self.request.image_wanted, self.request.image_model
         try:
             answer = self._answer()
         except Refused:
             raise
         except ServiceError:
-            answer = self.state.broken_off(picture_wanted=wanted, image_model=model)
+            answer = self.state.broken_off(image_wanted=wanted, image_model=model)
             if answer is None:
                 raise
         if answer is None and self._done:
-            answer = self.state.broken_off(picture_wanted=wanted, image_model=model)
+            answer = self.state.broken_off(image_wanted=wanted, image_model=model)
         return answer
 
     async def to_the_end(self, known: Known) -> Answer:
@@ -238,7 +238,7 @@ class _Stream:
         self.progress.report(percent(elapsed), message)
 
     def _answer(self) -> Answer | None:
-        answer = self.state.answer(picture_wanted=self.request.picture_wanted, image_model=self.request.image_model)
+        answer = self.state.answer(image_wanted=self.request.image_wanted, image_model=self.request.image_model)
         return answer and self.background.named(answer)
 
 
@@ -253,7 +253,7 @@ def _partials_wanted(body: dict[str, Any]) -> int:
 def _lost(state: ResponseStream) -> ServiceError:
     return ServiceError(
         f"the stream ended before the response did ({state.characters} characters and {state.partials} partial "
-        "pictures had come)",
+        "images had come)",
         type="network_error",
         reason="connection_failed",
         maybe_started=True,

@@ -8,16 +8,16 @@ from typing import Annotated, ClassVar, Final
 import msgspec
 import structlog
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.decoders import ended_early
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.streaming import Events, SseEvent, Streaming
 from emp_trio.protocols.wire_json import join_halves
-from emp_trio.services.connector import Abilities, Connector
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.openai.api import OpenAIApi, list_models
 from emp_trio.services.openai.chat_answer import ChatAnswer, ChatFold
 from emp_trio.services.openai.chat_call import ChatCall, ChatSettings, ask, asked, chat_call, chat_result
@@ -38,7 +38,7 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
     """
 
     service_type: ClassVar[str] = "text_generation"
-    abilities: ClassVar[Abilities] = Abilities(cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(cancellation=True)
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Settings of streamed text; the times are those of a stream (OpenAI reference 13)."""
@@ -51,7 +51,7 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         chat: ChatSettings = ChatSettings()
         limits: LimitsSettings = LimitsSettings()
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Returns:
@@ -66,18 +66,18 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         """
         base_url = self.settings.http.base_url
         call = chat_call(job, self.settings.openai, self.settings.chat, base_url=base_url, stream=True)
-        progress.report(5, "sending the request to OpenAI")
+        context.report(5, "sending the request to OpenAI")
 
         async def make(call: ChatCall) -> tuple[ChatAnswer, str | None]:
             async with (
-                asked(self, job, progress, call),
+                asked(self, job, context, call),
                 self.events("POST", "/chat/completions", **call.options) as events,
             ):
-                return await _answer(events, call, progress), events.stream.request_id
+                return await _answer(events, call, context), events.stream.request_id
 
         call, (answer, request_id) = await ask(call, make)
         log.debug("chat.answered", completion=answer.id, request=request_id)
-        progress.report(100, "done")
+        context.report(100, "done")
         ids = [request_id] if request_id else []
         build = partial(chat_result, job, call, answer, service_type=self.service_type, request_ids=ids)
         return await off_loop(weight([call.request.body, answer.text]), build)
@@ -87,7 +87,7 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         return [model for model in await list_models(self) if not is_image_model(model)]
 
 
-async def _answer(events: Events[SseEvent], call: ChatCall, progress: ProgressReporter) -> ChatAnswer:
+async def _answer(events: Events[SseEvent], call: ChatCall, context: AttemptContext) -> ChatAnswer:
     """Follow a stream to its end, and say what comes.
 
     What has come is an answer where the service says that it ended, in whatever way: to ask again would be to pay
@@ -96,7 +96,7 @@ async def _answer(events: Events[SseEvent], call: ChatCall, progress: ProgressRe
     fold = ChatFold()
     try:
         try:
-            ended = await _follow(events, fold, call, progress)
+            ended = await _follow(events, fold, call, context)
         except ServiceError as error:
             if not fold.finished or isinstance(error, Refused):
                 raise
@@ -110,7 +110,7 @@ async def _answer(events: Events[SseEvent], call: ChatCall, progress: ProgressRe
         raise
 
 
-async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, progress: ProgressReporter) -> bool:
+async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, context: AttemptContext) -> bool:
     """Follow a stream until nothing more comes; whether the service said that it has ended."""
     size, tail = 0, ""
     async for event in events:
@@ -121,7 +121,7 @@ async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, prog
             size += len(words)
             tail = call.hide.known(tail + words)[-2 * _SHOWN :]
             shown = join_halves(tail[-_SHOWN:])
-            progress.report(percent(size), shown if size <= _SHOWN else f"…{shown}")
+            context.report(percent(size), shown if size <= _SHOWN else f"…{shown}")
     return fold.ends_blank
 
 

@@ -1,4 +1,4 @@
-"""The calls of one text-to-image attempt: three ways to a picture (OpenAI reference 15)."""
+"""The calls of one text-to-image attempt: three ways to an image (OpenAI reference 15)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, SavedAsset
-from emp_trio.progress import ProgressReporter
+from emp_trio.services.billing import counted
 from emp_trio.services.openai.approaches import Approach, refuses_background
 from emp_trio.services.openai.background import request_headers, run_background
 from emp_trio.services.openai.events import ResponseStream
@@ -19,10 +20,9 @@ from emp_trio.services.openai.requests import as_stream, image_request
 from emp_trio.services.openai.responses import Answer
 from emp_trio.services.openai.stream import StreamCaller, run_stream
 from emp_trio.services.previews import Previews, with_previews
-from emp_trio.services.repeats import counted
 
 
-class PictureCaller(StreamCaller, Protocol):
+class ImageCaller(StreamCaller, Protocol):
     """What is needed of the connector, with the settings of ``OpenAIText2ImgConnector``."""
 
     @property
@@ -31,13 +31,13 @@ class PictureCaller(StreamCaller, Protocol):
 
 
 class Drawn(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer with pictures, and the body of the request that brought it."""
+    """An answer with images, and the body of the request that brought it."""
 
     answer: Answer
     body: dict[str, Any]
 
 
-class PictureCalls:
+class ImageCalls:
     """One attempt. Each way raises ServiceError, Refused or trio.Cancelled as the functions do that it calls.
 
     Args:
@@ -46,12 +46,12 @@ class PictureCalls:
     """
 
     def __init__(
-        self, caller: PictureCaller, job: Job, progress: ProgressReporter, prompt: str, options: ImageOptions
+        self, caller: ImageCaller, job: Job, context: AttemptContext, prompt: str, options: ImageOptions
     ) -> None:
         self._caller = caller
         self._settings = caller.settings
         self._job = job
-        self._progress = progress
+        self._progress = context
         self._prompt = prompt
         self._options = options
         self._in_background = True  # until the service says that it can't

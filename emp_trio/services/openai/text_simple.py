@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 import msgspec
 import structlog
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
@@ -54,7 +54,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
         chat: ChatSettings = ChatSettings()
         limits: LimitsSettings = LimitsSettings()
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Returns:
@@ -71,14 +71,14 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
         call = chat_call(job, self.settings.openai, self.settings.chat, base_url=base_url, stream=False)
         saves = flag(job.payload, "save_output", default=False)
         if saves:
-            self.toolbox.assets.check(job)  # before anything is paid
+            self.connector_context.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
             nonlocal call
-            progress.report(5, "sending the request to OpenAI")
+            context.report(5, "sending the request to OpenAI")
 
             async def one(call: ChatCall) -> _Made:
-                async with asked(self, job, progress, call):
+                async with asked(self, job, context, call):
                     return await self._ask(call)
 
             call, made = await ask(call, one)
@@ -86,11 +86,11 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             files = (GeneratedFile(data=text.encode(), media_type="text/plain"),) if saves and text else ()
             return Generated(files=files, data=call.hide.known_in(msgspec.to_builtins(made)))
 
-        generated = await self.generated(job, progress, make) if saves else await make()
-        progress.report(90, "the answer is there")
-        saved = await self.save_generated(generated, job, progress) if saves else []
+        generated = await self.generated(job, context, make) if saves else await make()
+        context.report(90, "the answer is there")
+        saved = await self.save_generated(generated, job, context) if saves else []
         made = msgspec.convert(generated.data, _Made)
-        progress.report(100, "done")
+        context.report(100, "done")
         build = partial(
             chat_result,
             job,

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import trio
 
 from emp_trio.assets.content import decode_text
+from emp_trio.connector_context import Generated, GeneratedFile
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.protocols.auth import Auth, auth_secrets
 from emp_trio.protocols.fetch import Fetched
-from emp_trio.protocols.http import HttpAnswer, describe_status
+from emp_trio.protocols.http import HttpResponse, describe_status
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import Redactor, excerpt
@@ -25,7 +26,6 @@ from emp_trio.services.redaction import redacted
 from emp_trio.services.rest.answers import Found, error_text
 from emp_trio.services.rest.calls import RestCall
 from emp_trio.services.results import asset_data, saved_asset
-from emp_trio.toolbox import Generated, GeneratedFile
 
 
 class Caller(Protocol):
@@ -34,7 +34,7 @@ class Caller(Protocol):
     settings: Any
 
     @property
-    def request(self) -> Callable[..., Awaitable[HttpAnswer]]:
+    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
         """:meth:`emp_trio.protocols.http.Http.request`."""
 
     @property
@@ -134,6 +134,6 @@ async def _file(caller: Caller, source: str) -> GeneratedFile:
         raise bad_answer("the answer gives no file at this place", reason="missing_expected_data")
     if source[:5].lower() == "data:" or caller.settings.answer.files_are == "base64":
         declared, data = await trio.to_thread.run_sync(decode_text, source)
-        return checked(data, declared, pictures=False)
+        return checked(data, declared, images=False)
     data, declared = await fetched(caller, source)
-    return checked(data, declared, pictures=False)
+    return checked(data, declared, images=False)

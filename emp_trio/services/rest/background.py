@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 import structlog
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.auth import auth_secrets
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
@@ -22,8 +22,9 @@ from emp_trio.protocols.polling import Ended, NotFinished, Polling, PollingSetti
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import Redactor
-from emp_trio.services.connector import Abilities, Connector
-from emp_trio.services.repeats import counted
+from emp_trio.services.billing import counted
+from emp_trio.services.connector import Connector, ServiceFeatures
+from emp_trio.services.remote_work import run_remote_work, stop_work
 from emp_trio.services.rest.answers import State, error_text, made_all_the_same, read_id, read_state, wanted_result
 from emp_trio.services.rest.api import RestApi, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call, with_id
@@ -35,7 +36,6 @@ from emp_trio.services.rest.settings import (
     WorkSettings,
     polled,
 )
-from emp_trio.services.upstream import run_upstream, stop_work
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
@@ -51,7 +51,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
     """
 
     service_type: ClassVar[str] = "rest_async"
-    abilities: ClassVar[Abilities] = Abilities(job_status=True, cancellation=True)
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(job_status=True, cancellation=True)
     takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,26 +88,26 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             msgspec.structs.force_setattr(self, "polling", polled(self.polling, self.work))
 
     @classmethod
-    def offers(cls, settings: Any) -> Abilities:
+    def features(cls, settings: Any) -> ServiceFeatures:
         """Work can be cancelled where the settings say how."""
-        return msgspec.structs.replace(cls.abilities, cancellation=settings.work.cancel_path is not None)
+        return msgspec.structs.replace(cls.service_features, cancellation=settings.work.cancel_path is not None)
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
             InvalidJob: the payload lacks something, or asks for a call that it must not make.
             ServiceError: the service failed the work or is out of reach, or an answer lacks what the settings look for.
             AssetError: a file could not be saved; it is kept for the next attempt.
-            trio.Cancelled: after the work was cancelled upstream, where ``progress.stop_upstream`` says so.
+            trio.Cancelled: after the work was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
         if self.settings.answer.files_at is not None:
-            self.toolbox.assets.check(job)  # before the work is done
-        made = await self.generated(job, progress, lambda: self._make(call, job, progress))
-        progress.report(90, "saving the result")
-        saved = await self.save_generated(made, job, progress)
-        progress.report(100, "done")
+            self.connector_context.assets.check(job)  # before the work is done
+        made = await self.generated(job, context, lambda: self._make(call, job, context))
+        context.report(90, "saving the result")
+        saved = await self.save_generated(made, job, context)
+        context.report(100, "done")
         build = partial(rest_result, call, made, saved, service_type=self.service_type)
         return await off_loop(weight(call.body), build)
 
@@ -116,10 +116,10 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
         work: WorkSettings = self.settings.work
         return work
 
-    async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
+    async def _make(self, call: RestCall, job: Job, context: AttemptContext) -> Generated:
         async def start() -> str:
-            progress.report(5, "handing the job to the service")
-            once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
+            context.report(5, "handing the job to the service")
+            once: Any = nullcontext() if call.repeatable else counted(job, context, ahead=True)
             # The answer to a path of a job's choice may lead anywhere: it is not followed to another host.
             stay = self.settings.call.payload_calls
             async with once as sending:
@@ -128,13 +128,13 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
                 return read_id(answer.json(), self._work.id_at)
 
         async with self.limit():
-            return await run_upstream(
+            return await run_remote_work(
                 job,
-                progress,
+                context,
                 key="work_id",
                 usable=self._usable,
                 start=start,
-                wait=lambda work: self._finished(work, job, progress),
+                wait=lambda work: self._finished(work, job, context),
                 cancel=self._cancel,
                 grace=self._work.cleanup_timeout,
             )
@@ -148,7 +148,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
                 return False
             raise
 
-    async def _finished(self, work: str, job: Job, progress: ProgressReporter) -> Generated:
+    async def _finished(self, work: str, job: Job, context: AttemptContext) -> Generated:
         last = ""
 
         async def look() -> Any:
@@ -165,7 +165,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
                 return msgspec.structs.replace(made, missing=(warning, *made.missing)), None
             last = state.word
             told = None if state.share is None else 10 + 75 * state.share
-            progress.report(10 if told is None else told, f"the service says: {state.word}")
+            context.report(10 if told is None else told, f"the service says: {state.word}")
             return Wait(stated or 0.0)
 
         try:
@@ -176,7 +176,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             if job.last_attempt:  # nobody will adopt it
                 await stop_work(self._cancel, work, self._work.cleanup_timeout)
             raise
-        progress.report(85, "fetching the result")
+        context.report(85, "fetching the result")
         if kept is not None:
             return await with_files(self, kept, work=work)
         if self._work.result_path is not None:

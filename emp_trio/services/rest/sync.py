@@ -9,17 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 
 from emp_trio.assets.media import HEAD, sniff
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import off_loop, weight
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.fetch import Fetches, FetchSettings
-from emp_trio.protocols.http import Http, HttpAnswer, HttpSettings
+from emp_trio.protocols.http import Http, HttpResponse, HttpSettings
 from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
-from emp_trio.services.connector import Abilities, Connector
-from emp_trio.services.repeats import counted
+from emp_trio.services.billing import counted
+from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.rest.answers import wanted_result
 from emp_trio.services.rest.api import RestApi, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call
@@ -35,7 +35,7 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
     """
 
     service_type: ClassVar[str] = "rest_sync"
-    abilities: ClassVar[Abilities] = Abilities()
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures()
     takes_any_payload: ClassVar[bool] = True
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         def __post_init__(self) -> None:
             msgspec.structs.force_setattr(self, "http", patient(self.http))
 
-    async def run(self, job: Job, progress: ProgressReporter) -> JobResult:
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
         Raises:
@@ -81,11 +81,11 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         """
         call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
         if self._makes_files:
-            self.toolbox.assets.check(job)  # before the work is done
-        made = await self.generated(job, progress, lambda: self._make(call, job, progress))
-        progress.report(90, "saving the result")
-        saved = await self.save_generated(made, job, progress)
-        progress.report(100, "done")
+            self.connector_context.assets.check(job)  # before the work is done
+        made = await self.generated(job, context, lambda: self._make(call, job, context))
+        context.report(90, "saving the result")
+        saved = await self.save_generated(made, job, context)
+        context.report(100, "done")
         build = partial(rest_result, call, made, saved, service_type=self.service_type)
         return await off_loop(weight(call.body), build)
 
@@ -93,11 +93,11 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
     def _makes_files(self) -> bool:
         return self.settings.response_format == "binary" or self.settings.answer.files_at is not None
 
-    async def _make(self, call: RestCall, job: Job, progress: ProgressReporter) -> Generated:
-        progress.report(5, "asking the service")
+    async def _make(self, call: RestCall, job: Job, context: AttemptContext) -> Generated:
+        context.report(5, "asking the service")
         # The answer to a path of a job's choice may lead anywhere: it is not followed to another host.
         stay = self.settings.call.payload_calls
-        once: Any = nullcontext() if call.repeatable else counted(job, progress, ahead=True)
+        once: Any = nullcontext() if call.repeatable else counted(job, context, ahead=True)
         async with self.limit(), once as sending:
             options = call.options() | {"sending": sending, "same_origin": stay}
             wants_json = self.settings.response_format == "json"
@@ -118,12 +118,12 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         return Generated(files=(file,), data={})
 
 
-def _is_media(answer: HttpAnswer) -> bool:
-    """Whether an answer is a picture, a sound or a film instead of JSON: it is what was wanted, without the words."""
+def _is_media(answer: HttpResponse) -> bool:
+    """Whether an answer is an image, a sound or a film instead of JSON: it is what was wanted, without the words."""
     return (sniff(answer.body[:HEAD]) or "").startswith(("image/", "audio/", "video/"))
 
 
-def _json(call: RestCall, answer: HttpAnswer) -> Any:
+def _json(call: RestCall, answer: HttpResponse) -> Any:
     try:
         return answer.json()
     except ServiceError as error:

@@ -12,7 +12,7 @@ import trio
 from emp_trio.testing.a1111.rules import http_exception
 from emp_trio.testing.a1111.script import Model, Script, answer
 
-_STEPS: Final = 4  # of a picture, whatever the job says
+_STEPS: Final = 4  # of an image, whatever the job says
 _RANDOM_SEED: Final = 1234
 
 
@@ -20,7 +20,7 @@ class Work(msgspec.Struct, kw_only=True):
     """One generation.
 
     Attributes:
-        step: counts the steps of all its pictures and passes.
+        step: counts the steps of all its images and passes.
         released: it is not held any more.
         answer: status and body.
         over: it has ended, and the answer is on its way.

@@ -1,4 +1,4 @@
-"""How work goes in the fake A1111, and the pictures and the ``info`` that come of it. Functions of values."""
+"""How work goes in the fake A1111, and the images and the ``info`` that come of it. Functions of values."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How work goes.
 
     Attributes:
-        seconds: for all steps of a picture.
+        seconds: for all steps of an image.
         hold_at: the step at which work stands still until it is released or interrupted.
         deaf: nothing that is held hears an interrupt.
         failure: how every generation ends, at its last step.
-        picture: what the pictures are.
-        data_urls: pictures come with a prefix, as those of some forks.
-        extras: pictures that a script appends.
-        lost: pictures that are missing at the end.
+        image: what the images are.
+        data_urls: images come with a prefix, as those of some forks.
+        extras: images that a script appends.
+        lost: images that are missing at the end.
         info: whether there is any.
         info_form: how it is written: JSON in a text, with a bare NaN of Python's json in it, as a text in a text, cut
             off, or something else in its place.
@@ -63,7 +63,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hold_at: int | None = None
     deaf: bool = False
     failure: Failure | None = None
-    picture: Literal["png", "jpeg", "text"] = "png"
+    image: Literal["png", "jpeg", "text"] = "png"
     data_urls: bool = False
     extras: int = 0
     lost: int = 0
@@ -73,10 +73,10 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     answer_delay: Seconds = 0.0
 
 
-def picture(seed: int, body: dict[str, Any], kind: str = "png") -> bytes:
-    """The picture of a seed."""
+def image(seed: int, body: dict[str, Any], kind: str = "png") -> bytes:
+    """The image of a seed."""
     if kind == "text":
-        return f"no picture at all, number {seed}".encode()
+        return f"no image at all, number {seed}".encode()
     side = {"width": 64, "height": 64} | {name: body[name] for name in ("width", "height") if name in body}
     data = make_png(min(side["width"], 64), min(side["height"], 64), seed=seed)
     return data if kind == "png" else _JPEG + data
@@ -88,8 +88,8 @@ def answer(body: dict[str, Any], model: Model, script: Script, *, seed: int, mad
     Args:
         body: the request.
         model: that was used.
-        seed: of the first picture.
-        made: pictures that were finished.
+        seed: of the first image.
+        made: images that were finished.
         interrupted: there is a half one after them.
     """
     count = body.get("batch_size", 1) * body.get("n_iter", 1)
@@ -98,7 +98,7 @@ def answer(body: dict[str, Any], model: Model, script: Script, *, seed: int, mad
     seeds = [_GRID] * grid + [seed + number for number in range(made)] + [_HALF] * (interrupted and made < count)
     seeds += [_EXTRA + number for number in range(script.extras)]
     prefix = "data:image/png;base64," if script.data_urls else ""
-    images = [prefix + base64.b64encode(picture(number, body, script.picture)).decode() for number in seeds]
+    images = [prefix + base64.b64encode(image(number, body, script.image)).decode() for number in seeds]
     info = {
         "prompt": body.get("prompt", ""),
         "all_prompts": [body.get("prompt", "")] * count,

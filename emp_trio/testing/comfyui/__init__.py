@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
+from emp_trio.testing.comfyui.behavior import Behavior
 from emp_trio.testing.comfyui.fake import FakeComfyUI, open_fake_comfyui
-from emp_trio.testing.comfyui.manner import Manner
 
-__all__ = ["FakeComfyUI", "Manner", "open_fake_comfyui"]
+__all__ = ["Behavior", "FakeComfyUI", "open_fake_comfyui"]

@@ -16,8 +16,8 @@ from emp_trio.testing.comfyui.disk import ROOT
 from emp_trio.testing.comfyui.engine import Engine
 from emp_trio.testing.comfyui.nodes import class_of
 from emp_trio.testing.comfyui.validation import validate
-from emp_trio.testing.rogue import Answer, Received
-from emp_trio.testing.rogue import reply as plain_reply
+from emp_trio.testing.faulty_server import Answer, Received
+from emp_trio.testing.faulty_server import reply as plain_reply
 
 
 def reply(status: int = 200, body: bytes | str = b"", *, json: Any = msgspec.UNSET, **more: Any) -> Answer:
@@ -75,7 +75,7 @@ async def answer(engine: Engine, request: Received) -> Answer:
         case "POST /upload/image" | "POST /upload/mask":
             return _upload(engine, request)
         case "GET /object_info":
-            found = class_of(last, any_class=engine.manner.any_class)
+            found = class_of(last, any_class=engine.behavior.any_class)
             return reply(json={} if found is None else {last: {**found, "name": last, "display_name": last}})
         case "GET /models":
             return reply(json=["fake.safetensors"])
@@ -83,13 +83,13 @@ async def answer(engine: Engine, request: Received) -> Answer:
             return reply(json=_stats(engine))
         case "GET /features":
             flags = {"supports_preview_metadata": True, "max_upload_size": 104857600}
-            return reply(json=flags | ({"node_replacements": True} if engine.manner.jobs else {}))
-        case "GET /node_replacements" if engine.manner.jobs:
-            table = {old: [{"new_node_id": new, "old_node_id": old}] for old, new in engine.manner.replaced.items()}
+            return reply(json=flags | ({"node_replacements": True} if engine.behavior.jobs else {}))
+        case "GET /node_replacements" if engine.behavior.jobs:
+            table = {old: [{"new_node_id": new, "old_node_id": old}] for old, new in engine.behavior.replaced.items()}
             return reply(json=table)
-        case "GET /api/jobs" if engine.manner.jobs:
+        case "GET /api/jobs" if engine.behavior.jobs:
             return _jobs(engine, query, last)
-        case "POST /api/jobs" if engine.manner.jobs:
+        case "POST /api/jobs" if engine.behavior.jobs:
             prompt_id = parts.path.split("/")[-2]
             known = prompt_id in {item.prompt_id for item in [*engine.pending, engine.running] if item is not None}
             engine.delete([prompt_id])
@@ -113,11 +113,11 @@ async def _prompt(engine: Engine, raw: bytes) -> Answer:
     if not isinstance(body["prompt"], dict) or not isinstance(number, int | float):
         return TROUBLE
 
-    if engine.manner.jobs and (refusal := _later(engine, body)) is not None:
+    if engine.behavior.jobs and (refusal := _later(engine, body)) is not None:
         return refusal
 
     def known(name: str) -> dict[str, Any] | None:
-        return class_of(name, any_class=engine.manner.any_class)
+        return class_of(name, any_class=engine.behavior.any_class)
 
     verdict = validate(body["prompt"], known, lambda name: engine.disk.find(name) is not None)
     if verdict.error is not None:
@@ -126,7 +126,7 @@ async def _prompt(engine: Engine, raw: bytes) -> Answer:
     item = engine.put(body, prompt_id, verdict.outputs)
     if any(twin is not item and (twin.number, twin.prompt_id) == (item.number, prompt_id) for twin in engine.pending):
         return TROUBLE  # and yet it is queued (2.1)
-    if engine.manner.hold_answers:
+    if engine.behavior.hold_answers:
         await engine.ended(item)
         await trio.sleep(0.1)  # the client has read the last message before it reads the answer
     return reply(json={"prompt_id": prompt_id, "number": item.number, "node_errors": verdict.node_errors})
@@ -146,10 +146,10 @@ def _replace(engine: Engine, graph: dict[str, Any]) -> Answer | None:
     for node in graph.values():
         if not isinstance(node, dict) or "inputs" not in node or "class_type" not in node:
             return TROUBLE
-        if node["class_type"] in engine.manner.replaced:
+        if node["class_type"] in engine.behavior.replaced:
             if "_meta" not in node:
                 return TROUBLE
-            node["class_type"] = engine.manner.replaced[node["class_type"]]
+            node["class_type"] = engine.behavior.replaced[node["class_type"]]
     return None
 
 
@@ -170,7 +170,7 @@ def _jobs(engine: Engine, query: dict[str, str], last: str) -> Answer:
 
 
 def _stats(engine: Engine) -> dict[str, Any]:
-    total, free = 24 * 2**30, engine.manner.free
+    total, free = 24 * 2**30, engine.behavior.free
     device = {"name": "cuda:0", "type": "cuda", "index": 0, "vram_total": total, "vram_free": free}
     device |= {"torch_vram_total": total - free, "torch_vram_free": 0}
     system = {"os": "posix", "ram_total": 4 * total, "ram_free": 2 * total, "comfyui_version": "0.3.64"}
@@ -185,8 +185,8 @@ def _history(engine: Engine, last: str, query: dict[str, str]) -> Answer:
         return reply(json=dict(kept))
     if last not in engine.history:
         return reply(json={})
-    if engine.manner.empty_histories > 0:
-        engine.manner.empty_histories -= 1
+    if engine.behavior.empty_histories > 0:
+        engine.behavior.empty_histories -= 1
         return reply(json={})
     return reply(json={last: engine.history[last]})
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import trio
 
+from emp_trio.testing.comfyui.behavior import Behavior, Item, Say
 from emp_trio.testing.comfyui.disk import Disk
 from emp_trio.testing.comfyui.execution import Execution
-from emp_trio.testing.comfyui.manner import Item, Manner, Say
 
 
 class Engine:
@@ -27,14 +27,14 @@ class Engine:
         dead: the worker thread has died: nothing that waits is run any more.
     """
 
-    def __init__(self, disk: Disk, manner: Manner, executions: Counter[str], say: Say) -> None:
+    def __init__(self, disk: Disk, behavior: Behavior, executions: Counter[str], say: Say) -> None:
         self.pending: list[Item] = []
         self.running: Item | None = None
         self.history: dict[str, dict[str, Any]] = {}
         self.node: str | None = None
         self.flags: dict[str, dict[str, Any]] = {}
         self.disk = disk
-        self.manner = manner
+        self.behavior = behavior
         self.executions = executions
         self.say = say
         self.cache: dict[str, dict[str, Any] | None] = {}
@@ -71,10 +71,10 @@ class Engine:
 
     def interrupt(self, prompt_id: str | None) -> None:
         """Interrupt the running prompt, if it is the one named, or none is named."""
-        named = prompt_id is not None and not self.manner.old_interrupts
+        named = prompt_id is not None and not self.behavior.old_interrupts
         if self.running is None or (named and self.running.prompt_id != prompt_id):
             return
-        self.interrupted = not self.manner.ignore_interrupts
+        self.interrupted = not self.behavior.ignore_interrupts
 
     def free(self) -> None:
         """Drop the cache."""

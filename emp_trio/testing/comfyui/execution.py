@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
+from emp_trio.testing.comfyui.behavior import Item
 from emp_trio.testing.comfyui.disk import ROOT, content
-from emp_trio.testing.comfyui.manner import Item
 from emp_trio.testing.comfyui.nodes import Act, act_of
 from emp_trio.testing.comfyui.validation import is_link
 
@@ -50,7 +50,7 @@ class Execution:
         engine = self._engine
         engine.executions[self._id] += 1
         self._record("execution_start")
-        if engine.manner.dead_thread or any("inputs" not in node for node in self._item.graph.values()):
+        if engine.behavior.dead_thread or any("inputs" not in node for node in self._item.graph.values()):
             await trio.sleep_forever()
         order = self._order()
         if any(key not in self._item.graph for key in order):
@@ -68,7 +68,7 @@ class Execution:
             self._record(end.type, **end.data)
         else:
             self._record("execution_success")
-        kept = {} if not engine.manner.keep_cache else dict(engine.cache)
+        kept = {} if not engine.behavior.keep_cache else dict(engine.cache)
         done = {self._signature(key) for key in order if self._states.get(key, {}).get("state") == "finished"}
         done |= {self._signature(key) for key in cached}
         engine.cache = kept | {name: shown for name, shown in engine.cache.items() if name in done}
@@ -93,7 +93,7 @@ class Execution:
         place = {"node_id": key, "node_type": node["class_type"], "executed": list(self._states)}
         if engine.interrupted:
             raise _End("execution_interrupted", **place)
-        act = act_of(node["class_type"], node["inputs"], seconds=engine.manner.seconds)
+        act = act_of(node["class_type"], node["inputs"], seconds=engine.behavior.seconds)
         self._tell_state(key, 0.0, 1.0, "running")
         self._tell("executing", node=key, display_node=key)
         if act.says and self._sid is not None:
@@ -141,8 +141,8 @@ class Execution:
                 prefix = f"{inputs['output_path']}/{prefix}"
             made = self._engine.disk.save(folder, prefix, extension, content(extension, seed))
             shown.setdefault(name, []).append(made)
-            if act.bare and self._engine.manner.listed is not None:
-                text = json.dumps(self._engine.manner.listed)
+            if act.bare and self._engine.behavior.listed is not None:
+                text = json.dumps(self._engine.behavior.listed)
                 return dict(json.loads(text.replace("{name}", made["filename"]).replace("{folder}", f"{ROOT}/output")))
         return shown
 
@@ -196,7 +196,7 @@ class Execution:
         return list(order)
 
     def _signature(self, key: str, *, files_too: bool = True) -> str:
-        """What makes a node's result the same; without the file names, what makes its picture the same."""
+        """What makes a node's result the same; without the file names, what makes its image the same."""
         node = self._item.graph[key]
         parts: list[Any] = [node["class_type"]]
         for name, value in sorted(node["inputs"].items()):

@@ -4,7 +4,7 @@
 Some ways are its nature and need no switch: events race with answers, a reconnect hears only the running node's name,
 an old socket's end silences the new one of the same client id, a graph with a node that lacks inputs ends the worker
 thread, a restart forgets everything but files, file names are used again, one client that does not read stops all
-others. :class:`~emp_trio.testing.comfyui.manner.Manner` and the methods here switch on the rest.
+others. :class:`~emp_trio.testing.comfyui.behavior.Behavior` and the methods here switch on the rest.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import msgspec
 import trio
 
 from emp_trio.testing.comfyui.api import answer, route_of
+from emp_trio.testing.comfyui.behavior import Behavior
 from emp_trio.testing.comfyui.disk import Disk
 from emp_trio.testing.comfyui.engine import Engine
-from emp_trio.testing.comfyui.manner import Manner
 from emp_trio.testing.comfyui.process import Process, refuse, upgrade
-from emp_trio.testing.rogue import Answer, Received, cut, reply
+from emp_trio.testing.faulty_server import Answer, Received, cut, reply
 
 
 class _Injection(msgspec.Struct, kw_only=True):
@@ -41,7 +41,7 @@ class FakeComfyUI:
 
     Attributes:
         port: where it listens; stays the same over restarts.
-        manner: how it behaves.
+        behavior: how it behaves.
         base_path: a proxy's path in front of it.
         demands: headers without which everything is 401.
         disk: its files.
@@ -49,9 +49,9 @@ class FakeComfyUI:
         executions: how often each prompt id was started; outlives restarts.
     """
 
-    def __init__(self, manner: Manner, host: str, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, behavior: Behavior, host: str, tls: ssl.SSLContext | None) -> None:
         self.port = 0
-        self.manner = manner
+        self.behavior = behavior
         self.base_path = ""
         self.demands: dict[str, str] = {}
         self.disk = Disk()
@@ -127,7 +127,7 @@ class FakeComfyUI:
         """Start the server; it knows nothing of any prompt."""
         assert self._nursery is not None
         self.disk.sweep()
-        self._process = Process(self.disk, self.manner, self.executions, self._respond, self._tell)
+        self._process = Process(self.disk, self.behavior, self.executions, self._respond, self._tell)
         self._scope, self._gone = trio.CancelScope(), trio.Event()
         self.port = await self._nursery.start(functools.partial(self._run, self._process))
 
@@ -198,25 +198,25 @@ class FakeComfyUI:
         if route_of(request) == "GET /ws":
             if "upgrade" not in request.headers:
                 return reply(400, "No WebSocket UPGRADE hdr: None")
-            return refuse if self.manner.refuse_sockets else upgrade
+            return refuse if self.behavior.refuse_sockets else upgrade
         return await answer(engine, request)
 
 
 @asynccontextmanager
 async def open_fake_comfyui(
-    port: int = 0, *, host: str = "127.0.0.1", manner: Manner | None = None, tls: ssl.SSLContext | None = None
+    port: int = 0, *, host: str = "127.0.0.1", behavior: Behavior | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[FakeComfyUI]:
     """Serve a fake ComfyUI for the length of the block.
 
     Args:
         port: 0 for any free one.
-        manner: how it behaves.
+        behavior: how it behaves.
         tls: a server's context, for https.
 
     Yields:
         the fake.
     """
-    fake = FakeComfyUI(manner or Manner(), host, tls)
+    fake = FakeComfyUI(behavior or Behavior(), host, tls)
     fake.port = port
     try:
         async with trio.open_nursery() as fake._nursery:

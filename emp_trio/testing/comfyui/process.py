@@ -16,11 +16,11 @@ import msgspec
 import trio
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from emp_trio.testing.comfyui.behavior import Behavior
 from emp_trio.testing.comfyui.disk import Disk
 from emp_trio.testing.comfyui.engine import Engine
-from emp_trio.testing.comfyui.manner import Manner
-from emp_trio.testing.rogue import Answer, Cut, Exchange, Received, read_request, reply
-from emp_trio.testing.rogue_socket import Peer
+from emp_trio.testing.faulty_server import Answer, Cut, Exchange, Received, read_request, reply
+from emp_trio.testing.faulty_websocket import Peer
 
 _LOST: Final = (Cut, trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError, RemoteProtocolError)
 
@@ -37,15 +37,15 @@ class Process:
     def __init__(
         self,
         disk: Disk,
-        manner: Manner,
+        behavior: Behavior,
         executions: Counter[str],
         respond: Callable[[Received, Engine], Awaitable[Answer]],
         changed: Callable[[], None],
     ) -> None:
-        self.engine = Engine(disk, manner, executions, self.say)
+        self.engine = Engine(disk, behavior, executions, self.say)
         self.sockets: dict[str, Peer] = {}
         self.opened = 0
-        self._manner = manner
+        self._manner = behavior
         self._respond = respond
         self._changed = changed
         self._streams: dict[trio.abc.Stream, trio.CancelScope | None] = {}

@@ -11,7 +11,7 @@ import h11
 import msgspec
 import trio
 
-from emp_trio.testing.rogue import Answer, Cut, Exchange, Received, open_rogue, reply
+from emp_trio.testing.faulty_server import Answer, Cut, Exchange, Received, open_faulty_server, reply
 
 _CHUNK = 64 * 2**10
 
@@ -142,8 +142,8 @@ async def _pass_through(exchange: Exchange, service: trio.SocketStream) -> None:
 async def open_relay(host: str, port: int) -> AsyncIterator[Relay]:
     """A relay in front of ``host:port``, on a free port of 127.0.0.1 while the block runs."""
     relay = Relay(host, port)
-    async with open_rogue(relay._answer) as rogue:
-        relay.port = rogue.port
+    async with open_faulty_server(relay._answer) as faulty:
+        relay.port = faulty.port
         yield relay
 
 

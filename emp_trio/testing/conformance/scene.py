@@ -13,12 +13,12 @@ import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.services.connector import Connector, open_connector
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.conformance.checks import check_error, check_no_secret, check_result, secrets_in
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 
 CTX_SECRET: Final = "conformance-account-key"  # noqa: S105 - a bait
 """The credential in ``payload.ctx`` of every job; connectors have no business with it."""
@@ -30,11 +30,11 @@ def at(url: str, port: int) -> str:
 
 
 @asynccontextmanager
-async def open_toolbox(folder: Path) -> AsyncIterator[Toolbox]:
-    """A worker's toolbox that stores assets in a folder, and keeps what it can't store beside it."""
+async def open_toolbox(folder: Path) -> AsyncIterator[ConnectorContext]:
+    """A worker's connector_context that stores assets in a folder, and keeps what it can't store beside it."""
     keep = KeepSettings(folder=folder.with_name(f"{folder.name}-kept"))
     async with open_asset_saver(StorageSettings(provider="local", local_path=folder, keep=keep)) as saver:
-        yield Toolbox(assets=saver)
+        yield ConnectorContext(assets=saver)
 
 
 class StuckAssets:
@@ -70,20 +70,20 @@ class Running:
         self.limit = limit
         self._secrets = [*(secret.reveal() for secret in secrets_in(connector.settings)), CTX_SECRET]
 
-    async def attempt(self, job: Job, reporter: FakeReporter | None = None) -> JobResult | EmpTrioError:
+    async def attempt(self, job: Job, context: FakeAttempt | None = None) -> JobResult | EmpTrioError:
         """Run one attempt; returns its result or its error.
 
         Raises:
             AssertionError: it took too long, raised something without a type, began too much in its service, or said a
                 secret.
         """
-        reporter = reporter or FakeReporter()
+        context = context or FakeAttempt()
         before = self.begun()
         outcome: JobResult | EmpTrioError
         with structlog.testing.capture_logs() as logs:
             try:
                 with trio.fail_after(self.limit):
-                    outcome = await run_job(self.connector, job, reporter)
+                    outcome = await run_job(self.connector, job, context)
             except trio.TooSlowError:
                 raise AssertionError(f"the attempt at {job.id} did not end within {self.limit} s") from None
             except EmpTrioError as error:
@@ -97,7 +97,7 @@ class Running:
         began = self.begun() - before
         assert began <= self.works, f"one attempt began {began} works in the service"
         check_no_secret(
-            self._secrets, outcome=outcome, progress=reporter.reports, checkpoint=reporter.checkpoint, logs=logs
+            self._secrets, outcome=outcome, progress=context.reports, checkpoint=context.checkpoint, logs=logs
         )
         return outcome
 
@@ -106,7 +106,7 @@ class Running:
 async def open_running(
     cls: type[Connector],
     settings: Any,
-    toolbox: Toolbox,
+    connector_context: ConnectorContext,
     *,
     begun: Callable[[], int],
     works: int,
@@ -119,7 +119,7 @@ async def open_running(
     """
     tasks = _system_tasks()
     with trio.CancelScope() as closing:
-        async with open_connector(cls, settings, toolbox) as connector:
+        async with open_connector(cls, settings, connector_context) as connector:
             yield Running(connector, begun=begun, works=works, limit=limit)
             closing.deadline = trio.current_time() + limit
     assert not closing.cancelled_caught, f"the connector did not close within {limit} s"

@@ -15,13 +15,15 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import DeadlineExceeded, EmpTrioError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.progress import StageLimits
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Connector
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.conformance.checks import check_progress, secrets_in
-from emp_trio.testing.conformance.places import cut_places, sampled, wrong_bodies
+from emp_trio.testing.conformance.mutations import cut_places, sampled, wrong_bodies
 from emp_trio.testing.conformance.relay import (
     Answered,
     Relay,
@@ -34,10 +36,8 @@ from emp_trio.testing.conformance.relay import (
 )
 from emp_trio.testing.conformance.scene import CTX_SECRET, Running, StuckAssets, at, open_running, open_toolbox, until
 from emp_trio.testing.conformance.steps import run_steps
+from emp_trio.testing.faulty_server import Received, open_faulty_server, reply
 from emp_trio.testing.proxy import FaultProxy, open_proxy
-from emp_trio.testing.reporter import FakeReporter
-from emp_trio.testing.rogue import Received, open_rogue, reply
-from emp_trio.toolbox import Toolbox
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -137,8 +137,8 @@ class ConnectorConformance:
         has = {
             None: True,
             "service": served,
-            "cancellation": served and self.connector.abilities.cancellation,
-            "job_status": served and self.connector.abilities.job_status and self.adopts,
+            "cancellation": served and self.connector.service_features.cancellation,
+            "job_status": served and self.connector.service_features.job_status and self.adopts,
             "assets": issubclass(self.connector, SavesAssets),
         }
         if not has[what]:
@@ -153,13 +153,13 @@ class ConnectorConformance:
 
     @asynccontextmanager
     async def _opened(
-        self, folder: Path, service: Any, url: str, *, toolbox: Toolbox | None = None
+        self, folder: Path, service: Any, url: str, *, connector_context: ConnectorContext | None = None
     ) -> AsyncIterator[Running]:
         async with open_toolbox(folder / "assets") as usual:
             opened = open_running(
                 self.connector,
                 self.settings(service, url),
-                toolbox or usual,
+                connector_context or usual,
                 begun=functools.partial(self.begun, service),
                 works=self.works,
                 limit=self.limit,
@@ -206,10 +206,10 @@ class ConnectorConformance:
             url = self._url(service)
             async with self._opened(tmp_path, service, url) as running:
                 for attempt in (1, 2):
-                    reporter = FakeReporter()
-                    self._right(await running.attempt(self.job(attempt=attempt), reporter))
-                    assert reporter.reports, "no progress was reported"
-                    check_progress(reporter.reports)
+                    context = FakeAttempt()
+                    self._right(await running.attempt(self.job(attempt=attempt), context))
+                    assert context.reports, "no progress was reported"
+                    check_progress(context.reports)
 
     @_needs("service")
     async def test_a_slow_service_is_waited_for(self, tmp_path: Path) -> None:
@@ -343,8 +343,8 @@ class ConnectorConformance:
             async with self._opened(tmp_path, service, url) as running:
                 steps = (await run_steps(functools.partial(running.attempt, self.job()))).steps
                 for step in self._few(list(range(1, steps + _SPARE + 1)), self.cancels, part):
-                    reporter = FakeReporter(stop_upstream=bool(step % 2))
-                    stepped = await run_steps(functools.partial(running.attempt, self.job(), reporter), cancel_at=step)
+                    context = FakeAttempt(stop_remote_work=bool(step % 2))
+                    stepped = await run_steps(functools.partial(running.attempt, self.job(), context), cancel_at=step)
                     if stepped.returned is not None:
                         assert isinstance(stepped.returned, JobResult), (
                             f"cancelled at step {step}, it raised {stepped.returned!r}"
@@ -364,12 +364,12 @@ class ConnectorConformance:
                 steps = (await run_steps(call, seconds=0.1)).steps
                 for step in self._few(list(range(1, steps + _SPARE + 1)), self.cancels // 2, part):
                     for stop in (False, True):
-                        reporter = FakeReporter(stop_upstream=stop)
-                        call = functools.partial(running.attempt, self.long_job(service), reporter)
+                        context = FakeAttempt(stop_remote_work=stop)
+                        call = functools.partial(running.attempt, self.long_job(service), context)
                         stepped = await run_steps(call, cancel_at=step, seconds=0.5)
                         assert stepped.returned is None, f"cancelled at step {step}, it said {stepped.returned!r}"
-                        known += not stop and reporter.knows_work
-                        what = f"work runs on that was cancelled at step {step}, stop_upstream={stop}"
+                        known += not stop and context.knows_work
+                        what = f"work runs on that was cancelled at step {step}, stop_remote_work={stop}"
                         await until(functools.partial(self._at_most, service, known), what, limit=self.limit)
 
     @_needs("job_status")
@@ -378,7 +378,7 @@ class ConnectorConformance:
         async with self.open_service() as service:
             url = self._url(service)
             async with self._opened(tmp_path, service, url) as running:
-                job, reporter = self.job(), FakeReporter(stop_upstream=False)
+                job, reporter = self.job(), FakeAttempt(stop_remote_work=False)
                 async with trio.open_nursery() as nursery:
 
                     async def first() -> None:
@@ -401,7 +401,7 @@ class ConnectorConformance:
             job = self.long_job(service)
             async with self._opened(tmp_path, service, url) as running:
                 self._late(await running.attempt(job, _short()), "service")
-                if self.connector.abilities.cancellation:
+                if self.connector.service_features.cancellation:
                     what = "the work of a job whose time is up runs on"
                     await until(lambda: self.running(service) == 0, what, limit=self.limit)
 
@@ -412,8 +412,8 @@ class ConnectorConformance:
         async with self.open_service() as service, open_toolbox(tmp_path / "assets") as usual:
             url = self._url(service)
             stuck = msgspec.structs.replace(usual, assets=StuckAssets(usual.assets, stage))
-            async with self._opened(tmp_path, service, url, toolbox=stuck) as running:
-                outcome = await running.attempt(self.job(), FakeReporter(limits=StageLimits(upload=0.1, cdn=0.1)))
+            async with self._opened(tmp_path, service, url, connector_context=stuck) as running:
+                outcome = await running.attempt(self.job(), FakeAttempt(limits=StageLimits(upload=0.1, cdn=0.1)))
                 if not isinstance(outcome, JobResult) or outcome.output_files:
                     self._late(outcome, stage)
 
@@ -431,10 +431,10 @@ class ConnectorConformance:
         async with self.open_service() as service:
             url = self._url(service)
             async with self._opened(tmp_path, service, url) as running:
-                if self.connector.abilities.health_check:
+                if self.connector.service_features.health_check:
                     await self._healthy(running, True)
                 await running.connector.models()
-        if service is None or not self.connector.abilities.health_check:
+        if service is None or not self.connector.service_features.health_check:
             return
         async with open_proxy(1) as proxy:
             proxy.refuse = True
@@ -442,7 +442,10 @@ class ConnectorConformance:
                 await self._healthy(running, False)
         if secrets_in(self.settings(service, url)):
             no = reply(401, json={"error": {"message": "wrong key", "code": "invalid_api_key"}})
-            async with open_rogue(no) as rogue, self._opened(tmp_path, service, at(url, rogue.port)) as running:
+            async with (
+                open_faulty_server(no) as faulty,
+                self._opened(tmp_path, service, at(url, faulty.port)) as running,
+            ):
                 await self._healthy(running, False)
 
     async def _healthy(self, running: Running, expected: bool) -> None:
@@ -478,6 +481,6 @@ async def _no_service() -> AsyncIterator[None]:
     yield None
 
 
-def _short() -> FakeReporter:
+def _short() -> FakeAttempt:
     """An attempt of a fifth of a second, but for its later stages."""
-    return FakeReporter(0.4, limits=StageLimits(upload=0.1, cdn=0.1, settle=0.05))
+    return FakeAttempt(0.4, limits=StageLimits(upload=0.1, cdn=0.1, settle=0.05))

@@ -27,15 +27,15 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         finish_message: said beside it.
         block_reason: ``promptFeedback.blockReason`` of a response that has no candidates then.
         ratings: ``safetyRatings``, of the candidate or of the prompt.
-        images: pictures made.
-        drafts: pictures in thoughts, before them; none where there are no pictures.
-        only_thoughts: the pictures themselves are marked as thoughts, as it has been seen.
+        images: images made.
+        drafts: images in thoughts, before them; none where there are no images.
+        only_thoughts: the images themselves are marked as thoughts, as it has been seen.
         snake_case: fields of a response are named as gateways name them.
-        by_uri: pictures are given by address (``fileData``, ``uri``) instead of data.
-        text: words beside the pictures.
-        data: base64 text in place of every picture.
-        image_bytes: exact size of a picture.
-        declared: what a picture is said to be; it is a PNG in any case.
+        by_uri: images are given by address (``fileData``, ``uri``) instead of data.
+        text: words beside the images.
+        data: base64 text in place of every image.
+        image_bytes: exact size of an image.
+        declared: what an image is said to be; it is a PNG in any case.
     """
 
     queued: Seconds = 0.0
@@ -148,7 +148,7 @@ class Generation(msgspec.Struct, kw_only=True):
         if self.script.text is not None:
             parts.append({"text": self.script.text})
         for index in range(self.script.images):
-            part: dict[str, Any] = {"inlineData": {"mimeType": self.script.declared, "data": self._picture(index)}}
+            part: dict[str, Any] = {"inlineData": {"mimeType": self.script.declared, "data": self._image(index)}}
             if self.script.by_uri is not None:
                 part = {"fileData": {"mimeType": self.script.declared, "fileUri": self.script.by_uri}}
             part |= {"thoughtSignature": _SIGNATURE} | ({"thought": True} if self.script.only_thoughts else {})
@@ -160,16 +160,16 @@ class Generation(msgspec.Struct, kw_only=True):
         if self.script.text is not None:
             content.append({"type": "text", "text": self.script.text})
         for index in range(self.script.images):
-            picture: dict[str, Any] = {"type": "image", "mime_type": self.script.declared}
+            image: dict[str, Any] = {"type": "image", "mime_type": self.script.declared}
             uri = self.script.by_uri
-            picture |= {"data": self._picture(index)} if uri is None else {"uri": uri}
-            content.append(picture | ({"thought": True} if self.script.only_thoughts else {}))
+            image |= {"data": self._image(index)} if uri is None else {"uri": uri}
+            content.append(image | ({"thought": True} if self.script.only_thoughts else {}))
         drafts = self.script.drafts if self.script.images and not self.script.only_thoughts else 0
         thoughts = [{"type": "image", "data": _draft(index), "mime_type": "image/png"} for index in range(drafts)]
         steps: list[dict[str, Any]] = [{"type": "thought", "signature": _SIGNATURE, "summary": thoughts}]
         return [*steps, {"type": "model_output", "content": content}] if content else steps
 
-    def _picture(self, index: int) -> str:
+    def _image(self, index: int) -> str:
         if self.script.data is not None:
             return self.script.data
         return base64.b64encode(make_png(seed=index, size=self.script.image_bytes)).decode()

@@ -1,7 +1,7 @@
 """What the API accepts: every request against the reference (A2, A3, A7). Pure.
 
-Two kinds of findings: a fault is what the service answers with a 400 or a 404; a violation is what it may well let pass
-today but nobody has documented.
+Two kinds of diagnostics: a fault is what the service answers with a 400 or a 404; a violation is what it may well let
+pass today but nobody has documented.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MODELS: Final = {  # aspect ratios and sizes (A2)
 }
 TEXT_MODELS: Final = ("gemini-3.1-flash",)
 
-_PICTURES: Final = frozenset(f"image/{kind}" for kind in "png jpeg webp heic heif gif avif".split())
+_IMAGES: Final = frozenset(f"image/{kind}" for kind in "png jpeg webp heic heif gif avif".split())
 _FIELDS: Final = frozenset("contents systemInstruction generationConfig safetySettings serviceTier store".split())
 _CONFIG: Final = frozenset(
     "responseModalities imageConfig responseFormat temperature topP topK seed candidateCount maxOutputTokens "
@@ -80,7 +80,7 @@ def generate_content_fault(model: str, body: dict[str, Any]) -> Fault | None:
         return Fault("* GenerateContentRequest.contents: contents is not specified")
     for content in contents:
         for part in _objects(_object(content).get("parts")):
-            if fault := _picture_fault(_object(part.get("inlineData")), "mimeType"):
+            if fault := _image_fault(_object(part.get("inlineData")), "mimeType"):
                 return fault
     config = _object(body.get("generationConfig"))
     flat = _object(_object(config.get("responseFormat")).get("image"))
@@ -128,7 +128,7 @@ def interaction_fault(body: dict[str, Any]) -> Fault | None:
     if body.get("background") and body.get("store") is False:
         return Fault("background requires store")
     for part in _objects(given):
-        if "uri" not in part and (fault := _picture_fault(part if part.get("type") == "image" else {}, "mime_type")):
+        if "uri" not in part and (fault := _image_fault(part if part.get("type") == "image" else {}, "mime_type")):
             return fault
     wanted = _object(body.get("response_format"))
     return _model_fault(model, wanted.get("aspect_ratio"), wanted.get("image_size"))
@@ -148,13 +148,13 @@ def _model_fault(model: str, ratio: Any, size: Any) -> Fault | None:
     return None
 
 
-def _picture_fault(picture: dict[str, Any], kind: str) -> Fault | None:
-    if not picture:
+def _image_fault(image: dict[str, Any], kind: str) -> Fault | None:
+    if not image:
         return None
-    if picture.get(kind) not in _PICTURES:
-        return Fault(f"Unsupported MIME type: {picture.get(kind)}")
+    if image.get(kind) not in _IMAGES:
+        return Fault(f"Unsupported MIME type: {image.get(kind)}")
     try:
-        base64.b64decode(picture.get("data") or "!", validate=True)
+        base64.b64decode(image.get("data") or "!", validate=True)
     except (binascii.Error, ValueError):
         return Fault("Base64 decoding failed.")
     return None

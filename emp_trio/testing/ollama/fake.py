@@ -136,8 +136,8 @@ class FakeOllama(FakeService):
     def _tags(self, name: str, body: Any) -> Response:
         details = {"format": "gguf", "family": "llama", "parameter_size": "3.2B", "quantization_level": "Q4_K_M"}
         models = [
-            {"name": name, "model": name, "size": 2_000_000_000, "details": details, "capabilities": abilities}
-            for name, abilities in self.installed.items()
+            {"name": name, "model": name, "size": 2_000_000_000, "details": details, "capabilities": service_features}
+            for name, service_features in self.installed.items()
         ]
         return JSONResponse({"models": models})
 

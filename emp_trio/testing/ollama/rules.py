@@ -1,6 +1,6 @@
 """What Ollama accepts: every request against the reference (B1, B2, B4). Pure.
 
-Two kinds of findings: a fault is what the server answers with a 400; a violation is what it may well let pass but
+Two kinds of diagnostics: a fault is what the server answers with a 400; a violation is what it may well let pass but
 nobody has documented.
 """
 
@@ -110,8 +110,8 @@ def wants(route: str, body: dict[str, Any]) -> list[str]:
     """The capabilities that a model needs for a request."""
     if route == "embed":
         return ["embedding"]
-    pictures = body.get("images") or any(message.get("images") for message in body.get("messages", []))
-    asked = (("tools", body.get("tools")), ("vision", pictures), ("thinking", body.get("think")))
+    images = body.get("images") or any(message.get("images") for message in body.get("messages", []))
+    asked = (("tools", body.get("tools")), ("vision", images), ("thinking", body.get("think")))
     return ["completion"] + [name for name, value in asked if value]
 
 

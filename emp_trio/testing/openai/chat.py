@@ -9,9 +9,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from emp_trio.testing.openai.behavior import framed, split, spoken
 from emp_trio.testing.openai.chat_rules import chat_fault, chat_violations
 from emp_trio.testing.openai.checks import Fault
-from emp_trio.testing.openai.manners import framed, split, spoken
 from emp_trio.testing.openai.script import Script, ToolCall
 from emp_trio.testing.openai.service import Service, fault_answer, not_an_object
 from emp_trio.testing.openai.sse import COMMENT, DONE, EventStream, data_frame, padding, pieces, spread
@@ -66,7 +66,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
         elif self.script.refusal is None:
             message["content"] = self._text()
         choice = {
-            "message": spoken(message, self.script.manners),
+            "message": spoken(message, self.script.behavior),
             "finish_reason": self._finish_reason(),
             "logprobs": None,
         }
@@ -87,7 +87,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
             deltas += [{"refusal": piece} for piece in pieces(self.script.refusal)]
         else:
             deltas += [{"content": piece} for piece in pieces(self._text())]
-        deltas = [spoken(delta, self.script.manners) for delta in split(deltas, self.script.manners)]
+        deltas = [spoken(delta, self.script.behavior) for delta in split(deltas, self.script.behavior)]
         frames = [self._chunk(index, delta) for delta in deltas for index in range(self._count())]
         if self.script.stream.noise:
             frames = [COMMENT + frame for frame in frames]
@@ -113,7 +113,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
             chunk["usage"] = None
         if options.get("include_obfuscation", True):
             chunk["obfuscation"] = padding()
-        return framed(chunk, self.script.manners) if self.script.manners else data_frame(chunk)
+        return framed(chunk, self.script.behavior) if self.script.behavior else data_frame(chunk)
 
     def _envelope(self, object: str) -> dict[str, Any]:
         return {

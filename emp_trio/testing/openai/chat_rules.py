@@ -133,8 +133,8 @@ def _part_faults(part: Any, where: str) -> Iterator[Fault]:
         return
     for name in sorted(part.keys() - _PARTS[str(kind)]):
         yield Fault(f"Unknown parameter: '{where}.{name}'.", f"{where}.{name}", "unknown_parameter")
-    picture = part.get("image_url")
-    if kind == "image_url" and not (isinstance(picture, dict) and isinstance(picture.get("url"), str)):
+    image = part.get("image_url")
+    if kind == "image_url" and not (isinstance(image, dict) and isinstance(image.get("url"), str)):
         yield Fault(f"Invalid type for '{where}.image_url'.", f"{where}.image_url", "invalid_type")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from emp_trio.testing.openai.generation import Generation
-from emp_trio.testing.openai.media import picture
+from emp_trio.testing.openai.media import image
 from emp_trio.testing.openai.sse import COMMENT, DONE, Frame, data_frame, padding, pieces
 
 _Event = dict[str, Any]
@@ -89,7 +89,7 @@ def _item(generation: Generation, index: int, item: _Event) -> Iterator[_Event]:
                     yield event | where
         case "image_generation_call":
             where = {"item_id": item["id"], "output_index": index}
-            for event in _picture(generation, index, item):
+            for event in _image(generation, index, item):
                 yield event | where
     yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
@@ -105,8 +105,8 @@ def _part(part: _Event) -> Iterator[_Event]:
     yield {"type": "response.content_part.done", "part": part}
 
 
-def _picture(generation: Generation, index: int, item: _Event) -> Iterator[_Event]:
-    """The events of a picture, but for where it is."""
+def _image(generation: Generation, index: int, item: _Event) -> Iterator[_Event]:
+    """The events of an image, but for where it is."""
     name = "response.image_generation_call"
     yield {"type": f"{name}.in_progress"}
     yield {"type": f"{name}.generating"}
@@ -118,7 +118,7 @@ def _picture(generation: Generation, index: int, item: _Event) -> Iterator[_Even
     for number in itertools.islice(range(asked), some):
         yield {
             "type": f"{name}.partial_image",
-            "partial_image_b64": picture(item["output_format"], seed=1000 + index * 10 + number),
+            "partial_image_b64": image(item["output_format"], seed=1000 + index * 10 + number),
             "partial_image_index": number,
             "size": item["size"],
             "quality": item["quality"],

@@ -89,7 +89,7 @@ class FakeOpenAI(FakeService):
 
     @property
     def billed(self) -> int:
-        """What ran, and so would have been billed: responses, chat completions, pictures of the Images API."""
+        """What ran, and so would have been billed: responses, chat completions, images of the Images API."""
         return self._service.billed
 
     def finish_all(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from emp_trio.testing.openai.media import picture
+from emp_trio.testing.openai.media import image
 from emp_trio.testing.openai.run import Run
 from emp_trio.testing.openai.script import Script
 
@@ -60,7 +60,7 @@ class Generation(msgspec.Struct, kw_only=True):
             "model": f"{self.body['model']}-2026-09-01",
             "output": self._output() if ended else [],
             "usage": self._usage() if ended else None,
-            "tool_usage": self._tool_usage() if ended and self._pictures() else None,
+            "tool_usage": self._tool_usage() if ended and self._images() else None,
             "background": bool(self.body.get("background")),
             "store": self.body.get("store", True),
             "metadata": self.body.get("metadata") or {},
@@ -86,12 +86,12 @@ class Generation(msgspec.Struct, kw_only=True):
     def _error(self) -> dict[str, Any]:
         return self.script.error or {"code": "server_error", "message": "The server had an error."}
 
-    def _pictures(self) -> int:
+    def _images(self) -> int:
         return self.script.images if self.image_tool() is not None and self.script.image_error is None else 0
 
     def _output(self) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = [{"id": f"rs_{self.id}", "type": "reasoning", "summary": []}, *self.script.extra]
-        items += [self._image_item(index) for index in range(self._pictures())]
+        items += [self._image_item(index) for index in range(self._images())]
         if self.script.image_error is not None:
             error = {"type": "image_generation_user_error"} | self.script.image_error
             failed = {"id": f"ig_{self.id}", "type": "image_generation_call", "status": "failed", "result": None}
@@ -126,8 +126,8 @@ class Generation(msgspec.Struct, kw_only=True):
             "id": f"ig_{self.id}_{index}",
             "type": "image_generation_call",
             "status": "generating",  # a finished response often still says so (OpenAI reference 7)
-            "result": picture(output_format, seed=seed, size=self.script.image_bytes),
-            "revised_prompt": f"A fake picture of: {str(self.body.get('input'))[:80]}",
+            "result": image(output_format, seed=seed, size=self.script.image_bytes),
+            "revised_prompt": f"A fake image of: {str(self.body.get('input'))[:80]}",
             "action": "edit" if tool.get("action") == "edit" else "generate",
             "background": "opaque" if background == "auto" else background,
             "output_format": output_format,

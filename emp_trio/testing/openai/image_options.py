@@ -23,7 +23,7 @@ def image_model_of(options: Mapping[str, Any]) -> str:
 
 
 def option_faults(options: Mapping[str, Any], *, stream: bool, where: str = "") -> Iterator[Fault]:
-    """What is wrong with the options of a picture.
+    """What is wrong with the options of an image.
 
     Args:
         stream: whether the request is streamed.
@@ -94,7 +94,7 @@ def _format_faults(options: Mapping[str, Any], *, stream: bool, where: str) -> I
         elif partials and output_format == "gif":
             yield Fault("A gif has no partial images.", f"{where}partial_images")
     if output_format == "svg" and (stream or (options.get("n") or 1) != 1):
-        yield Fault("An svg is one picture, and not streamed.", f"{where}output_format")
+        yield Fault("An svg is one image, and not streamed.", f"{where}output_format")
 
 
 def _whole(value: Any) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from emp_trio.testing.openai.checks import BOOL, INT, TEXT, Fault, missing, type_fault
+from emp_trio.testing.openai.image_info import Looks
 from emp_trio.testing.openai.image_options import image_model_of, option_faults
-from emp_trio.testing.openai.looks import Looks
+from emp_trio.testing.openai.input_image_rules import looks_of_image, mask_faults
 from emp_trio.testing.openai.multipart import Upload
-from emp_trio.testing.openai.picture_rules import looks_of_picture, mask_faults
 
 _COMMON: Final[dict[str, tuple[type, ...]]] = {
     "prompt": (str,),
@@ -102,7 +102,7 @@ def _edit_faults(body: dict[str, Any]) -> Iterator[Fault]:
         yield Fault("At most 16 images.", "image", "array_above_max_length")
     first: Looks | None = None
     for index, image in enumerate(images):
-        looks = looks_of_picture(image, f"image[{index}]")
+        looks = looks_of_image(image, f"image[{index}]")
         if isinstance(looks, Fault):
             yield looks
         elif index == 0:

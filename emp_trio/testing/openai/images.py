@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from emp_trio.testing.openai.checks import Fault
 from emp_trio.testing.openai.generation import IMAGE_USAGE
 from emp_trio.testing.openai.image_rules import image_fault, image_violations
-from emp_trio.testing.openai.media import picture
+from emp_trio.testing.openai.media import image
 from emp_trio.testing.openai.run import Run
 from emp_trio.testing.openai.script import Script
 from emp_trio.testing.openai.service import Service, fault_answer, not_an_object
@@ -61,7 +61,7 @@ async def _draw(service: Service, body: Any, *, edit: bool) -> Response:
 
 
 class Drawing(msgspec.Struct, frozen=True, kw_only=True):
-    """A request for pictures; ``body`` has been found good, ``created`` is seconds since the epoch."""
+    """A request for images; ``body`` has been found good, ``created`` is seconds since the epoch."""
 
     body: dict[str, Any]
     edit: bool
@@ -70,7 +70,7 @@ class Drawing(msgspec.Struct, frozen=True, kw_only=True):
     created: int
 
     def made(self, now: float) -> int:
-        """Pictures made by ``now``, on the service's clock; of a stream that was left, those that were begun."""
+        """Images made by ``now``, on the service's clock; of a stream that was left, those that were begun."""
         if self.script.image_error is not None or self.script.status == "failed":
             return 0
         if self.run.cancelled is None or not self.script.seconds:
@@ -81,7 +81,7 @@ class Drawing(msgspec.Struct, frozen=True, kw_only=True):
     def whole(self) -> dict[str, Any]:
         """The answer, not streamed."""
         data = [
-            {"b64_json": self._picture(index), "revised_prompt": f"A fake picture of: {self.body['prompt'][:80]}"}
+            {"b64_json": self._image(index), "revised_prompt": f"A fake image of: {self.body['prompt'][:80]}"}
             for index in range(self._count())
         ]
         return {"created": self.created, "data": data, "usage": IMAGE_USAGE} | self._used()
@@ -114,17 +114,17 @@ class Drawing(msgspec.Struct, frozen=True, kw_only=True):
         for index in range(self._count()):
             for number in range(some):
                 seed = 1000 + 10 * index + number
-                partial = {"b64_json": picture(self._used()["output_format"], seed=seed), "created_at": self.created}
+                partial = {"b64_json": image(self._used()["output_format"], seed=seed), "created_at": self.created}
                 yield {"type": f"{name}.partial_image", "partial_image_index": number} | partial | self._used()
-            final = {"b64_json": self._picture(index), "usage": IMAGE_USAGE, "created_at": self.created}
+            final = {"b64_json": self._image(index), "usage": IMAGE_USAGE, "created_at": self.created}
             yield {"type": f"{name}.completed"} | final | self._used()
 
     def _count(self) -> int:
         return (self.body.get("n") or 1) if self.script.images else 0
 
-    def _picture(self, index: int) -> str:
+    def _image(self, index: int) -> str:
         seed = index + len(self.body["prompt"])
-        return picture(self._used()["output_format"], seed=seed, size=self.script.image_bytes)
+        return image(self._used()["output_format"], seed=seed, size=self.script.image_bytes)
 
     def _used(self) -> dict[str, Any]:
         return {

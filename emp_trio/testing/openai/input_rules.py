@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from emp_trio.testing.openai.checks import Fault, choice_fault, missing
-from emp_trio.testing.openai.picture_rules import data_of
+from emp_trio.testing.openai.input_image_rules import data_of
 
 _ROLES: Final = ("user", "system", "developer", "assistant")
 _MESSAGE: Final = frozenset(("type", "role", "content", "id", "status", "phase"))
@@ -17,8 +17,8 @@ _PARTS: Final = {
 }
 
 
-def pictures_of(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The pictures in a request's input, first to last: parts of messages, and references to earlier ones."""
+def images_of(body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The images in a request's input, first to last: parts of messages, and references to earlier ones."""
     for item in _items(body):
         if item.get("type") == "image_generation_call":
             yield item
@@ -35,8 +35,8 @@ def input_violations(body: dict[str, Any]) -> list[str]:
                 found.append("an input message without type: message")
     found += [
         "an input_image without detail"
-        for picture in pictures_of(body)
-        if picture.keys() - {"type", "id"} and "detail" not in picture
+        for image in images_of(body)
+        if image.keys() - {"type", "id"} and "detail" not in image
     ]
     return found
 

@@ -1,4 +1,4 @@
-"""Small real pictures in every format of the image models, of any size in bytes. Pure."""
+"""Small real images in every format of the image models, of any size in bytes. Pure."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _SVG: Final = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"><rect 
 _PADDING: Final = 40  # bytes of it where nobody asks for a size
 
 
-def picture(format: str, *, seed: int, size: int | None = None) -> str:
-    """A picture as the API sends it, in base64; for the arguments see :func:`make_picture`."""
-    return base64.b64encode(make_picture(format, seed=seed, size=size)).decode()
+def image(format: str, *, seed: int, size: int | None = None) -> str:
+    """An image as the API sends it, in base64; for the arguments see :func:`make_image`."""
+    return base64.b64encode(make_image(format, seed=seed, size=size)).decode()
 
 
-def make_picture(format: str, *, seed: int, size: int | None = None) -> bytes:
-    """The bytes of a picture.
+def make_image(format: str, *, seed: int, size: int | None = None) -> bytes:
+    """The bytes of an image.
 
     Args:
         format: ``png``, ``jpeg``, ``webp``, ``gif`` or ``svg``.
-        seed: another seed gives another picture.
+        seed: another seed gives another image.
         size: its exact length in bytes, from 1000; that of a WebP is even.
     """
 

@@ -1,6 +1,6 @@
 """What the API accepts: every request of ``POST /responses`` against the reference (4.1, 4.2, 7, 16). Pure.
 
-Two kinds of findings: an error is what the real service answers with a 400; a violation is what it may well let pass
+Two kinds of diagnostics: an error is what the real service answers with a 400; a violation is what it may well let pass
 today but nobody has documented.
 """
 
@@ -20,10 +20,10 @@ from emp_trio.testing.openai.checks import (
     text_model_fault,
     type_fault,
 )
+from emp_trio.testing.openai.image_info import looks_of
 from emp_trio.testing.openai.image_options import option_faults
-from emp_trio.testing.openai.input_rules import input_faults, input_violations, pictures_of
-from emp_trio.testing.openai.looks import looks_of
-from emp_trio.testing.openai.picture_rules import data_of, mask_faults
+from emp_trio.testing.openai.input_image_rules import data_of, mask_faults
+from emp_trio.testing.openai.input_rules import images_of, input_faults, input_violations
 
 FIELDS: Final[dict[str, tuple[type, ...]]] = {
     "model": (str,),
@@ -123,12 +123,12 @@ def _tool_fault(body: dict[str, Any]) -> Fault | None:
 
 
 def _edit_fault(body: dict[str, Any]) -> Fault | None:
-    pictures = list(pictures_of(body))
+    images = list(images_of(body))
     for tool in _image_tools(body):
-        if tool.get("action") == "edit" and not pictures and not body.get("previous_response_id"):
+        if tool.get("action") == "edit" and not images and not body.get("previous_response_id"):
             return Fault("There is no image in the context to edit.", "tools[0].action", "invalid_value")
         if tool.get("input_image_mask") is not None:
-            data = data_of(str(pictures[0].get("image_url", "")), "input") if pictures else None
+            data = data_of(str(images[0].get("image_url", "")), "input") if images else None
             first = looks_of(data) if isinstance(data, bytes) else None
             return next(mask_faults(tool["input_image_mask"], first, "tools[0].input_image_mask"), None)
     return None

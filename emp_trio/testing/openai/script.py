@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from emp_trio.testing.openai.manners import Manner
+from emp_trio.testing.openai.behavior import Behavior
 
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -52,15 +52,15 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         error: ``error`` of a failed response (``code`` and ``message``); of the other APIs, a 500.
         incomplete_reason: ``incomplete_details.reason`` of an incomplete one: ``max_output_tokens`` or
             ``content_filter``.
-        text: words of the answer; by default there are some where there is no picture.
+        text: words of the answer; by default there are some where there is no image.
         refusal: a ``refusal`` part in place of text.
         tool_calls: functions that a chat completion calls.
         finish_reason: why a chat completion ends, in place of the documented word.
-        manners: of other servers, in which a chat completion comes (:data:`~emp_trio.testing.openai.manners.Manner`).
-        images: pictures made where the request has the image tool. 0 makes none of the Images API either, which else
+        behavior: the server whose chat completions to imitate (:data:`~emp_trio.testing.openai.behavior.Behavior`).
+        images: images made where the request has the image tool. 0 makes none of the Images API either, which else
             makes as many as it is asked for.
-        image_bytes: exact size of a picture.
-        image_error: ``error`` of the picture's item, which then has no picture; of the Images API, a 400.
+        image_bytes: exact size of an image.
+        image_error: ``error`` of the image's item, which then has no image; of the Images API, a 400.
         extra: further items of ``output``, before the rest.
         stream: what else happens to a stream.
     """
@@ -74,7 +74,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     refusal: str | None = None
     tool_calls: list[ToolCall] = []
     finish_reason: str | None = None
-    manners: tuple[Manner, ...] = ()
+    behavior: tuple[Behavior, ...] = ()
     images: Annotated[int, msgspec.Meta(ge=0, le=10)] = 1
     image_bytes: Annotated[int, msgspec.Meta(ge=10_000)] | None = None
     image_error: dict[str, Any] | None = None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.protocols.fetch import FetchSettings
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.limits import LimitsSettings
@@ -13,16 +14,20 @@ from emp_trio.services.a1111.connector import A1111WebSocketConnector
 from emp_trio.services.a1111.settings import A1111Settings
 from emp_trio.services.connector import open_connector
 from emp_trio.testing.a1111 import FakeA1111, Script
-from emp_trio.toolbox import Toolbox
 
 PROMPT = {"prompt": "a lighthouse"}
 GENERATE = "/sdapi/v1/txt2img"
-HELD = Script(hold_at=2)  # in the middle: a picture has four steps
+HELD = Script(hold_at=2)  # in the middle: an image has four steps
 
 
 @asynccontextmanager
 async def open_a1111(
-    base_url: str, toolbox: Toolbox, *, http: dict[str, Any] | None = None, limit: int = 1, **settings: Any
+    base_url: str,
+    connector_context: ConnectorContext,
+    *,
+    http: dict[str, Any] | None = None,
+    limit: int = 1,
+    **settings: Any,
 ) -> AsyncIterator[A1111WebSocketConnector]:
     """Open the connector for ``base_url``. Keywords go to ``A1111Settings``, ``http`` to ``HttpSettings``."""
     usual: dict[str, Any] = {"progress_interval": 0.01, "interrupt_interval": 0.02, "call_timeout": 5.0}
@@ -33,7 +38,7 @@ async def open_a1111(
         limits=LimitsSettings(max_concurrent_jobs=limit),
         fetch=FetchSettings(input_allow_private=True),
     )
-    async with open_connector(A1111WebSocketConnector, made, toolbox) as connector:
+    async with open_connector(A1111WebSocketConnector, made, connector_context) as connector:
         yield connector
 
 

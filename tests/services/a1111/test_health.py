@@ -7,30 +7,30 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.mapping import load_mapping, plan
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.services.a1111.connector import A1111WebSocketConnector
 from emp_trio.services.a1111.settings import A1111Settings, located
 from emp_trio.services.registry import find_connector
 from emp_trio.testing.a1111 import FakeA1111
-from emp_trio.toolbox import Toolbox
 from tests.services.a1111.support import HELD, held, open_a1111
 
 FINE = {"system": {"free": 1}}
 
 
-async def test_a_server_that_is_fine(a1111: FakeA1111, toolbox: Toolbox) -> None:
-    async with open_a1111(a1111.base_url, toolbox) as connector:
+async def test_a_server_that_is_fine(a1111: FakeA1111, connector_context: ConnectorContext) -> None:
+    async with open_a1111(a1111.base_url, connector_context) as connector:
         assert (await connector.health()).healthy
     assert [request.path for request in a1111.requests] == ["/sdapi/v1/memory"]  # the lightest call there is
 
 
-async def test_a_busy_server_is_not_a_dead_one(a1111: FakeA1111, toolbox: Toolbox) -> None:
+async def test_a_busy_server_is_not_a_dead_one(a1111: FakeA1111, connector_context: ConnectorContext) -> None:
     a1111.script = HELD
     a1111.begin("txt2img", {})
     await a1111.until(lambda: held(a1111))
     with trio.fail_after(60):
-        async with open_a1111(a1111.base_url, toolbox) as connector:
+        async with open_a1111(a1111.base_url, connector_context) as connector:
             assert (await connector.health()).healthy
 
 
@@ -44,18 +44,20 @@ async def test_a_busy_server_is_not_a_dead_one(a1111: FakeA1111, toolbox: Toolbo
         ([], "no A1111"),
     ],
 )
-async def test_a_server_with_trouble_inside(a1111: FakeA1111, toolbox: Toolbox, memory: Any, said: str) -> None:
+async def test_a_server_with_trouble_inside(
+    a1111: FakeA1111, connector_context: ConnectorContext, memory: Any, said: str
+) -> None:
     a1111.memory = memory
-    async with open_a1111(a1111.base_url, toolbox) as connector:
+    async with open_a1111(a1111.base_url, connector_context) as connector:
         health = await connector.health()
     assert not health.healthy
     assert said in health.detail
 
 
-async def test_a_web_ui_without_its_api(a1111: FakeA1111, toolbox: Toolbox) -> None:
+async def test_a_web_ui_without_its_api(a1111: FakeA1111, connector_context: ConnectorContext) -> None:
     for path in ("/sdapi/v1/memory", "/sdapi/v1/sd-models"):
         a1111.inject(path, status=404, body={"detail": "Not Found"}, times=10)
-    async with open_a1111(a1111.base_url, toolbox) as connector:
+    async with open_a1111(a1111.base_url, connector_context) as connector:
         health = await connector.health()
     assert not health.healthy
     assert "--api" in health.detail

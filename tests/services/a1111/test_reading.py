@@ -140,7 +140,7 @@ def test_any_memory_is_judged(memory: Any) -> None:
 
 
 def png(count: int) -> list[str]:
-    """So many pictures, by their numbers."""
+    """So many images, by their numbers."""
     return [str(number) for number in range(count)]
 
 
@@ -157,9 +157,9 @@ def png(count: int) -> list[str]:
         (png(1), {"all_seeds": [1, 2, 3]}, True, png(1)),
     ],
 )
-def test_the_pictures_of_the_job_itself(images: list[str], info: dict[str, Any], script: bool, own: list[str]) -> None:
+def test_the_images_of_the_job_itself(images: list[str], info: dict[str, Any], script: bool, own: list[str]) -> None:
     answer = read_answer({"images": images, "info": json.dumps(info)}, script=script)
-    assert (answer.pictures, answer.info) == (own, info)
+    assert (answer.images, answer.info) == (own, info)
 
 
 GRID_AND_TWO = {"save_images": True, "batch_size": 2}
@@ -187,8 +187,8 @@ NAN = '{"all_seeds": [1, 2], "index_of_first_image": 1, "extra_generation_params
         (png(2), None, {"batch_size": "2", "n_iter": None}, png(2)),
     ],
 )
-def test_a_broken_info_turns_no_grid_into_a_picture(images: list[str], info: Any, asked: Any, own: list[str]) -> None:
-    assert read_answer({"images": images, "info": info}, script=False, asked=asked).pictures == own
+def test_a_broken_info_turns_no_grid_into_a_image(images: list[str], info: Any, asked: Any, own: list[str]) -> None:
+    assert read_answer({"images": images, "info": info}, script=False, asked=asked).images == own
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_broken_info_turns_no_grid_into_a_picture(images: list[str], info: Any
         [],
     ],
 )
-def test_an_answer_without_a_picture_is_none(answer: Any) -> None:
+def test_an_answer_without_a_image_is_none(answer: Any) -> None:
     with pytest.raises(ServiceError) as caught:
         read_answer(answer, script=False)
     assert (caught.value.reason, caught.value.retry, caught.value.maybe_started) == (
@@ -219,16 +219,16 @@ def test_an_answer_without_a_picture_is_none(answer: Any) -> None:
         (1, {"all_seeds": [1], "index_of_first_image": 10**9}, False),
     ],
 )
-def test_pictures_in_hand_are_not_made_again(count: int, info: dict[str, Any], warned: bool) -> None:
+def test_images_in_hand_are_not_made_again(count: int, info: dict[str, Any], warned: bool) -> None:
     answer = read_answer({"images": png(count), "info": json.dumps(info)}, script=False)
-    assert answer.pictures == png(count)[-1:]
+    assert answer.images == png(count)[-1:]
     assert bool(answer.warnings) is warned
 
 
 @given(answers("images", "info"), st.booleans())
 def test_any_answer_is_read_or_refused(answer: Any, script: bool) -> None:
     try:
-        found = len(read_answer(answer, script=script).pictures)
+        found = len(read_answer(answer, script=script).images)
     except ServiceError:
         found = 0
     images = answer.get("images") if isinstance(answer, dict) else None
@@ -293,7 +293,7 @@ def test_a_name_that_no_model_has(name: str) -> None:
         ({"sd_model_name": None, "sd_model_hash": 7}, 0, None),
     ],
 )
-def test_whose_picture_it_is(info: dict[str, Any], wanted: int, right: bool | None) -> None:
+def test_whose_image_it_is(info: dict[str, Any], wanted: int, right: bool | None) -> None:
     if right is False:
         with pytest.raises(ServiceError, match="instead of"):
             check_made_by(info, MODELS[wanted])

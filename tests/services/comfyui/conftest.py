@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
-from emp_trio.toolbox import Toolbox
 from tests.services.comfyui.support import open_comfyui
 
 
@@ -28,7 +28,7 @@ async def fake(in_time: None) -> AsyncIterator[FakeComfyUI]:
 
 
 @pytest.fixture
-async def connector(fake: FakeComfyUI, toolbox: Toolbox) -> AsyncIterator[Any]:
+async def connector(fake: FakeComfyUI, connector_context: ConnectorContext) -> AsyncIterator[Any]:
     """A connector of it."""
-    async with open_comfyui(fake, toolbox) as connector:
+    async with open_comfyui(fake, connector_context) as connector:
         yield connector

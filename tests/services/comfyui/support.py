@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.fetch import FetchSettings
@@ -20,9 +21,8 @@ from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.tracker import FollowSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.previews import PreviewSettings
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.comfyui import FakeComfyUI
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 
 ID = prompt_id_of("job-1")
 
@@ -43,7 +43,7 @@ FAST: dict[str, Any] = {
 @asynccontextmanager
 async def open_comfyui(
     fake: FakeComfyUI,
-    toolbox: Toolbox,
+    connector_context: ConnectorContext,
     *,
     cls: type[Any] = ComfyUIWebSocketConnector,
     follow: dict[str, Any] | None = None,
@@ -68,7 +68,7 @@ async def open_comfyui(
         fetch=FetchSettings(**({"input_allow_private": True} | (fetch or {}))),
         preview=PreviewSettings(**(preview or {})),
     )
-    async with open_connector(cls, settings, toolbox) as connector:
+    async with open_connector(cls, settings, connector_context) as connector:
         if quiet:
             with trio.fail_after(60):
                 await connector.probe.verdict()
@@ -76,8 +76,8 @@ async def open_comfyui(
         yield connector
 
 
-def picture(color: int = 1, prefix: str = "out") -> dict[str, Any]:
-    """A graph that saves a picture."""
+def image(color: int = 1, prefix: str = "out") -> dict[str, Any]:
+    """A graph that saves an image."""
     return {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": color}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
@@ -114,7 +114,7 @@ async def waiting(fake: FakeComfyUI, prompt_id: str = ID) -> None:
 
 
 async def disturbed(
-    connector: Any, a_job: Job, disturb: Callable[[], Awaitable[object]], reporter: FakeReporter | None = None
+    connector: Any, a_job: Job, disturb: Callable[[], Awaitable[object]], context: FakeAttempt | None = None
 ) -> JobResult:
     """Run an attempt while ``disturb`` runs beside it; an error of the attempt comes out alone."""
     failed: list[EmpTrioError] = []
@@ -122,7 +122,7 @@ async def disturbed(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(disturb)
         try:
-            results.append(await run_job(connector, a_job, reporter))
+            results.append(await run_job(connector, a_job, context))
         except EmpTrioError as error:
             failed.append(error)
     if failed:
@@ -130,9 +130,9 @@ async def disturbed(
     return results[0]
 
 
-async def cut_short(connector: Any, a_job: Job, fake: FakeComfyUI, reporter: FakeReporter) -> None:
+async def cut_short(connector: Any, a_job: Job, fake: FakeComfyUI, context: FakeAttempt) -> None:
     """Run an attempt until its prompt runs a node, then end it as its reporter says."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_job, connector, a_job, reporter)
+        nursery.start_soon(run_job, connector, a_job, context)
         await running(fake)
         nursery.cancel_scope.cancel()

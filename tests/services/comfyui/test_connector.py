@@ -9,19 +9,19 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, InvalidJob, ServiceError
 from emp_trio.jobs import JobContext
 from emp_trio.services.registry import find_connector
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.comfyui import FakeComfyUI
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import ID, bodies, open_comfyui, picture, runs, sleeping
+from tests.services.comfyui.support import ID, bodies, image, open_comfyui, runs, sleeping
 from tests.services.support import job, stored
 
 
-async def test_a_picture_is_made_and_saved(connector: Any, fake: FakeComfyUI, tmp_path: Path) -> None:
-    reporter = FakeReporter()
-    result = await run_job(connector, job({"workflow": picture()}), reporter)
+async def test_a_image_is_made_and_saved(connector: Any, fake: FakeComfyUI, tmp_path: Path) -> None:
+    context = FakeAttempt()
+    result = await run_job(connector, job({"workflow": image()}), context)
     ((name, content),) = stored(tmp_path / "assets").items()
     ((key, made),) = [item for item in fake.disk.files.items() if item[0][0] == "output"]
     assert content == made
@@ -36,24 +36,24 @@ async def test_a_picture_is_made_and_saved(connector: Any, fake: FakeComfyUI, tm
 
 
 async def test_progress_rises_with_the_nodes(connector: Any) -> None:
-    reporter = FakeReporter()
-    await run_job(connector, job({"workflow": sleeping(0.1, 10)}), reporter)
-    values = [report.value for report in reporter.reports]
+    context = FakeAttempt()
+    await run_job(connector, job({"workflow": sleeping(0.1, 10)}), context)
+    values = [report.value for report in context.reports]
     assert values == sorted(values)
     assert len([value for value in values if 10 < value < 50]) >= 8
     assert values[-1] == 100
-    assert any("node 1" in report.message for report in reporter.reports)
+    assert any("node 1" in report.message for report in context.reports)
 
 
 async def test_jobs_share_one_socket_and_each_gets_its_own_file(
     connector: Any, fake: FakeComfyUI, tmp_path: Path
 ) -> None:
     """4.8: the same prefix in every job, and a cache that keeps everything."""
-    fake.manner.keep_cache = True
+    fake.behavior.keep_cache = True
     names: dict[int, str] = {}
 
     async def run(number: int) -> None:
-        workflow = picture(number % 5, "same")
+        workflow = image(number % 5, "same")
         names[number] = (await run_job(connector, job({"workflow": workflow}, id=f"job-{number}"))).output_files[0].path
 
     async with trio.open_nursery() as nursery:
@@ -69,12 +69,12 @@ async def test_jobs_share_one_socket_and_each_gets_its_own_file(
 async def test_a_cached_run_never_serves_a_file_that_is_gone_or_anothers(
     connector: Any, fake: FakeComfyUI, tmp_path: Path
 ) -> None:
-    """4.8: files are counted up from what lies in the folder, so a name comes back with another picture."""
-    fake.manner.keep_cache = True
-    first = await run_job(connector, job({"workflow": picture(1)}, id="a"))
+    """4.8: files are counted up from what lies in the folder, so a name comes back with another image."""
+    fake.behavior.keep_cache = True
+    first = await run_job(connector, job({"workflow": image(1)}, id="a"))
     fake.disk.files.clear()
-    await run_job(connector, job({"workflow": picture(2)}, id="b"))
-    again = await run_job(connector, job({"workflow": picture(1)}, id="c"))
+    await run_job(connector, job({"workflow": image(2)}, id="b"))
+    again = await run_job(connector, job({"workflow": image(1)}, id="c"))
     assert again.output_files[0].metadata["sha256"] == first.output_files[0].metadata["sha256"]
 
 
@@ -90,7 +90,7 @@ async def test_a_fully_cached_prompt_is_told_as_such(connector: Any, fake: FakeC
 
 async def test_files_of_every_kind_are_saved(connector: Any) -> None:
     """5: films are listed as images, node packs have keys of their own."""
-    workflow = picture() | {
+    workflow = image() | {
         "3": {"class_type": "SaveVideo", "inputs": {"video": ["1", 0], "filename_prefix": "v"}},
         "4": {"class_type": "SaveAudio", "inputs": {"filename_prefix": "s"}},
         "5": {"class_type": "RigFiles", "inputs": {"key": "mesh", "extension": "xyz", "filename_prefix": "m"}},
@@ -108,10 +108,12 @@ async def test_files_of_every_kind_are_saved(connector: Any) -> None:
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
-async def test_a_number_that_is_none_costs_no_finished_prompt(fake: FakeComfyUI, toolbox: Toolbox, number: str) -> None:
+async def test_a_number_that_is_none_costs_no_finished_prompt(
+    fake: FakeComfyUI, connector_context: ConnectorContext, number: str
+) -> None:
     """Real servers 1: the history, and what is said on the socket, are written by Python's json."""
-    async with open_comfyui(fake, toolbox) as connector:
-        workflow = picture() | {"3": {"class_type": "RigShow", "inputs": {"value": number}}}
+    async with open_comfyui(fake, connector_context) as connector:
+        workflow = image() | {"3": {"class_type": "RigShow", "inputs": {"value": number}}}
         result = await run_job(connector, job({"workflow": workflow}))
         assert len(result.output_files) == runs(fake) == 1
         assert result.metadata["comfyui_outputs"]["other"] == {"3": {"value": [None]}}
@@ -123,7 +125,7 @@ async def test_a_class_with_a_number_that_is_none_can_be_used(connector: Any, fa
     answers = {name: {"input": {}, "output_node": name == "SaveImage", "default": "NaN"} for name in names}
     body = msgspec.json.encode(answers).replace(b'"NaN"', b"NaN")
     fake.inject("GET /object_info", 200, body, content_type="application/json", times=2)
-    assert (await run_job(connector, job({"workflow": picture()}))).success
+    assert (await run_job(connector, job({"workflow": image()}))).success
     assert fake.count("GET /object_info") == 2
 
 
@@ -135,7 +137,7 @@ async def test_a_refusal_with_a_number_that_is_none_is_told_and_final(connector:
     )
     fake.inject("POST /prompt", 400, body, content_type="application/json")
     with pytest.raises(ServiceError, match="too big: width") as caught:
-        await run_job(connector, job({"workflow": picture()}))
+        await run_job(connector, job({"workflow": image()}))
     assert not caught.value.retry
 
 
@@ -146,9 +148,9 @@ async def test_nothing_to_show_is_a_success(connector: Any) -> None:
     assert result.output_files == ()
 
 
-async def test_pictures_for_the_socket_are_saved_instead(connector: Any, fake: FakeComfyUI) -> None:
+async def test_images_for_the_socket_are_saved_instead(connector: Any, fake: FakeComfyUI) -> None:
     """3.3: they leave nothing in the history."""
-    workflow = picture() | {"2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}}
+    workflow = image() | {"2": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}}
     assert len((await run_job(connector, job({"workflow": workflow}))).output_files) == 1
     assert bodies(fake)[0]["prompt"]["2"]["class_type"] == "SaveImage"
 
@@ -156,7 +158,7 @@ async def test_pictures_for_the_socket_are_saved_instead(connector: Any, fake: F
 async def test_what_is_sent_is_what_later_servers_want(connector: Any, fake: FakeComfyUI) -> None:
     """1, 4.9, 2: an id of ours, a client id always, metadata along with it, and no Origin."""
     extra = {"extra_pnginfo": {"workflow": {"nodes": []}}}
-    await run_job(connector, job({"workflow": picture(), "extra_data": extra}))
+    await run_job(connector, job({"workflow": image(), "extra_data": extra}))
     (body,) = bodies(fake)
     assert body["prompt_id"] == ID
     assert body["client_id"] == connector.client_id
@@ -178,7 +180,7 @@ async def test_an_order_to_clear_or_to_interrupt_just_anything_is_never_sent(con
 async def test_a_bad_graph_never_reaches_the_server(connector: Any, fake: FakeComfyUI) -> None:
     """2.1, 4.6: this one would end the worker thread for good."""
     with pytest.raises(InvalidJob):
-        await run_job(connector, job({"workflow": picture() | {"9": {"class_type": "PreviewImage"}}}))
+        await run_job(connector, job({"workflow": image() | {"9": {"class_type": "PreviewImage"}}}))
     assert not bodies(fake)
 
 
@@ -187,11 +189,11 @@ async def test_what_the_server_lacks_is_found_before_sending_and_asked_for_again
 ) -> None:
     """11: models and node packs are added while workers run."""
     with pytest.raises(ServiceError, match="NoSuchNode") as caught:
-        await run_job(connector, job({"workflow": picture() | {"3": {"class_type": "NoSuchNode", "inputs": {}}}}))
+        await run_job(connector, job({"workflow": image() | {"3": {"class_type": "NoSuchNode", "inputs": {}}}}))
     assert caught.value.retry
     assert not bodies(fake)
-    fake.manner.any_class = True
-    workflow = picture() | {"3": {"class_type": "NoSuchNode", "inputs": {}}}
+    fake.behavior.any_class = True
+    workflow = image() | {"3": {"class_type": "NoSuchNode", "inputs": {}}}
     assert (await run_job(connector, job({"workflow": workflow}))).success
 
 
@@ -200,13 +202,13 @@ async def test_a_proxy_that_hides_the_node_classes_is_no_obstacle(
     connector: Any, fake: FakeComfyUI, status: int
 ) -> None:
     fake.inject("GET /object_info", status, times=10)
-    assert (await run_job(connector, job({"workflow": picture()}))).success
+    assert (await run_job(connector, job({"workflow": image()}))).success
 
 
 @pytest.mark.parametrize("answer", ["null", "[]", "7", '"no"'])
 async def test_node_classes_that_are_not_told_are_no_obstacle(connector: Any, fake: FakeComfyUI, answer: str) -> None:
     fake.inject("GET /object_info", 200, answer, content_type="application/json", times=10)
-    assert (await run_job(connector, job({"workflow": picture()}))).success
+    assert (await run_job(connector, job({"workflow": image()}))).success
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])
@@ -214,7 +216,7 @@ async def test_a_history_that_is_hidden_for_a_while_costs_no_prompt(
     connector: Any, fake: FakeComfyUI, status: int
 ) -> None:
     fake.inject("GET /history", status, times=2)
-    assert (await run_job(connector, job({"workflow": picture()}))).success
+    assert (await run_job(connector, job({"workflow": image()}))).success
     assert len(bodies(fake)) == 1
 
 
@@ -222,21 +224,23 @@ async def test_storage_that_cannot_work_is_found_out_before_the_gpu_is_troubled(
     connector: Any, fake: FakeComfyUI
 ) -> None:
     with pytest.raises(ConfigError):
-        await run_job(connector, job({"workflow": picture()}, ctx=JobContext(provider="azure")))
+        await run_job(connector, job({"workflow": image()}, ctx=JobContext(provider="azure")))
     assert not bodies(fake)
 
 
-async def test_a_large_message_does_not_lose_the_job(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_large_message_does_not_lose_the_job(fake: FakeComfyUI, connector_context: ConnectorContext) -> None:
     """3: the library's own limit of 1 MiB would end the socket in mid-prompt."""
-    async with open_comfyui(fake, toolbox, follow={"poll_soon": 60.0, "poll_interval": 60.0}) as connector:
+    async with open_comfyui(fake, connector_context, follow={"poll_soon": 60.0, "poll_interval": 60.0}) as connector:
         say = {"1": {"class_type": "RigSay", "inputs": {"text": "x" * 5 * 2**20}}}
         assert (await run_job(connector, job({"workflow": say}))).success
         assert fake.process.opened == 1
 
 
-async def test_a_message_above_the_limit_costs_the_socket_and_not_the_job(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_message_above_the_limit_costs_the_socket_and_not_the_job(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     """3: a message that is too big means: socket lost, go on by polling."""
-    async with open_comfyui(fake, toolbox, websocket={"max_message_bytes": 100_000}) as connector:
+    async with open_comfyui(fake, connector_context, websocket={"max_message_bytes": 100_000}) as connector:
         say = {"1": {"class_type": "RigSay", "inputs": {"text": "x" * 2**20}}}
         assert (await run_job(connector, job({"workflow": say}))).success
         await fake.until(lambda: fake.process.opened > 1)
@@ -250,7 +254,7 @@ async def test_the_connectors_are_found_by_name() -> None:
 
 
 async def test_a_file_that_is_gone_costs_the_others_nothing(connector: Any, fake: FakeComfyUI, tmp_path: Path) -> None:
-    workflow = picture() | {
+    workflow = image() | {
         "8": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "second"}},
     }
     fake.inject("GET /view", 404)

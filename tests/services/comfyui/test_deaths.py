@@ -10,11 +10,11 @@ from typing import Any
 
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
 from emp_trio.services.comfyui.graph import prompt_id_of
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.comfyui.support import open_comfyui, sleeping
 from tests.services.support import job, stored
 
@@ -22,7 +22,9 @@ JOBS = 50
 DEATHS = 200 if os.environ.get("EMP_TRIO_HEAVY") else 30
 
 
-async def test_a_server_that_dies_again_and_again_loses_no_job(toolbox: Toolbox, tmp_path: Path) -> None:
+async def test_a_server_that_dies_again_and_again_loses_no_job(
+    connector_context: ConnectorContext, tmp_path: Path
+) -> None:
     """4.5, 4.4: every job ends in exactly one result, after as many attempts as it takes."""
     chance = random.Random(20240701)
     results: Counter[str] = Counter()
@@ -34,15 +36,15 @@ async def test_a_server_that_dies_again_and_again_loses_no_job(toolbox: Toolbox,
         checkpoint = None
         while True:
             attempts[job_id] += 1
-            reporter = FakeReporter()
+            context = FakeAttempt()
             workflow = sleeping(0.01, 2, salt=len(job_id), preview=False)
             attempt = job({"workflow": workflow}, id=job_id, attempt=attempts[job_id], checkpoint=checkpoint)
             try:
                 async with places:
-                    result = await run_job(connector, attempt, reporter)
+                    result = await run_job(connector, attempt, context)
             except EmpTrioError as error:
                 final.extend([] if error.retry else [error])
-                checkpoint = reporter.checkpoint or checkpoint
+                checkpoint = context.checkpoint or checkpoint
                 await trio.sleep(0.01)
                 continue
             assert result.success
@@ -59,7 +61,7 @@ async def test_a_server_that_dies_again_and_again_loses_no_job(toolbox: Toolbox,
 
     with trio.fail_after(60):
         async with open_fake_comfyui() as fake:
-            opening = open_comfyui(fake, toolbox, follow=follow, http={"max_retries": 0}, quiet=False)
+            opening = open_comfyui(fake, connector_context, follow=follow, http={"max_retries": 0}, quiet=False)
             async with opening as connector, trio.open_nursery() as nursery:
                 nursery.start_soon(kill, fake)
                 places = trio.CapacityLimiter(8)

@@ -51,8 +51,8 @@ def test_the_graph_is_found_wherever_people_put_it(payload: dict[str, Any]) -> N
     assert read_workflow(payload).graph == GRAPH
 
 
-def test_metadata_for_the_pictures_goes_along() -> None:
-    """11, outputs: the workflow that pictures are to carry must not be lost on the way."""
+def test_metadata_for_the_images_goes_along() -> None:
+    """11, outputs: the workflow that images are to carry must not be lost on the way."""
     info = {"workflow": EDITOR}
     for payload in (
         {"workflow": GRAPH, "extra_data": {"extra_pnginfo": info}},
@@ -121,7 +121,7 @@ def test_the_prompt_id_is_a_canonical_uuid_and_the_same_in_every_attempt() -> No
     ],
 )
 def test_files_of_a_job_are_in_a_folder_of_its_own(prefix: str, made: str) -> None:
-    """4.8: a name that is counted up from what lies in the folder comes back with another job's picture."""
+    """4.8: a name that is counted up from what lies in the folder comes back with another job's image."""
     graph = {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": prefix}}}
     assert made_unique(graph, "id/1")["1"]["inputs"]["filename_prefix"] == made
     assert graph["1"]["inputs"]["filename_prefix"] == prefix
@@ -135,7 +135,7 @@ def test_no_prefix_leads_out_of_the_folder(prefix: str) -> None:
     assert not {"..", "."} & set(made.split("/"))
 
 
-def test_pictures_are_saved_and_not_sent_over_the_socket() -> None:
+def test_images_are_saved_and_not_sent_over_the_socket() -> None:
     """3.3: SaveImageWebsocket leaves nothing in the history."""
     graph = {"7": {"class_type": "SaveImageWebsocket", "inputs": {"images": ["1", 0]}}}
     assert made_unique(graph, "id")["7"] == {
@@ -173,8 +173,8 @@ def test_the_recorded_class_is_read() -> None:
 
 def test_a_graph_that_the_server_can_run_passes() -> None:
     loader = {"class_type": "Loader", "inputs": {"name": "b.ckpt", "kind": "for the server to say"}}
-    picture = {"class_type": "LoadImage", "inputs": {"image": "just-uploaded.png"}}
-    check_classes(GRAPH | {"3": loader, "4": picture}, CLASSES)
+    image = {"class_type": "LoadImage", "inputs": {"image": "just-uploaded.png"}}
+    check_classes(GRAPH | {"3": loader, "4": image}, CLASSES)
 
 
 @pytest.mark.parametrize(

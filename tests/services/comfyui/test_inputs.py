@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.comfyui import FakeComfyUI
+from emp_trio.testing.faulty_server import open_faulty_server, reply
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import run_job
-from emp_trio.testing.rogue import open_rogue, reply
-from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import ID, bodies, open_comfyui, picture
+from tests.services.comfyui.support import ID, bodies, image, open_comfyui
 from tests.services.support import job
 
 PNG = make_png(8, 8, seed=5)
@@ -22,7 +22,7 @@ BASE64 = base64.b64encode(make_png(8, 8, seed=6, size=1000)).decode()
 
 
 def loading(*sources: str) -> dict[str, Any]:
-    graph = picture()
+    graph = image()
     for number, source in enumerate(sources):
         graph[f"l{number}"] = {"class_type": "LoadImage", "inputs": {"image": source}}
         graph[f"s{number}"] = {
@@ -40,7 +40,7 @@ async def test_urls_data_urls_and_base64_are_uploaded_and_their_names_patched_in
     connector: Any, fake: FakeComfyUI
 ) -> None:
     """2.4, 11: an uploaded image is of no use while the graph still names another file."""
-    async with open_rogue(reply(200, PNG, content_type="image/png")) as files:
+    async with open_faulty_server(reply(200, PNG, content_type="image/png")) as files:
         data_url = f"data:image/png;base64,{base64.b64encode(make_png(4, 4)).decode()}"
         url = f"{files.url}/cat.png?sig=secret"
         result = await run_job(connector, job({"workflow": loading(url, data_url, BASE64, url)}))
@@ -59,7 +59,7 @@ async def test_urls_data_urls_and_base64_are_uploaded_and_their_names_patched_in
 
 async def test_a_name_that_the_server_changed_is_used(connector: Any, fake: FakeComfyUI) -> None:
     """2.4: another file of the same name makes it in (1).png."""
-    async with open_rogue(reply(200, PNG, content_type="image/png")) as files:
+    async with open_faulty_server(reply(200, PNG, content_type="image/png")) as files:
         fake.disk.files["input", ID, "cat.png"] = b"something else"
         await run_job(connector, job({"workflow": loading(f"{files.url}/cat.png")}))
     assert bodies(fake)[0]["prompt"]["l0"]["inputs"]["image"] == f"{ID}/cat (1).png"
@@ -72,11 +72,13 @@ async def test_names_of_files_that_are_there_are_left_alone(connector: Any, fake
     assert fake.count("POST /upload/image") == 0
 
 
-async def test_a_url_into_the_workers_own_network_is_not_followed(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_url_into_the_workers_own_network_is_not_followed(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     """11: no private addresses unless allowed."""
     async with (
-        open_comfyui(fake, toolbox, fetch={"input_allow_private": False}) as connector,
-        open_rogue(reply(200, PNG)) as files,
+        open_comfyui(fake, connector_context, fetch={"input_allow_private": False}) as connector,
+        open_faulty_server(reply(200, PNG)) as files,
     ):
         with pytest.raises(InvalidJob):
             await run_job(connector, job({"workflow": loading(f"{files.url}/cat.png")}))
@@ -86,7 +88,7 @@ async def test_a_url_into_the_workers_own_network_is_not_followed(fake: FakeComf
 
 @pytest.mark.parametrize("answer", [reply(200, b"<html>"), reply(404)])
 async def test_what_is_no_input_file_is_the_jobs_fault(connector: Any, fake: FakeComfyUI, answer: Any) -> None:
-    async with open_rogue(answer) as files:
+    async with open_faulty_server(answer) as files:
         with pytest.raises(InvalidJob):
             await run_job(connector, job({"workflow": loading(f"{files.url}/cat.png?sig=secret")}))
     assert not bodies(fake)
@@ -107,9 +109,11 @@ async def test_an_upload_that_is_too_large_for_a_proxy_is_told(connector: Any, f
 
 
 @pytest.mark.parametrize("route", ["POST /upload/image", "GET /view"])
-async def test_a_file_may_take_longer_than_a_short_call(fake: FakeComfyUI, toolbox: Toolbox, route: str) -> None:
+async def test_a_file_may_take_longer_than_a_short_call(
+    fake: FakeComfyUI, connector_context: ConnectorContext, route: str
+) -> None:
     """8: uploads and downloads are limited by lack of progress, and not by the time for a call."""
-    async with open_comfyui(fake, toolbox, call_timeout=2.5) as connector:
+    async with open_comfyui(fake, connector_context, call_timeout=2.5) as connector:
         fake.inject(route, delay=3.0)
         assert (await run_job(connector, job({"workflow": loading(BASE64)}))).success
         assert fake.count(route) <= 2  # one for each file

@@ -9,33 +9,33 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.comfyui import FakeComfyUI
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.comfyui.support import ID, open_comfyui, running, sleeping
 from tests.services.support import job, stored
 
 ON = {"previews": True, "preview_interval": 0.01}
 
 
-def shown(reporter: FakeReporter) -> list[str]:
+def shown(context: FakeAttempt) -> list[str]:
     """What was reported of previews as they were saved."""
-    return [report.message for report in reporter.reports if report.message.startswith("preview ")]
+    return [report.message for report in context.reports if report.message.startswith("preview ")]
 
 
-def with_metadata(prompt_id: str, picture: bytes) -> bytes:
+def with_metadata(prompt_id: str, image: bytes) -> bytes:
     """A preview frame that says whose it is (3.3)."""
     about = msgspec.json.encode({"node_id": "1", "prompt_id": prompt_id, "image_type": "image/jpeg"})
-    return b"\0\0\0\x04" + len(about).to_bytes(4, "big") + about + picture
+    return b"\0\0\0\x04" + len(about).to_bytes(4, "big") + about + image
 
 
 class Storage:
-    """A toolbox's storage, of which previews get something else: an error, or nothing at all, ever."""
+    """A connector_context's storage, of which previews get something else: an error, or nothing at all, ever."""
 
-    def __init__(self, toolbox: Toolbox, error: Exception | None) -> None:
+    def __init__(self, connector_context: ConnectorContext, error: Exception | None) -> None:
         self.asked = 0
-        self._assets = toolbox.assets
+        self._assets = connector_context.assets
         self._error = error
 
     def __getattr__(self, name: str) -> Any:
@@ -50,25 +50,27 @@ class Storage:
         raise self._error or AssertionError
 
 
-async def test_nothing_is_saved_unless_it_is_wanted(fake: FakeComfyUI, toolbox: Toolbox, tmp_path: Path) -> None:
-    reporter = FakeReporter()
-    async with open_comfyui(fake, toolbox) as connector:
-        await run_job(connector, job({"workflow": sleeping(0.2, 10, preview=True)}), reporter)
-    assert shown(reporter) == []
+async def test_nothing_is_saved_unless_it_is_wanted(
+    fake: FakeComfyUI, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
+    context = FakeAttempt()
+    async with open_comfyui(fake, connector_context) as connector:
+        await run_job(connector, job({"workflow": sleeping(0.2, 10, preview=True)}), context)
+    assert shown(context) == []
     assert set(stored(tmp_path / "assets")) == {"job-1_0.png"}
 
 
 async def test_previews_are_saved_beside_the_outputs_and_told(
-    fake: FakeComfyUI, toolbox: Toolbox, tmp_path: Path
+    fake: FakeComfyUI, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
-    reporter = FakeReporter()
-    async with open_comfyui(fake, toolbox, preview=ON) as connector:
-        result = await run_job(connector, job({"workflow": sleeping(0.6, 10, preview=True)}), reporter)
+    context = FakeAttempt()
+    async with open_comfyui(fake, connector_context, preview=ON) as connector:
+        result = await run_job(connector, job({"workflow": sleeping(0.6, 10, preview=True)}), context)
     files = stored(tmp_path / "assets")
-    told = [message.rpartition("/")[2] for message in shown(reporter)]
+    told = [message.rpartition("/")[2] for message in shown(context)]
     assert len(told) > 1
     assert all(name in files and name.endswith(".jpg") for name in told)  # the last one may be stored and not be told
-    later = [report for report in reporter.reports if report.message.startswith("running node 1, preview: ")]
+    later = [report for report in context.reports if report.message.startswith("running node 1, preview: ")]
     assert later, "a report that comes soon after takes the place of the preview's own: it has to name it again"
     assert [file.filename for file in result.output_files] == ["job-1_0.png"]
     assert files["job-1_0.png"].startswith(b"\x89PNG")
@@ -76,25 +78,27 @@ async def test_previews_are_saved_beside_the_outputs_and_told(
 
 
 async def test_previews_come_no_more_often_than_the_interval_says(
-    fake: FakeComfyUI, toolbox: Toolbox, tmp_path: Path
+    fake: FakeComfyUI, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
     preview = {"previews": True, "preview_interval": 3600.0}
-    async with open_comfyui(fake, toolbox, preview=preview) as connector:
+    async with open_comfyui(fake, connector_context, preview=preview) as connector:
         await run_job(connector, job({"workflow": sleeping(0.5, 20, preview=True)}))
     assert len(stored(tmp_path / "assets")) == 2
 
 
-async def test_a_preview_above_the_limit_is_not_saved(fake: FakeComfyUI, toolbox: Toolbox, tmp_path: Path) -> None:
-    async with open_comfyui(fake, toolbox, preview=ON | {"preview_max_bytes": 100}) as connector:
+async def test_a_preview_above_the_limit_is_not_saved(
+    fake: FakeComfyUI, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
+    async with open_comfyui(fake, connector_context, preview=ON | {"preview_max_bytes": 100}) as connector:
         await run_job(connector, job({"workflow": sleeping(0.3, 10, preview=True)}))
     assert set(stored(tmp_path / "assets")) == {"job-1_0.png"}
 
 
 async def test_the_previews_of_another_attempt_have_names_of_their_own(
-    fake: FakeComfyUI, toolbox: Toolbox, tmp_path: Path
+    fake: FakeComfyUI, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
     for attempt in (1, 2):
-        async with open_comfyui(fake, toolbox, preview=ON | {"preview_interval": 3600.0}) as connector:
+        async with open_comfyui(fake, connector_context, preview=ON | {"preview_interval": 3600.0}) as connector:
             graph = sleeping(0.3, 10, preview=True, salt=attempt)
             await run_job(connector, job({"workflow": graph}, id="again", attempt=attempt))
             await fake.restart()
@@ -104,39 +108,39 @@ async def test_the_previews_of_another_attempt_have_names_of_their_own(
 
 @pytest.mark.parametrize("error", [AssetError("storage is away"), ValueError("a defect"), None], ids=repr)
 async def test_a_store_that_fails_or_hangs_costs_the_job_nothing(
-    fake: FakeComfyUI, toolbox: Toolbox, tmp_path: Path, error: Exception | None
+    fake: FakeComfyUI, connector_context: ConnectorContext, tmp_path: Path, error: Exception | None
 ) -> None:
-    storage = Storage(toolbox, error)
-    reporter = FakeReporter()
-    lent = msgspec.structs.replace(toolbox, assets=storage)
+    storage = Storage(connector_context, error)
+    context = FakeAttempt()
+    lent = msgspec.structs.replace(connector_context, assets=storage)
     async with open_comfyui(fake, lent, preview=ON | {"preview_timeout": 0.05}) as connector:
         with trio.fail_after(60):
-            result = await run_job(connector, job({"workflow": sleeping(0.5, 20, preview=True)}), reporter)
+            result = await run_job(connector, job({"workflow": sleeping(0.5, 20, preview=True)}), context)
     assert result.success
     assert storage.asked > 1
-    assert shown(reporter) == []
-    assert reporter.reports[-1].value == 100
+    assert shown(context) == []
+    assert context.reports[-1].value == 100
     assert set(stored(tmp_path / "assets")) == {"job-1_0.png"}
 
 
 async def test_a_preview_belongs_to_the_prompt_it_names_or_to_the_one_that_was_named_last(
-    fake: FakeComfyUI, toolbox: Toolbox, tmp_path: Path
+    fake: FakeComfyUI, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
     """3.3, 4.9: those of strangers come over the same socket."""
     plain, jpeg = b"\0\0\0\x01\0\0\0\x01", b"\xff\xd8\xff\xe0\0\x10JFIF\0"
     step = {"value": 1, "max": 2, "node": "1"}
-    async with open_comfyui(fake, toolbox, preview=ON) as connector, trio.open_nursery() as nursery:
-        reporter = FakeReporter()
-        nursery.start_soon(run_job, connector, job({"workflow": sleeping(3600.0, 1000)}), reporter)
+    async with open_comfyui(fake, connector_context, preview=ON) as connector, trio.open_nursery() as nursery:
+        context = FakeAttempt()
+        nursery.start_soon(run_job, connector, job({"workflow": sleeping(3600.0, 1000)}), context)
         await running(fake)
         fake.say(with_metadata("a-stranger", jpeg + b"stranger"))
         fake.say({"type": "progress", "data": step | {"prompt_id": "a-stranger"}})
         fake.say(plain + jpeg + b"stranger too")
         fake.say(with_metadata(ID, jpeg + b"named"))
-        await until(reporter, 1)
+        await until(context, 1)
         fake.say({"type": "progress", "data": step | {"prompt_id": ID}})
         fake.say(plain + jpeg + b"unnamed")
-        await until(reporter, 2)
+        await until(context, 2)
         fake.say({"type": "executing", "data": {"prompt_id": ID, "node": None}})
         fake.say(plain + jpeg + b"of the next prompt")
         fake.say({"type": "progress", "data": step | {"prompt_id": ID}})
@@ -145,14 +149,14 @@ async def test_a_preview_belongs_to_the_prompt_it_names_or_to_the_one_that_was_n
         await fake.until(lambda: fake.process.opened == 2)
         fake.say(plain + jpeg + b"somebody's")  # on this socket nobody was named yet
         fake.say(with_metadata(ID, jpeg + b"last"))
-        await until(reporter, 3)
-        assert shown(reporter)[-1].startswith("preview 3:")
+        await until(context, 3)
+        assert shown(context)[-1].startswith("preview 3:")
         nursery.cancel_scope.cancel()
     ends = {content.removeprefix(jpeg) for content in stored(tmp_path / "assets").values()}
     assert ends == {b"named", b"unnamed", b"last"}
 
 
-async def until(reporter: FakeReporter, count: int) -> None:
+async def until(context: FakeAttempt, count: int) -> None:
     """Wait until so many previews were told."""
-    while len(shown(reporter)) < count:
+    while len(shown(context)) < count:
         await trio.sleep(0.01)

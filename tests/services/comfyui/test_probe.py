@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import NotStarted, ServiceError
 from emp_trio.services.comfyui.graph import prompt_id_of
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.comfyui import FakeComfyUI
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import bodies, open_comfyui, picture, sleeping, waiting
+from tests.services.comfyui.support import bodies, image, open_comfyui, sleeping, waiting
 from tests.services.support import job
 
-KILLS = picture() | {"9": {"class_type": "PreviewImage"}}
+KILLS = image() | {"9": {"class_type": "PreviewImage"}}
 
 
 async def test_a_healthy_server_runs_a_canary_once(fake: FakeComfyUI, connector: Any) -> None:
@@ -27,11 +27,11 @@ async def test_a_healthy_server_runs_a_canary_once(fake: FakeComfyUI, connector:
 
 
 async def test_a_dead_worker_thread_is_found_at_the_start_and_so_is_its_restart(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     """4.6: everything is accepted, nothing runs, HTTP is healthy."""
     fake.engine.dead = True
-    async with open_comfyui(fake, toolbox, quiet=False, canary_timeout=0.3) as connector:
+    async with open_comfyui(fake, connector_context, quiet=False, canary_timeout=0.3) as connector:
         health = await connector.health()
         assert not health.healthy
         assert "worker thread has died" in health.detail
@@ -42,14 +42,14 @@ async def test_a_dead_worker_thread_is_found_at_the_start_and_so_is_its_restart(
 
 
 async def test_a_worker_thread_that_dies_in_the_middle_is_found_by_those_who_wait(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     """4.6: the head of the queue does not change any more."""
-    async with open_comfyui(fake, toolbox, stall_timeout=0.3) as connector:
+    async with open_comfyui(fake, connector_context, stall_timeout=0.3) as connector:
         fake.stranger(KILLS, client_id="x")
         await fake.until(lambda: fake.executions["a-stranger"])
         with pytest.raises(NotStarted, match="a-stranger"):  # before it may be taken back, the server is suspect
-            await run_job(connector, job({"workflow": picture()}))
+            await run_job(connector, job({"workflow": image()}))
         assert "a-stranger" in (await connector.health()).detail
         await fake.restart()
         while not (await connector.health()).healthy:
@@ -57,12 +57,12 @@ async def test_a_worker_thread_that_dies_in_the_middle_is_found_by_those_who_wai
 
 
 async def test_a_long_job_of_our_own_that_gives_signs_of_life_is_no_reason_for_suspicion(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
-    async with open_comfyui(fake, toolbox, stall_timeout=0.1) as connector, trio.open_nursery() as nursery:
+    async with open_comfyui(fake, connector_context, stall_timeout=0.1) as connector, trio.open_nursery() as nursery:
         nursery.start_soon(run_job, connector, job({"workflow": sleeping(20, 1000)}))
         await fake.until(lambda: fake.engine.node)
-        nursery.start_soon(run_job, connector, job({"workflow": picture()}, id="waits"))
+        nursery.start_soon(run_job, connector, job({"workflow": image()}, id="waits"))
         await waiting(fake, prompt_id_of("waits"))
         looks = fake.count("GET /queue")
         await fake.until(lambda: fake.count("GET /queue") > looks + 4)
@@ -70,9 +70,11 @@ async def test_a_long_job_of_our_own_that_gives_signs_of_life_is_no_reason_for_s
         nursery.cancel_scope.cancel()
 
 
-async def test_a_job_that_fell_silent_makes_the_server_suspect(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_job_that_fell_silent_makes_the_server_suspect(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     """4.6, 8: after any time-out the server has to show that it works."""
-    async with open_comfyui(fake, toolbox, follow={"silence_timeout": 0.3}) as connector:
+    async with open_comfyui(fake, connector_context, follow={"silence_timeout": 0.3}) as connector:
         with pytest.raises(ServiceError):
             await run_job(connector, job({"workflow": sleeping(0.8)}))
         await fake.until(lambda: fake.count("POST /prompt") - len(bodies(fake)) == 2)  # the first was at the start
@@ -81,20 +83,22 @@ async def test_a_job_that_fell_silent_makes_the_server_suspect(fake: FakeComfyUI
 
 
 async def test_a_server_with_work_in_hand_is_not_troubled_and_not_suspected(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     """7: a shared server is often busy with others' work."""
     fake.stranger(sleeping(3600))
-    async with open_comfyui(fake, toolbox) as connector:
+    async with open_comfyui(fake, connector_context) as connector:
         assert (await connector.health()).healthy
         assert fake.count("POST /prompt") == 0
 
 
-async def test_a_busy_server_whose_work_goes_on_needs_no_canary(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_busy_server_whose_work_goes_on_needs_no_canary(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     for number in range(4):
         fake.stranger(sleeping(0.2, salt=number), f"stranger-{number}")
     fake.stranger(sleeping(3600), "the-last")
-    async with open_comfyui(fake, toolbox) as connector:
+    async with open_comfyui(fake, connector_context) as connector:
         await fake.until(lambda: fake.engine.running is not None and fake.engine.running.prompt_id == "the-last")
         assert (await connector.health()).healthy
         looks = fake.count("GET /queue")
@@ -104,25 +108,29 @@ async def test_a_busy_server_whose_work_goes_on_needs_no_canary(fake: FakeComfyU
         assert fake.count("POST /prompt") == 0
 
 
-async def test_a_dead_server_does_not_come_to_life_between_two_canaries(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_dead_server_does_not_come_to_life_between_two_canaries(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     fake.engine.dead = True
-    async with open_comfyui(fake, toolbox, quiet=False, canary_timeout=0.1, canary_interval=0.02) as connector:
+    async with open_comfyui(
+        fake, connector_context, quiet=False, canary_timeout=0.1, canary_interval=0.02
+    ) as connector:
         seen = 0
         while seen < 3:
             assert not (await connector.health()).healthy
             seen = fake.count("POST /prompt")
-        fake.stranger(picture())
+        fake.stranger(image())
         for _ in range(20):
             assert not (await connector.health()).healthy
             await trio.sleep(0.01)
 
 
 async def test_a_server_without_the_classes_of_the_canary_is_taken_as_it_is(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     body = b'{"error": {"type": "invalid_prompt", "message": "no such class", "details": ""}, "node_errors": {}}'
     fake.inject("POST /prompt", 400, body)
-    async with open_comfyui(fake, toolbox) as connector:
+    async with open_comfyui(fake, connector_context) as connector:
         assert (await connector.health()).healthy
 
 
@@ -159,19 +167,19 @@ async def suspected(connector: Any) -> str:
 
 
 async def test_a_fresh_worker_finds_a_dead_worker_thread_that_has_work_in_hand(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     """4.6: no job of ours waits there, and none is needed to notice it."""
-    fake.manner.dead_thread = True
-    fake.stranger(picture())
+    fake.behavior.dead_thread = True
+    fake.stranger(image())
     await fake.until(lambda: fake.executions["a-stranger"])
-    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+    async with open_comfyui(fake, connector_context, **SUSPECT) as connector:
         assert (await connector.health()).healthy  # for now: it may be a long job
         assert "a-stranger" in await suspected(connector)
         with pytest.raises(NotStarted, match="not begun"):
-            await run_job(connector, job({"workflow": picture()}))
+            await run_job(connector, job({"workflow": image()}))
         assert not bodies(fake)
-        fake.manner.dead_thread = False
+        fake.behavior.dead_thread = False
         await fake.restart()
         while not (await connector.health()).healthy:
             await trio.sleep(0.01)
@@ -179,23 +187,25 @@ async def test_a_fresh_worker_finds_a_dead_worker_thread_that_has_work_in_hand(
 
 @pytest.mark.parametrize("jobs", [False, True])
 async def test_what_waits_in_a_suspect_server_is_taken_back_without_an_attempt(
-    fake: FakeComfyUI, toolbox: Toolbox, jobs: bool
+    fake: FakeComfyUI, connector_context: ConnectorContext, jobs: bool
 ) -> None:
-    fake.manner.jobs = jobs
-    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
-        fake.manner.dead_thread = True
-        fake.stranger(picture())
+    fake.behavior.jobs = jobs
+    async with open_comfyui(fake, connector_context, **SUSPECT) as connector:
+        fake.behavior.dead_thread = True
+        fake.stranger(image())
         with pytest.raises(NotStarted, match="no sign of life") as caught:
-            await run_job(connector, job({"workflow": picture()}))
+            await run_job(connector, job({"workflow": image()}))
         assert (caught.value.retry, caught.value.maybe_started) == (True, False)
         assert [item.prompt_id for item in fake.engine.pending] == []
         assert fake.count("POST /interrupt") == 0
         assert (fake.count("GET /queue") == 0) is jobs
 
 
-async def test_a_prompt_of_ours_that_runs_in_silence_is_left_alone(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_prompt_of_ours_that_runs_in_silence_is_left_alone(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     """Loading a model is silent for minutes; the first sign of life clears the server."""
-    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+    async with open_comfyui(fake, connector_context, **SUSPECT) as connector:
         results = []
 
         async def run() -> None:
@@ -211,15 +221,17 @@ async def test_a_prompt_of_ours_that_runs_in_silence_is_left_alone(fake: FakeCom
 
 
 @pytest.mark.parametrize("sign", ["memory", "history", "message"])
-async def test_the_first_sign_of_life_clears_a_server(fake: FakeComfyUI, toolbox: Toolbox, sign: str) -> None:
-    fake.manner.dead_thread = True
+async def test_the_first_sign_of_life_clears_a_server(
+    fake: FakeComfyUI, connector_context: ConnectorContext, sign: str
+) -> None:
+    fake.behavior.dead_thread = True
     fake.engine.history["first"] = {}
-    fake.stranger(picture())
-    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+    fake.stranger(image())
+    async with open_comfyui(fake, connector_context, **SUSPECT) as connector:
         await suspected(connector)
         match sign:
             case "memory":
-                fake.manner.free -= 2**30
+                fake.behavior.free -= 2**30
             case "history":
                 fake.engine.history["x"] = {}
             case _:
@@ -229,15 +241,15 @@ async def test_the_first_sign_of_life_clears_a_server(fake: FakeComfyUI, toolbox
         await suspected(connector)  # and it counts anew
 
 
-async def test_news_of_the_queue_are_no_sign_of_life(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_news_of_the_queue_are_no_sign_of_life(fake: FakeComfyUI, connector_context: ConnectorContext) -> None:
     """Clients put prompts in and take them out, and the server tells everybody."""
-    fake.manner.dead_thread = True
-    fake.stranger(picture())
-    async with open_comfyui(fake, toolbox, **SUSPECT) as connector, trio.open_nursery() as nursery:
+    fake.behavior.dead_thread = True
+    fake.stranger(image())
+    async with open_comfyui(fake, connector_context, **SUSPECT) as connector, trio.open_nursery() as nursery:
 
         async def chatter() -> None:
             while True:
-                fake.stranger(picture(), "another")
+                fake.stranger(image(), "another")
                 fake.engine.delete(["another"])
                 await trio.sleep(0.02)
 
@@ -247,11 +259,11 @@ async def test_news_of_the_queue_are_no_sign_of_life(fake: FakeComfyUI, toolbox:
 
 
 async def test_a_server_that_does_not_tell_of_its_memory_is_watched_all_the_same(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     fake.inject("GET /system_stats", 404, times=1000)
     fake.inject("GET /history", 403, times=1000)
-    fake.manner.dead_thread = True
-    fake.stranger(picture())
-    async with open_comfyui(fake, toolbox, **SUSPECT) as connector:
+    fake.behavior.dead_thread = True
+    fake.stranger(image())
+    async with open_comfyui(fake, connector_context, **SUSPECT) as connector:
         await suspected(connector)

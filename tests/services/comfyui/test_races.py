@@ -9,16 +9,16 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.comfyui import FakeComfyUI
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.comfyui.support import (
     ID,
     bodies,
     disturbed,
+    image,
     open_comfyui,
-    picture,
     running,
     runs,
     sleeping,
@@ -29,16 +29,18 @@ from tests.services.support import job, stored
 PATIENT = {"poll_soon": 60.0, "poll_interval": 60.0}  # only the socket can be quick
 
 
-async def test_events_before_the_answer_are_heard(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_events_before_the_answer_are_heard(fake: FakeComfyUI, connector_context: ConnectorContext) -> None:
     """4.2: the whole prompt may be over before the answer to its POST is there."""
-    async with open_comfyui(fake, toolbox, follow=PATIENT) as connector:
-        fake.manner.hold_answers = True
-        assert (await run_job(connector, job({"workflow": picture()}))).success
+    async with open_comfyui(fake, connector_context, follow=PATIENT) as connector:
+        fake.behavior.hold_answers = True
+        assert (await run_job(connector, job({"workflow": image()}))).success
 
 
-async def test_the_end_marker_leads_to_the_history_without_a_poll(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_the_end_marker_leads_to_the_history_without_a_poll(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     """4.3: the end marker is the signal to fetch the history."""
-    async with open_comfyui(fake, toolbox, follow=PATIENT) as connector:
+    async with open_comfyui(fake, connector_context, follow=PATIENT) as connector:
         with trio.fail_after(60):
             assert (await run_job(connector, job({"workflow": sleeping(0.1, 2)}))).success
         assert fake.count("GET /queue") == 1  # by the canary
@@ -46,9 +48,9 @@ async def test_the_end_marker_leads_to_the_history_without_a_poll(fake: FakeComf
 
 async def test_a_history_that_is_late_is_waited_for(connector: Any, fake: FakeComfyUI) -> None:
     """4.3: success is told before the history entry exists."""
-    fake.manner.empty_histories = 4
-    assert (await run_job(connector, job({"workflow": picture()}))).success
-    assert fake.manner.empty_histories == 0
+    fake.behavior.empty_histories = 4
+    assert (await run_job(connector, job({"workflow": image()}))).success
+    assert fake.behavior.empty_histories == 0
     assert runs(fake) == 1
 
 
@@ -60,7 +62,7 @@ async def test_a_prompt_that_ends_while_the_socket_is_down_is_found(
 
     async def disturb() -> None:
         await running(fake)
-        fake.manner.refuse_sockets = True
+        fake.behavior.refuse_sockets = True
         await fake.drop_sockets(close_frame=close_frame)
 
     assert (await disturbed(connector, job({"workflow": sleeping(0.3, 3)}), disturb)).success
@@ -68,18 +70,18 @@ async def test_a_prompt_that_ends_while_the_socket_is_down_is_found(
 
 
 async def test_a_prompt_whose_end_was_not_told_is_looked_for_when_the_socket_goes(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     """4.4: what a lost socket has not said, the next one does not say either."""
-    async with open_comfyui(fake, toolbox, follow=PATIENT) as connector:
-        fake.manner.mute = True
+    async with open_comfyui(fake, connector_context, follow=PATIENT) as connector:
+        fake.behavior.mute = True
 
         async def disturb() -> None:
             await fake.until(lambda: ID in fake.engine.history)
             await fake.drop_sockets()
 
         with trio.fail_after(60):
-            assert (await disturbed(connector, job({"workflow": picture()}), disturb)).success
+            assert (await disturbed(connector, job({"workflow": image()}), disturb)).success
 
 
 async def test_every_connection_has_an_id_of_its_own(connector: Any, fake: FakeComfyUI) -> None:
@@ -90,13 +92,13 @@ async def test_every_connection_has_an_id_of_its_own(connector: Any, fake: FakeC
     targets = [request.target for request in fake.of("GET /ws")]
     assert len(set(targets)) == len(targets) >= 4
     await fake.until(lambda: connector.client_id in fake.process.sockets)
-    assert (await run_job(connector, job({"workflow": picture()}))).success
+    assert (await run_job(connector, job({"workflow": image()}))).success
 
 
-async def test_reconnects_are_not_made_in_a_tight_loop(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_reconnects_are_not_made_in_a_tight_loop(fake: FakeComfyUI, connector_context: ConnectorContext) -> None:
     """7, 11: refused sockets once ate all memory of another client."""
-    fake.manner.refuse_sockets = True
-    async with open_comfyui(fake, toolbox, quiet=False, reconnect_delay=0.2, reconnect_cap=60.0):
+    fake.behavior.refuse_sockets = True
+    async with open_comfyui(fake, connector_context, quiet=False, reconnect_delay=0.2, reconnect_cap=60.0):
         await fake.until(lambda: fake.count("GET /ws") == 2)
         with trio.move_on_after(0.3):
             await fake.until(lambda: fake.count("GET /ws") > 4)
@@ -104,18 +106,20 @@ async def test_reconnects_are_not_made_in_a_tight_loop(fake: FakeComfyUI, toolbo
 
 
 async def test_reconnects_are_made_further_and_further_apart_at_random_and_for_ever(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     """8: exponential back-off with jitter, without a limit, and from the beginning after each success."""
 
     def pauses() -> list[float]:
         return [line["reconnect_in"] for line in logs if line["event"] == "socket.lost"]
 
-    fake.manner.refuse_sockets = True
+    fake.behavior.refuse_sockets = True
     with capture_logs() as logs:
-        async with open_comfyui(fake, toolbox, quiet=False, reconnect_delay=0.04, reconnect_cap=0.16) as connector:
+        async with open_comfyui(
+            fake, connector_context, quiet=False, reconnect_delay=0.04, reconnect_cap=0.16
+        ) as connector:
             await fake.until(lambda: fake.count("GET /ws") > 12)
-            fake.manner.refuse_sockets = False
+            fake.behavior.refuse_sockets = False
             await fake.until(lambda: connector.client_id in fake.process.sockets)
             refused = pauses()
             await fake.drop_sockets()
@@ -126,10 +130,10 @@ async def test_reconnects_are_made_further_and_further_apart_at_random_and_for_e
     assert pauses()[len(refused)] <= 0.04
 
 
-async def test_a_job_needs_no_socket(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_job_needs_no_socket(fake: FakeComfyUI, connector_context: ConnectorContext) -> None:
     """8: the socket makes it fast; not having it must never fail a job."""
-    fake.manner.refuse_sockets = True
-    async with open_comfyui(fake, toolbox, quiet=False, follow={"silence_timeout": 0.2}) as connector:
+    fake.behavior.refuse_sockets = True
+    async with open_comfyui(fake, connector_context, quiet=False, follow={"silence_timeout": 0.2}) as connector:
         assert (await run_job(connector, job({"workflow": sleeping(0.6)}))).success
         (body,) = bodies(fake)
         assert body["client_id"]  # 4.9: without one, progress goes to every socket
@@ -137,7 +141,7 @@ async def test_a_job_needs_no_socket(fake: FakeComfyUI, toolbox: Toolbox) -> Non
 
 async def test_an_open_socket_that_says_nothing_is_not_believed(connector: Any, fake: FakeComfyUI) -> None:
     """4.7: 4.4, a proxy, or another client that does not read."""
-    fake.manner.mute = True
+    fake.behavior.mute = True
     assert (await run_job(connector, job({"workflow": sleeping(0.2, 2)}))).success
 
 
@@ -153,7 +157,7 @@ async def test_a_restarted_server_has_forgotten_the_prompt(connector: Any, fake:
         await disturbed(connector, job({"workflow": sleeping()}), disturb)
     assert (caught.value.code, caught.value.retry) == ("lost", True)
     assert trio.current_time() - start < 5
-    assert (await run_job(connector, job({"workflow": picture()}, attempt=2))).success
+    assert (await run_job(connector, job({"workflow": image()}, attempt=2))).success
 
 
 async def test_a_dead_server_ends_its_jobs_with_something_worth_a_retry(connector: Any, fake: FakeComfyUI) -> None:
@@ -170,7 +174,7 @@ async def test_a_dead_server_ends_its_jobs_with_something_worth_a_retry(connecto
     assert trio.current_time() - start < 5
     assert not (await connector.health()).healthy
     await fake.start()
-    assert (await run_job(connector, job({"workflow": picture()}, attempt=2))).success
+    assert (await run_job(connector, job({"workflow": image()}, attempt=2))).success
     assert (await connector.health()).healthy
 
 
@@ -179,7 +183,7 @@ async def test_a_server_that_answers_late_while_it_computes_is_not_taken_for_dea
 ) -> None:
     """3, 9.13: a long computation can hold up answers by many seconds."""
     await fake.drop_sockets()
-    fake.manner.refuse_sockets = True
+    fake.behavior.refuse_sockets = True
     fake.inject("GET /queue", delay=0.7, times=2)
     assert (await run_job(connector, job({"workflow": sleeping(0.5, 2)}))).success
     assert runs(fake) == 1
@@ -187,7 +191,7 @@ async def test_a_server_that_answers_late_while_it_computes_is_not_taken_for_dea
 
 async def test_strangers_and_nonsense_are_passed_over(connector: Any, fake: FakeComfyUI) -> None:
     """4.9, 9.11: on a shared server messages of other prompts arrive, some of them for everybody."""
-    reporter = FakeReporter()
+    context = FakeAttempt()
 
     async def disturb() -> None:
         await running(fake)
@@ -208,10 +212,10 @@ async def test_strangers_and_nonsense_are_passed_over(connector: Any, fake: Fake
         ):
             fake.say(message)
 
-    result = await disturbed(connector, job({"workflow": sleeping(0.3, 3)}), disturb, reporter)
+    result = await disturbed(connector, job({"workflow": sleeping(0.3, 3)}), disturb, context)
     assert result.success
     # A third of the node, and not nine tenths, though nobody else was named when those were told of no prompt.
-    assert any(20 < report.value < 30 for report in reporter.reports)
+    assert any(20 < report.value < 30 for report in context.reports)
     assert fake.process.opened == 1
 
 
@@ -234,9 +238,9 @@ async def test_what_is_said_of_the_prompt_itself_is_not_believed_without_the_his
 async def test_a_strangers_queue_before_ours_is_waited_for(connector: Any, fake: FakeComfyUI) -> None:
     """7: a remote instance is often shared."""
     fake.stranger(sleeping(0.3, 2))
-    reporter = FakeReporter()
-    assert (await run_job(connector, job({"workflow": picture()}), reporter)).success
-    assert any("queue, 1 before it" in report.message for report in reporter.reports)
+    context = FakeAttempt()
+    assert (await run_job(connector, job({"workflow": image()}), context)).success
+    assert any("queue, 1 before it" in report.message for report in context.reports)
 
 
 async def test_a_prompt_that_another_client_deletes_is_lost(connector: Any, fake: FakeComfyUI) -> None:
@@ -248,13 +252,13 @@ async def test_a_prompt_that_another_client_deletes_is_lost(connector: Any, fake
         fake.engine.delete([ID])
 
     with pytest.raises(ServiceError) as caught:
-        await disturbed(connector, job({"workflow": picture()}), disturb)
+        await disturbed(connector, job({"workflow": image()}), disturb)
     assert (caught.value.code, caught.value.retry) == ("lost", True)
 
 
 async def test_a_failed_node_fails_the_job_and_what_it_saved_is_forgotten(connector: Any, fake: FakeComfyUI) -> None:
     """2.2, 8: the history has the whole error; only one that memory may mend is tried again."""
-    bad = picture() | {"3": {"class_type": "RigRaise", "inputs": {"image": ["1", 0], "message": "deliberate"}}}
+    bad = image() | {"3": {"class_type": "RigRaise", "inputs": {"image": ["1", 0], "message": "deliberate"}}}
     with pytest.raises(ServiceError, match=r"node '3' \(RigRaise\).*deliberate") as caught:
         await run_job(connector, job({"workflow": bad}))
     assert not caught.value.retry
@@ -281,13 +285,13 @@ async def test_a_file_that_is_gone_is_made_again_by_the_next_attempt(
     connector: Any, fake: FakeComfyUI, tmp_path: Path
 ) -> None:
     """4.8: the history lists files that /view does not have any more."""
-    fake.manner.keep_cache = True
+    fake.behavior.keep_cache = True
     fake.inject("GET /view", 404)
     with pytest.raises(ServiceError, match="gone") as caught:
-        await run_job(connector, job({"workflow": picture()}))
+        await run_job(connector, job({"workflow": image()}))
     assert caught.value.retry
     fake.disk.files.clear()
-    assert (await run_job(connector, job({"workflow": picture()}, attempt=2))).success
+    assert (await run_job(connector, job({"workflow": image()}, attempt=2))).success
     assert len(stored(tmp_path / "assets")) == 1
 
 
@@ -296,17 +300,17 @@ async def test_a_download_that_breaks_off_is_taken_up_by_the_next_attempt(
 ) -> None:
     fake.inject("GET /view", cut=150)
     with pytest.raises(ServiceError) as caught:
-        await run_job(connector, job({"workflow": picture()}))
+        await run_job(connector, job({"workflow": image()}))
     assert caught.value.retry
     assert stored(tmp_path / "assets") == {}
-    assert (await run_job(connector, job({"workflow": picture()}, attempt=2))).success
+    assert (await run_job(connector, job({"workflow": image()}, attempt=2))).success
     assert runs(fake) == 1
 
 
-async def test_the_queue_is_asked_before_the_history(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_the_queue_is_asked_before_the_history(fake: FakeComfyUI, connector_context: ConnectorContext) -> None:
     """8: between the two a prompt goes from queue to history, never back."""
-    fake.manner.refuse_sockets = True
-    async with open_comfyui(fake, toolbox, quiet=False) as connector:
+    fake.behavior.refuse_sockets = True
+    async with open_comfyui(fake, connector_context, quiet=False) as connector:
         await connector.probe.verdict()
         before = len(fake.requests)
         assert (await run_job(connector, job({"workflow": sleeping(0.5, 2)}))).success
@@ -316,7 +320,9 @@ async def test_the_queue_is_asked_before_the_history(fake: FakeComfyUI, toolbox:
     assert looks == ["queue", "history"] * (len(looks) // 2)
 
 
-async def test_a_job_that_is_busy_elsewhere_does_not_hold_up_the_socket(fake: FakeComfyUI, toolbox: Toolbox) -> None:
+async def test_a_job_that_is_busy_elsewhere_does_not_hold_up_the_socket(
+    fake: FakeComfyUI, connector_context: ConnectorContext
+) -> None:
     """4.7: the server waits for each of its sockets; a client that does not read stops the messages of everybody."""
     saving = trio.Event()
 
@@ -327,9 +333,13 @@ async def test_a_job_that_is_busy_elsewhere_does_not_hold_up_the_socket(fake: Fa
             saving.set()
             await trio.sleep_forever()
 
-    slow = Toolbox(assets=Slow())
-    async with open_comfyui(fake, slow) as busy, open_comfyui(fake, toolbox) as other, trio.open_nursery() as nursery:
-        nursery.start_soon(run_job, busy, job({"workflow": picture()}, id="busy"))
+    slow = ConnectorContext(assets=Slow())
+    async with (
+        open_comfyui(fake, slow) as busy,
+        open_comfyui(fake, connector_context) as other,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(run_job, busy, job({"workflow": image()}, id="busy"))
         await saving.wait()
         for _ in range(200):
             fake.say({"type": "large", "data": "x" * 200_000})
@@ -345,7 +355,7 @@ async def test_nothing_of_a_users_prompt_gets_into_the_log(connector: Any, fake:
     """8: prompt texts and what a traceback shows stay out of logs, a stranger's (4.9) too."""
     words = "a wish for nobody else to read"  # nothing that a repr would escape
     say = {"class_type": "RigSay", "inputs": {"text": words}}
-    bad = picture() | {
+    bad = image() | {
         "3": say,
         "4": {"class_type": "RigRaise", "inputs": {"image": ["1", 0], "message": f"no\n{words}"}},
     }

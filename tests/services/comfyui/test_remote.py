@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, EmpTrioError, ServiceError
 from emp_trio.protocols.auth import ApiKeyHeader, Basic, Bearer, NoAuth
 from emp_trio.protocols.http import HttpSettings
@@ -18,10 +19,9 @@ from emp_trio.secrets import Secret
 from emp_trio.services.address import auth_of
 from emp_trio.services.comfyui.connectors import ComfyUIRemoteConnector
 from emp_trio.services.comfyui.settings import ComfyUISettings, located
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import open_comfyui, picture, runs
+from tests.services.comfyui.support import image, open_comfyui, runs
 from tests.services.support import job
 
 SECRET = "s3cret-of-the-proxy"
@@ -79,10 +79,12 @@ def test_credentials(given: dict[str, Any], auth: Any) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://[broken", "ftp://x", "x y"])
-async def test_an_address_that_can_not_be_read_is_a_fault_of_the_configuration(address: str, toolbox: Toolbox) -> None:
+async def test_an_address_that_can_not_be_read_is_a_fault_of_the_configuration(
+    address: str, connector_context: ConnectorContext
+) -> None:
     async with open_fake_comfyui() as fake:
         with pytest.raises(ConfigError):
-            async with open_comfyui(fake, toolbox, http={"base_url": address}, quiet=False):
+            async with open_comfyui(fake, connector_context, http={"base_url": address}, quiet=False):
                 pass
 
 
@@ -98,15 +100,17 @@ AUTHS = {
 
 
 @pytest.mark.parametrize("kind", AUTHS)
-async def test_a_proxy_with_a_path_and_credentials(toolbox: Toolbox, kind: str) -> None:
+async def test_a_proxy_with_a_path_and_credentials(connector_context: ConnectorContext, kind: str) -> None:
     """7: on every call, on the upgrade and on /view."""
     given, header, value = AUTHS[kind]
     with capture_logs() as logs:
         async with open_fake_comfyui() as fake:
             fake.base_path, fake.demands = "/gpu/7", {header: value}
             http = {"base_url": f"{fake.url}/api"}
-            async with open_comfyui(fake, toolbox, cls=ComfyUIRemoteConnector, http=http, **given) as connector:
-                result = await run_job(connector, job({"workflow": picture()}))
+            async with open_comfyui(
+                fake, connector_context, cls=ComfyUIRemoteConnector, http=http, **given
+            ) as connector:
+                result = await run_job(connector, job({"workflow": image()}))
                 assert (await connector.health()).healthy
             assert {request.headers.get(header) for request in fake.requests} == {value}
             assert fake.count("GET /ws") == fake.process.opened == 1
@@ -114,17 +118,19 @@ async def test_a_proxy_with_a_path_and_credentials(toolbox: Toolbox, kind: str) 
     assert SECRET not in str(logs) + str(msgspec.to_builtins(result))
 
 
-async def test_wrong_credentials_are_told_and_not_repeated_in_a_loop(toolbox: Toolbox, in_time: None) -> None:
+async def test_wrong_credentials_are_told_and_not_repeated_in_a_loop(
+    connector_context: ConnectorContext, in_time: None
+) -> None:
     """7: one client ran itself out of memory that way."""
     async with open_fake_comfyui() as fake:
         fake.demands = {"authorization": "Bearer right"}
         key = {"api_key": Secret("wrong-" + SECRET), "reconnect_delay": 0.5}
-        async with open_comfyui(fake, toolbox, cls=ComfyUIRemoteConnector, quiet=False, **key) as connector:
+        async with open_comfyui(fake, connector_context, cls=ComfyUIRemoteConnector, quiet=False, **key) as connector:
             health = await connector.health()
             assert not health.healthy
             assert SECRET not in health.detail
             with pytest.raises(ServiceError) as caught:
-                await run_job(connector, job({"workflow": picture()}))
+                await run_job(connector, job({"workflow": image()}))
             assert (caught.value.type, caught.value.retry) == ("auth_error", False)
             assert SECRET not in caught.value.message
             assert fake.count("GET /ws") == 1
@@ -142,22 +148,24 @@ async def test_a_login_page_is_a_matter_of_credentials(
     fake.inject(route, status, b"<html>please log in</html>", headers=headers, content_type=content_type, times=9)
     fake.inject("GET /login", 200, b"<html>please log in</html>", content_type="text/html", times=9)
     with pytest.raises(EmpTrioError) as caught:
-        await run_job(connector, job({"workflow": picture()}))
+        await run_job(connector, job({"workflow": image()}))
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
     assert runs(fake) == (1 if route == "GET /view" else 0)
 
 
-async def test_a_certificate_of_its_own_making_is_accepted_only_where_that_is_asked_for(toolbox: Toolbox) -> None:
+async def test_a_certificate_of_its_own_making_is_accepted_only_where_that_is_asked_for(
+    connector_context: ConnectorContext,
+) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(TLS / "server.pem")
     async with open_fake_comfyui(tls=tls) as fake:
-        async with open_comfyui(fake, toolbox, cls=ComfyUIRemoteConnector, quiet=False) as connector:
+        async with open_comfyui(fake, connector_context, cls=ComfyUIRemoteConnector, quiet=False) as connector:
             health = await connector.health()
             assert not health.healthy
             assert "certificate" in health.detail.lower()
             await connector.probe.verdict()
             assert fake.requests == []
         http = {"verify_tls": False}
-        async with open_comfyui(fake, toolbox, cls=ComfyUIRemoteConnector, http=http) as connector:
-            assert (await run_job(connector, job({"workflow": picture()}))).success
+        async with open_comfyui(fake, connector_context, cls=ComfyUIRemoteConnector, http=http) as connector:
+            assert (await run_job(connector, job({"workflow": image()}))).success
             assert fake.process.opened == 1

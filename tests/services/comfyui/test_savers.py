@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.services.comfyui.classes import read_class
 from emp_trio.services.comfyui.graph import made_unique
 from emp_trio.services.comfyui.savers import saves, silent_nodes, takes_path
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.comfyui import FakeComfyUI
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
-from tests.services.comfyui.support import ID, bodies, open_comfyui, picture, runs
+from tests.services.comfyui.support import ID, bodies, image, open_comfyui, runs
 from tests.services.support import job
 
 
@@ -92,9 +92,9 @@ def test_where_the_server_says_nothing_the_name_decides(name: str, path: bool) -
     ],
 )
 def test_a_node_that_has_listed_no_file_is_silent(shown: Any, silent: bool) -> None:
-    found = silent_nodes(picture(), {"2": shown}, ["2"])
+    found = silent_nodes(image(), {"2": shown}, ["2"])
     assert found == ({"2": "SaveImage"} if silent else {})
-    assert silent_nodes(picture(), {"2": shown}, []) == {}  # it was not to be run
+    assert silent_nodes(image(), {"2": shown}, []) == {}  # it was not to be run
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_what_counts_as_a_class_that_saves(name: str, inputs: dict[str, Any], ex
 def elsewhere(prefix: str = "out", **inputs: Any) -> dict[str, Any]:
     """A graph that saves with a class of a node pack, which has a folder of its own."""
     given = {"images": ["1", 0], "output_path": "my-folder", "filename_prefix": prefix} | inputs
-    return picture() | {"2": {"class_type": "Image Save", "inputs": given}}
+    return image() | {"2": {"class_type": "Image Save", "inputs": given}}
 
 
 async def test_a_class_with_a_folder_of_its_own_saves_as_it_does_for_others(connector: Any, fake: FakeComfyUI) -> None:
@@ -147,7 +147,7 @@ async def test_a_prompt_that_has_saved_nothing_is_no_success(
 async def test_where_something_else_was_saved_the_silent_node_is_named(connector: Any, fake: FakeComfyUI) -> None:
     """12: what is in hand is kept. A branch of the graph may have been switched off."""
     graph = elsewhere("a/path", output_path="")
-    workflow = graph | {"3": picture()["2"], "4": {"class_type": "RigNothing", "inputs": {}}}
+    workflow = graph | {"3": image()["2"], "4": {"class_type": "RigNothing", "inputs": {}}}
     result = await run_job(connector, job({"workflow": workflow}))
     assert len(result.output_files) == 1
     assert result.metadata["warnings"] == ["no file is listed by node '2' (Image Save)"]
@@ -173,7 +173,7 @@ async def test_whatever_a_saver_lists_its_file_comes_or_the_job_fails_for_good(
     connector: Any, fake: FakeComfyUI, listed: dict[str, Any], files: int
 ) -> None:
     """Node packs list what they have saved in forms of their own, or do not. None of it is a success without a file."""
-    fake.manner.listed = listed
+    fake.behavior.listed = listed
     run = functools.partial(run_job, connector, job({"workflow": elsewhere(output_path="mine")}))
     if files:
         assert len((await run()).output_files) == files
@@ -190,11 +190,11 @@ async def test_a_prompt_that_only_says_something_is_a_success(connector: Any) ->
 
 
 async def test_a_finished_prompt_is_not_lost_by_a_question_about_its_classes(
-    fake: FakeComfyUI, toolbox: Toolbox
+    fake: FakeComfyUI, connector_context: ConnectorContext
 ) -> None:
     """What the server does not say any more costs no result."""
-    async with open_comfyui(fake, toolbox) as connector:
-        workflow = picture() | {"4": {"class_type": "RigNothing", "inputs": {}}}
+    async with open_comfyui(fake, connector_context) as connector:
+        workflow = image() | {"4": {"class_type": "RigNothing", "inputs": {}}}
         await run_job(connector, job({"workflow": workflow}))
         connector._classes.clear()
         fake.inject("GET /object_info", 500, times=10)

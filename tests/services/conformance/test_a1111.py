@@ -49,8 +49,8 @@ class TestA1111(ConnectorConformance):
 
     def odd(self, answer: Any) -> Iterable[Any]:
         if isinstance(answer, dict) and answer.get("images"):
-            picture = answer["images"][0]
-            yield answer | {"images": [f"data:image/png;base64,{picture}"]}
+            image = answer["images"][0]
+            yield answer | {"images": [f"data:image/png;base64,{image}"]}
             yield answer | {"parameters": None}
 
     def check(self, result: JobResult) -> None:

@@ -16,12 +16,12 @@ from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.connector import Connector
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
 from emp_trio.testing.conformance import ConnectorConformance
-from tests.services.comfyui.support import FAST, FOLLOW, picture, sleeping
+from tests.services.comfyui.support import FAST, FOLLOW, image, sleeping
 
 
 class TestComfyUI(ConnectorConformance):
     connector: ClassVar[type[Connector]] = ComfyUIWebSocketConnector
-    payload: ClassVar = {"workflow": picture()}
+    payload: ClassVar = {"workflow": image()}
     cuts = cancels = wrongs = 10
 
     def open_service(self) -> AbstractAsyncContextManager[FakeComfyUI]:

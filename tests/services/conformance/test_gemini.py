@@ -44,21 +44,21 @@ class TestGemini(ConnectorConformance):
         return sum(generation.status(now) == "in_progress" for generation in service.generations.values())
 
     def odd(self, answer: Any) -> Iterable[Any]:
-        """Another end, other names, only thoughts, a broken picture beside the good one."""
+        """Another end, other names, only thoughts, a broken image beside the good one."""
         if not isinstance(answer, dict):
             return
         if answer.get("steps"):
-            picture = answer["steps"][-1]["content"][-1]
+            image = answer["steps"][-1]["content"][-1]
             for status in ("completed", "incomplete", "failed", "budget_exceeded", "cancelled", "expired"):
                 yield answer | {"status": status, "errors": [{"code": "INTERNAL", "message": "Too late."}]}
             for content in (
-                [picture | {"thought": True}],
-                [{"type": "image", "image": {"data": picture["data"], "mimeType": "image/png"}}],
-                [picture | {"mime_type": "application/octet-stream"}],
-                [picture | {"data": "no base64 at all"}, picture],
+                [image | {"thought": True}],
+                [{"type": "image", "image": {"data": image["data"], "mimeType": "image/png"}}],
+                [image | {"mime_type": "application/octet-stream"}],
+                [image | {"data": "no base64 at all"}, image],
             ):
                 yield answer | {"steps": [{"type": "model_output", "content": content}]}
-            yield {"status": "completed", "output_image": picture}
+            yield {"status": "completed", "output_image": image}
         if answer.get("candidates"):
             yield [answer]
             yield [{"candidates": [{"content": {"parts": [{"text": "Here"}]}}]}, answer]
@@ -69,17 +69,17 @@ class TestGemini(ConnectorConformance):
         for candidate in answer.get("candidates", ()):
             for content in (candidate["content"]["parts"], [candidate["content"]], candidate["content"]["parts"][-1]):
                 yield answer | {"candidates": [candidate | {"content": content}]}
-            picture = candidate["content"]["parts"][-1]
-            data, kind = picture["inlineData"]["data"], picture["inlineData"]["mimeType"]
+            image = candidate["content"]["parts"][-1]
+            data, kind = image["inlineData"]["data"], image["inlineData"]["mimeType"]
             for finish in ("STOP", None, "MAX_TOKENS", "OTHER", "SAFETY", "FINISH_REASON_UNSPECIFIED", "SOMETHING_NEW"):
                 yield answer | {"candidates": [candidate | {"finishReason": finish}]}
             for parts in (
-                [{"text": "Thinking.", "thought": True}, picture | {"thought": True}],
+                [{"text": "Thinking.", "thought": True}, image | {"thought": True}],
                 [{"inline_data": {"mime_type": kind, "data": data}}],
                 [{"inlineData": {"data": f"data:{kind};base64,{data}"}}],
                 [{"inlineData": {"mimeType": "image/x-unheard-of", "data": data}}],
-                [{"inlineData": {"mimeType": kind, "data": "no base64 at all"}}, picture],
-                [picture, {"text": "I had more to say."}],
+                [{"inlineData": {"mimeType": kind, "data": "no base64 at all"}}, image],
+                [image, {"text": "I had more to say."}],
             ):
                 yield answer | {"candidates": [candidate | {"content": {"parts": parts}}]}
             empty = {"finishReason": "IMAGE_SAFETY", "index": 1}

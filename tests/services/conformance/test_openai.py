@@ -30,7 +30,7 @@ def odd_responses(answer: Any) -> Iterator[Any]:
     """A finished response as gateways say it, or with another end."""
     if not isinstance(answer, dict) or not answer.get("output"):
         return
-    pictures = [item for item in answer["output"] if item["type"] == "image_generation_call"]
+    images = [item for item in answer["output"] if item["type"] == "image_generation_call"]
     ends: list[dict[str, Any]] = [
         {"status": "failed", "error": {"code": "server_error", "message": "Too late."}},
         {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
@@ -43,7 +43,7 @@ def odd_responses(answer: Any) -> Iterator[Any]:
     ]
     yield from (answer | end for end in ends)
     yield {name: value for name, value in answer.items() if name not in ("status", "usage", "tool_usage")}
-    for item in pictures:
+    for item in images:
         yield answer | {"output": item}
         others = [other for other in answer["output"] if other is not item]
         data = f"data:image/png;base64,{item['result']}"

@@ -25,9 +25,9 @@ from atelier import AtelierConnector  # isort: skip
 Run = Callable[[Any, Job, Any], Awaitable[JobResult]]
 
 run: Run = AtelierConnector.run
-run_upstream = atelier.run_upstream
+run_remote_work = atelier.run_remote_work
 request = AtelierConnector.request
-picture = AtelierConnector._picture
+image = AtelierConnector._image
 
 
 async def tells_its_key(self: Any, job: Job, progress: Any) -> JobResult:
@@ -77,9 +77,9 @@ async def repeats_what_costs_money(self: Any, method: str, path: str, **options:
     return await request(self, method, path, **{"idempotent": True, **options})
 
 
-async def waits_for_ever(self: Any, picture_id: str) -> Any:
+async def waits_for_ever(self: Any, image_id: str) -> Any:
     try:
-        return await picture(self, picture_id)
+        return await image(self, image_id)
     except ServiceError:
         await trio.sleep_forever()
 
@@ -88,11 +88,11 @@ async def stops_nothing(job: Job, progress: Any, **how: Any) -> Any:
     async def cancel(found: str) -> None:
         await trio.lowlevel.checkpoint()
 
-    return await run_upstream(job, progress, **(how | {"cancel": cancel}))
+    return await run_remote_work(job, progress, **(how | {"cancel": cancel}))
 
 
 async def adopts_nothing(job: Job, progress: Any, **how: Any) -> Any:
-    return await run_upstream(msgspec.structs.replace(job, checkpoint=None), progress, **how)
+    return await run_remote_work(msgspec.structs.replace(job, checkpoint=None), progress, **how)
 
 
 async def is_always_healthy(self: Any) -> Health:
@@ -101,7 +101,7 @@ async def is_always_healthy(self: Any) -> Health:
 
 
 def reads_anything(answer: Any) -> Any:
-    return atelier.Picture(answer["id"], answer["state"], answer.get("percent", 0))
+    return atelier.Image(answer["id"], answer["state"], answer.get("percent", 0))
 
 
 SUCCESS = "test_a_job_succeeds"
@@ -119,17 +119,17 @@ CUT = "test_an_exchange_cut_anywhere_is_a_typed_error_or_the_right_result"
         ("run", hides_the_stage, "test_the_stages_of_an_asset_end_in_time", "upload stage ended with ServiceError"),
         ("request", sends_the_whole_payload, "test_the_service_does_not_see_the_credentials_of_the_storage", "sent"),
         ("request", repeats_what_costs_money, CUT, "began 2 works"),
-        ("_picture", waits_for_ever, CUT, "did not end within"),
+        ("_image", waits_for_ever, CUT, "did not end within"),
         (
-            "run_upstream",
+            "run_remote_work",
             stops_nothing,
             "test_a_cancel_stops_the_work_or_leaves_it_to_the_next_attempt",
             "work runs on",
         ),
-        ("run_upstream", stops_nothing, "test_the_service_stage_ends_in_time", "whose time is up runs on"),
-        ("run_upstream", adopts_nothing, "test_the_next_attempt_adopts_what_an_earlier_one_began", "began the work"),
+        ("run_remote_work", stops_nothing, "test_the_service_stage_ends_in_time", "whose time is up runs on"),
+        ("run_remote_work", adopts_nothing, "test_the_next_attempt_adopts_what_an_earlier_one_began", "began the work"),
         ("health", is_always_healthy, "test_health", "healthy"),
-        ("read_picture", reads_anything, "test_values_of_wrong_types_are_typed_errors", "not an error of"),
+        ("read_image", reads_anything, "test_values_of_wrong_types_are_typed_errors", "not an error of"),
         ("sniff", lambda head: "image/png", "test_bad_answers_are_typed_errors", "text/html"),
     ],
 )

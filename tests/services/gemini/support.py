@@ -10,14 +10,14 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.protocols.fetch import FetchSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import open_connector
 from emp_trio.services.gemini.connector import GeminiConnector
 from emp_trio.services.gemini.settings import HTTP, GeminiSettings
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.gemini import FakeGemini, Script
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.support import job
 
 LONG = Script(seconds=3600)
@@ -28,7 +28,12 @@ forms = pytest.mark.parametrize("api", ["interactions", "generate_content"])
 
 @asynccontextmanager
 async def open_gemini(
-    gemini: FakeGemini, toolbox: Toolbox, *, http: dict[str, Any] | None = None, looks: int = 10_000, **settings: Any
+    gemini: FakeGemini,
+    connector_context: ConnectorContext,
+    *,
+    http: dict[str, Any] | None = None,
+    looks: int = 10_000,
+    **settings: Any,
 ) -> AsyncIterator[GeminiConnector]:
     """Open the connector against the fake. Keywords go to ``GeminiSettings``, ``http`` to ``HttpSettings``; ``looks``
     is how often an interaction is looked at."""
@@ -39,16 +44,16 @@ async def open_gemini(
         polling=PollingSettings(interval=0.01, attempts=looks, errors_in_a_row=4),
         fetch=FetchSettings(input_allow_private=True),
     )
-    async with open_connector(GeminiConnector, made, toolbox) as connector:
+    async with open_connector(GeminiConnector, made, connector_context) as connector:
         yield connector
 
 
-async def cut_short(connector: GeminiConnector, payload: dict[str, Any], reporter: FakeReporter) -> None:
+async def cut_short(connector: GeminiConnector, payload: dict[str, Any], context: FakeAttempt) -> None:
     """Run an attempt until its checkpoint is stored, then end it as its reporter says."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_job, connector, job(payload), reporter)
-            await reporter.until_remembered()
+            nursery.start_soon(run_job, connector, job(payload), context)
+            await context.until_remembered()
             nursery.cancel_scope.cancel()
 
 

@@ -9,15 +9,15 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.jobs import JobContext
 from emp_trio.mapping import load_mapping, plan
 from emp_trio.secrets import Secret
 from emp_trio.services.gemini.connector import GeminiConnector
 from emp_trio.services.registry import find_connector
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.gemini import FakeGemini
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.gemini.support import forms, open_gemini
 from tests.services.gemini.test_errors import IN_37_S, PER_DAY, RETRY
 from tests.services.support import job
@@ -31,9 +31,11 @@ def route_of(api: str) -> Any:
 
 
 @forms
-async def test_a_wrong_key_is_final_unhealthy_and_never_shown(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
+async def test_a_wrong_key_is_final_unhealthy_and_never_shown(
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
+) -> None:
     key = "AIzaSyWrong-a1b2c3d4e5f6g7h8i9j0k1l2m3n4"
-    async with open_gemini(gemini, toolbox, api=api, api_key=Secret(key)) as connector:
+    async with open_gemini(gemini, connector_context, api=api, api_key=Secret(key)) as connector:
         with capture_logs() as logs, pytest.raises(ServiceError) as caught:
             await run_job(connector, job(CAT))
         health = await connector.health()
@@ -46,11 +48,13 @@ async def test_a_wrong_key_is_final_unhealthy_and_never_shown(gemini: FakeGemini
 
 
 @forms
-async def test_a_key_that_the_service_echoes_is_taken_out(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
+async def test_a_key_that_the_service_echoes_is_taken_out(
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
+) -> None:
     other = "AIzaSyOther-0123456789abcdefghijklmnopq"
     said = f"Consumer 'api_key:{gemini.api_key.reveal()}' or {other} or https://h/p?key=abc123secret has no access."
     gemini.inject(route_of(api), status=403, word="PERMISSION_DENIED", message=said)
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         with pytest.raises(ServiceError, match="has no access") as caught:
             await run_job(connector, job(CAT))
     for secret in (gemini.api_key.reveal(), other, "abc123secret"):
@@ -58,9 +62,9 @@ async def test_a_key_that_the_service_echoes_is_taken_out(gemini: FakeGemini, to
 
 
 @forms
-async def test_a_good_job_shows_no_secret(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
+async def test_a_good_job_shows_no_secret(gemini: FakeGemini, connector_context: ConnectorContext, api: str) -> None:
     with capture_logs() as logs:
-        async with open_gemini(gemini, toolbox, api=api) as connector:
+        async with open_gemini(gemini, connector_context, api=api) as connector:
             result = await run_job(connector, job(CAT | {"note": gemini.api_key.reveal()}))
     assert gemini.api_key.reveal() not in msgspec.json.encode(result).decode()
     assert gemini.api_key.reveal() not in str(logs)
@@ -79,10 +83,16 @@ async def test_a_good_job_shows_no_secret(gemini: FakeGemini, toolbox: Toolbox, 
     ],
 )
 async def test_what_no_job_can_escape_is_asked_once(
-    gemini: FakeGemini, toolbox: Toolbox, api: str, status: int, word: str, details: Any, outcome: tuple[str, str]
+    gemini: FakeGemini,
+    connector_context: ConnectorContext,
+    api: str,
+    status: int,
+    word: str,
+    details: Any,
+    outcome: tuple[str, str],
 ) -> None:
     gemini.inject(route_of(api), status=status, word=word, details=details, listed=True, times=9)
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(CAT))
     assert (caught.value.type, caught.value.reason) == outcome  # each of them opens the worker's circuit
@@ -91,25 +101,25 @@ async def test_what_no_job_can_escape_is_asked_once(
 
 
 @forms
-async def test_faults_that_pass_are_survived(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
+async def test_faults_that_pass_are_survived(gemini: FakeGemini, connector_context: ConnectorContext, api: str) -> None:
     wait = [{"@type": RETRY, "retryDelay": "0.02s"}]
     gemini.inject(route_of(api), status=429, word="RESOURCE_EXHAUSTED", details=wait)
     gemini.inject(route_of(api), status=503, word="UNAVAILABLE")
     gemini.inject(route_of(api), status=408, word="")
     gemini.inject("retrieve", status=500, times=2)
     gemini.inject("retrieve", body=b"<html>Bad gateway</html>", status=502, times=2)
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         assert (await run_job(connector, job(CAT))).success
     assert (gemini.count(route_of(api)), gemini.billed) == (4, 1)
 
 
 @forms
 async def test_a_long_stated_wait_is_handed_to_the_queue_and_holds_for_the_whole_connector(
-    gemini: FakeGemini, toolbox: Toolbox, api: str
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
 ) -> None:
     wait = [{"@type": RETRY, "retryDelay": "600s"}]
     gemini.inject(route_of(api), status=429, word="RESOURCE_EXHAUSTED", details=wait)
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(CAT))
         assert (caught.value.retry, caught.value.retry_after) == (True, 600)
@@ -122,10 +132,10 @@ async def test_a_long_stated_wait_is_handed_to_the_queue_and_holds_for_the_whole
 
 @forms
 async def test_an_overload_that_lasts_makes_the_job_wait_in_the_queue(
-    gemini: FakeGemini, toolbox: Toolbox, api: str
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
 ) -> None:
     gemini.inject(route_of(api), status=503, word="UNAVAILABLE", times=9)
-    async with open_gemini(gemini, toolbox, api=api, http={"max_retries": 1}) as connector:
+    async with open_gemini(gemini, connector_context, api=api, http={"max_retries": 1}) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(CAT))
     assert (caught.value.retry, caught.value.retry_after) == (True, 30)
@@ -133,25 +143,27 @@ async def test_an_overload_that_lasts_makes_the_job_wait_in_the_queue(
 
 
 async def test_storage_that_cannot_work_is_found_out_before_anything_is_paid(
-    gemini: FakeGemini, toolbox: Toolbox
+    gemini: FakeGemini, connector_context: ConnectorContext
 ) -> None:
-    async with open_gemini(gemini, toolbox) as connector:
+    async with open_gemini(gemini, connector_context) as connector:
         with pytest.raises(ConfigError):
             await run_job(connector, job(CAT, ctx=JobContext(provider="azure")))
     assert gemini.requests == []
 
 
 @pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"id": 7}', b'"int"', b"null"])
-async def test_a_create_without_an_id_may_have_run(gemini: FakeGemini, toolbox: Toolbox, answer: bytes) -> None:
+async def test_a_create_without_an_id_may_have_run(
+    gemini: FakeGemini, connector_context: ConnectorContext, answer: bytes
+) -> None:
     gemini.inject("create", body=answer)
-    async with open_gemini(gemini, toolbox) as connector:
+    async with open_gemini(gemini, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(CAT))
     assert (caught.value.type, caught.value.maybe_started) == ("response_error", True)
 
 
-async def test_health_and_models(gemini: FakeGemini, toolbox: Toolbox) -> None:
-    async with open_gemini(gemini, toolbox) as connector:
+async def test_health_and_models(gemini: FakeGemini, connector_context: ConnectorContext) -> None:
+    async with open_gemini(gemini, connector_context) as connector:
         assert (await connector.health()).healthy
         models = await connector.models()
         gemini.inject("models", status=503, word="UNAVAILABLE", times=9)

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.services.gemini.address import choose_model, is_image_model, split_address
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.gemini import FakeGemini
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.gemini.support import forms, open_gemini
 from tests.services.support import job
 
@@ -84,10 +84,12 @@ def test_names_of_image_models(name: str, image: bool) -> None:
 
 
 @forms
-async def test_a_complete_address_of_the_old_fleet_works(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
+async def test_a_complete_address_of_the_old_fleet_works(
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
+) -> None:
     url = f"{gemini.base_url}/v1beta/models/gemini-2.5-flash-image:generateContent?key={gemini.api_key.reveal()}"
     with capture_logs() as logs:
-        async with open_gemini(gemini, toolbox, api=api, http={"base_url": url}) as connector:
+        async with open_gemini(gemini, connector_context, api=api, http={"base_url": url}) as connector:
             result = await run_job(connector, job({"prompt": "a cat"}))
             assert (await connector.health()).healthy
     assert result.data["model_used"].startswith("gemini-2.5-flash-image")

@@ -13,7 +13,7 @@ from emp_trio.services.gemini.answers import read_generated, read_interaction, u
 
 FINAL, ONCE = False, True
 
-PICTURE = {"inlineData": {"mimeType": "image/png", "data": "UElD"}}
+IMAGE = {"inlineData": {"mimeType": "image/png", "data": "UElD"}}
 DRAFT = {"inlineData": {"mimeType": "image/png", "data": "RFJBRlQ="}, "thought": True}
 
 
@@ -21,19 +21,17 @@ def response(*parts: dict[str, Any], **candidate: Any) -> dict[str, Any]:
     return {"candidates": [{"content": {"parts": list(parts)}, "finishReason": "STOP"} | candidate]}
 
 
-def test_the_last_picture_that_is_no_draft_is_the_result() -> None:
+def test_the_last_image_that_is_no_draft_is_the_result() -> None:
     first = {"inlineData": {"mimeType": "image/png", "data": "Rmlyc3Q="}}
-    answer = read_generated(
-        response(DRAFT, {"text": "Here."}, first, PICTURE, DRAFT, {"text": "psst", "thought": True})
-    )
-    assert [picture.data for picture in answer.pictures] == ["Rmlyc3Q=", "UElD"]
+    answer = read_generated(response(DRAFT, {"text": "Here."}, first, IMAGE, DRAFT, {"text": "psst", "thought": True}))
+    assert [image.data for image in answer.images] == ["Rmlyc3Q=", "UElD"]
     assert answer.text == "Here."
 
 
 @pytest.mark.parametrize("finish", ["STOP", None, "MAX_TOKENS", "NO_IMAGE", "OTHER", "FINISH_REASON_UNSPECIFIED", "X"])
 def test_a_draft_is_kept_where_there_is_nothing_else(finish: str | None) -> None:
     answer = read_generated(response(DRAFT, {"text": "thinking", "thought": True}, finishReason=finish))
-    assert [picture.data for picture in answer.pictures] == ["RFJBRlQ="]
+    assert [image.data for image in answer.images] == ["RFJBRlQ="]
     assert "one of Gemini's thoughts" in " ".join(answer.warnings)
     assert answer.text == ""
 
@@ -49,23 +47,23 @@ ENDS = (
 
 
 @pytest.mark.parametrize("finish", ENDS)
-def test_a_picture_is_kept_whatever_the_end(finish: str) -> None:
-    answer = read_generated(response(PICTURE, {"text": "Sorry."}, finishReason=finish))
-    assert [picture.data for picture in answer.pictures] == ["UElD"]
-    assert answer.warnings == (f"Gemini stopped ({finish}); the picture that it had made is kept",)
+def test_a_image_is_kept_whatever_the_end(finish: str) -> None:
+    answer = read_generated(response(IMAGE, {"text": "Sorry."}, finishReason=finish))
+    assert [image.data for image in answer.images] == ["UElD"]
+    assert answer.warnings == (f"Gemini stopped ({finish}); the image that it had made is kept",)
 
 
 def test_fields_in_snake_case_are_read() -> None:
-    picture = {"inline_data": {"mime_type": "image/webp", "data": "UElD"}}
+    image = {"inline_data": {"mime_type": "image/webp", "data": "UElD"}}
     answer = read_generated(
         {
-            "candidates": [{"content": {"parts": [picture]}, "finish_reason": "MAX_TOKENS"}],
+            "candidates": [{"content": {"parts": [image]}, "finish_reason": "MAX_TOKENS"}],
             "usage_metadata": {"prompt_token_count": 7, "total_token_count": 9},
             "model_version": "m",
             "response_id": "r",
         }
     )
-    assert [(p.data, p.media_type) for p in answer.pictures] == [("UElD", "image/webp")]
+    assert [(p.data, p.media_type) for p in answer.images] == [("UElD", "image/webp")]
     assert (answer.model, answer.id, answer.usage["input_tokens"]) == ("m", "r", 7)
     assert answer.warnings
     with pytest.raises(Refused, match="SAFETY"):
@@ -82,11 +80,11 @@ def test_fields_in_snake_case_are_read() -> None:
         ({"file_data": {"mime_type": "image/png", "file_uri": "https://x/y.png"}}, "https://x/y.png"),
     ],
 )
-def test_pictures_in_other_forms(part: dict[str, Any], data: str) -> None:
-    assert [picture.data for picture in read_generated(response(part)).pictures] == [data]
+def test_images_in_other_forms(part: dict[str, Any], data: str) -> None:
+    assert [image.data for image in read_generated(response(part)).images] == [data]
 
 
-def test_words_instead_of_a_picture_are_a_refusal_that_quotes_them() -> None:
+def test_words_instead_of_a_image_are_a_refusal_that_quotes_them() -> None:
     with pytest.raises(Refused, match=r"I would rather not\. I would") as caught:
         read_generated(response({"text": "I would rather not. " * 100}))
     assert len(caught.value.message) < 600
@@ -172,8 +170,8 @@ def test_an_error_in_a_good_answer_is_an_error(code: int | None, started: bool) 
 
 def test_a_good_candidate_counts_beside_a_bad_one() -> None:
     bad = {"content": {"parts": []}, "finishReason": "IMAGE_SAFETY"}
-    answer = read_generated({"candidates": [bad, *response(PICTURE)["candidates"]]})
-    assert len(answer.pictures) == 1
+    answer = read_generated({"candidates": [bad, *response(IMAGE)["candidates"]]})
+    assert len(answer.images) == 1
 
 
 # Interactions.
@@ -192,22 +190,22 @@ def interaction(
     return {"id": "int_1", "status": status, "steps": steps} | fields
 
 
-def test_pictures_and_words_of_an_interaction() -> None:
+def test_images_and_words_of_an_interaction() -> None:
     first = {"type": "image", "data": "Rmlyc3Q=", "mime_type": "image/png"}
     draft = {"type": "image", "data": "RFJBRlQ=", "thought": True}
     answer = read_interaction(
         interaction(first, {"type": "text", "text": "Here."}, draft, {"type": "image", "data": "UElD"}, model="m")
     )
     assert answer is not None
-    assert [picture.data for picture in answer.pictures] == ["Rmlyc3Q=", "UElD"]
+    assert [image.data for image in answer.images] == ["Rmlyc3Q=", "UElD"]
     assert (answer.id, answer.text, answer.model) == ("int_1", "Here.", "m")
 
 
 @pytest.mark.parametrize("status", ["completed", "incomplete", "budget_exceeded", "failed", "cancelled", "expired"])
-def test_a_picture_of_an_interaction_is_kept_whatever_the_end(status: str) -> None:
+def test_a_image_of_an_interaction_is_kept_whatever_the_end(status: str) -> None:
     answer = read_interaction(interaction({"type": "image", "data": "UElD"}, status=status))
     assert answer is not None
-    assert [picture.data for picture in answer.pictures] == ["UElD"]
+    assert [image.data for image in answer.images] == ["UElD"]
     assert bool(answer.warnings) is (status != "completed")
 
 
@@ -221,10 +219,10 @@ def test_a_picture_of_an_interaction_is_kept_whatever_the_end(status: str) -> No
         ({"status": "completed", "output_image": {"data": "UElD", "mime_type": "image/png"}}, "UElD"),
     ],
 )
-def test_the_only_picture_of_an_interaction_is_kept_wherever_it_is(given: dict[str, Any], data: str) -> None:
+def test_the_only_image_of_an_interaction_is_kept_wherever_it_is(given: dict[str, Any], data: str) -> None:
     answer = read_interaction(given)
     assert answer is not None
-    assert [picture.data for picture in answer.pictures] == [data]
+    assert [image.data for image in answer.images] == [data]
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", "something_new", None])
@@ -253,7 +251,7 @@ def test_interactions_that_failed(given: dict[str, Any], code: str | None, again
     assert (caught.value.code, caught.value.retry, caught.value.maybe_started) == (code, again, True)
 
 
-def test_words_of_an_interaction_instead_of_a_picture_are_a_refusal() -> None:
+def test_words_of_an_interaction_instead_of_a_image_are_a_refusal() -> None:
     with pytest.raises(Refused, match="rather not"):
         read_interaction(interaction({"type": "text", "text": "I would rather not."}))
 
@@ -280,4 +278,4 @@ def test_no_answer_breaks_it(data: Any) -> None:
             answer = read(data if isinstance(data, dict) else {"status": data})
         except ServiceError:
             continue
-        assert answer is None or answer.pictures
+        assert answer is None or answer.images

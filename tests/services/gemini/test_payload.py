@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from emp_trio.errors import InvalidJob
 from emp_trio.services.gemini.bodies import generate_content_body, interaction_body, only_generate_content
+from emp_trio.services.gemini.images import shown
 from emp_trio.services.gemini.payload import Asked, Source, read_payload, sources
-from emp_trio.services.gemini.pictures import shown
 from emp_trio.services.gemini.scrub import scrubbed
 from emp_trio.services.gemini.wire import camel, snake
 from emp_trio.testing.gemini.rules import generate_content_violations, interaction_violations
@@ -38,7 +38,7 @@ def test_names_in_snake_case_are_those_of_the_documentation() -> None:
     assert generate_content_violations(body) == []
 
 
-def test_the_newer_way_to_ask_for_a_picture_is_kept_and_never_mixed_with_the_older_one() -> None:
+def test_the_newer_way_to_ask_for_a_image_is_kept_and_never_mixed_with_the_older_one() -> None:
     flat = {"image": {"aspectRatio": "1:1", "mimeType": "image/jpeg", "delivery": "uri"}}
     asked = read({"prompt": "x", "image_size": "4K", "generationConfig": {"responseFormat": flat}})
     wanted = {"aspectRatio": "1:1", "mimeType": "image/jpeg", "imageSize": "4K"}
@@ -53,7 +53,7 @@ def test_the_newer_way_to_ask_for_a_picture_is_kept_and_never_mixed_with_the_old
         "mime_type": "image/jpeg",
         "image_size": "4K",
     }
-    assert asked.warnings == ("delivery is left out: the picture is taken from the answer and saved",)
+    assert asked.warnings == ("delivery is left out: the image is taken from the answer and saved",)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_the_fleet_puts_beside_a_prompt_is_nothing_to_speak_of(payload: dic
     assert asked.contents == [{"role": "user", "parts": [{"text": "x"}]}]
 
 
-def test_pictures_keep_their_order_and_are_fetched_once() -> None:
+def test_images_keep_their_order_and_are_fetched_once() -> None:
     url = "https://host/a.png"
     payload = {
         "prompt": "x",
@@ -97,7 +97,7 @@ def test_pictures_keep_their_order_and_are_fetched_once() -> None:
     assert len(asked.contents[0]["parts"]) == 4
 
 
-def test_a_copy_that_is_kept_names_pictures_without_their_bytes_or_signatures() -> None:
+def test_a_copy_that_is_kept_names_images_without_their_bytes_or_signatures() -> None:
     asked = read({"prompt": "x", "images": ["https://host/b.png?sig=secret", "A" * 400]})
     kept = scrubbed(generate_content_body(shown(asked)))
     parts = kept["contents"][0]["parts"]

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.secrets import Secret
 from emp_trio.services.ollama.answers import Words
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import open_faulty_server, reply
 from emp_trio.testing.ollama import FakeOllama, Script
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import open_rogue, reply
-from emp_trio.toolbox import Toolbox
 from tests.services.ollama.support import job, open_ollama
 from tests.services.support import stored
 
@@ -26,12 +26,12 @@ CALL = {"function": {"index": 0, "name": "weather", "arguments": {"city": "Oslo"
 
 
 async def test_a_prompt_becomes_text_that_is_returned_and_saved(
-    ollama: FakeOllama, toolbox: Toolbox, tmp_path: Path
+    ollama: FakeOllama, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
     ollama.script = Script(text="Grüße aus dem Fälscher", load=0.5, pause=0.001)
-    reporter = FakeReporter()
-    async with open_ollama(ollama.base_url, toolbox) as connector:
-        result = await run_job(connector, job("text_generation", {"prompt": "hello"}), reporter)
+    context = FakeAttempt()
+    async with open_ollama(ollama.base_url, connector_context) as connector:
+        result = await run_job(connector, job("text_generation", {"prompt": "hello"}), context)
     data = result.data
     assert data["text"] == data["text_content"] == data["message"]["content"] == "Grüße aus dem Fälscher"
     assert (data["content_type"], data["mime_type"], data["done_reason"]) == ("text", "text/plain", "stop")
@@ -46,20 +46,22 @@ async def test_a_prompt_becomes_text_that_is_returned_and_saved(
     assert data["asset_url"] == result.output_files[0].metadata["cdn_url"]
     assert result.raw_request_payload == {"model": "llama3.2", "prompt": "hello", "stream": True}
     assert result.service_metadata["usage"] == data["usage"]
-    values = [report.value for report in reporter.reports]
+    values = [report.value for report in context.reports]
     assert values == sorted(values)
     assert len(set(values)) >= 5  # every piece moved it
     assert values[-1] == 100
 
 
-async def test_text_is_not_saved_where_the_job_says_so(ollama: FakeOllama, toolbox: Toolbox, tmp_path: Path) -> None:
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+async def test_text_is_not_saved_where_the_job_says_so(
+    ollama: FakeOllama, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("text_generation", {"prompt": "hello", "save_assets": False}))
     assert result.data["text"]
     assert (result.output_files, stored(tmp_path / "assets")) == ((), {})
 
 
-async def test_a_chat_with_everything(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_chat_with_everything(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     payload = {
         "model": "qwen3-vl:8b",
         "messages": [{"role": "user", "content": "hi"}],
@@ -74,7 +76,7 @@ async def test_a_chat_with_everything(ollama: FakeOllama, toolbox: Toolbox) -> N
         "tools": TOOLS,
     }
     ollama.script = Script(text="It rains.", thinking="Let me see.", tool_calls=[CALL])
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("chat_completion", payload))
     assert ollama.requests[0].route == "chat"
     assert ollama.requests[0].body == {
@@ -92,17 +94,21 @@ async def test_a_chat_with_everything(ollama: FakeOllama, toolbox: Toolbox) -> N
     assert result.data["message"]["role"] == "assistant"
 
 
-async def test_a_tool_call_without_words_is_an_answer(ollama: FakeOllama, toolbox: Toolbox, tmp_path: Path) -> None:
+async def test_a_tool_call_without_words_is_an_answer(
+    ollama: FakeOllama, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
     ollama.script = Script(text="", tool_calls=[CALL])
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("chat_completion", {"prompt": "weather?", "tools": TOOLS}))
     assert (result.data["text"], result.data["tool_calls"]) == ("", [CALL])
     assert stored(tmp_path / "assets") == {}
 
 
-async def test_an_answer_that_reached_its_limit_says_so(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_an_answer_that_reached_its_limit_says_so(
+    ollama: FakeOllama, connector_context: ConnectorContext
+) -> None:
     ollama.script = Script(text="Once upon a", done_reason="length", cached=True)
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("text_generation", {"prompt": "a tale", "max_tokens": 3}))
     assert result.data["truncated"] is True
     assert result.data["usage"]["input_tokens"] == 0  # Ollama leaves zero out
@@ -110,12 +116,14 @@ async def test_an_answer_that_reached_its_limit_says_so(ollama: FakeOllama, tool
 
 @pytest.mark.parametrize("form", ["base64", "data url", "url"])
 @pytest.mark.parametrize("type", ["text_generation", "chat_completion"])
-async def test_pictures_reach_ollama_as_bare_base64(ollama: FakeOllama, toolbox: Toolbox, form: str, type: str) -> None:
-    picture = make_png(seed=1)
-    bare = base64.b64encode(picture).decode()
-    async with open_rogue(reply(200, picture, content_type="image/png")) as web:
+async def test_images_reach_ollama_as_bare_base64(
+    ollama: FakeOllama, connector_context: ConnectorContext, form: str, type: str
+) -> None:
+    image = make_png(seed=1)
+    bare = base64.b64encode(image).decode()
+    async with open_faulty_server(reply(200, image, content_type="image/png")) as web:
         given = {"base64": bare, "data url": f"data:image/png;base64,{bare}", "url": f"{web.url}/cat.png"}[form]
-        async with open_ollama(ollama.base_url, toolbox) as connector:
+        async with open_ollama(ollama.base_url, connector_context) as connector:
             payload = {"model": "qwen3-vl:8b", "prompt": "what is it?", "images": [given]}
             result = await run_job(connector, job(type, payload))
     body = ollama.requests[0].body
@@ -123,27 +131,29 @@ async def test_pictures_reach_ollama_as_bare_base64(ollama: FakeOllama, toolbox:
     assert bare not in str(result.raw_request_payload)
 
 
-async def test_what_a_message_holds_beside_its_pictures_is_not_looked_into(
-    ollama: FakeOllama, toolbox: Toolbox
+async def test_what_a_message_holds_beside_its_images_is_not_looked_into(
+    ollama: FakeOllama, connector_context: ConnectorContext
 ) -> None:
     message = {"role": "user", "content": "what is it?", "images": [base64.b64encode(make_png()).decode()]}
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         payload = {"model": "qwen3-vl:8b", "messages": [message | {"messages": ["x"]}]}
         await run_job(connector, job("chat_completion", payload))
     assert ollama.requests[0].body["messages"] == payload["messages"]
     ollama.violations.clear()  # this one is the job's own
 
 
-async def test_a_picture_that_is_none_costs_nothing(ollama: FakeOllama, toolbox: Toolbox) -> None:
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+async def test_a_image_that_is_none_costs_nothing(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         with pytest.raises(InvalidJob):
-            await run_job(connector, job("text_generation", {"prompt": "what?", "images": ["no picture"]}))
+            await run_job(connector, job("text_generation", {"prompt": "what?", "images": ["no image"]}))
     assert ollama.requests == []
 
 
-async def test_one_text_becomes_one_vector(ollama: FakeOllama, toolbox: Toolbox, tmp_path: Path) -> None:
+async def test_one_text_becomes_one_vector(
+    ollama: FakeOllama, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
     ollama.script = Script(dimensions=5)
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("embeddings", {"model": "nomic-embed-text", "text": "a cat"}))
     assert len(result.data["embeddings"]) == result.data["dimensions"] == 5
     assert all(isinstance(number, float) for number in result.data["embeddings"])
@@ -152,9 +162,9 @@ async def test_one_text_becomes_one_vector(ollama: FakeOllama, toolbox: Toolbox,
     assert stored(tmp_path / "assets") == {}
 
 
-async def test_several_texts_become_one_vector_each(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_several_texts_become_one_vector_each(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     payload = {"model": "nomic-embed-text", "input": ["a cat", "a dog"], "dimensions": 4}
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("embeddings", payload))
     assert [len(vector) for vector in result.data["embeddings"]] == [4, 4]
     assert result.data["count"] == 2
@@ -163,12 +173,12 @@ async def test_several_texts_become_one_vector_each(ollama: FakeOllama, toolbox:
 
 @pytest.mark.parametrize("save_assets", [True, False])
 async def test_embeddings_too_large_for_a_result_are_a_file(
-    ollama: FakeOllama, toolbox: Toolbox, tmp_path: Path, save_assets: bool
+    ollama: FakeOllama, connector_context: ConnectorContext, tmp_path: Path, save_assets: bool
 ) -> None:
     ollama.script = Script(dimensions=768)
     texts = [f"text {i}" for i in range(50)]
     payload = {"model": "nomic-embed-text", "input": texts, "save_assets": save_assets}
-    async with open_ollama(ollama.base_url, toolbox, inline_embedding_bytes=10_000) as connector:
+    async with open_ollama(ollama.base_url, connector_context, inline_embedding_bytes=10_000) as connector:
         result = await run_job(connector, job("embeddings", payload))
     ((name, content),) = files(tmp_path / "assets").items()
     assert name.endswith(".json")
@@ -180,15 +190,17 @@ async def test_embeddings_too_large_for_a_result_are_a_file(
     assert len(msgspec.json.encode(result.data)) < 2000
 
 
-async def test_the_list_of_models(ollama: FakeOllama, toolbox: Toolbox) -> None:
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+async def test_the_list_of_models(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("ollama", {"operation": "models"}))
         assert await connector.models() == result.data["models"] == list(ollama.installed)
 
 
-async def test_the_hosted_service_gets_the_key_and_nothing_shows_it(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_the_hosted_service_gets_the_key_and_nothing_shows_it(
+    ollama: FakeOllama, connector_context: ConnectorContext
+) -> None:
     ollama.api_key = Secret("hosted-key-0123456789")
-    async with open_ollama(ollama.base_url, toolbox, api_key=ollama.api_key) as connector:
+    async with open_ollama(ollama.base_url, connector_context, api_key=ollama.api_key) as connector:
         result = await run_job(connector, job("text_generation", {"prompt": "hello"}))
     assert "hosted-key" not in str(msgspec.to_builtins(result))
 
@@ -203,9 +215,9 @@ async def test_the_hosted_service_gets_the_key_and_nothing_shows_it(ollama: Fake
     ],
 )
 async def test_the_job_type_decides_before_the_payload(
-    ollama: FakeOllama, toolbox: Toolbox, type: str, payload: dict[str, Any], route: str
+    ollama: FakeOllama, connector_context: ConnectorContext, type: str, payload: dict[str, Any], route: str
 ) -> None:
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job(type, payload))
     assert [request.route for request in ollama.requests] == [route]
     ignored = payload.get("job_type") == "chat"
@@ -241,19 +253,19 @@ def test_characters_in_halves_and_text_in_parts_are_text() -> None:
         words.finish()
 
 
-async def test_lines_are_told_by_their_bytes(toolbox: Toolbox) -> None:
+async def test_lines_are_told_by_their_bytes(connector_context: ConnectorContext) -> None:
     line = b'{"model": "m", "message": {"role": "assistant", "content": "some"}, "done": true, "x": NaN}'
     pretty = msgspec.json.format(line.replace(b"NaN", b"null"), indent=2) + b"\n"
     bodies = [line, b"data: " + line + b"\n\n", pretty, b"\xef\xbb\xbf" + line + b"\n\n"]
-    async with open_rogue(*(reply(200, body, content_type="text/plain") for body in bodies)) as rogue:
+    async with open_faulty_server(*(reply(200, body, content_type="text/plain") for body in bodies)) as faulty:
         for _ in bodies:
-            async with open_ollama(rogue.url, toolbox) as connector:
+            async with open_ollama(faulty.url, connector_context) as connector:
                 result = await run_job(connector, job("text_generation", PROMPT))
             assert result.data["text"] == "some"
 
 
-async def test_words_in_parts_are_words(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_words_in_parts_are_words(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     ollama.script = Script(text="some words", parts=True)
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         for kind in ("text_generation", "chat_completion"):
             assert (await run_job(connector, job(kind, {"prompt": "hello"}))).data["text"] == "some words"

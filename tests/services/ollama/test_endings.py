@@ -10,11 +10,11 @@ import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, ServiceError
-from emp_trio.progress import StageLimits
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.ollama import FakeOllama, Script
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.ollama.support import job, open_ollama
 from tests.services.support import stored
 
@@ -22,7 +22,7 @@ TEXT = {"prompt": "hello"}
 PULL = {"prompt": "hello", "model": "tinyllama"}
 
 
-@pytest.mark.parametrize("stop_upstream", [True, False])
+@pytest.mark.parametrize("stop_remote_work", [True, False])
 @pytest.mark.parametrize(
     ("type", "payload", "script"),
     [
@@ -33,13 +33,20 @@ PULL = {"prompt": "hello", "model": "tinyllama"}
     ],
 )
 async def test_a_cancel_is_seen_by_ollama(
-    ollama: FakeOllama, toolbox: Toolbox, type: str, payload: dict[str, Any], script: Script, stop_upstream: bool
+    ollama: FakeOllama,
+    connector_context: ConnectorContext,
+    type: str,
+    payload: dict[str, Any],
+    script: Script,
+    stop_remote_work: bool,
 ) -> None:
     ollama.script = script
-    async with open_ollama(ollama.base_url, toolbox, auto_pull="tinyllama") as connector:
+    async with open_ollama(ollama.base_url, connector_context, auto_pull="tinyllama") as connector:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_job, connector, job(type, payload), FakeReporter(stop_upstream=stop_upstream))
+                nursery.start_soon(
+                    run_job, connector, job(type, payload), FakeAttempt(stop_remote_work=stop_remote_work)
+                )
                 await ollama.until_true(lambda: bool(ollama.work) and ollama.work[0].lines >= (script.stall_after or 0))
                 nursery.cancel_scope.cancel()
             await ollama.until_true(lambda: ollama.work[0].end == "dropped")
@@ -47,29 +54,33 @@ async def test_a_cancel_is_seen_by_ollama(
 
 
 @pytest.mark.parametrize("script", [Script(stall_after=2), Script(load=3600), Script(pause=0.05, text="word " * 999)])
-async def test_a_deadline_ends_the_generation(ollama: FakeOllama, toolbox: Toolbox, script: Script) -> None:
+async def test_a_deadline_ends_the_generation(
+    ollama: FakeOllama, connector_context: ConnectorContext, script: Script
+) -> None:
     ollama.script = script
-    reporter = FakeReporter(0.6, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    context = FakeAttempt(0.6, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         with pytest.raises(DeadlineExceeded) as caught:
-            await run_job(connector, job("text_generation", TEXT), reporter)
+            await run_job(connector, job("text_generation", TEXT), context)
         with trio.fail_after(60):
             await ollama.until_true(lambda: ollama.work[0].end == "dropped")
     assert caught.value.stage == "service"
 
 
-async def test_a_deadline_ends_the_wait_for_a_place(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_deadline_ends_the_wait_for_a_place(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     ollama.script = Script(load=3600)
-    async with open_ollama(ollama.base_url, toolbox, limit=1) as connector, trio.open_nursery() as nursery:
+    async with open_ollama(ollama.base_url, connector_context, limit=1) as connector, trio.open_nursery() as nursery:
         nursery.start_soon(run_job, connector, job("text_generation", TEXT))
         await ollama.until_true(lambda: bool(ollama.work))
         with pytest.raises(DeadlineExceeded):
-            await run_job(connector, job("text_generation", TEXT), FakeReporter(0.4))
+            await run_job(connector, job("text_generation", TEXT), FakeAttempt(0.4))
         assert len(ollama.work) == 1
         nursery.cancel_scope.cancel()
 
 
-async def test_no_more_jobs_run_at_once_than_are_allowed(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_no_more_jobs_run_at_once_than_are_allowed(
+    ollama: FakeOllama, connector_context: ConnectorContext
+) -> None:
     ollama.script = Script(pause=0.02)
     most = 0
 
@@ -78,7 +89,7 @@ async def test_no_more_jobs_run_at_once_than_are_allowed(ollama: FakeOllama, too
         most = max(most, sum(work.end == "running" for work in ollama.work))
         return sum(work.end == "done" for work in ollama.work) == 5
 
-    async with open_ollama(ollama.base_url, toolbox, limit=2) as connector, trio.open_nursery() as nursery:
+    async with open_ollama(ollama.base_url, connector_context, limit=2) as connector, trio.open_nursery() as nursery:
         for number in range(5):
             payload = TEXT | {"save_assets": False, "seed": number}
             nursery.start_soon(run_job, connector, job("text_generation", payload))
@@ -86,25 +97,25 @@ async def test_no_more_jobs_run_at_once_than_are_allowed(ollama: FakeOllama, too
     assert most == 2
 
 
-async def test_a_next_attempt_begins_anew(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_next_attempt_begins_anew(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     """A lost worker leaves nothing to adopt: Ollama has stopped when its client went away."""
     ollama.script = Script(stall_after=2)
-    reporter = FakeReporter(stop_upstream=False)
-    async with open_ollama(ollama.base_url, toolbox) as first, trio.open_nursery() as nursery:
-        nursery.start_soon(run_job, first, job("text_generation", TEXT), reporter)
+    context = FakeAttempt(stop_remote_work=False)
+    async with open_ollama(ollama.base_url, connector_context) as first, trio.open_nursery() as nursery:
+        nursery.start_soon(run_job, first, job("text_generation", TEXT), context)
         await ollama.until_true(lambda: bool(ollama.work) and ollama.work[0].lines == 2)
         nursery.cancel_scope.cancel()
-    assert reporter.checkpoint is None
+    assert context.checkpoint is None
     ollama.script = Script()
-    async with open_ollama(ollama.base_url, toolbox) as second:
+    async with open_ollama(ollama.base_url, connector_context) as second:
         result = await run_job(second, job("text_generation", TEXT, attempt=2))
     assert result.data["text"] == ollama.script.text
     assert [work.end for work in ollama.work] == ["dropped", "done"]
 
 
-async def test_a_next_attempt_after_a_lost_stream(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_next_attempt_after_a_lost_stream(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     ollama.script = Script(cut_after=3)
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job("text_generation", TEXT))
         assert caught.value.retry
@@ -123,7 +134,7 @@ async def test_an_upload_that_failed_is_no_reason_to_generate_again(
     settings = StorageSettings(provider="local", local_path=folder, keep=keep)
     async with (
         open_asset_saver(settings) as saver,
-        open_ollama(ollama.base_url, Toolbox(assets=saver), inline_embedding_bytes=10) as connector,
+        open_ollama(ollama.base_url, ConnectorContext(assets=saver), inline_embedding_bytes=10) as connector,
     ):
         with pytest.raises(AssetError) as caught:
             await run_job(connector, job(type, payload))
@@ -139,7 +150,7 @@ async def test_an_upload_that_failed_is_no_reason_to_generate_again(
 async def test_a_worker_without_storage_says_so_before_the_work(ollama: FakeOllama) -> None:
     async with (
         open_asset_saver(StorageSettings()) as saver,
-        open_ollama(ollama.base_url, Toolbox(assets=saver)) as connector,
+        open_ollama(ollama.base_url, ConnectorContext(assets=saver)) as connector,
     ):
         with pytest.raises(ConfigError):
             await run_job(connector, job("text_generation", TEXT))

@@ -8,13 +8,13 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.services.ollama.answers import read_embeddings
 from emp_trio.services.ollama.errors import describe_error
+from emp_trio.testing.attempt import run_job
+from emp_trio.testing.faulty_server import Answer, Exchange, cut, event_stream, hang, open_faulty_server, raw, reply
 from emp_trio.testing.ollama import FakeOllama, Script
-from emp_trio.testing.reporter import run_job
-from emp_trio.testing.rogue import Answer, Exchange, cut, event_stream, hang, open_rogue, raw, reply
-from emp_trio.toolbox import Toolbox
 from tests.services.ollama.support import job, open_ollama
 
 TEXT = {"prompt": "hello"}
@@ -67,9 +67,15 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("type", "payload", "kind", "reason", "says"), REFUSALS)
 async def test_what_ollama_refuses_is_not_tried_again(
-    ollama: FakeOllama, toolbox: Toolbox, type: str, payload: dict[str, Any], kind: str, reason: str, says: str
+    ollama: FakeOllama,
+    connector_context: ConnectorContext,
+    type: str,
+    payload: dict[str, Any],
+    kind: str,
+    reason: str,
+    says: str,
 ) -> None:
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         with pytest.raises(ServiceError, match=says) as caught:
             await run_job(connector, job(type, payload))
     error = caught.value
@@ -99,10 +105,17 @@ ANSWERS = [
 
 @pytest.mark.parametrize(("status", "text", "kind", "reason", "retry", "tries"), ANSWERS)
 async def test_error_answers(
-    ollama: FakeOllama, toolbox: Toolbox, status: int, text: str, kind: str, reason: str, retry: bool, tries: int
+    ollama: FakeOllama,
+    connector_context: ConnectorContext,
+    status: int,
+    text: str,
+    kind: str,
+    reason: str,
+    retry: bool,
+    tries: int,
 ) -> None:
     ollama.inject("generate", status=status, message=text, times=9)
-    async with open_ollama(ollama.base_url, toolbox, http={"retry_delay": 0.001}) as connector:
+    async with open_ollama(ollama.base_url, connector_context, http={"retry_delay": 0.001}) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job("text_generation", TEXT))
     error = caught.value
@@ -113,17 +126,19 @@ async def test_error_answers(
     assert ollama.generations == []
 
 
-async def test_embeddings_are_asked_for_again_after_any_fault(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_embeddings_are_asked_for_again_after_any_fault(
+    ollama: FakeOllama, connector_context: ConnectorContext
+) -> None:
     ollama.inject("embed", status=500, times=2)
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job("embeddings", {"input": "a", "model": "nomic-embed-text"}))
     assert result.success
     assert ollama.count("embed") == 3
 
 
-async def test_a_full_queue_is_waited_for(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_full_queue_is_waited_for(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     ollama.inject("generate", status=503, message="server busy", times=2)
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         assert (await run_job(connector, job("text_generation", TEXT))).success
     assert len(ollama.generations) == 1
 
@@ -155,10 +170,16 @@ STREAMS = [
 @pytest.mark.parametrize(("script", "kind", "reason", "retry"), STREAMS)
 @pytest.mark.parametrize("type", ["text_generation", "chat_completion"])
 async def test_streams_that_go_wrong(
-    ollama: FakeOllama, toolbox: Toolbox, type: str, script: Script, kind: str, reason: str, retry: bool
+    ollama: FakeOllama,
+    connector_context: ConnectorContext,
+    type: str,
+    script: Script,
+    kind: str,
+    reason: str,
+    retry: bool,
 ) -> None:
     ollama.script = script
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(type, TEXT))
     assert (caught.value.type, caught.value.reason, caught.value.retry) == (kind, reason, retry)
@@ -168,9 +189,11 @@ async def test_streams_that_go_wrong(
 
 
 @pytest.mark.parametrize("type", ["text_generation", "chat_completion"])
-async def test_words_in_hand_are_kept_though_an_error_follows(ollama: FakeOllama, toolbox: Toolbox, type: str) -> None:
+async def test_words_in_hand_are_kept_though_an_error_follows(
+    ollama: FakeOllama, connector_context: ConnectorContext, type: str
+) -> None:
     ollama.script = Script(text="some words more", error="model runner has unexpectedly stopped", error_after=2)
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         result = await run_job(connector, job(type, TEXT))
     assert (result.data["text"], result.data["truncated"], result.data["done_reason"]) == ("some words", True, "error")
     assert "unexpectedly stopped" in str(result.metadata["warnings"])
@@ -190,13 +213,15 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS)
-async def test_errors_of_gateways_are_told_and_take_nothing_away(toolbox: Toolbox, error: bytes) -> None:
+async def test_errors_of_gateways_are_told_and_take_nothing_away(
+    connector_context: ConnectorContext, error: bytes
+) -> None:
     answers = reply(200, error + b"\n", content_type=NDJSON), reply(200, GOOD + error, content_type=NDJSON)
-    async with open_rogue(*answers) as rogue, open_ollama(rogue.url, toolbox) as connector:
+    async with open_faulty_server(*answers) as faulty, open_ollama(faulty.url, connector_context) as connector:
         with pytest.raises(ServiceError, match="boom"):
             await run_job(connector, job("text_generation", TEXT))
         result = await run_job(connector, job("text_generation", TEXT))
-        assert len(rogue.requests) == 2
+        assert len(faulty.requests) == 2
     assert (result.data["text"], result.data["truncated"]) == ("Hi", True)
     assert "boom" in str(result.metadata["warnings"])
 
@@ -213,28 +238,28 @@ async def test_errors_of_gateways_are_told_and_take_nothing_away(toolbox: Toolbo
         b"\xef\xbb\xbf\r\n" + (GOOD + b" \n" + LAST).replace(b"\n", b"\r\n"),
     ],
 )
-async def test_lines_in_other_manners(toolbox: Toolbox, body: bytes) -> None:
+async def test_lines_in_other_manners(connector_context: ConnectorContext, body: bytes) -> None:
     answer = reply(200, body, content_type=NDJSON)
-    async with open_rogue(answer) as rogue, open_ollama(rogue.url, toolbox) as connector:
+    async with open_faulty_server(answer) as faulty, open_ollama(faulty.url, connector_context) as connector:
         for kind in ("text_generation", "chat_completion"):
             result = await run_job(connector, job(kind, TEXT))
             assert (result.data["text"], "truncated" in result.data) == ("Hi", False)
-        assert len(rogue.requests) == 2
+        assert len(faulty.requests) == 2
 
 
-async def test_what_says_nothing_of_the_kind_is_quoted(toolbox: Toolbox) -> None:
+async def test_what_says_nothing_of_the_kind_is_quoted(connector_context: ConnectorContext) -> None:
     answer = reply(200, json={"choices": [{"message": {"content": "hello"}}]})
-    async with open_rogue(answer) as rogue, open_ollama(rogue.url, toolbox) as connector:
+    async with open_faulty_server(answer) as faulty, open_ollama(faulty.url, connector_context) as connector:
         with pytest.raises(ServiceError, match=r"nothing of Ollama's.*hello") as caught:
             await run_job(connector, job("text_generation", TEXT))
     assert not caught.value.retry
 
 
 @pytest.mark.parametrize("error", [b"null", b'""', b"false", b"[]"])
-async def test_an_empty_error_is_none(toolbox: Toolbox, error: bytes) -> None:
+async def test_an_empty_error_is_none(connector_context: ConnectorContext, error: bytes) -> None:
     lines = GOOD.replace(b"}", b',"error":' + error + b"}") + b'{"done":true,"done_reason":"stop","error":null}\n'
     answer = reply(200, lines, content_type=NDJSON)
-    async with open_rogue(answer) as rogue, open_ollama(rogue.url, toolbox) as connector:
+    async with open_faulty_server(answer) as faulty, open_ollama(faulty.url, connector_context) as connector:
         result = await run_job(connector, job("text_generation", TEXT))
     assert (result.data["text"], "truncated" in result.data) == ("Hi", False)
 
@@ -254,43 +279,48 @@ ROGUES = [
 
 
 @pytest.mark.parametrize(("answer", "kind", "reason"), ROGUES)
-async def test_what_is_no_ollama(toolbox: Toolbox, answer: Answer, kind: str, reason: str) -> None:
-    async with open_rogue(answer) as rogue, open_ollama(rogue.url, toolbox, http={"max_retries": 0}) as connector:
+async def test_what_is_no_ollama(connector_context: ConnectorContext, answer: Answer, kind: str, reason: str) -> None:
+    async with (
+        open_faulty_server(answer) as faulty,
+        open_ollama(faulty.url, connector_context, http={"max_retries": 0}) as connector,
+    ):
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job("text_generation", TEXT))
     assert (caught.value.type, caught.value.reason) == (kind, reason)
 
 
-async def test_nobody_there(toolbox: Toolbox) -> None:
-    async with open_rogue(hang()) as rogue:
-        url = rogue.url
-    async with open_ollama(url, toolbox, http={"retry_delay": 0.001}) as connector:
+async def test_nobody_there(connector_context: ConnectorContext) -> None:
+    async with open_faulty_server(hang()) as faulty:
+        url = faulty.url
+    async with open_ollama(url, connector_context, http={"retry_delay": 0.001}) as connector:
         with pytest.raises(ServiceError, match="after 4 tries") as caught:
             await run_job(connector, job("text_generation", TEXT))
     assert (caught.value.type, caught.value.retry) == ("network_error", True)
     assert not caught.value.maybe_started
 
 
-async def test_a_model_that_takes_too_long_to_load(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_model_that_takes_too_long_to_load(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     ollama.script = Script(load=3600)
-    async with open_ollama(ollama.base_url, toolbox, http={"timeout": 0.2}) as connector:
+    async with open_ollama(ollama.base_url, connector_context, http={"timeout": 0.2}) as connector:
         with pytest.raises(ServiceError, match=r"nothing for 0\.2 s .*OLLAMA_TIMEOUT_SECONDS") as caught:
             await run_job(connector, job("text_generation", TEXT))
     assert (caught.value.type, caught.value.retry) == ("timeout", True)
 
 
-async def test_a_model_that_falls_silent(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_model_that_falls_silent(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     ollama.script = Script(stall_after=2)
-    async with open_ollama(ollama.base_url, toolbox, line_timeout=0.2) as connector:
+    async with open_ollama(ollama.base_url, connector_context, line_timeout=0.2) as connector:
         with pytest.raises(ServiceError, match=r"nothing more for 0\.2 s") as caught:
             await run_job(connector, job("text_generation", TEXT))
         await ollama.until_true(lambda: ollama.work[0].end == "dropped")
     assert (caught.value.type, caught.value.retry) == ("timeout", True)
 
 
-async def test_a_long_answer_may_take_longer_than_any_single_wait(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_long_answer_may_take_longer_than_any_single_wait(
+    ollama: FakeOllama, connector_context: ConnectorContext
+) -> None:
     ollama.script = Script(pause=0.05, text="word " * 12)
-    async with open_ollama(ollama.base_url, toolbox, line_timeout=0.4, http={"timeout": 0.4}) as connector:
+    async with open_ollama(ollama.base_url, connector_context, line_timeout=0.4, http={"timeout": 0.4}) as connector:
         assert (await run_job(connector, job("text_generation", TEXT))).success
 
 
@@ -313,12 +343,15 @@ BAD_EMBEDDINGS: list[Any] = [
 
 
 @pytest.mark.parametrize("answer", BAD_EMBEDDINGS)
-async def test_embeddings_that_are_none(toolbox: Toolbox, answer: Any) -> None:
-    async with open_rogue(reply(200, json=answer)) as rogue, open_ollama(rogue.url, toolbox) as connector:
+async def test_embeddings_that_are_none(connector_context: ConnectorContext, answer: Any) -> None:
+    async with (
+        open_faulty_server(reply(200, json=answer)) as faulty,
+        open_ollama(faulty.url, connector_context) as connector,
+    ):
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job("embeddings", {"input": "a"}))
     assert caught.value.type == "response_error"
-    assert len(rogue.requests) == 1
+    assert len(faulty.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -352,17 +385,17 @@ def test_embeddings_are_found_where_they_are(answer: Any) -> None:
     assert read_embeddings(answer, count=1) == [[1.0, 2.5]]
 
 
-async def test_a_stream_that_goes_on_after_its_last_line_is_left(toolbox: Toolbox) -> None:
+async def test_a_stream_that_goes_on_after_its_last_line_is_left(connector_context: ConnectorContext) -> None:
     last = b'{"model":"m","response":"","done":true,"done_reason":"stop"}\n'
     endless = event_stream(GOOD, last, end=False, content_type=NDJSON)
-    async with open_rogue(endless) as rogue, open_ollama(rogue.url, toolbox) as connector:
+    async with open_faulty_server(endless) as faulty, open_ollama(faulty.url, connector_context) as connector:
         assert (await run_job(connector, job("text_generation", TEXT))).data["text"] == "Hi"
 
 
 @pytest.mark.parametrize(
     "piece", [{"response": "la " * 10_000}, {"thinking": "la " * 10_000}, {"tool_calls": [["x" * 30_000]]}]
 )
-async def test_an_answer_without_end_is_left(toolbox: Toolbox, piece: dict[str, Any]) -> None:
+async def test_an_answer_without_end_is_left(connector_context: ConnectorContext, piece: dict[str, Any]) -> None:
     line = msgspec.json.encode({"model": "m", "done": False} | piece) + b"\n"
 
     async def endless(exchange: Exchange) -> None:
@@ -370,11 +403,11 @@ async def test_an_answer_without_end_is_left(toolbox: Toolbox, piece: dict[str, 
         while True:
             await exchange.send(line)
 
-    async with open_rogue(endless) as rogue, open_ollama(rogue.url, toolbox) as connector:
+    async with open_faulty_server(endless) as faulty, open_ollama(faulty.url, connector_context) as connector:
         with trio.fail_after(60):
             with pytest.raises(ServiceError, match="num_predict") as caught:
                 await run_job(connector, job("text_generation", {"prompt": "sing"}))
-            await rogue.emptied()
+            await faulty.emptied()
     assert (caught.value.retry, caught.value.maybe_started) == (False, True)
 
 
@@ -399,9 +432,9 @@ BAD_PAYLOADS: list[tuple[str, Any, str]] = [
 
 @pytest.mark.parametrize(("type", "payload", "reason"), BAD_PAYLOADS)
 async def test_a_payload_that_asks_for_nothing_costs_nothing(
-    ollama: FakeOllama, toolbox: Toolbox, type: str, payload: dict[str, Any], reason: str
+    ollama: FakeOllama, connector_context: ConnectorContext, type: str, payload: dict[str, Any], reason: str
 ) -> None:
-    async with open_ollama(ollama.base_url, toolbox) as connector:
+    async with open_ollama(ollama.base_url, connector_context) as connector:
         with pytest.raises(InvalidJob) as caught:
             await run_job(connector, job(type, payload))
     assert (caught.value.reason, caught.value.retry) == (reason, False)

@@ -7,15 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError
 from emp_trio.mapping import load_mapping, plan
 from emp_trio.secrets import Secret
 from emp_trio.services.ollama.connector import OllamaConnector
 from emp_trio.services.ollama.settings import OllamaSettings, server_url
 from emp_trio.services.registry import find_connector
+from emp_trio.testing.faulty_server import hang, open_faulty_server, reply
 from emp_trio.testing.ollama import FakeOllama
-from emp_trio.testing.rogue import hang, open_rogue, reply
-from emp_trio.toolbox import Toolbox
 from tests.services.ollama.support import open_ollama
 
 
@@ -30,33 +30,39 @@ from tests.services.ollama.support import open_ollama
     ],
 )
 async def test_the_configured_model_must_be_there_or_on_its_way(
-    ollama: FakeOllama, toolbox: Toolbox, settings: dict[str, Any], healthy: bool, says: str
+    ollama: FakeOllama, connector_context: ConnectorContext, settings: dict[str, Any], healthy: bool, says: str
 ) -> None:
-    async with open_ollama(ollama.base_url, toolbox, **settings) as connector:
+    async with open_ollama(ollama.base_url, connector_context, **settings) as connector:
         health = await connector.health()
     assert (health.healthy, says in health.detail) == (healthy, True)
     assert [request.route for request in ollama.requests] == ["version", "tags"]
     assert bool(health.detail) is bool(says)
 
 
-async def test_a_server_that_fails_is_not_healthy(ollama: FakeOllama, toolbox: Toolbox) -> None:
+async def test_a_server_that_fails_is_not_healthy(ollama: FakeOllama, connector_context: ConnectorContext) -> None:
     ollama.inject("tags", status=500, message="the store is broken", times=9)
-    async with open_ollama(ollama.base_url, toolbox, http={"retry_delay": 0.001}) as connector:
+    async with open_ollama(ollama.base_url, connector_context, http={"retry_delay": 0.001}) as connector:
         health = await connector.health()
     assert not health.healthy
     assert "the store is broken" in health.detail
 
 
-async def test_a_silent_server_is_not_healthy_after_its_time(toolbox: Toolbox) -> None:
-    async with open_rogue(hang()) as rogue, open_ollama(rogue.url, toolbox, call_timeout=0.2) as connector:
+async def test_a_silent_server_is_not_healthy_after_its_time(connector_context: ConnectorContext) -> None:
+    async with (
+        open_faulty_server(hang()) as faulty,
+        open_ollama(faulty.url, connector_context, call_timeout=0.2) as connector,
+    ):
         health = await connector.health()
     assert not health.healthy
     assert "0.2 s" in health.detail
 
 
 @pytest.mark.parametrize("body", [{"ok": True}, [], "0.13.0", {"version": ""}])
-async def test_another_service_is_not_ollama(toolbox: Toolbox, body: Any) -> None:
-    async with open_rogue(reply(200, json=body)) as rogue, open_ollama(rogue.url, toolbox) as connector:
+async def test_another_service_is_not_ollama(connector_context: ConnectorContext, body: Any) -> None:
+    async with (
+        open_faulty_server(reply(200, json=body)) as faulty,
+        open_ollama(faulty.url, connector_context) as connector,
+    ):
         health = await connector.health()
     assert not health.healthy
     assert "OLLAMA_BASE_URL" in health.detail

@@ -12,7 +12,7 @@ FINAL, AGAIN = False, True
 JSON: Final = {"content-type": "application/json"}
 PAGE: Final = {"content-type": "text/html"}
 BAD: Final = "invalid_request_error"
-PICTURE: Final = "image_generation_user_error"
+IMAGE: Final = "image_generation_user_error"
 
 
 class Case(NamedTuple):
@@ -94,7 +94,7 @@ VALIDATION: Final = [
     Case(
         400,
         {},
-        of("The model 'dall-e-3' does not exist.", "invalid_value", type=PICTURE, param="model"),
+        of("The model 'dall-e-3' does not exist.", "invalid_value", type=IMAGE, param="model"),
         "validation_error",
         "model_not_found",
         FINAL,
@@ -102,7 +102,7 @@ VALIDATION: Final = [
     Case(
         400,
         {},
-        of("Invalid size.", "invalid_value", type=PICTURE, param="size"),
+        of("Invalid size.", "invalid_value", type=IMAGE, param="size"),
         "validation_error",
         "invalid_payload",
         FINAL,
@@ -300,7 +300,7 @@ FAULTS: Final = [
     Case(503, {"retry-after": "30"}, b"", "service_error", "service_unavailable", AGAIN, 30.0),
 ]
 
-_MODERATED: Final = {"code": "moderation_blocked", "type": PICTURE, "message": "Rejected by the safety system."}
+_MODERATED: Final = {"code": "moderation_blocked", "type": IMAGE, "message": "Rejected by the safety system."}
 
 
 def _moderated(*categories: str, stage: str = "input") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Image to image against the fake API: pictures, a server for them, and an open connector."""
+"""Image to image against the fake API: images, a server for them, and an open connector."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.protocols.fetch import FetchSettings
 from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
 from emp_trio.testing.openai import FakeOpenAI
-from emp_trio.testing.openai.media import make_picture
+from emp_trio.testing.openai.media import make_image
 from emp_trio.testing.png import make_png
-from emp_trio.toolbox import Toolbox
 from tests.services.openai.support import open_openai
 
 PNG = make_png()
-JPEG = make_picture("jpeg", seed=2)
+JPEG = make_image("jpeg", seed=2)
 
 
 def _mask() -> bytes:
@@ -39,7 +39,7 @@ def data_url(data: bytes, media_type: str = "image/png") -> str:
 
 
 def edit(**payload: Any) -> dict[str, Any]:
-    """A payload with a prompt and, where none is given, a picture."""
+    """A payload with a prompt and, where none is given, an image."""
     given = {"prompt": "make it blue"} | payload
     return (
         given
@@ -50,9 +50,11 @@ def edit(**payload: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_img2img(
-    openai: FakeOpenAI, toolbox: Toolbox, *, private: bool = True, **settings: Any
+    openai: FakeOpenAI, connector_context: ConnectorContext, *, private: bool = True, **settings: Any
 ) -> AsyncIterator[OpenAIImg2ImgConnector]:
     """Open the connector; it may fetch from this machine unless ``private`` is False. Keywords are settings of it."""
     fetch = FetchSettings(input_allow_private=private, input_max_bytes=100_000, input_timeout=5.0)
-    async with open_openai(OpenAIImg2ImgConnector, openai, toolbox, own={"fetch": fetch} | settings) as connector:
+    async with open_openai(
+        OpenAIImg2ImgConnector, openai, connector_context, own={"fetch": fetch} | settings
+    ) as connector:
         yield connector

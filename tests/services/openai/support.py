@@ -11,6 +11,7 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
@@ -19,10 +20,9 @@ from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
 from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.support import job
 
 LONG = Script(seconds=3600)
@@ -45,7 +45,7 @@ def payload_for(cls: type[Connector], **more: Any) -> dict[str, Any]:
 async def open_openai(
     cls: type[Any],
     openai: FakeOpenAI,
-    toolbox: Toolbox,
+    connector_context: ConnectorContext,
     *,
     http: dict[str, Any] | None = None,
     own: dict[str, Any] | None = None,
@@ -60,30 +60,30 @@ async def open_openai(
         http=HttpSettings(**(reached | (http or {}))),
         **({"polling": PollingSettings(interval=0.01, attempts=10_000, errors_in_a_row=4)} | (own or {})),
     )
-    async with open_connector(cls, made, toolbox) as connector:
+    async with open_connector(cls, made, connector_context) as connector:
         yield connector
 
 
-async def cut_short(connector: Any, payload: dict[str, Any], reporter: FakeReporter) -> None:
+async def cut_short(connector: Any, payload: dict[str, Any], context: FakeAttempt) -> None:
     """Run an attempt until its response is remembered, then end it as its reporter says."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_job, connector, job(payload), reporter)
-            await reporter.until_remembered()
+            nursery.start_soon(run_job, connector, job(payload), context)
+            await context.until_remembered()
             nursery.cancel_scope.cancel()
 
 
-def broken(toolbox: Toolbox) -> Toolbox:
-    """A toolbox whose storage is away."""
+def broken(connector_context: ConnectorContext) -> ConnectorContext:
+    """A connector_context whose storage is away."""
 
     class Broken:
         def __getattr__(self, name: str) -> Any:
-            return getattr(toolbox.assets, name)
+            return getattr(connector_context.assets, name)
 
         async def save(self, *args: Any, **options: Any) -> Any:
             raise AssetError("storage is away")
 
-    return msgspec.structs.replace(toolbox, assets=Broken())
+    return msgspec.structs.replace(connector_context, assets=Broken())
 
 
 def statuses(openai: FakeOpenAI) -> list[str]:

@@ -51,7 +51,7 @@ FINAL = [
     told(400, code="moderation_blocked", type=user_error),
     told(400, code="content_policy_violation", param="tools"),
     failed_response({"code": "moderation_blocked", "message": "m"}),
-    Refused("the model answered in words instead of making a picture", code="no_image"),
+    Refused("the model answered in words instead of making an image", code="no_image"),
     # Bad requests, models and sizes.
     told(400),
     told(400, code="invalid_value", param="size", type=user_error),

@@ -8,20 +8,22 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.jobs import JobContext
 from emp_trio.secrets import Secret
 from emp_trio.services.openai.background import pause, percent
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.openai import FakeOpenAI
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.openai.support import LONG, connectors, cut_short, open_openai, payload_for, statuses
 from tests.services.support import job
 
 
 @connectors
-async def test_every_call_names_the_account_and_the_attempt(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
-    async with open_openai(cls, openai, toolbox, organization="org-1", project="proj-1") as connector:
+async def test_every_call_names_the_account_and_the_attempt(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
+    async with open_openai(cls, openai, connector_context, organization="org-1", project="proj-1") as connector:
         await run_job(connector, job(payload_for(cls), id="jöb", attempt=3))
     for request in openai.requests:
         assert request.headers["x-client-request-id"] == "j?b-3"
@@ -30,53 +32,61 @@ async def test_every_call_names_the_account_and_the_attempt(openai: FakeOpenAI, 
 
 
 @connectors
-async def test_headers_that_are_not_set_are_not_sent(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
-    async with open_openai(cls, openai, toolbox) as connector:
+async def test_headers_that_are_not_set_are_not_sent(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
+    async with open_openai(cls, openai, connector_context) as connector:
         await run_job(connector, job(payload_for(cls), id="x" * 1000))
     assert "openai-organization" not in openai.requests[0].headers
     assert len(openai.requests[0].headers["x-client-request-id"]) == 512
 
 
 @connectors
-async def test_the_id_is_remembered_before_the_first_poll(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_the_id_is_remembered_before_the_first_poll(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
     openai.script = LONG
-    reporter = FakeReporter(stop_upstream=False)
-    async with open_openai(cls, openai, toolbox) as connector:
-        await cut_short(connector, payload_for(cls), reporter)
-    assert reporter.checkpoint == {"response_id": next(iter(openai.generations))}
+    context = FakeAttempt(stop_remote_work=False)
+    async with open_openai(cls, openai, connector_context) as connector:
+        await cut_short(connector, payload_for(cls), context)
+    assert context.checkpoint == {"response_id": next(iter(openai.generations))}
     assert openai.count("retrieve") <= 1
 
 
 @connectors
-async def test_faults_that_pass_are_survived(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_faults_that_pass_are_survived(openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any) -> None:
     openai.inject("create", status=429, code="rate_limit_exceeded", headers={"retry-after-ms": "20"})
     openai.inject("create", status=503, code="server_is_overloaded", type="service_unavailable_error")
     openai.inject("retrieve", status=500, times=2)
     openai.inject("retrieve", body=b"<html>Bad gateway</html>", status=502, times=2)
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         result = await run_job(connector, job(payload_for(cls)))
     assert result.success
     assert (openai.count("create"), openai.billed) == (3, 1)
 
 
 @connectors
-async def test_five_failed_polls_in_a_row_hand_the_job_back(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_five_failed_polls_in_a_row_hand_the_job_back(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
     openai.script = LONG
     openai.inject("retrieve", status=500, code="server_error", times=5)
-    reporter = FakeReporter()
-    async with open_openai(cls, openai, toolbox) as connector:
+    context = FakeAttempt()
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(payload_for(cls)), reporter)
+            await run_job(connector, job(payload_for(cls)), context)
     assert (caught.value.status, caught.value.retry) == (500, True)
     assert openai.count("retrieve") == 5
     assert statuses(openai) == ["in_progress"]  # for the next attempt to adopt
-    assert reporter.checkpoint is not None
+    assert context.checkpoint is not None
 
 
 @connectors
-async def test_a_response_that_expired_is_final(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_a_response_that_expired_is_final(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
     openai.inject("retrieve", status=404, type="invalid_request_error", message="Response with id 'x' not found.")
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(payload_for(cls)))
     assert (caught.value.type, caught.value.retry) == ("response_error", False)
@@ -85,10 +95,10 @@ async def test_a_response_that_expired_is_final(openai: FakeOpenAI, toolbox: Too
 @connectors
 @pytest.mark.parametrize("code", ["insufficient_quota", "credit_balance_exhausted", "project_spend_limit_exceeded"])
 async def test_an_account_without_credit_is_asked_once(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, code: str
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, code: str
 ) -> None:
     openai.inject("create", status=429, code=code, type="insufficient_quota", headers={"retry-after": "1"}, times=9)
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError, match="credit") as caught:
             await run_job(connector, job(payload_for(cls)))
     assert not caught.value.retry
@@ -96,9 +106,11 @@ async def test_an_account_without_credit_is_asked_once(
 
 
 @connectors
-async def test_a_long_stated_wait_is_handed_to_the_queue(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_a_long_stated_wait_is_handed_to_the_queue(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
     openai.inject("create", status=429, code="rate_limit_exceeded", headers={"retry-after": "600"}, times=9)
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(payload_for(cls)))
     assert (caught.value.retry, caught.value.retry_after) == (True, 600)
@@ -106,9 +118,11 @@ async def test_a_long_stated_wait_is_handed_to_the_queue(openai: FakeOpenAI, too
 
 
 @connectors
-async def test_a_create_that_may_have_run_is_not_repeated_here(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_a_create_that_may_have_run_is_not_repeated_here(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
     openai.inject("create", status=500, code="server_error", after=True, times=9)
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(payload_for(cls)))
     assert (caught.value.retry, caught.value.maybe_started) == (True, True)
@@ -118,10 +132,10 @@ async def test_a_create_that_may_have_run_is_not_repeated_here(openai: FakeOpenA
 @connectors
 @pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"id": 7}', b'"resp"', b"null"])
 async def test_a_create_without_an_id_may_have_run(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, answer: bytes
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, answer: bytes
 ) -> None:
     openai.inject("create", body=answer)
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(payload_for(cls)))
     assert (caught.value.type, caught.value.maybe_started) == ("response_error", True)
@@ -129,9 +143,9 @@ async def test_a_create_without_an_id_may_have_run(
 
 @connectors
 async def test_storage_that_cannot_work_is_found_out_before_anything_is_paid(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
 ) -> None:
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ConfigError):
             await run_job(connector, job(payload_for(cls), ctx=JobContext(provider="azure")))
     assert openai.requests == []
@@ -141,9 +155,9 @@ async def test_storage_that_cannot_work_is_found_out_before_anything_is_paid(
 
 
 @connectors
-async def test_a_wrong_key_is_never_shown(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_a_wrong_key_is_never_shown(openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any) -> None:
     key = "sk-proj-a1b2c3d4e5f6g7h8"
-    async with open_openai(cls, openai, toolbox, api_key=Secret(key)) as connector:
+    async with open_openai(cls, openai, connector_context, api_key=Secret(key)) as connector:
         with capture_logs() as logs, pytest.raises(ServiceError) as caught:
             await run_job(connector, job(payload_for(cls)))
         health = await connector.health()
@@ -157,9 +171,11 @@ async def test_a_wrong_key_is_never_shown(openai: FakeOpenAI, toolbox: Toolbox, 
 
 
 @connectors
-async def test_the_key_is_in_no_result_and_no_log(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_the_key_is_in_no_result_and_no_log(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
     with capture_logs() as logs:
-        async with open_openai(cls, openai, toolbox) as connector:
+        async with open_openai(cls, openai, connector_context) as connector:
             result = await run_job(connector, job(payload_for(cls)))
             assert (await connector.health()).healthy
     key = openai.api_key.reveal()
@@ -168,9 +184,11 @@ async def test_the_key_is_in_no_result_and_no_log(openai: FakeOpenAI, toolbox: T
 
 
 @connectors
-async def test_an_account_without_models_is_not_healthy(openai: FakeOpenAI, toolbox: Toolbox, cls: Any) -> None:
+async def test_an_account_without_models_is_not_healthy(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any
+) -> None:
     openai.models = []
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         assert (await connector.health()).detail == "the account has no models"
 
 

@@ -9,6 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.protocols.polling import PollingSettings
@@ -16,9 +17,8 @@ from emp_trio.services.openai.responses_connector import OpenAIResponsesConnecto
 from emp_trio.services.openai.settings import POLLING
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
 from emp_trio.settings import setting_fields
+from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.openai import FakeOpenAI, Script
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
 from tests.services.openai.support import open_openai, payload_for, statuses
 from tests.services.support import job
 
@@ -41,11 +41,11 @@ DEFAULTS: dict[type[Any], PollingSettings] = {
 async def unfinished(openai: FakeOpenAI, cls: type[Any], polling: PollingSettings) -> tuple[ServiceError, float]:
     """Wait for a response that is never finished; the error, and after how many seconds it came."""
     openai.script = Script(seconds=36_000)
-    toolbox: Any = Toolbox(assets=NoAssets())  # type: ignore[arg-type]
-    async with open_openai(cls, openai, toolbox, own={"polling": polling}) as connector:
+    connector_context: Any = ConnectorContext(assets=NoAssets())  # type: ignore[arg-type]
+    async with open_openai(cls, openai, connector_context, own={"polling": polling}) as connector:
         began = trio.current_time()
         with pytest.raises(ServiceError, match=r"was not finished within .* and was cancelled") as caught:
-            await run_job(connector, job(payload_for(cls)), FakeReporter(3600))
+            await run_job(connector, job(payload_for(cls)), FakeAttempt(3600))
     assert statuses(openai) == ["cancelled"]
     assert openai.count("cancel") == 1
     return caught.value, trio.current_time() - began
@@ -69,7 +69,7 @@ async def test_a_response_is_looked_at_every_five_seconds_as_long_as_sixty_looks
     assert seconds == pytest.approx(59 * 5, abs=1)
 
 
-async def test_a_picture_is_looked_for_ever_more_rarely(openai: FakeOpenAI, autojump_clock: MockClock) -> None:
+async def test_a_image_is_looked_for_ever_more_rarely(openai: FakeOpenAI, autojump_clock: MockClock) -> None:
     _, seconds = await unfinished(openai, OpenAIText2ImgConnector, POLLING)
     assert seconds == pytest.approx(300, abs=1)
     assert openai.count("retrieve") == pytest.approx(2 + 10 / 2 + 50 / 3 + 240 / 5, abs=3)  # with those at 0.3 and 1 s
@@ -81,11 +81,11 @@ async def test_a_quick_answer_is_not_waited_for_an_interval(
     openai: FakeOpenAI, autojump_clock: MockClock, cls: type[Any], took: float, seen: float
 ) -> None:
     openai.script = Script(seconds=took, status="failed")  # the end of a job without threads
-    toolbox: Any = Toolbox(assets=NoAssets())  # type: ignore[arg-type]
-    async with open_openai(cls, openai, toolbox, own={"polling": DEFAULTS[cls]}) as connector:
+    connector_context: Any = ConnectorContext(assets=NoAssets())  # type: ignore[arg-type]
+    async with open_openai(cls, openai, connector_context, own={"polling": DEFAULTS[cls]}) as connector:
         began = trio.current_time()
         with pytest.raises(ServiceError):
-            await run_job(connector, job(payload_for(cls)), FakeReporter(3600))
+            await run_job(connector, job(payload_for(cls)), FakeAttempt(3600))
     assert trio.current_time() - began == pytest.approx(seen, abs=0.05)
 
 
@@ -95,10 +95,10 @@ async def test_a_response_that_has_failed_is_not_looked_at_again(
     openai: FakeOpenAI, autojump_clock: MockClock, cls: type[Any], code: str
 ) -> None:
     openai.script = Script(seconds=0.1, status="failed", error={"code": code, "message": "It broke."})
-    toolbox: Any = Toolbox(assets=NoAssets())  # type: ignore[arg-type]
-    async with open_openai(cls, openai, toolbox, own={"polling": DEFAULTS[cls]}) as connector:
+    connector_context: Any = ConnectorContext(assets=NoAssets())  # type: ignore[arg-type]
+    async with open_openai(cls, openai, connector_context, own={"polling": DEFAULTS[cls]}) as connector:
         with pytest.raises(ServiceError, match=r"It broke\.") as caught:
-            await run_job(connector, job(payload_for(cls)), FakeReporter(3600))
+            await run_job(connector, job(payload_for(cls)), FakeAttempt(3600))
     assert caught.value.retry is (code in ("server_error", "rate_limit_exceeded"))
     assert openai.count("retrieve") == 2  # at 0 and at 0.3 s
 

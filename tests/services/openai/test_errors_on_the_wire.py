@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.services.openai.text import OpenAITextConnector
-from emp_trio.testing.rogue import open_rogue, reply
-from emp_trio.toolbox import Toolbox
+from emp_trio.testing.faulty_server import open_faulty_server, reply
 from tests.services.openai.error_cases import CASES, Case
 from tests.services.openai.text_support import open_text
 
@@ -18,10 +18,13 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.status}-{case.reason}")
-async def test_an_error(toolbox: Toolbox, case: Case) -> None:
+async def test_an_error(connector_context: ConnectorContext, case: Case) -> None:
     headers, body = case.raw()
     answer = reply(case.status, body, headers=headers | {"x-request-id": "req_1"})
-    async with open_rogue(answer) as rogue, open_text(OpenAITextConnector, rogue.url, toolbox) as connector:
+    async with (
+        open_faulty_server(answer) as faulty,
+        open_text(OpenAITextConnector, faulty.url, connector_context) as connector,
+    ):
         with pytest.raises(ServiceError) as caught:
             await connector.request("POST", "/chat/completions", json={}, retries=0)
     error = caught.value

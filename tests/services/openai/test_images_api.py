@@ -22,7 +22,7 @@ def fold(*events: Any) -> ImagesStream:
     return state
 
 
-def test_every_picture_of_an_answer_is_read() -> None:
+def test_every_image_of_an_answer_is_read() -> None:
     answer = read_images_answer(
         {
             "created": 1,
@@ -34,8 +34,8 @@ def test_every_picture_of_an_answer_is_read() -> None:
         },
         image_model="gpt-image-2",
     )
-    assert [picture.data for picture in answer.pictures] == ["AAAA", "BBBB"]
-    first = answer.pictures[0]
+    assert [image.data for image in answer.images] == ["AAAA", "BBBB"]
+    first = answer.images[0]
     assert (first.media_type, first.quality, first.size) == ("image/webp", "high", "1024x1024")
     assert first.revised_prompt == "a fat cat"
     assert answer.usage["image"] == {"input_tokens": 15, "output_tokens": 1056}
@@ -47,7 +47,7 @@ def test_every_picture_of_an_answer_is_read() -> None:
 def test_what_the_service_does_not_say_is_unknown() -> None:
     answer = read_images_answer({"data": [{"b64_json": "AAAA"}]}, image_model="m")
     assert answer.usage["image"] is None
-    assert answer.pictures[0].media_type is None
+    assert answer.images[0].media_type is None
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_the_service_does_not_say_is_unknown() -> None:
         {"data": [{"b64_json": None}, {"image": "nothing"}]},
     ],
 )
-def test_an_answer_without_a_picture_is_a_failure_that_may_be_billed(answer: Any) -> None:
+def test_an_answer_without_a_image_is_a_failure_that_may_be_billed(answer: Any) -> None:
     with pytest.raises(ServiceError) as caught:
         read_images_answer(answer, image_model="m")
     assert (caught.value.type, caught.value.maybe_started) == ("response_error", True)
@@ -98,12 +98,12 @@ LONG = "A" * 80
         ({"error": {"code": "quota"}, "data": [{"b64_json": "AAAA"}]}, ["AAAA"]),
     ],
 )
-def test_a_picture_is_found_under_any_of_its_names(answer: Any, sources: list[str]) -> None:
-    assert [picture.data for picture in read_images_answer(answer, image_model="m").pictures] == sources
+def test_a_image_is_found_under_any_of_its_names(answer: Any, sources: list[str]) -> None:
+    assert [image.data for image in read_images_answer(answer, image_model="m").images] == sources
 
 
 @pytest.mark.parametrize("answer", [{"data": [{"text": "I can't."}]}, {"data": [], "message": "I can't."}])
-def test_words_in_place_of_a_picture_are_a_refusal(answer: Any) -> None:
+def test_words_in_place_of_a_image_are_a_refusal(answer: Any) -> None:
     with pytest.raises(Refused, match=r"I can't\.") as caught:
         read_images_answer(answer, image_model="m")
     assert caught.value.code == "no_image"
@@ -116,18 +116,18 @@ def test_an_error_under_200_is_told_in_its_words() -> None:
     assert not caught.value.retry
 
 
-def test_a_picture_that_was_completed_before_an_error_is_kept() -> None:
+def test_a_image_that_was_completed_before_an_error_is_kept() -> None:
     state = fold(
         {"type": "image_generation.completed", "b64_json": "ZmluYWw="},
         {"type": "error", "error": {"code": "server_error", "message": "m"}},
     )
     answer = state.answer(image_model="m")
-    assert [picture.data for picture in answer.pictures] == ["ZmluYWw="]
+    assert [image.data for image in answer.images] == ["ZmluYWw="]
     assert (answer.truncated, answer.stopped) == (True, "server_error")
 
 
 @pytest.mark.parametrize("family", ["image_generation", "image_edit"])
-def test_the_completed_picture_is_the_result_and_no_partial_one(family: str) -> None:
+def test_the_completed_image_is_the_result_and_no_partial_one(family: str) -> None:
     state = fold(
         {"type": f"{family}.partial_image", "b64_json": "cGFydA==", "partial_image_index": 0},
         {"type": "keepalive"},
@@ -135,12 +135,12 @@ def test_the_completed_picture_is_the_result_and_no_partial_one(family: str) -> 
     )
     assert (state.partials, state.partial) == (1, "cGFydA==")
     answer = state.answer(image_model="m")
-    assert [picture.data for picture in answer.pictures] == ["ZmluYWw="]
+    assert [image.data for image in answer.images] == ["ZmluYWw="]
     assert answer.usage["image"] == {"input_tokens": 15, "output_tokens": 1056}
     assert "b64_json" not in answer.raw
 
 
-def test_a_stream_with_nothing_but_partial_pictures_is_lost() -> None:
+def test_a_stream_with_nothing_but_partial_images_is_lost() -> None:
     state = fold({"type": "image_generation.partial_image", "b64_json": "cGFydA=="})
     with pytest.raises(ServiceError, match="1 partial") as caught:
         state.answer(image_model="m")
@@ -155,7 +155,7 @@ def test_an_error_in_the_stream(nested: bool) -> None:
         fold(event).answer(image_model="m")
 
 
-def test_a_completed_event_without_a_picture_is_a_failure() -> None:
+def test_a_completed_event_without_a_image_is_a_failure() -> None:
     with pytest.raises(ServiceError, match="b64_json"):
         fold({"type": "image_edit.completed"}).answer(image_model="m")
 

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, Refused, ServiceError
-from emp_trio.progress import StageLimits
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import open_faulty_server, reply
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.openai.multipart import Upload
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import open_rogue, reply
-from emp_trio.toolbox import Toolbox
 from tests.services.openai.img2img_support import JPEG, MASK, PNG, data_url, edit, open_img2img
 from tests.services.openai.support import LONG
 from tests.services.support import job, stored
@@ -30,19 +30,19 @@ def upload(name: str, filename: str, media_type: str, data: bytes) -> Upload:
     return Upload(name=name, filename=filename, content_type=media_type, data=data)
 
 
-async def cut_short(connector: Any, openai: FakeOpenAI, payload: dict[str, Any], reporter: FakeReporter) -> None:
+async def cut_short(connector: Any, openai: FakeOpenAI, payload: dict[str, Any], context: FakeAttempt) -> None:
     """Run an attempt until its call has arrived, then end it as its reporter says."""
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_job, connector, job(payload), reporter)
+            nursery.start_soon(run_job, connector, job(payload), context)
             await openai.until("edits", openai.count("edits") + 1)
             nursery.cancel_scope.cancel()
 
 
-async def test_files_go_as_a_form(openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path) -> None:
-    async with open_rogue(reply(200, JPEG)) as pictures, open_img2img(openai, toolbox) as connector:
+async def test_files_go_as_a_form(openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path) -> None:
+    async with open_faulty_server(reply(200, JPEG)) as images, open_img2img(openai, connector_context) as connector:
         payload = direct(
-            images=[data_url(PNG), f"{pictures.url}/a%20cat.jpeg?sig=hidden"],
+            images=[data_url(PNG), f"{images.url}/a%20cat.jpeg?sig=hidden"],
             mask=data_url(MASK),
             n=2,
             size="1024x1536",
@@ -92,7 +92,7 @@ async def test_files_go_as_a_form(openai: FakeOpenAI, toolbox: Toolbox, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("payload", "pictures", "mask"),
+    ("payload", "images", "mask"),
     [
         ({"images": ["file-abc123", data_url(PNG)]}, [{"file_id": "file-abc123"}, {"image_url": data_url(PNG)}], None),
         ({"file_id": "weird id"}, [{"file_id": "weird id"}], None),
@@ -101,19 +101,19 @@ async def test_files_go_as_a_form(openai: FakeOpenAI, toolbox: Toolbox, tmp_path
     ],
 )
 async def test_what_a_form_can_not_say_goes_as_json(
-    openai: FakeOpenAI, toolbox: Toolbox, payload: dict[str, Any], pictures: Any, mask: Any
+    openai: FakeOpenAI, connector_context: ConnectorContext, payload: dict[str, Any], images: Any, mask: Any
 ) -> None:
-    async with open_img2img(openai, toolbox) as connector:
+    async with open_img2img(openai, connector_context) as connector:
         await run_job(connector, job(direct(**payload)))
     body = openai.requests[0].body
     assert openai.requests[0].headers["content-type"] == "application/json"
-    assert (body["images"], body.get("mask")) == (pictures, mask)
+    assert (body["images"], body.get("mask")) == (images, mask)
     assert body.get("moderation") == payload.get("moderation")
     assert body["n"] == 1
 
 
-async def test_a_single_picture_has_the_plain_name(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with open_img2img(openai, toolbox) as connector:
+async def test_a_single_image_has_the_plain_name(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
+    async with open_img2img(openai, connector_context) as connector:
         await run_job(connector, job(direct()))
     assert openai.requests[0].body["images"] == [upload("image", "image.png", "image/png", PNG)]
 
@@ -127,17 +127,19 @@ async def test_a_single_picture_has_the_plain_name(openai: FakeOpenAI, toolbox: 
     ],
 )
 async def test_only_what_the_model_and_the_call_take_is_sent(
-    openai: FakeOpenAI, toolbox: Toolbox, payload: dict[str, Any], sent: str | None, warned: str
+    openai: FakeOpenAI, connector_context: ConnectorContext, payload: dict[str, Any], sent: str | None, warned: str
 ) -> None:
-    async with open_img2img(openai, toolbox) as connector:
+    async with open_img2img(openai, connector_context) as connector:
         result = await run_job(connector, job(direct(**payload)))
     assert openai.requests[0].body.get("input_fidelity") == sent
     assert "complexity" not in openai.requests[0].body
     assert warned in " ".join(result.metadata["warnings"])
 
 
-async def test_several_pictures_are_the_images_apis_alone(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with open_img2img(openai, toolbox) as connector:
+async def test_several_images_are_the_images_apis_alone(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
+    async with open_img2img(openai, connector_context) as connector:
         result = await run_job(connector, job(edit(n=3)))
     assert [request.route for request in openai.requests] == ["edits"]
     assert len(result.output_files) == 3
@@ -157,12 +159,12 @@ NO_PATH: dict[str, Any] = {"status": 404, "body": b"", "content_type": "text/htm
 
 @pytest.mark.parametrize("fault", [UNSUPPORTED_TOOL, NO_PATH])
 async def test_the_other_way_is_taken_where_one_is_not_to_be_had(
-    openai: FakeOpenAI, toolbox: Toolbox, fault: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, fault: dict[str, Any]
 ) -> None:
     openai.inject("create", **fault)
-    async with open_rogue(reply(200, PNG)) as pictures, open_img2img(openai, toolbox) as connector:
-        result = await run_job(connector, job(edit(image_url=pictures.url)))
-        assert len(pictures.requests) == 1
+    async with open_faulty_server(reply(200, PNG)) as images, open_img2img(openai, connector_context) as connector:
+        result = await run_job(connector, job(edit(image_url=images.url)))
+        assert len(images.requests) == 1
     assert [(a["approach"], a["outcome"]) for a in result.data["attempts"]] == [
         ("background", "unavailable"),
         ("direct", "completed"),
@@ -170,18 +172,18 @@ async def test_the_other_way_is_taken_where_one_is_not_to_be_had(
     assert (openai.count("create"), openai.count("edits"), openai.billed) == (1, 1, 1)
 
 
-async def test_the_order_is_a_setting(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_the_order_is_a_setting(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.inject("edits", **NO_PATH)
-    async with open_img2img(openai, toolbox, approaches=("direct", "background")) as connector:
+    async with open_img2img(openai, connector_context, approaches=("direct", "background")) as connector:
         result = await run_job(connector, job(edit()))
     assert result.data["approach"] == "background"
     assert [request.route for request in openai.requests][:2] == ["edits", "create"]
     assert openai.billed == 1
 
 
-async def test_a_way_that_a_job_names_is_the_only_one(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_a_way_that_a_job_names_is_the_only_one(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.inject("edits", **NO_PATH)
-    async with open_img2img(openai, toolbox) as connector:
+    async with open_img2img(openai, connector_context) as connector:
         with pytest.raises(ServiceError, match="none of the ways") as caught:
             await run_job(connector, job(direct()))
     assert not caught.value.retry
@@ -191,9 +193,9 @@ async def test_a_way_that_a_job_names_is_the_only_one(openai: FakeOpenAI, toolbo
 # What OpenAI says.
 
 
-async def test_a_refusal_is_final(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_a_refusal_is_final(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = Script(image_error={"code": "moderation_blocked", "message": "No."})
-    async with open_img2img(openai, toolbox, approaches=("direct", "background")) as connector:
+    async with open_img2img(openai, connector_context, approaches=("direct", "background")) as connector:
         with pytest.raises(Refused):
             await run_job(connector, job(edit()))
     assert ([request.route for request in openai.requests], openai.billed) == (["edits"], 0)
@@ -211,22 +213,24 @@ async def test_a_refusal_is_final(openai: FakeOpenAI, toolbox: Toolbox) -> None:
     ],
 )
 async def test_a_final_answer_is_asked_for_once(
-    openai: FakeOpenAI, toolbox: Toolbox, status: int, code: str | None, kind: str
+    openai: FakeOpenAI, connector_context: ConnectorContext, status: int, code: str | None, kind: str
 ) -> None:
     openai.inject("edits", status=status, code=code, type="invalid_request_error", times=9)
-    reporter = FakeReporter()
-    async with open_img2img(openai, toolbox, approaches=("direct", "background")) as connector:
+    context = FakeAttempt()
+    async with open_img2img(openai, connector_context, approaches=("direct", "background")) as connector:
         with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(edit()), reporter)
+            await run_job(connector, job(edit()), context)
     assert (caught.value.type, caught.value.retry) == (kind, False)
     assert [request.route for request in openai.requests] == ["edits"]
-    assert reporter.checkpoint == {"calls": 0}
+    assert context.checkpoint == {"calls": 0}
 
 
-async def test_a_call_that_was_not_taken_up_is_repeated(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_a_call_that_was_not_taken_up_is_repeated(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
     openai.inject("edits", status=429, code="rate_limit_exceeded", headers={"retry-after-ms": "10"})
     openai.inject("edits", status=503, code="server_is_overloaded")
-    async with open_img2img(openai, toolbox) as connector:
+    async with open_img2img(openai, connector_context) as connector:
         await run_job(connector, job(direct()))
     assert (openai.count("edits"), openai.billed) == (3, 1)
 
@@ -242,26 +246,26 @@ async def test_a_call_that_was_not_taken_up_is_repeated(openai: FakeOpenAI, tool
     ],
 )
 async def test_a_call_that_may_have_been_billed_is_made_twice_and_no_more(
-    openai: FakeOpenAI, toolbox: Toolbox, fault: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, fault: dict[str, Any]
 ) -> None:
     openai.inject("edits", after=True, times=9, **fault)
-    reporter = FakeReporter()
-    async with open_img2img(openai, toolbox) as connector:
+    context = FakeAttempt()
+    async with open_img2img(openai, connector_context) as connector:
         for attempt in (1, 2):
             with pytest.raises(ServiceError) as caught:
-                await run_job(connector, job(edit(n=2), attempt=attempt, checkpoint=reporter.checkpoint), reporter)
+                await run_job(connector, job(edit(n=2), attempt=attempt, checkpoint=context.checkpoint), context)
             assert caught.value.maybe_started
             assert openai.count("edits") == attempt
-        assert reporter.checkpoint == {"calls": 2}
+        assert context.checkpoint == {"calls": 2}
         with pytest.raises(ServiceError, match="not asked again") as caught:
-            await run_job(connector, job(edit(n=2), attempt=3, checkpoint=reporter.checkpoint), reporter)
+            await run_job(connector, job(edit(n=2), attempt=3, checkpoint=context.checkpoint), context)
     assert not caught.value.retry
     assert openai.count("edits") == 2
 
 
-async def test_a_time_limit_ends_the_call(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_a_time_limit_ends_the_call(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = LONG
-    async with open_img2img(openai, toolbox, image_timeout=0.3) as connector:
+    async with open_img2img(openai, connector_context, image_timeout=0.3) as connector:
         with trio.fail_after(60), pytest.raises(ServiceError) as caught:
             await run_job(connector, job(direct()))
     assert (caught.value.type, caught.value.maybe_started) == ("timeout", True)
@@ -270,47 +274,47 @@ async def test_a_time_limit_ends_the_call(openai: FakeOpenAI, toolbox: Toolbox) 
 # How an attempt ends, and what the next one makes of it.
 
 
-@pytest.mark.parametrize("stop_upstream", [True, False])
+@pytest.mark.parametrize("stop_remote_work", [True, False])
 async def test_after_a_crash_the_call_is_made_once_more_and_said(
-    openai: FakeOpenAI, toolbox: Toolbox, stop_upstream: bool
+    openai: FakeOpenAI, connector_context: ConnectorContext, stop_remote_work: bool
 ) -> None:
     openai.script = LONG
-    reporter = FakeReporter(stop_upstream=stop_upstream)
-    async with open_img2img(openai, toolbox) as first:
-        await cut_short(first, openai, direct(), reporter)
-    assert reporter.checkpoint == {"calls": 1}
+    context = FakeAttempt(stop_remote_work=stop_remote_work)
+    async with open_img2img(openai, connector_context) as first:
+        await cut_short(first, openai, direct(), context)
+    assert context.checkpoint == {"calls": 1}
     openai.script = Script()
-    async with open_img2img(openai, toolbox) as second:
-        result = await run_job(second, job(direct(), attempt=2, checkpoint=reporter.checkpoint))
+    async with open_img2img(openai, connector_context) as second:
+        result = await run_job(second, job(direct(), attempt=2, checkpoint=context.checkpoint))
     assert result.data["approach"] == "direct"
     assert result.metadata["maybe_billed_before"] == 1
     assert (openai.count("edits"), openai.count("create")) == (2, 0)
 
 
-async def test_the_deadline_ends_the_call(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_the_deadline_ends_the_call(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = LONG
-    reporter = FakeReporter(0.8, limits=StageLimits(upload=0.1, cdn=0.1, settle=0.1))
-    async with open_img2img(openai, toolbox) as connector:
+    context = FakeAttempt(0.8, limits=StageLimits(upload=0.1, cdn=0.1, settle=0.1))
+    async with open_img2img(openai, connector_context) as connector:
         with pytest.raises(DeadlineExceeded):
-            await run_job(connector, job(direct()), reporter)
+            await run_job(connector, job(direct()), context)
 
 
 async def test_an_upload_that_failed_is_repeated_without_a_generation(
-    openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path
+    openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
     folder = tmp_path / "assets"
     shutil.rmtree(folder, ignore_errors=True)
     folder.write_text("a file where the folder should be")
-    reporter = FakeReporter()
-    async with open_rogue(reply(200, PNG)) as pictures, open_img2img(openai, toolbox) as connector:
-        payload = direct(image_url=pictures.url, n=2)
+    context = FakeAttempt()
+    async with open_faulty_server(reply(200, PNG)) as images, open_img2img(openai, connector_context) as connector:
+        payload = direct(image_url=images.url, n=2)
         with pytest.raises(AssetError) as caught:
-            await run_job(connector, job(payload), reporter)
+            await run_job(connector, job(payload), context)
         assert caught.value.paid
         folder.unlink()
-        again = job(payload, attempt=2, retry_count=1, checkpoint=reporter.checkpoint)
-        result = await run_job(connector, again, reporter)
-        assert len(pictures.requests) == 1
+        again = job(payload, attempt=2, retry_count=1, checkpoint=context.checkpoint)
+        result = await run_job(connector, again, context)
+        assert len(images.requests) == 1
     assert len(stored(folder)) == len(result.output_files) == 2
     assert result.data["approach"] == "direct"
     assert (openai.count("edits"), openai.billed) == (1, 2)

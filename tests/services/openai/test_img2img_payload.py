@@ -21,7 +21,7 @@ from emp_trio.services.openai.img2img_requests import (
 )
 from tests.services.openai.img2img_support import PNG
 
-PICTURE = InputFile(data=PNG, media_type="image/png", name="image.png")
+IMAGE = InputFile(data=PNG, media_type="image/png", name="image.png")
 FILE_ID = Source(text="file-abc123", file_id=True)
 
 
@@ -53,9 +53,9 @@ def url(text: str) -> Source:
         ({"images": ["file-"]}, [url("file-")]),
     ],
 )
-def test_pictures_go_by_many_names(payload: dict[str, Any], sources: list[Source]) -> None:
+def test_images_go_by_many_names(payload: dict[str, Any], sources: list[Source]) -> None:
     before = repr(payload)
-    assert list(read({"prompt": "x"} | payload).pictures) == sources
+    assert list(read({"prompt": "x"} | payload).images) == sources
     assert repr(payload) == before
 
 
@@ -94,20 +94,20 @@ def test_input_fidelity_goes_to_the_models_that_take_it(model: str, fidelity: st
 
 
 @pytest.mark.parametrize(("more", "why"), [({"moderation": "low"}, "moderation"), ({"file_id": "x"}, "ids of files")])
-def test_a_large_picture_can_only_go_as_a_form(more: dict[str, Any], why: str) -> None:
+def test_a_large_image_can_only_go_as_a_form(more: dict[str, Any], why: str) -> None:
     large = InputFile(data=PNG + bytes(LARGEST_IN_JSON), media_type="image/png", name="image.png")
-    inputs = Inputs(pictures=(large,), mask=None)
+    inputs = Inputs(images=(large,), mask=None)
     assert edits_request(read({"prompt": "x", "image": "a"}), inputs).content_type.startswith("multipart/")
     if "file_id" in more:
-        inputs = Inputs(pictures=(large, FILE_ID), mask=None)
+        inputs = Inputs(images=(large, FILE_ID), mask=None)
     with pytest.raises(InvalidJob, match=f"along with {why}"):
         edits_request(read({"prompt": "x", "image": "a"} | more), inputs)
 
 
 def test_no_bytes_and_no_query_stay_in_the_record() -> None:
     job = read({"prompt": "x", "image": "a"})
-    sources = (url("https://u:p@x.example/a.png?sig=hidden#h"), url("A" * 5000), FILE_ID, PICTURE)
-    record = edit_response_record(job, Inputs(pictures=sources, mask=PICTURE), job_id="j", outer_model="m")
+    sources = (url("https://u:p@x.example/a.png?sig=hidden#h"), url("A" * 5000), FILE_ID, IMAGE)
+    record = edit_response_record(job, Inputs(images=sources, mask=IMAGE), job_id="j", outer_model="m")
     texts = [
         next(value for name, value in part.items() if name not in ("type", "detail"))
         for part in record["input"][0]["content"]
@@ -119,7 +119,7 @@ def test_no_bytes_and_no_query_stay_in_the_record() -> None:
 
 def test_a_source_that_nobody_has_looked_at_is_never_sent() -> None:
     job = read({"prompt": "x", "image": "https://x.example/a.png"})
-    unseen = Inputs(pictures=job.pictures, mask=None)
+    unseen = Inputs(images=job.images, mask=None)
     with pytest.raises(AssertionError):
         edit_response(job, unseen, job_id="j", outer_model="m")
     with pytest.raises(AssertionError):
@@ -144,8 +144,8 @@ def test_no_payload_is_fatal(payload: dict[str, Any]) -> None:
         job = read(payload)
     except InvalidJob:
         return
-    assert 1 <= len(job.pictures) <= 16
-    inputs = Inputs(pictures=(PICTURE,) * len(job.pictures), mask=PICTURE if job.mask is not None else None)
+    assert 1 <= len(job.images) <= 16
+    inputs = Inputs(images=(IMAGE,) * len(job.images), mask=IMAGE if job.mask is not None else None)
     body = edit_response(job, inputs, job_id="j", outer_model="m").body
     assert body["tools"][0]["action"] == "edit"
     assert edits_request(job, inputs).content

@@ -9,6 +9,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.queue.messages import Identity
 from emp_trio.secrets import Redactor
@@ -17,9 +18,8 @@ from emp_trio.services.openai.responses_connector import OpenAIResponsesConnecto
 from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
 from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.openai import FakeOpenAI
-from emp_trio.testing.reporter import run_job
-from emp_trio.toolbox import Toolbox
 from emp_trio.worker.outcome import failed
 from tests.services.openai.support import open_openai, payload_for
 from tests.services.openai.text_support import both, open_text
@@ -104,8 +104,10 @@ def test_used_up_windows(given: dict[str, str], wait: float | None) -> None:
 # What the connectors make of it.
 
 
-async def test_a_good_answer_that_uses_up_a_window_holds_up_the_next_job(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with open_text(OpenAITextConnector, openai.base_url, toolbox) as connector:
+async def test_a_good_answer_that_uses_up_a_window_holds_up_the_next_job(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
+    async with open_text(OpenAITextConnector, openai.base_url, connector_context) as connector:
         openai.inject("chat", headers=headers(requests="0", reset_requests="300ms"))
         began = trio.current_time()
         assert (await run_job(connector, job(PROMPT))).success
@@ -116,9 +118,11 @@ async def test_a_good_answer_that_uses_up_a_window_holds_up_the_next_job(openai:
 
 
 @pytest.mark.parametrize("cls", [OpenAIResponsesConnector, OpenAIText2ImgConnector])
-async def test_what_is_under_way_is_not_held_up(openai: FakeOpenAI, toolbox: Toolbox, cls: type[Any]) -> None:
+async def test_what_is_under_way_is_not_held_up(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: type[Any]
+) -> None:
     """A background response is polled to its end during a pause; new work is handed back when the pause is long."""
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         openai.inject("create", headers=headers(tokens="0", reset_tokens="10m0s"))
         with trio.fail_after(60):
             assert (await run_job(connector, job(payload_for(cls)))).success
@@ -133,11 +137,13 @@ async def test_what_is_under_way_is_not_held_up(openai: FakeOpenAI, toolbox: Too
     "cls", [OpenAIResponsesConnector, OpenAIText2ImgConnector, OpenAITextConnector, OpenAITextSimpleConnector]
 )
 async def test_a_429_with_a_wait_slows_the_whole_connector(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: type[Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: type[Any]
 ) -> None:
     text = cls in (OpenAITextConnector, OpenAITextSimpleConnector)
     payload = PROMPT if text else payload_for(cls)
-    opening = open_text(cls, openai.base_url, toolbox) if text else open_openai(cls, openai, toolbox)
+    opening = (
+        open_text(cls, openai.base_url, connector_context) if text else open_openai(cls, openai, connector_context)
+    )
     route: Any = "chat" if text else "create"
     openai.inject(route, status=429, code="rate_limit_exceeded", headers={"retry-after": "0.4"})
     async with opening as connector:
@@ -156,10 +162,10 @@ async def test_a_429_with_a_wait_slows_the_whole_connector(
 
 @both
 async def test_a_wait_above_two_minutes_hands_the_job_back(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: type[Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: type[Any]
 ) -> None:
     openai.inject("chat", status=429, code="rate_limit_exceeded", headers={"retry-after": "300"}, times=9)
-    async with open_text(cls, openai.base_url, toolbox) as connector:
+    async with open_text(cls, openai.base_url, connector_context) as connector:
         with trio.fail_after(60):
             with pytest.raises(ServiceError) as caught:
                 await run_job(connector, job(PROMPT))
@@ -174,9 +180,9 @@ async def test_a_wait_above_two_minutes_hands_the_job_back(
         assert (settlement.kind, settlement.delay) == ("release", delay)
 
 
-async def test_exhausted_credit_is_no_reason_to_wait(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_exhausted_credit_is_no_reason_to_wait(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.inject("chat", status=429, code="insufficient_quota", headers={"retry-after": "60"})
-    async with open_text(OpenAITextConnector, openai.base_url, toolbox) as connector:
+    async with open_text(OpenAITextConnector, openai.base_url, connector_context) as connector:
         with pytest.raises(ServiceError):
             await run_job(connector, job(PROMPT))
         with trio.fail_after(60):

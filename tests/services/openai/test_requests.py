@@ -130,8 +130,8 @@ def test_a_payload_with_nothing_to_send_is_invalid(payload: dict[str, Any]) -> N
         ({"tools": "odd", "tool_choice": "required"}, False),
     ],
 )
-def test_a_picture_is_wanted_where_the_model_has_no_choice(fields: dict[str, Any], wanted: bool) -> None:
-    assert responses({"input": "hi"} | fields).picture_wanted is wanted
+def test_a_image_is_wanted_where_the_model_has_no_choice(fields: dict[str, Any], wanted: bool) -> None:
+    assert responses({"input": "hi"} | fields).image_wanted is wanted
 
 
 def test_an_image_request_is_complete() -> None:
@@ -146,7 +146,7 @@ def test_an_image_request_is_complete() -> None:
         }
         | ADDED
     )
-    assert request.picture_wanted
+    assert request.image_wanted
     assert request.warnings == ()
 
 
@@ -192,7 +192,7 @@ def test_numbers_out_of_range_are_invalid(payload: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("n", "sent"), [(None, 1), (1, 1), ("4", 4), (10, 10)])
-def test_the_images_api_takes_the_same_options_and_a_number_of_pictures(n: Any, sent: int) -> None:
+def test_the_images_api_takes_the_same_options_and_a_number_of_images(n: Any, sent: int) -> None:
     payload = {"n": n, "size": "1024x1024", "output_format": "jpg", "compression": 50, "style": "vivid"}
     options = image_options(payload, image_model="gpt-image-2", size="auto", quality="hd", today=TODAY)
     assert generations_request("a cat", options) == {
@@ -213,7 +213,7 @@ def test_an_image_request_as_a_stream() -> None:
     assert resumable.body == request.body | {"stream": True, "tools": [tool | {"partial_images": 3}]}
     plain = as_stream(request, background=False, partial_images=3)
     assert plain.body == {name: value for name, value in resumable.body.items() if name not in ("background", "store")}
-    assert plain.picture_wanted
+    assert plain.image_wanted
     assert "stream" not in request.body
 
 
@@ -319,10 +319,10 @@ IMAGE_TOOL = {"type": "image_generation"}
 )
 def test_a_refused_tool_choice_has_a_plain_form(error: ServiceError, tools: list[Any], plain: bool) -> None:
     body = {"tools": tools, "tool_choice": IMAGE_TOOL}
-    found = plain_choice(ResponsesRequest(body=body, picture_wanted=True), error)
+    found = plain_choice(ResponsesRequest(body=body, image_wanted=True), error)
     assert (found is not None) is plain
     if found is not None:
-        assert (found.body, found.picture_wanted) == (body | {"tool_choice": "required"}, True)
+        assert (found.body, found.image_wanted) == (body | {"tool_choice": "required"}, True)
 
 
 @given(st.dictionaries(st.sampled_from([*NAMES, "dynamic_json", "input", "tool_choice", "stream", "background"]), JSON))

@@ -13,7 +13,7 @@ from emp_trio.errors import EmpTrioError, Refused, ServiceError
 from emp_trio.services.openai.raw_output import raw_output
 from emp_trio.services.openai.responses import Answer, read_response, usage
 
-PICTURE = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "iVBORw0KGgo="}
+IMAGE = {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "iVBORw0KGgo="}
 
 
 def message(*parts: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -32,15 +32,15 @@ def response(*output: dict[str, Any], status: str | None = "completed", **fields
     return {"id": "resp_1", "object": "response", "status": status, "model": "m-1", "output": list(output)} | fields
 
 
-def read(*output: dict[str, Any], picture: bool = False, **fields: Any) -> Answer:
-    answer = read_response(response(*output, **fields), picture_wanted=picture)
+def read(*output: dict[str, Any], image: bool = False, **fields: Any) -> Answer:
+    answer = read_response(response(*output, **fields), image_wanted=image)
     assert answer is not None
     return answer
 
 
 @pytest.mark.parametrize("status", ["queued", "in_progress", "pending", "something_new", None, 7])
 def test_no_answer_yet(status: Any) -> None:
-    assert read_response(response(status=status), picture_wanted=True) is None
+    assert read_response(response(status=status), image_wanted=True) is None
 
 
 def test_words_of_every_message_are_joined_and_reasoning_is_skipped() -> None:
@@ -73,9 +73,9 @@ def test_a_missing_status_with_output_is_completed() -> None:
 
 
 @pytest.mark.parametrize("status", ["completed", "generating", "in_progress", "failed", None])
-def test_a_picture_is_judged_by_its_result_not_by_its_status(status: str | None) -> None:
-    answer = read(PICTURE | {"status": status, "output_format": "jpeg", "revised_prompt": "a cat"}, picture=True)
-    assert [(p.data, p.media_type, p.revised_prompt) for p in answer.pictures] == [
+def test_a_image_is_judged_by_its_result_not_by_its_status(status: str | None) -> None:
+    answer = read(IMAGE | {"status": status, "output_format": "jpeg", "revised_prompt": "a cat"}, image=True)
+    assert [(p.data, p.media_type, p.revised_prompt) for p in answer.images] == [
         ("iVBORw0KGgo=", "image/jpeg", "a cat")
     ]
 
@@ -85,17 +85,17 @@ def test_a_picture_is_judged_by_its_result_not_by_its_status(status: str | None)
     [("png", "image/png"), ("webp", "image/webp"), ("svg", "image/svg+xml"), ("heic", None), (None, None)],
 )
 def test_the_media_type_follows_the_format_that_was_used(output_format: str | None, media_type: str | None) -> None:
-    assert read(PICTURE | {"output_format": output_format}).pictures[0].media_type == media_type
+    assert read(IMAGE | {"output_format": output_format}).images[0].media_type == media_type
 
 
-def test_a_picture_is_a_success_whatever_the_words_beside_it_say() -> None:
-    answer = read(PICTURE, message(text("I'm sorry, but I can't assist with that")), picture=True)
-    assert len(answer.pictures) == 1
+def test_a_image_is_a_success_whatever_the_words_beside_it_say() -> None:
+    answer = read(IMAGE, message(text("I'm sorry, but I can't assist with that")), image=True)
+    assert len(answer.images) == 1
     assert answer.text.startswith("I'm sorry")
 
 
-def test_all_pictures_count() -> None:
-    assert len(read(PICTURE, PICTURE | {"result": None}, PICTURE | {"result": "AAAA"}).pictures) == 2
+def test_all_images_count() -> None:
+    assert len(read(IMAGE, IMAGE | {"result": None}, IMAGE | {"result": "AAAA"}).images) == 2
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_all_pictures_count() -> None:
         ((message(text("x" * 2000)),), "x" * 499 + "…"),
     ],
 )
-def test_words_instead_of_a_picture_are_a_refusal(output: tuple[dict[str, Any], ...], quoted: str) -> None:
+def test_words_instead_of_a_image_are_a_refusal(output: tuple[dict[str, Any], ...], quoted: str) -> None:
     with pytest.raises(Refused) as caught:
-        read(*output, picture=True)
+        read(*output, image=True)
     assert caught.value.message.endswith(quoted)
     assert not caught.value.retry
 
@@ -125,16 +125,16 @@ def test_prose_that_sounds_like_a_refusal_is_an_answer() -> None:
 @pytest.mark.parametrize(
     ("code", "kind"), [("moderation_blocked", "generation_refusal"), ("invalid_image", "validation_error")]
 )
-def test_an_error_of_the_picture_is_the_outcome(code: str, kind: str) -> None:
-    item = PICTURE | {"result": None, "status": "failed", "error": {"code": code, "message": "m"}}
+def test_an_error_of_the_image_is_the_outcome(code: str, kind: str) -> None:
+    item = IMAGE | {"result": None, "status": "failed", "error": {"code": code, "message": "m"}}
     with pytest.raises(ServiceError) as caught:
-        read(item, picture=True)
+        read(item, image=True)
     assert (caught.value.type, caught.value.retry) == (kind, False)
 
 
-def test_a_picture_beside_a_failed_one_is_a_success() -> None:
-    failed = PICTURE | {"result": None, "error": {"code": "moderation_blocked"}}
-    assert len(read(failed, PICTURE, picture=True).pictures) == 1
+def test_a_image_beside_a_failed_one_is_a_success() -> None:
+    failed = IMAGE | {"result": None, "error": {"code": "moderation_blocked"}}
+    assert len(read(failed, IMAGE, image=True).images) == 1
 
 
 @pytest.mark.parametrize("reason", ["max_output_tokens", "max_messages", "steered"])
@@ -150,10 +150,10 @@ def test_the_content_filter_is_a_refusal() -> None:
 
 
 @pytest.mark.parametrize("details", [{"reason": "max_output_tokens"}, {}, None, "odd"])
-@pytest.mark.parametrize("picture", [True, False])
-def test_what_was_cut_off_before_there_was_anything_would_be_again(details: Any, picture: bool) -> None:
+@pytest.mark.parametrize("image", [True, False])
+def test_what_was_cut_off_before_there_was_anything_would_be_again(details: Any, image: bool) -> None:
     with pytest.raises(ServiceError, match="would stop again") as caught:
-        read({"type": "reasoning"}, status="incomplete", incomplete_details=details, picture=picture)
+        read({"type": "reasoning"}, status="incomplete", incomplete_details=details, image=image)
     assert not caught.value.retry
 
 
@@ -175,10 +175,10 @@ def test_a_call_of_a_function_is_reported() -> None:
     assert (caught.value.reason, caught.value.retry) == ("unsupported_operation", False)
 
 
-@pytest.mark.parametrize("picture", [True, False])
-def test_nothing_at_all_is_a_failure_worth_a_retry(picture: bool) -> None:
+@pytest.mark.parametrize("image", [True, False])
+def test_nothing_at_all_is_a_failure_worth_a_retry(image: bool) -> None:
     with pytest.raises(ServiceError) as caught:
-        read({"type": "reasoning"}, picture=picture)
+        read({"type": "reasoning"}, image=image)
     assert (caught.value.reason, caught.value.retry) == ("missing_expected_data", True)
 
 
@@ -256,19 +256,19 @@ RESPONSE = st.fixed_dictionaries(
 
 
 @given(RESPONSE, st.booleans())
-def test_no_response_ends_in_anything_but_an_answer_or_an_error_of_ours(found: dict[str, Any], picture: bool) -> None:
+def test_no_response_ends_in_anything_but_an_answer_or_an_error_of_ours(found: dict[str, Any], image: bool) -> None:
     with contextlib.suppress(EmpTrioError):
-        answer = read_response(found, picture_wanted=picture)
-        assert answer is None or answer.pictures or (answer.text and not picture)
+        answer = read_response(found, image_wanted=image)
+        assert answer is None or answer.images or (answer.text and not image)
 
 
-def test_the_raw_output_of_a_result_has_no_picture_and_no_secret_in_it() -> None:
-    answer = read(PICTURE, message(text("sk-proj-a1b2c3d4e5f6g7h8")), metadata={"b64_json": "AAAA"})
+def test_the_raw_output_of_a_result_has_no_image_and_no_secret_in_it() -> None:
+    answer = read(IMAGE, message(text("sk-proj-a1b2c3d4e5f6g7h8")), metadata={"b64_json": "AAAA"})
     raw = raw_output(answer)
     assert raw["output"][0]["result"] == "<base64 image, 8 bytes>"
     assert raw["metadata"] == {"b64_json": "<base64 image, 3 bytes>"}
     assert "a1b2c3" not in str(raw)
-    assert answer.raw["output"][0]["result"] == PICTURE["result"]
+    assert answer.raw["output"][0]["result"] == IMAGE["result"]
 
 
 @pytest.mark.parametrize(
@@ -283,16 +283,16 @@ def test_the_raw_output_of_a_result_has_no_picture_and_no_secret_in_it() -> None
     ],
 )
 def test_words_are_read_in_whichever_shape_they_come(output: list[Any]) -> None:
-    found = read_response({"id": "r", "status": "completed", "output": output}, picture_wanted=False)
+    found = read_response({"id": "r", "status": "completed", "output": output}, image_wanted=False)
     assert found is not None
     assert found.text == "hi"
 
 
 def test_words_beside_the_output_count_and_unknown_content_is_quoted() -> None:
-    found = read_response({"status": "completed", "output": [], "output_text": "hi"}, picture_wanted=False)
+    found = read_response({"status": "completed", "output": [], "output_text": "hi"}, image_wanted=False)
     assert found is not None
     assert found.text == "hi"
     unknown = [{"type": "message", "content": [{"type": "hologram", "data": "xyz"}]}]
     with pytest.raises(ServiceError, match=r"not understood: .*xyz") as caught:
-        read_response({"status": "completed", "output": unknown}, picture_wanted=False)
+        read_response({"status": "completed", "output": unknown}, image_wanted=False)
     assert not caught.value.retry

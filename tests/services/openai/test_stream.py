@@ -8,27 +8,27 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import DeadlineExceeded, Refused, ServiceError
-from emp_trio.progress import StageLimits
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import open_connector
 from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import event_stream, open_faulty_server
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.openai.script import StreamScript
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import event_stream, open_rogue
-from emp_trio.toolbox import Toolbox
 from tests.services.openai.support import broken, cut_short, open_openai, statuses
 from tests.services.support import job, stored
 from tests.testing.test_png import chunks
 
 TEXT = {"input": "a cat", "stream": True}
-PICTURE = {"prompt": "a cat", "approach": "streaming"}
+IMAGE = {"prompt": "a cat", "approach": "streaming"}
 streamed = pytest.mark.parametrize(
-    ("cls", "payload"), [(OpenAIResponsesConnector, TEXT), (OpenAIText2ImgConnector, PICTURE)], ids=["text", "picture"]
+    ("cls", "payload"), [(OpenAIResponsesConnector, TEXT), (OpenAIText2ImgConnector, IMAGE)], ids=["text", "image"]
 )
 LONG = Script(seconds=3600)
 
@@ -46,11 +46,13 @@ def polls(openai: FakeOpenAI) -> int:
 # Followed to the end.
 
 
-async def test_text_is_streamed_and_told_as_progress(openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path) -> None:
+async def test_text_is_streamed_and_told_as_progress(
+    openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
     openai.script = Script(text="Once upon a time there was a cat.")
-    reporter = FakeReporter()
-    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
-        result = await run_job(connector, job(TEXT), reporter)
+    context = FakeAttempt()
+    async with open_openai(OpenAIResponsesConnector, openai, connector_context) as connector:
+        result = await run_job(connector, job(TEXT), context)
     assert openai.requests[0].body == result.raw_request_payload
     assert openai.requests[0].headers["accept"] == "text/event-stream"
     assert result.data["text"] == "Once upon a time there was a cat."
@@ -58,22 +60,22 @@ async def test_text_is_streamed_and_told_as_progress(openai: FakeOpenAI, toolbox
     assert result.data["openai_response_id"] in openai.generations
     assert result.service_metadata["request_ids"][0].startswith("req_")
     assert [content.decode() for content in stored(tmp_path / "assets").values()] == [result.data["text"]]
-    assert "33 characters" in [report.message for report in reporter.reports]
+    assert "33 characters" in [report.message for report in context.reports]
     assert (openai.count("create"), openai.count("retrieve"), openai.billed) == (1, 0, 1)
 
 
-async def test_a_picture_is_streamed_and_partial_ones_are_counted(
-    openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path
+async def test_a_image_is_streamed_and_partial_ones_are_counted(
+    openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
     openai.script = Script(image_bytes=20_000)
-    reporter = FakeReporter()
-    async with open_openai(OpenAIText2ImgConnector, openai, toolbox) as connector:
-        result = await run_job(connector, job(PICTURE), reporter)
+    context = FakeAttempt()
+    async with open_openai(OpenAIText2ImgConnector, openai, connector_context) as connector:
+        result = await run_job(connector, job(IMAGE), context)
     (content,) = stored(tmp_path / "assets").values()
-    assert len(content) == 20_000  # the fake's partial pictures are smaller
+    assert len(content) == 20_000  # the fake's partial images are smaller
     assert b"IDAT" in chunks(content)
     assert result.data["approach"] == "streaming"
-    messages = [report.message for report in reporter.reports]
+    messages = [report.message for report in context.reports]
     assert "partial image 1 of 2" in messages
     assert "partial image 2 of 2" in messages
     assert (openai.count("create"), openai.count("retrieve"), openai.billed) == (1, 0, 1)
@@ -81,28 +83,28 @@ async def test_a_picture_is_streamed_and_partial_ones_are_counted(
 
 @streamed
 async def test_comments_keepalives_unknown_events_and_done_markers_do_no_harm(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = Script(stream=StreamScript(noise=True, done_marker=True))
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         assert (await run_job(connector, job(payload))).success
     assert openai.count("retrieve") == 0
 
 
 @streamed
 async def test_a_refusal_in_the_stream_is_one(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = Script(status="failed", error={"code": "moderation_blocked", "message": "Not this."})
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(Refused, match="Not this"):
             await run_job(connector, job(payload))
     assert (openai.count("create"), openai.count("retrieve")) == (1, 0)
 
 
-async def test_cut_off_text_of_a_stream_says_so(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_cut_off_text_of_a_stream_says_so(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = Script(status="incomplete", text="Once upon a")
-    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+    async with open_openai(OpenAIResponsesConnector, openai, connector_context) as connector:
         assert (await run_job(connector, job(TEXT))).data["truncated"] is True
 
 
@@ -111,10 +113,10 @@ async def test_cut_off_text_of_a_stream_says_so(openai: FakeOpenAI, toolbox: Too
 
 @streamed
 async def test_a_lost_stream_is_resumed_after_its_last_event(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = Script(text="one two three", stream=StreamScript(cut_after=7))
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         result = await run_job(connector, job(payload))
     assert result.success
     assert (openai.count("create"), openai.billed) == (1, 1)
@@ -123,10 +125,10 @@ async def test_a_lost_stream_is_resumed_after_its_last_event(
 
 @streamed
 async def test_a_stream_that_is_lost_again_and_again_is_polled(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = Script(text="one two three", stream=StreamScript(cut_after=1))
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         result = await run_job(connector, job(payload))
     assert result.success
     assert (openai.count("create"), openai.billed) == (1, 1)
@@ -136,10 +138,10 @@ async def test_a_stream_that_is_lost_again_and_again_is_polled(
 
 @streamed
 async def test_a_stream_that_falls_silent_is_lost(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = Script(stream=StreamScript(stall_after=3))
-    async with open_openai(cls, openai, toolbox, stream_read_timeout=0.1, stream_resumptions=1) as connector:
+    async with open_openai(cls, openai, connector_context, stream_read_timeout=0.1, stream_resumptions=1) as connector:
         result = await run_job(connector, job(payload))
     assert result.success
     assert openai.billed == 1
@@ -147,10 +149,10 @@ async def test_a_stream_that_falls_silent_is_lost(
 
 @streamed
 async def test_a_connection_that_is_reset_is_a_lost_stream(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.inject("create", cut=2500, reset=True)
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         assert (await run_job(connector, job(payload))).success
     assert (openai.count("create"), openai.billed) == (1, 1)
     assert (resumptions(openai), polls(openai)) == (1, 0)
@@ -159,11 +161,11 @@ async def test_a_connection_that_is_reset_is_a_lost_stream(
 @streamed
 @pytest.mark.parametrize(("status", "code"), [(400, "unsupported_parameter"), (429, "rate_limit_exceeded"), (500, "x")])
 async def test_a_stream_that_can_not_be_resumed_is_polled(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], status: int, code: str
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any], status: int, code: str
 ) -> None:
     openai.script = Script(stream=StreamScript(cut_after=2))
     openai.inject("retrieve", status=status, param="stream", code=code)
-    async with open_openai(cls, openai, toolbox) as connector:
+    async with open_openai(cls, openai, connector_context) as connector:
         assert (await run_job(connector, job(payload))).success
     assert resumptions(openai) == 1
     assert polls(openai) > 0
@@ -172,13 +174,13 @@ async def test_a_stream_that_can_not_be_resumed_is_polled(
 
 @streamed
 async def test_a_stream_that_is_lost_before_it_names_the_response_may_be_billed(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = Script(stream=StreamScript(cut_after=0))
-    reporter = FakeReporter()
-    async with open_openai(cls, openai, toolbox) as connector:
+    context = FakeAttempt()
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(payload), reporter)
+            await run_job(connector, job(payload), context)
     assert (caught.value.type, caught.value.retry, caught.value.maybe_started) == ("network_error", True, True)
     assert openai.count("create") == 1
 
@@ -186,23 +188,25 @@ async def test_a_stream_that_is_lost_before_it_names_the_response_may_be_billed(
 @streamed
 @pytest.mark.parametrize("nested", [True, False])
 async def test_after_an_error_in_the_stream_the_next_attempt_adopts_what_goes_on(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], nested: bool
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any], nested: bool
 ) -> None:
     error = {"code": "server_error", "message": "The server had an error."}
     openai.script = Script(stream=StreamScript(error=error, error_nested=nested, cut_after=3))
-    reporter = FakeReporter()
-    async with open_openai(cls, openai, toolbox) as connector:
+    context = FakeAttempt()
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(ServiceError, match="server had an error") as caught:
-            await run_job(connector, job(payload), reporter)
+            await run_job(connector, job(payload), context)
         assert caught.value.retry
-        result = await run_job(connector, job(payload, attempt=2, checkpoint=reporter.checkpoint))
+        result = await run_job(connector, job(payload, attempt=2, checkpoint=context.checkpoint))
     assert result.success
     assert (openai.count("create"), openai.billed) == (1, 1)
 
 
-async def test_a_stream_in_the_foreground_is_lost_for_good(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_a_stream_in_the_foreground_is_lost_for_good(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
     openai.script = Script(stream=StreamScript(cut_after=4))
-    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+    async with open_openai(OpenAIResponsesConnector, openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(TEXT | {"background": False}))
     assert (caught.value.retry, caught.value.maybe_started) == (True, True)
@@ -213,70 +217,82 @@ async def test_a_stream_in_the_foreground_is_lost_for_good(openai: FakeOpenAI, t
 
 
 @streamed
-@pytest.mark.parametrize(("stop_upstream", "status"), [(True, "cancelled"), (False, "in_progress")])
+@pytest.mark.parametrize(("stop_remote_work", "status"), [(True, "cancelled"), (False, "in_progress")])
 async def test_a_cancel_stops_the_response_only_where_the_job_is_over(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], stop_upstream: bool, status: str
+    openai: FakeOpenAI,
+    connector_context: ConnectorContext,
+    cls: Any,
+    payload: dict[str, Any],
+    stop_remote_work: bool,
+    status: str,
 ) -> None:
     openai.script = LONG
-    reporter = FakeReporter(stop_upstream=stop_upstream)
-    async with open_openai(cls, openai, toolbox) as connector:
+    context = FakeAttempt(stop_remote_work=stop_remote_work)
+    async with open_openai(cls, openai, connector_context) as connector:
         with trio.fail_after(60):
-            await cut_short(connector, payload, reporter)
-    assert reporter.checkpoint == {"response_id": next(iter(openai.generations))}
+            await cut_short(connector, payload, context)
+    assert context.checkpoint == {"response_id": next(iter(openai.generations))}
     assert statuses(openai) == [status]
 
 
 @streamed
-@pytest.mark.parametrize(("stop_upstream", "status"), [(True, "cancelled"), (False, "in_progress")])
+@pytest.mark.parametrize(("stop_remote_work", "status"), [(True, "cancelled"), (False, "in_progress")])
 async def test_a_cancel_before_the_stream_names_the_response_does_not_lose_it(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any], stop_upstream: bool, status: str
+    openai: FakeOpenAI,
+    connector_context: ConnectorContext,
+    cls: Any,
+    payload: dict[str, Any],
+    stop_remote_work: bool,
+    status: str,
 ) -> None:
     openai.script = LONG
     openai.inject("create", delay=0.3)
-    reporter = FakeReporter(stop_upstream=stop_upstream)
-    async with open_openai(cls, openai, toolbox) as connector:
+    context = FakeAttempt(stop_remote_work=stop_remote_work)
+    async with open_openai(cls, openai, connector_context) as connector:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_job, connector, job(payload), reporter)
+                nursery.start_soon(run_job, connector, job(payload), context)
                 await openai.until("create")
                 nursery.cancel_scope.cancel()
-    assert reporter.checkpoint == {"response_id": next(iter(openai.generations))}
+    assert context.checkpoint == {"response_id": next(iter(openai.generations))}
     assert statuses(openai) == [status]
 
 
-async def test_a_cancel_ends_a_stream_in_the_foreground_at_once(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_a_cancel_ends_a_stream_in_the_foreground_at_once(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
     openai.script = LONG
-    reporter = FakeReporter()
-    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+    context = FakeAttempt()
+    async with open_openai(OpenAIResponsesConnector, openai, connector_context) as connector:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_job, connector, job(TEXT | {"background": False}), reporter)
+                nursery.start_soon(run_job, connector, job(TEXT | {"background": False}), context)
                 await openai.until("create")
                 nursery.cancel_scope.cancel()
             while statuses(openai) != ["cancelled"]:  # the fake has to see the connection close
                 await trio.sleep(0.01)
-    assert reporter.checkpoint == {"calls": 1}
+    assert context.checkpoint == {"calls": 1}
     assert openai.count("cancel") == 0
 
 
 @streamed
 async def test_a_deadline_stops_the_response(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = LONG
-    reporter = FakeReporter(0.6, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
-    async with open_openai(cls, openai, toolbox) as connector:
+    context = FakeAttempt(0.6, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    async with open_openai(cls, openai, connector_context) as connector:
         with pytest.raises(DeadlineExceeded):
-            await run_job(connector, job(payload), reporter)
+            await run_job(connector, job(payload), context)
     assert statuses(openai) == ["cancelled"]
 
 
 @streamed
 async def test_a_stream_that_takes_too_long_is_cancelled_and_fails(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = LONG
-    async with open_openai(cls, openai, toolbox, poll_timeout=0.3) as connector:
+    async with open_openai(cls, openai, connector_context, poll_timeout=0.3) as connector:
         with pytest.raises(ServiceError, match="was cancelled") as caught:
             await run_job(connector, job(payload))
     assert (caught.value.type, caught.value.reason) == ("timeout", "processing_timeout")
@@ -285,27 +301,27 @@ async def test_a_stream_that_takes_too_long_is_cancelled_and_fails(
 
 @streamed
 async def test_a_next_attempt_adopts_the_response_by_polling(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, payload: dict[str, Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, payload: dict[str, Any]
 ) -> None:
     openai.script = LONG
-    reporter = FakeReporter(stop_upstream=False)
-    async with open_openai(cls, openai, toolbox) as connector:
-        await cut_short(connector, payload, reporter)
+    context = FakeAttempt(stop_remote_work=False)
+    async with open_openai(cls, openai, connector_context) as connector:
+        await cut_short(connector, payload, context)
         openai.finish_all()
-        result = await run_job(connector, job(payload, attempt=2, checkpoint=reporter.checkpoint))
+        result = await run_job(connector, job(payload, attempt=2, checkpoint=context.checkpoint))
     assert result.service_metadata["service_job_id"] == next(iter(openai.generations))
     assert (openai.count("create"), openai.billed) == (1, 1)
 
 
 @pytest.mark.parametrize("background", [None, False])
 async def test_what_could_not_be_saved_is_uploaded_by_the_next_attempt_and_not_paid_for_again(
-    openai: FakeOpenAI, toolbox: Toolbox, background: bool | None
+    openai: FakeOpenAI, connector_context: ConnectorContext, background: bool | None
 ) -> None:
     payload = TEXT | ({} if background is None else {"background": background})
-    async with open_openai(OpenAIResponsesConnector, openai, broken(toolbox)) as connector:
+    async with open_openai(OpenAIResponsesConnector, openai, broken(connector_context)) as connector:
         with pytest.raises(Exception, match="storage is away"):
             await run_job(connector, job(payload))
-    async with open_openai(OpenAIResponsesConnector, openai, toolbox) as connector:
+    async with open_openai(OpenAIResponsesConnector, openai, connector_context) as connector:
         result = await run_job(connector, job(payload, attempt=2))
     assert result.data["text"]
     assert result.output_files
@@ -322,14 +338,14 @@ async def test_what_could_not_be_saved_is_uploaded_by_the_next_attempt_and_not_p
         b"data: [DONE]\n\n",
     ],
 )
-async def test_words_in_hand_are_not_paid_for_again(toolbox: Toolbox, last: bytes) -> None:
+async def test_words_in_hand_are_not_paid_for_again(connector_context: ConnectorContext, last: bytes) -> None:
     begun = b'data: {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}}\n\n'
     words = b'data: {"type": "response.output_text.delta", "delta": "some"}\n\n'
-    async with open_rogue(event_stream(begun, words, last)) as rogue:
+    async with open_faulty_server(event_stream(begun, words, last)) as faulty:
         settings = OpenAIResponsesConnector.Settings(
-            openai=OpenAISettings(api_key=Secret("sk-x")), http=HttpSettings(base_url=rogue.url)
+            openai=OpenAISettings(api_key=Secret("sk-x")), http=HttpSettings(base_url=faulty.url)
         )
-        async with open_connector(OpenAIResponsesConnector, settings, toolbox) as connector:
+        async with open_connector(OpenAIResponsesConnector, settings, connector_context) as connector:
             result = await run_job(connector, job(TEXT | {"background": False}))
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
     assert (result.data["text"], result.data["truncated"]) == ("some", True)

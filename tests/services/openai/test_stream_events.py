@@ -19,7 +19,7 @@ from emp_trio.testing.openai.generation import Generation
 from emp_trio.testing.openai.run import Run
 from emp_trio.testing.openai.script import StreamScript
 
-PICTURE = {"type": "image_generation_call", "id": "ig_1", "status": "generating", "result": "iVBORw0KGgo="}
+IMAGE = {"type": "image_generation_call", "id": "ig_1", "status": "generating", "result": "iVBORw0KGgo="}
 TOOL = {"type": "image_generation", "model": "gpt-image-2.6-flare", "partial_images": 2}
 
 
@@ -48,8 +48,8 @@ def end(*output: Any, kind: str = "completed", number: int = 9, **fields: Any) -
     return {"type": f"response.{kind}", "sequence_number": number, "response": response}
 
 
-def answer(state: ResponseStream, *, picture: bool = False) -> Answer:
-    found = state.answer(picture_wanted=picture, image_model=None)
+def answer(state: ResponseStream, *, image: bool = False) -> Answer:
+    found = state.answer(image_wanted=image, image_model=None)
     assert found is not None
     return found
 
@@ -79,8 +79,8 @@ def events_of(made: Generation) -> list[dict[str, Any]]:
 )
 def test_a_stream_comes_to_the_same_answer_as_polling(script: Script, tool: bool, background: bool) -> None:
     made = generation(script, background=background, tool=tool)
-    streamed = fold(*events_of(made)).answer(picture_wanted=tool, image_model="m")
-    polled = read_response(made.snapshot(script.status), picture_wanted=tool, image_model="m")
+    streamed = fold(*events_of(made)).answer(image_wanted=tool, image_model="m")
+    polled = read_response(made.snapshot(script.status), image_wanted=tool, image_model="m")
     assert streamed == polled
     assert polled is not None
 
@@ -97,13 +97,13 @@ def test_a_stream_comes_to_the_same_answer_as_polling(script: Script, tool: bool
 def test_a_stream_comes_to_the_same_failure_as_polling(script: Script, kind: type[ServiceError]) -> None:
     made = generation(script)
     with pytest.raises(kind) as polled:
-        read_response(made.snapshot(script.status), picture_wanted=False)
+        read_response(made.snapshot(script.status), image_wanted=False)
     with pytest.raises(kind) as streamed:
-        fold(*events_of(made)).answer(picture_wanted=False, image_model=None)
+        fold(*events_of(made)).answer(image_wanted=False, image_model=None)
     assert streamed.value.failure == polled.value.failure
 
 
-def test_a_partial_picture_is_never_the_result() -> None:
+def test_a_partial_image_is_never_the_result() -> None:
     partial = {
         "type": "response.image_generation_call.partial_image",
         "sequence_number": 3,
@@ -114,17 +114,17 @@ def test_a_partial_picture_is_never_the_result() -> None:
     }
     state = fold(created(), partial, end())
     assert (state.partials, state.partial) == (1, "cGFydGlhbA==")
-    with pytest.raises(ServiceError, match="neither a picture nor words"):
-        answer(state, picture=True)
+    with pytest.raises(ServiceError, match="neither an image nor words"):
+        answer(state, image=True)
 
 
-def test_a_picture_of_a_finished_item_counts_where_the_last_response_leaves_it_out() -> None:
-    for last in (end(), end(PICTURE | {"result": None}), end(words("here"))):
-        assert answer(fold(created(), done(PICTURE), last), picture=True).pictures[0].data == PICTURE["result"]
+def test_a_image_of_a_finished_item_counts_where_the_last_response_leaves_it_out() -> None:
+    for last in (end(), end(IMAGE | {"result": None}), end(words("here"))):
+        assert answer(fold(created(), done(IMAGE), last), image=True).images[0].data == IMAGE["result"]
 
 
-def test_a_picture_of_the_last_response_counts_once() -> None:
-    assert len(answer(fold(created(), done(PICTURE), end(PICTURE)), picture=True).pictures) == 1
+def test_a_image_of_the_last_response_counts_once() -> None:
+    assert len(answer(fold(created(), done(IMAGE), end(IMAGE)), image=True).images) == 1
 
 
 def test_finished_items_are_taken_in_the_order_of_the_output() -> None:
@@ -214,7 +214,7 @@ def test_words_that_come_in_pieces_alone_are_the_answer() -> None:
 
 
 def test_there_is_no_answer_before_the_end() -> None:
-    assert fold(created(), done(words("hi"))).answer(picture_wanted=False, image_model=None) is None
+    assert fold(created(), done(words("hi"))).answer(image_wanted=False, image_model=None) is None
 
 
 def test_a_response_without_id_or_status_gets_them_from_the_stream() -> None:
@@ -242,7 +242,7 @@ EVENTS = JSON | st.builds(
 @given(st.lists(EVENTS, max_size=6), st.booleans())
 def test_no_event_is_fatal(events: list[Any], wanted: bool) -> None:
     with contextlib.suppress(EmpTrioError):
-        fold(*events).answer(picture_wanted=wanted, image_model=None)
+        fold(*events).answer(image_wanted=wanted, image_model=None)
 
 
 @pytest.mark.parametrize("status", ["completed", "COMPLETED", "succeeded", "incomplete", "failed"])

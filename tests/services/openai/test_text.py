@@ -8,29 +8,31 @@ from typing import Any
 import msgspec
 import pytest
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.services.openai.chat_call import ChatSettings
 from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import cut, event_stream, hang, open_faulty_server, reply
 from emp_trio.testing.openai import FakeOpenAI, Script, StreamScript, ToolCall
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import cut, event_stream, hang, open_rogue, reply
-from emp_trio.toolbox import Toolbox
 from tests.services.openai.text_support import completion, frame, open_text
 from tests.services.support import job
 
 PROMPT = {"prompt": "a tale"}
 
 
-def text_connector(openai: FakeOpenAI, toolbox: Toolbox, **settings: Any) -> Any:
-    return open_text(OpenAITextConnector, openai.base_url, toolbox, api_key=openai.api_key, **settings)
+def text_connector(openai: FakeOpenAI, connector_context: ConnectorContext, **settings: Any) -> Any:
+    return open_text(OpenAITextConnector, openai.base_url, connector_context, api_key=openai.api_key, **settings)
 
 
-async def test_words_come_as_progress_and_then_as_the_result(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_words_come_as_progress_and_then_as_the_result(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
     openai.script = Script(text="Once upon a time there was a Fälscher.")
-    reporter = FakeReporter()
-    async with text_connector(openai, toolbox) as connector:
-        result = await run_job(connector, job(PROMPT | {"system_prompt": "be brief"}), reporter)
+    context = FakeAttempt()
+    async with text_connector(openai, connector_context) as connector:
+        result = await run_job(connector, job(PROMPT | {"system_prompt": "be brief"}), context)
     assert result.data["text"] == "Once upon a time there was a Fälscher."
     assert (result.data["content_type"], result.data["finish_reason"]) == ("text", "stop")
     assert result.data["tokens_used"] == result.data["usage"]["total_tokens"] == 50
@@ -42,30 +44,30 @@ async def test_words_come_as_progress_and_then_as_the_result(openai: FakeOpenAI,
     assert "truncated" not in result.data
     assert openai.requests[0].body["messages"][0] == {"role": "system", "content": "be brief"}
     assert openai.requests[0].headers["x-client-request-id"] == "job-1-1"
-    said = [report.message for report in reporter.reports]
+    said = [report.message for report in context.reports]
     assert "Once upon" in [message.strip() for message in said]
-    values = [report.value for report in reporter.reports]
+    values = [report.value for report in context.reports]
     assert values == sorted(values)
     assert (values[0] > 0, values[-1]) == (True, 100)
     assert openai.billed == 1
 
 
 @pytest.mark.parametrize("cls", [OpenAITextConnector, OpenAITextSimpleConnector])
-@pytest.mark.parametrize("manners", [("parts",), ("halves", "crlf"), ("bare_data", "parts"), ("same_index",)])
+@pytest.mark.parametrize("behavior", [("parts",), ("halves", "crlf"), ("bare_data", "parts"), ("same_index",)])
 async def test_other_servers_are_understood_in_their_manners(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: Any, manners: Any
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: Any, behavior: Any
 ) -> None:
     text = "Once \U0001f431 upon \U0001f600."
-    openai.script = Script(text=text, manners=manners, finish_reason="eos")
-    async with open_text(cls, openai.base_url, toolbox, api_key=openai.api_key) as connector:
+    openai.script = Script(text=text, behavior=behavior, finish_reason="eos")
+    async with open_text(cls, openai.base_url, connector_context, api_key=openai.api_key) as connector:
         result = await run_job(connector, job(PROMPT))
         assert (result.data["text"], result.data["finish_reason"]) == (text, "eos")
         assert "truncated" not in result.data
-        openai.script = Script(text=text, manners=manners, finish_reason="abort")
+        openai.script = Script(text=text, behavior=behavior, finish_reason="abort")
         result = await run_job(connector, job(PROMPT))
         assert (result.data["text"], result.data["truncated"]) == (text, True)
         calls = [ToolCall(name="weather", arguments='{"city": "Berlin"}'), ToolCall(name="time", arguments="{}")]
-        openai.script = Script(tool_calls=calls, manners=manners)
+        openai.script = Script(tool_calls=calls, behavior=behavior)
         tools = [{"type": "function", "function": {"name": call.name, "parameters": {}}} for call in calls]
         result = await run_job(connector, job(PROMPT | {"tools": tools, "reasoning_effort": "none"}))
     made = [(call["function"]["name"], call["function"]["arguments"]) for call in result.data["tool_calls"]]
@@ -73,28 +75,30 @@ async def test_other_servers_are_understood_in_their_manners(
     assert openai.billed == 3
 
 
-async def test_progress_shows_the_end_of_a_long_answer(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_progress_shows_the_end_of_a_long_answer(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = Script(text=" ".join(f"word{n}" for n in range(300)))
-    reporter = FakeReporter()
-    async with text_connector(openai, toolbox) as connector:
-        result = await run_job(connector, job(PROMPT), reporter)
+    context = FakeAttempt()
+    async with text_connector(openai, connector_context) as connector:
+        result = await run_job(connector, job(PROMPT), context)
     assert result.data["text"] == openai.script.text
-    last = reporter.reports[-2]
+    last = context.reports[-2]
     assert last.message.startswith("…")
     assert last.message.endswith("word299")
     assert len(last.message) <= 201
     assert last.value < 90
 
 
-async def test_noise_in_a_stream_is_ignored(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_noise_in_a_stream_is_ignored(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = Script(text="quiet words", stream=StreamScript(noise=True))
-    async with text_connector(openai, toolbox) as connector:
+    async with text_connector(openai, connector_context) as connector:
         assert (await run_job(connector, job(PROMPT))).data["text"] == "quiet words"
 
 
-async def test_an_answer_cut_off_at_its_limit_is_a_result_that_says_so(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_an_answer_cut_off_at_its_limit_is_a_result_that_says_so(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
     openai.script = Script(status="incomplete", text="Once upon a")
-    async with text_connector(openai, toolbox) as connector:
+    async with text_connector(openai, connector_context) as connector:
         result = await run_job(connector, job(PROMPT | {"max_tokens": 5}))
     assert (result.data["text"], result.data["truncated"]) == ("Once upon a", True)
     assert result.data["finish_reason"] == "length"
@@ -105,10 +109,10 @@ async def test_an_answer_cut_off_at_its_limit_is_a_result_that_says_so(openai: F
     openai.violations.clear()
 
 
-async def test_tool_calls_are_passed_on(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_tool_calls_are_passed_on(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = Script(tool_calls=[ToolCall(name="weather", arguments='{"city": "Berlin"}')])
     tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
-    async with text_connector(openai, toolbox) as connector:
+    async with text_connector(openai, connector_context) as connector:
         result = await run_job(connector, job(PROMPT | {"tools": tools, "reasoning_effort": "none"}))
     assert result.data["finish_reason"] == "tool_calls"
     function = result.data["tool_calls"][0]["function"]
@@ -116,17 +120,19 @@ async def test_tool_calls_are_passed_on(openai: FakeOpenAI, toolbox: Toolbox) ->
     assert result.data["text"] == ""
 
 
-async def test_json_is_asked_for_as_the_job_says(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with text_connector(openai, toolbox) as connector:
+async def test_json_is_asked_for_as_the_job_says(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
+    async with text_connector(openai, connector_context) as connector:
         result = await run_job(connector, job(PROMPT | {"response_format": {"type": "json_object"}}))
     assert result.data["text"].startswith('{"answer":')
     assert openai.requests[0].body["response_format"] == {"type": "json_object"}
 
 
-async def test_settings_hold_where_the_job_says_nothing(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_settings_hold_where_the_job_says_nothing(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
     chat = ChatSettings(model="gpt-6.2-sol", max_tokens=99)
     account = {"organization": "org-1", "project": "proj-1"}
-    async with text_connector(openai, toolbox, chat=chat, account=account) as connector:
+    async with text_connector(openai, connector_context, chat=chat, account=account) as connector:
         await run_job(connector, job(PROMPT))
         await run_job(connector, job(PROMPT | {"model": "gpt-6-luna"}))
     _, first, _, second = openai.requests
@@ -136,40 +142,43 @@ async def test_settings_hold_where_the_job_says_nothing(openai: FakeOpenAI, tool
     assert (first.headers["openai-organization"], first.headers["openai-project"]) == ("org-1", "proj-1")
 
 
-async def test_what_was_left_out_is_in_the_result(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with text_connector(openai, toolbox) as connector:
+async def test_what_was_left_out_is_in_the_result(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
+    async with text_connector(openai, connector_context) as connector:
         result = await run_job(connector, job(PROMPT | {"messages": [{"role": "user", "content": "hi"}]}))
     assert "prompt is left out" in result.metadata["warnings"][0]
 
 
-async def test_log_probabilities_are_asked_for_and_come_back(toolbox: Toolbox) -> None:
+async def test_log_probabilities_are_asked_for_and_come_back(connector_context: ConnectorContext) -> None:
     tokens = [{"token": "hi", "logprob": -0.1, "bytes": None, "top_logprobs": []}]
     choices = [{"index": 0, "delta": {"content": "hi"}, "logprobs": {"content": tokens}, "finish_reason": "stop"}]
     stream = event_stream(frame(choices=choices))
-    async with open_rogue(stream) as rogue, open_text(OpenAITextConnector, rogue.url, toolbox) as connector:
+    async with (
+        open_faulty_server(stream) as faulty,
+        open_text(OpenAITextConnector, faulty.url, connector_context) as connector,
+    ):
         result = await run_job(connector, job(PROMPT | {"logprobs": True, "top_logprobs": 2, "user": "u"}))
-    sent = msgspec.json.decode(rogue.requests[0].body)
+    sent = msgspec.json.decode(faulty.requests[0].body)
     assert (sent["logprobs"], sent["top_logprobs"], sent["user"]) == (True, 2, "u")
     assert result.data["logprobs"] == {"content": tokens}
     assert "warnings" not in result.metadata
 
 
-async def test_a_payload_without_words_costs_nothing(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with text_connector(openai, toolbox) as connector:
+async def test_a_payload_without_words_costs_nothing(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
+    async with text_connector(openai, connector_context) as connector:
         with pytest.raises(InvalidJob):
             await run_job(connector, job({"system_prompt": "be brief"}))
     assert openai.requests == []
 
 
-async def test_models_and_health(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with text_connector(openai, toolbox) as connector:
+async def test_models_and_health(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
+    async with text_connector(openai, connector_context) as connector:
         assert await connector.models() == ["gpt-6-luna", "gpt-6.2-sol", "gpt-4.1"]
         assert (await connector.health()).healthy
 
 
-async def test_the_last_day_of_its_model_is_known(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_the_last_day_of_its_model_is_known(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.shutdown_dates["gpt-4.1"] = "2027-01-14"
-    async with text_connector(openai, toolbox, chat=ChatSettings(model="gpt-4.1")) as connector:
+    async with text_connector(openai, connector_context, chat=ChatSettings(model="gpt-4.1")) as connector:
         assert await connector.retirements() == {"gpt-4.1": datetime.date(2027, 1, 14)}
 
 
@@ -184,15 +193,15 @@ async def test_the_last_day_of_its_model_is_known(openai: FakeOpenAI, toolbox: T
         (Script(stream=StreamScript(error={"code": "content_policy_violation", "message": "Not this."})), "Not this."),
     ],
 )
-async def test_refusals(openai: FakeOpenAI, toolbox: Toolbox, script: Script, quoted: str) -> None:
+async def test_refusals(openai: FakeOpenAI, connector_context: ConnectorContext, script: Script, quoted: str) -> None:
     openai.script = script
-    reporter = FakeReporter()
-    async with text_connector(openai, toolbox) as connector:
+    context = FakeAttempt()
+    async with text_connector(openai, connector_context) as connector:
         with pytest.raises(Refused, match=quoted) as caught:
-            await run_job(connector, job(PROMPT), reporter)
+            await run_job(connector, job(PROMPT), context)
     assert not caught.value.retry
     assert caught.value.request_id == "req_000001"
-    assert (openai.billed, reporter.checkpoint) == (1, None)
+    assert (openai.billed, context.checkpoint) == (1, None)
 
 
 @pytest.mark.parametrize(
@@ -211,9 +220,11 @@ async def test_refusals(openai: FakeOpenAI, toolbox: Toolbox, script: Script, qu
         (Script(status="incomplete", text=""), "response_error", False),
     ],
 )
-async def test_failures(openai: FakeOpenAI, toolbox: Toolbox, script: Script, kind: str, retry: bool) -> None:
+async def test_failures(
+    openai: FakeOpenAI, connector_context: ConnectorContext, script: Script, kind: str, retry: bool
+) -> None:
     openai.script = script
-    async with text_connector(openai, toolbox) as connector:
+    async with text_connector(openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(PROMPT))
     error = caught.value
@@ -237,29 +248,29 @@ async def test_failures(openai: FakeOpenAI, toolbox: Toolbox, script: Script, ki
     ],
 )
 async def test_only_calls_that_cannot_have_run_are_repeated(
-    openai: FakeOpenAI, toolbox: Toolbox, status: int, code: str, calls: int
+    openai: FakeOpenAI, connector_context: ConnectorContext, status: int, code: str, calls: int
 ) -> None:
     openai.inject("chat", status=status, code=code, times=9)
-    async with text_connector(openai, toolbox) as connector:
+    async with text_connector(openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(PROMPT))
     assert (caught.value.status, openai.count("chat"), openai.billed) == (status, calls, 0)
     assert caught.value.request_id == f"req_{calls:06d}"
 
 
-async def test_a_finished_answer_counts_though_its_usage_is_lost(toolbox: Toolbox) -> None:
+async def test_a_finished_answer_counts_though_its_usage_is_lost(connector_context: ConnectorContext) -> None:
     whole = frame({"content": "all of it"}), frame({}, "stop")
     stream, silent = event_stream(*whole), event_stream(*whole, end=False)
     broken = cut(event_stream(*whole, b": " + b"filler" * 1000), 2000)
     async with (
-        open_rogue(stream, broken, silent) as rogue,
-        open_text(OpenAITextConnector, rogue.url, toolbox, read_timeout=0.2) as connector,
+        open_faulty_server(stream, broken, silent) as faulty,
+        open_text(OpenAITextConnector, faulty.url, connector_context, read_timeout=0.2) as connector,
     ):
         for _ in range(3):
             result = await run_job(connector, job(PROMPT))
             assert result.data["text"] == "all of it"
             assert result.data["tokens_used"] is None
-        assert len(rogue.requests) == 3
+        assert len(faulty.requests) == 3
 
 
 DONE = b"data: [DONE]\n\n"
@@ -280,10 +291,15 @@ RATE = {"error": {"code": 429, "message": "the words"}}
         (event_stream(WORDS, b'data: {"error": "the words"}\n\n'), "error"),
     ],
 )
-async def test_words_in_hand_are_not_paid_for_again(toolbox: Toolbox, answer: Any, finish: str | None) -> None:
-    async with open_rogue(answer) as rogue, open_text(OpenAITextConnector, rogue.url, toolbox) as connector:
+async def test_words_in_hand_are_not_paid_for_again(
+    connector_context: ConnectorContext, answer: Any, finish: str | None
+) -> None:
+    async with (
+        open_faulty_server(answer) as faulty,
+        open_text(OpenAITextConnector, faulty.url, connector_context) as connector,
+    ):
         result = await run_job(connector, job(PROMPT))
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
     assert (result.data["text"], result.data["truncated"], result.data["finish_reason"]) == ("some", True, finish)
     told = "the words" in str(result.metadata.get("warnings"))
     assert told is (finish in ("429", "x", "error"))
@@ -318,12 +334,12 @@ GOOD = frame({"content": "all of "}), frame({"content": "it"}, "stop")
         b"".join(GOOD).replace(b'"finish_reason":"stop"', b'"finish_reason":{"type":"stop"}'),
     ],
 )
-async def test_an_answer_is_what_its_bytes_are(toolbox: Toolbox, label: str, body: bytes) -> None:
+async def test_an_answer_is_what_its_bytes_are(connector_context: ConnectorContext, label: str, body: bytes) -> None:
     for cls in (OpenAITextConnector, OpenAITextSimpleConnector):
         answer = reply(200, body, content_type=label)
-        async with open_rogue(answer) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+        async with open_faulty_server(answer) as faulty, open_text(cls, faulty.url, connector_context) as connector:
             result = await run_job(connector, job(PROMPT))
-            assert len(rogue.requests) == 1
+            assert len(faulty.requests) == 1
         assert (result.data["text"], result.data["finish_reason"]) == ("all of it", "stop")
         assert "truncated" not in result.data
 
@@ -342,16 +358,18 @@ async def test_an_answer_is_what_its_bytes_are(toolbox: Toolbox, label: str, bod
         b'event: error\ndata: "the words"',
     ],
 )
-async def test_an_error_in_the_stream_takes_no_words_away(toolbox: Toolbox, cls: Any, event: bytes) -> None:
+async def test_an_error_in_the_stream_takes_no_words_away(
+    connector_context: ConnectorContext, cls: Any, event: bytes
+) -> None:
     for label in ("text/event-stream", "application/json"):
         kept = reply(200, WORDS + event + b"\n\n", content_type=label)
-        async with open_rogue(kept) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+        async with open_faulty_server(kept) as faulty, open_text(cls, faulty.url, connector_context) as connector:
             result = await run_job(connector, job(PROMPT))
-            assert len(rogue.requests) == 1
+            assert len(faulty.requests) == 1
         assert (result.data["text"], result.data["truncated"]) == ("some", True)
         assert "the words" in str(result.metadata["warnings"])
         alone = reply(200, event + b"\n\n", content_type=label)
-        async with open_rogue(alone) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+        async with open_faulty_server(alone) as faulty, open_text(cls, faulty.url, connector_context) as connector:
             with pytest.raises(ServiceError, match="the words"):
                 await run_job(connector, job(PROMPT))
 
@@ -369,28 +387,28 @@ async def test_an_error_in_the_stream_takes_no_words_away(toolbox: Toolbox, cls:
     ],
 )
 async def test_an_error_with_a_good_status_is_one(
-    toolbox: Toolbox, cls: Any, label: str, body: bytes, kind: str, retry: bool
+    connector_context: ConnectorContext, cls: Any, label: str, body: bytes, kind: str, retry: bool
 ) -> None:
     answer = reply(200, body, content_type=label)
-    async with open_rogue(answer) as rogue, open_text(cls, rogue.url, toolbox) as connector:
+    async with open_faulty_server(answer) as faulty, open_text(cls, faulty.url, connector_context) as connector:
         with pytest.raises(ServiceError, match=r"Out of|Flagged|Bad model|Not today|Slow down") as caught:
             await run_job(connector, job(PROMPT))
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
     assert (caught.value.type, caught.value.retry) == (kind, retry)
 
 
-async def test_half_a_character_is_never_in_progress_or_result(toolbox: Toolbox) -> None:
+async def test_half_a_character_is_never_in_progress_or_result(connector_context: ConnectorContext) -> None:
     pieces = [b'"a\\ud83d"', b'"\\ude00"', b'"b\xed\xa0\xbd"', b'"\xed\xb8\x80"', b'"c\\ud83d"']
     frames = [b'data: {"choices": [{"index": 0, "delta": {"content": ' + piece + b"}}]}\n\n" for piece in pieces]
-    reporter = FakeReporter()
+    context = FakeAttempt()
     async with (
-        open_rogue(event_stream(*frames, frame({}, "stop"))) as rogue,
-        open_text(OpenAITextConnector, rogue.url, toolbox) as connector,
+        open_faulty_server(event_stream(*frames, frame({}, "stop"))) as faulty,
+        open_text(OpenAITextConnector, faulty.url, connector_context) as connector,
     ):
-        result = await run_job(connector, job(PROMPT), reporter)
+        result = await run_job(connector, job(PROMPT), context)
     assert result.data["text"] == "a\U0001f600b\U0001f600c\ufffd"
-    msgspec.json.encode([result.data, [report.message for report in reporter.reports]])
-    assert "a\U0001f600b\ufffd" in [report.message for report in reporter.reports]
+    msgspec.json.encode([result.data, [report.message for report in context.reports]])
+    assert "a\U0001f600b\ufffd" in [report.message for report in context.reports]
 
 
 @pytest.mark.parametrize(
@@ -407,14 +425,16 @@ async def test_half_a_character_is_never_in_progress_or_result(toolbox: Toolbox)
         (hang(), "timeout"),
     ],
 )
-async def test_a_stream_without_a_finish_reason_is_no_answer(toolbox: Toolbox, answer: Any, kind: str) -> None:
+async def test_a_stream_without_a_finish_reason_is_no_answer(
+    connector_context: ConnectorContext, answer: Any, kind: str
+) -> None:
     async with (
-        open_rogue(answer) as rogue,
-        open_text(OpenAITextConnector, rogue.url, toolbox, read_timeout=0.2) as connector,
+        open_faulty_server(answer) as faulty,
+        open_text(OpenAITextConnector, faulty.url, connector_context, read_timeout=0.2) as connector,
     ):
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(PROMPT))
         assert caught.value.maybe_started
         assert caught.value.retry
-        assert len(rogue.requests) == 1
+        assert len(faulty.requests) == 1
     assert caught.value.type in (kind, "network_error")

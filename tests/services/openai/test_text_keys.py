@@ -9,13 +9,13 @@ import pytest
 import structlog
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, InvalidJob, ServiceError
 from emp_trio.secrets import Secret
 from emp_trio.services.openai.text import OpenAITextConnector
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import Answer, Exchange, cut, event_stream, open_faulty_server, reply
 from emp_trio.testing.openai import FakeOpenAI, Script
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import Answer, Exchange, cut, event_stream, open_rogue, reply
-from emp_trio.toolbox import Toolbox
 from emp_trio.worker.circuit import verdict
 from tests.services.openai.text_support import both, completion, frame, open_text
 from tests.services.support import job
@@ -26,10 +26,12 @@ PAYLOAD = {"prompt": "hi", "api_key": OWN}
 
 
 @both
-async def test_a_jobs_own_key_is_used_for_its_calls_alone(openai: FakeOpenAI, toolbox: Toolbox, cls: type[Any]) -> None:
+async def test_a_jobs_own_key_is_used_for_its_calls_alone(
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: type[Any]
+) -> None:
     own = {"prompt": "hi", "api_key": openai.api_key.reveal()}
     account = {"organization": "org-1", "project": "proj-1"}
-    async with open_text(cls, openai.base_url, toolbox, api_key=CONNECTORS_KEY, account=account) as connector:
+    async with open_text(cls, openai.base_url, connector_context, api_key=CONNECTORS_KEY, account=account) as connector:
         assert (await run_job(connector, job(own))).data["text"]
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job({"prompt": "hi"}))
@@ -41,21 +43,21 @@ async def test_a_jobs_own_key_is_used_for_its_calls_alone(openai: FakeOpenAI, to
     assert "api_key" not in openai.requests[0].body
 
 
-async def told(cls: type[Any], answer: Answer, toolbox: Toolbox, payload: dict[str, Any]) -> str:
+async def told(cls: type[Any], answer: Answer, connector_context: ConnectorContext, payload: dict[str, Any]) -> str:
     """Everything that an attempt says anywhere: result or error, progress, checkpoint, log."""
-    reporter = FakeReporter()
+    context = FakeAttempt()
     said: list[str] = []
     with structlog.testing.capture_logs() as logs:
         async with (
-            open_rogue(answer) as rogue,
-            open_text(cls, rogue.url, toolbox, api_key=CONNECTORS_KEY, max_retries=0) as connector,
+            open_faulty_server(answer) as faulty,
+            open_text(cls, faulty.url, connector_context, api_key=CONNECTORS_KEY, max_retries=0) as connector,
         ):
             try:
-                said.append(msgspec.json.encode(await run_job(connector, job(payload), reporter)).decode())
+                said.append(msgspec.json.encode(await run_job(connector, job(payload), context)).decode())
             except EmpTrioError as error:
                 said += [str(error), repr(error), repr(error.failure), repr(error.__cause__)]
-            assert rogue.requests[0].headers["authorization"] == f"Bearer {payload['api_key']}"
-    said += [repr(reporter.reports), repr(reporter.checkpoint), repr(logs)]
+            assert faulty.requests[0].headers["authorization"] == f"Bearer {payload['api_key']}"
+    said += [repr(context.reports), repr(context.checkpoint), repr(logs)]
     return "\n".join(said)
 
 
@@ -89,22 +91,22 @@ async def echo(exchange: Exchange) -> None:
     ],
     ids=["words", "401", "400", "page", "garbage", "event", "cut"],
 )
-async def test_a_jobs_own_key_is_nowhere(toolbox: Toolbox, cls: type[Any], answer: Answer) -> None:
-    said = await told(cls, answer, toolbox, PAYLOAD)
+async def test_a_jobs_own_key_is_nowhere(connector_context: ConnectorContext, cls: type[Any], answer: Answer) -> None:
+    said = await told(cls, answer, connector_context, PAYLOAD)
     assert OWN not in said
     assert CONNECTORS_KEY.reveal() not in said
 
 
-async def test_a_key_in_the_prompt_is_not_kept_with_the_request(toolbox: Toolbox) -> None:
-    said = await told(OpenAITextConnector, echo, toolbox, {"prompt": f"is {OWN} my key?", "api_key": OWN})
+async def test_a_key_in_the_prompt_is_not_kept_with_the_request(connector_context: ConnectorContext) -> None:
+    said = await told(OpenAITextConnector, echo, connector_context, {"prompt": f"is {OWN} my key?", "api_key": OWN})
     assert OWN not in said
 
 
 @both
 async def test_a_key_that_cannot_be_sent_is_the_submitters_mistake(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: type[Any]
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: type[Any]
 ) -> None:
-    async with open_text(cls, openai.base_url, toolbox) as connector:
+    async with open_text(cls, openai.base_url, connector_context) as connector:
         with pytest.raises(InvalidJob, match="api_key") as caught:
             await run_job(connector, job({"prompt": "hi", "api_key": "hidden\nkey"}))
     assert "hidden" not in str(caught.value)
@@ -112,7 +114,9 @@ async def test_a_key_that_cannot_be_sent_is_the_submitters_mistake(
 
 
 @both
-async def test_limits_of_a_jobs_own_account_are_not_those_of_the_connector(toolbox: Toolbox, cls: type[Any]) -> None:
+async def test_limits_of_a_jobs_own_account_are_not_those_of_the_connector(
+    connector_context: ConnectorContext, cls: type[Any]
+) -> None:
     """Its 429 slows nobody else down, and a pause of the connector's account doesn't hold it up."""
     used_up = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1h"}
     error = {"error": {"message": "slow down", "code": "rate_limit_exceeded"}}
@@ -121,8 +125,8 @@ async def test_limits_of_a_jobs_own_account_are_not_those_of_the_connector(toolb
         good = event_stream(frame({"content": "fine"}), frame({}, "stop"))
     answers = (reply(429, json=error, headers=used_up | {"retry-after": "100"}), good)
     async with (
-        open_rogue(*answers) as rogue,
-        open_text(cls, rogue.url, toolbox, api_key=CONNECTORS_KEY, max_retries=0) as connector,
+        open_faulty_server(*answers) as faulty,
+        open_text(cls, faulty.url, connector_context, api_key=CONNECTORS_KEY, max_retries=0) as connector,
     ):
         with trio.fail_after(60):
             with pytest.raises(ServiceError):
@@ -135,9 +139,9 @@ async def test_limits_of_a_jobs_own_account_are_not_those_of_the_connector(toolb
             await run_job(connector, job({"prompt": "hi"}))
 
 
-async def test_the_key_of_a_job_is_not_left_behind(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_the_key_of_a_job_is_not_left_behind(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
     openai.script = Script(text="fine")
-    async with open_text(OpenAITextConnector, openai.base_url, toolbox, api_key=openai.api_key) as connector:
+    async with open_text(OpenAITextConnector, openai.base_url, connector_context, api_key=openai.api_key) as connector:
         with pytest.raises(InvalidJob):
             await run_job(connector, job(PAYLOAD))
         assert (await run_job(connector, job({"prompt": "hi"}))).data["text"] == "fine"
@@ -150,12 +154,12 @@ async def test_the_key_of_a_job_is_not_left_behind(openai: FakeOpenAI, toolbox: 
     [(401, "invalid_api_key", "auth_error"), (429, "insufficient_quota", "rate_limit"), (403, None, "auth_error")],
 )
 async def test_a_refused_key_of_a_job_keeps_no_other_job_away(
-    openai: FakeOpenAI, toolbox: Toolbox, cls: type[Any], status: int, code: str | None, kind: str
+    openai: FakeOpenAI, connector_context: ConnectorContext, cls: type[Any], status: int, code: str | None, kind: str
 ) -> None:
     openai.inject("chat", status=status, code=code, times=2)
     own = {"prompt": "hi", "api_key": openai.api_key.reveal()}
     said = []
-    async with open_text(cls, openai.base_url, toolbox, api_key=openai.api_key) as connector:
+    async with open_text(cls, openai.base_url, connector_context, api_key=openai.api_key) as connector:
         for payload in (own, {"prompt": "hi"}):
             with pytest.raises(EmpTrioError) as caught:
                 await run_job(connector, job(payload))

@@ -8,29 +8,29 @@ from typing import Any
 import pytest
 import trio
 
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, InvalidJob, Refused, ServiceError
 from emp_trio.jobs import JobContext
-from emp_trio.progress import StageLimits
 from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
+from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.faulty_server import cut, hang, open_faulty_server, reply
 from emp_trio.testing.openai import FakeOpenAI, Script, ToolCall
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.testing.rogue import cut, hang, open_rogue, reply
-from emp_trio.toolbox import Toolbox
 from tests.services.openai.text_support import completion, open_text
 from tests.services.support import job, stored
 
 PROMPT = {"prompt": "a tale"}
 
 
-def simple_connector(openai: FakeOpenAI, toolbox: Toolbox, **settings: Any) -> Any:
-    return open_text(OpenAITextSimpleConnector, openai.base_url, toolbox, api_key=openai.api_key, **settings)
+def simple_connector(openai: FakeOpenAI, connector_context: ConnectorContext, **settings: Any) -> Any:
+    return open_text(OpenAITextSimpleConnector, openai.base_url, connector_context, api_key=openai.api_key, **settings)
 
 
-async def test_a_prompt_becomes_text(openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path) -> None:
+async def test_a_prompt_becomes_text(openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path) -> None:
     openai.script = Script(text="Grüße")
-    reporter = FakeReporter()
-    async with simple_connector(openai, toolbox) as connector:
-        result = await run_job(connector, job(PROMPT), reporter)
+    context = FakeAttempt()
+    async with simple_connector(openai, connector_context) as connector:
+        result = await run_job(connector, job(PROMPT), context)
     assert result.data["text"] == "Grüße"
     assert result.data["usage"]["output_tokens"] == 30
     assert result.metadata["attempts"] == 1
@@ -39,13 +39,15 @@ async def test_a_prompt_becomes_text(openai: FakeOpenAI, toolbox: Toolbox, tmp_p
     assert "stream" not in openai.requests[0].body
     assert result.output_files == ()
     assert stored(tmp_path / "assets") == {}
-    assert [report.value for report in reporter.reports] == [5, 90, 100]
+    assert [report.value for report in context.reports] == [5, 90, 100]
     assert openai.billed == 1
 
 
-async def test_text_is_stored_where_the_job_asks_for_it(openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path) -> None:
+async def test_text_is_stored_where_the_job_asks_for_it(
+    openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
     openai.script = Script(text="Grüße")
-    async with simple_connector(openai, toolbox) as connector:
+    async with simple_connector(openai, connector_context) as connector:
         result = await run_job(connector, job(PROMPT | {"save_output": True}))
     ((name, content),) = stored(tmp_path / "assets").items()
     assert (content.decode(), name[-4:]) == ("Grüße", ".txt")
@@ -56,13 +58,13 @@ async def test_text_is_stored_where_the_job_asks_for_it(openai: FakeOpenAI, tool
 
 
 async def test_text_that_could_not_be_stored_is_not_paid_again(
-    openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path
+    openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path
 ) -> None:
     openai.script = Script(text="once only")
     payload = PROMPT | {"save_output": True}
     ctx = JobContext(prefix="blocked/by/a/file")
     blocked = tmp_path / "assets" / "blocked"
-    async with simple_connector(openai, toolbox) as connector:
+    async with simple_connector(openai, connector_context) as connector:
         blocked.parent.mkdir(exist_ok=True)
         blocked.write_text("in the way")
         with pytest.raises(AssetError):
@@ -75,24 +77,30 @@ async def test_text_that_could_not_be_stored_is_not_paid_again(
     assert (openai.count("chat"), openai.billed) == (1, 1)
 
 
-async def test_a_job_whose_text_could_not_be_stored_costs_nothing(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with simple_connector(openai, toolbox) as connector:
+async def test_a_job_whose_text_could_not_be_stored_costs_nothing(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
+    async with simple_connector(openai, connector_context) as connector:
         with pytest.raises((AssetError, InvalidJob)):
             await run_job(connector, job(PROMPT | {"save_output": True}, ctx=JobContext(provider="nonsense")))
     assert openai.requests == []
 
 
-async def test_an_answer_cut_off_at_its_limit_is_a_result_that_says_so(openai: FakeOpenAI, toolbox: Toolbox) -> None:
+async def test_an_answer_cut_off_at_its_limit_is_a_result_that_says_so(
+    openai: FakeOpenAI, connector_context: ConnectorContext
+) -> None:
     openai.script = Script(status="incomplete", text="Once upon a")
-    async with simple_connector(openai, toolbox) as connector:
+    async with simple_connector(openai, connector_context) as connector:
         result = await run_job(connector, job(PROMPT))
     assert (result.data["text"], result.data["truncated"]) == ("Once upon a", True)
 
 
-async def test_tool_calls_without_words_store_nothing(openai: FakeOpenAI, toolbox: Toolbox, tmp_path: Path) -> None:
+async def test_tool_calls_without_words_store_nothing(
+    openai: FakeOpenAI, connector_context: ConnectorContext, tmp_path: Path
+) -> None:
     openai.script = Script(tool_calls=[ToolCall(name="f")])
     tools = [{"type": "function", "function": {"name": "f"}}]
-    async with simple_connector(openai, toolbox) as connector:
+    async with simple_connector(openai, connector_context) as connector:
         payload = PROMPT | {"tools": tools, "reasoning_effort": "none", "save_output": True}
         result = await run_job(connector, job(payload))
     assert result.data["tool_calls"][0]["function"]["name"] == "f"
@@ -106,9 +114,9 @@ async def test_tool_calls_without_words_store_nothing(openai: FakeOpenAI, toolbo
         (Script(status="incomplete", incomplete_reason="content_filter", text="Onc"), "content filter"),
     ],
 )
-async def test_refusals(openai: FakeOpenAI, toolbox: Toolbox, script: Script, quoted: str) -> None:
+async def test_refusals(openai: FakeOpenAI, connector_context: ConnectorContext, script: Script, quoted: str) -> None:
     openai.script = script
-    async with simple_connector(openai, toolbox) as connector:
+    async with simple_connector(openai, connector_context) as connector:
         with pytest.raises(Refused, match=quoted) as caught:
             await run_job(connector, job(PROMPT))
     assert (caught.value.retry, caught.value.request_id) == (False, "req_000001")
@@ -126,9 +134,11 @@ async def test_refusals(openai: FakeOpenAI, toolbox: Toolbox, script: Script, qu
         (500, "server_error", 1, "service_error"),
     ],
 )
-async def test_errors(openai: FakeOpenAI, toolbox: Toolbox, status: int, code: str, calls: int, kind: str) -> None:
+async def test_errors(
+    openai: FakeOpenAI, connector_context: ConnectorContext, status: int, code: str, calls: int, kind: str
+) -> None:
     openai.inject("chat", status=status, code=code, times=9)
-    async with simple_connector(openai, toolbox) as connector:
+    async with simple_connector(openai, connector_context) as connector:
         with pytest.raises(ServiceError) as caught:
             await run_job(connector, job(PROMPT))
     assert (caught.value.status, caught.value.type, openai.count("chat")) == (status, kind, calls)
@@ -145,45 +155,56 @@ async def test_errors(openai: FakeOpenAI, toolbox: Toolbox, status: int, code: s
         (cut(reply(200, json=completion("x" * 500), headers={"x-request-id": "req_7"}), 300), "network_error"),
     ],
 )
-async def test_an_answer_that_cannot_be_used_may_be_billed(toolbox: Toolbox, answer: Any, kind: str) -> None:
-    reporter = FakeReporter()
-    async with open_rogue(answer) as rogue, open_text(OpenAITextSimpleConnector, rogue.url, toolbox) as connector:
+async def test_an_answer_that_cannot_be_used_may_be_billed(
+    connector_context: ConnectorContext, answer: Any, kind: str
+) -> None:
+    context = FakeAttempt()
+    async with (
+        open_faulty_server(answer) as faulty,
+        open_text(OpenAITextSimpleConnector, faulty.url, connector_context) as connector,
+    ):
         with pytest.raises(ServiceError) as caught:
-            await run_job(connector, job(PROMPT), reporter)
-        assert len(rogue.requests) == 1
+            await run_job(connector, job(PROMPT), context)
+        assert len(faulty.requests) == 1
     assert (caught.value.type, caught.value.retry, caught.value.maybe_started) == (kind, True, True)
     assert caught.value.request_id == "req_7"
     assert "req_7" in caught.value.message
-    assert reporter.checkpoint == {"calls": 1}
+    assert context.checkpoint == {"calls": 1}
 
 
-async def test_a_cancel_closes_the_connection(toolbox: Toolbox) -> None:
-    async with open_rogue(hang()) as rogue, open_text(OpenAITextSimpleConnector, rogue.url, toolbox) as connector:
+async def test_a_cancel_closes_the_connection(connector_context: ConnectorContext) -> None:
+    async with (
+        open_faulty_server(hang()) as faulty,
+        open_text(OpenAITextSimpleConnector, faulty.url, connector_context) as connector,
+    ):
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_job, connector, job(PROMPT), FakeReporter())
-                await rogue.received(1)
+                nursery.start_soon(run_job, connector, job(PROMPT), FakeAttempt())
+                await faulty.received(1)
                 nursery.cancel_scope.cancel()
-            await rogue.emptied()
+            await faulty.emptied()
 
 
-async def test_a_deadline_ends_the_call(toolbox: Toolbox) -> None:
-    reporter = FakeReporter(0.3, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
-    async with open_rogue(hang()) as rogue, open_text(OpenAITextSimpleConnector, rogue.url, toolbox) as connector:
+async def test_a_deadline_ends_the_call(connector_context: ConnectorContext) -> None:
+    context = FakeAttempt(0.3, limits=StageLimits(upload=0.05, cdn=0.05, settle=0.05))
+    async with (
+        open_faulty_server(hang()) as faulty,
+        open_text(OpenAITextSimpleConnector, faulty.url, connector_context) as connector,
+    ):
         with pytest.raises(DeadlineExceeded):
-            await run_job(connector, job(PROMPT), reporter)
+            await run_job(connector, job(PROMPT), context)
         with trio.fail_after(60):
-            await rogue.emptied()
+            await faulty.emptied()
 
 
 async def test_after_a_crash_the_answer_is_paid_again_and_the_result_says_so(
-    openai: FakeOpenAI, toolbox: Toolbox
+    openai: FakeOpenAI, connector_context: ConnectorContext
 ) -> None:
     openai.inject("chat", delay=3600)
-    async with simple_connector(openai, toolbox) as connector:
+    async with simple_connector(openai, connector_context) as connector:
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_job, connector, job(PROMPT), FakeReporter(stop_upstream=False))
+                nursery.start_soon(run_job, connector, job(PROMPT), FakeAttempt(stop_remote_work=False))
                 await openai.until("chat")
                 nursery.cancel_scope.cancel()
         result = await run_job(connector, job(PROMPT, attempt=2))
@@ -191,6 +212,6 @@ async def test_after_a_crash_the_answer_is_paid_again_and_the_result_says_so(
     assert openai.count("chat") == 2
 
 
-async def test_models(openai: FakeOpenAI, toolbox: Toolbox) -> None:
-    async with simple_connector(openai, toolbox) as connector:
+async def test_models(openai: FakeOpenAI, connector_context: ConnectorContext) -> None:
+    async with simple_connector(openai, connector_context) as connector:
         assert "gpt-6-luna" in await connector.models()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 import trio
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.jobs import Job
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.limits import LimitsSettings
@@ -19,8 +20,7 @@ from emp_trio.services.openai.chat_call import ChatSettings
 from emp_trio.services.openai.settings import AccountSettings
 from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
-from emp_trio.testing.reporter import FakeReporter, run_job
-from emp_trio.toolbox import Toolbox
+from emp_trio.testing.attempt import FakeAttempt, run_job
 
 KEY = Secret("sk-fake-0123456789abcdef")
 
@@ -31,7 +31,7 @@ both = pytest.mark.parametrize("cls", [OpenAITextConnector, OpenAITextSimpleConn
 async def open_text(
     cls: type[Any],
     base_url: str,
-    toolbox: Toolbox,
+    connector_context: ConnectorContext,
     *,
     api_key: Secret = KEY,
     chat: ChatSettings | None = None,
@@ -47,11 +47,11 @@ async def open_text(
         chat=chat or ChatSettings(),
         limits=limits or LimitsSettings(),
     )
-    async with open_connector(cls, settings, toolbox) as connector:
+    async with open_connector(cls, settings, connector_context) as connector:
         yield connector
 
 
-class Listener(FakeReporter):
+class Listener(FakeAttempt):
     """A reporter; ``spoke`` is set once words of an answer have come."""
 
     def __init__(self, seconds: float = 30.0, **options: Any) -> None:

@@ -11,16 +11,16 @@ import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.mapping import Plan, ServiceMapping, plan
 from emp_trio.mapping.schema import Route, Service, WorkerType
 from emp_trio.services.connector import Connector, open_connector
 from emp_trio.services.registry import find_connector
 from emp_trio.testing.fake_service import FakeService
 from emp_trio.testing.png import make_png
-from emp_trio.toolbox import Toolbox
 
 KEY = "studio-key-1234"
-PICTURE = make_png(8, 8)
+IMAGE = make_png(8, 8)
 
 NOW: dict[str, Any] = {
     "api_key": KEY,
@@ -28,7 +28,7 @@ NOW: dict[str, Any] = {
     "path": "/v1/now",
     "body": {"text": {"$payload": "/prompt"}, "steps": {"$payload": "/steps", "$default": 4}, "ref": {"$job": "id"}},
     "text_at": "/caption",
-    "files_at": "/pictures",
+    "files_at": "/images",
     "file_at": "/url",
     "result_at": "/meta",
     "error_at": "/fault/text",
@@ -55,7 +55,7 @@ LATER = NOW | {
 
 
 class Studio(FakeService):
-    """Paints at once, in ``seconds``, or under an id; ``works`` has the state of each, ``pictures`` what an output
+    """Paints at once, in ``seconds``, or under an id; ``works`` has the state of each, ``images`` what an output
     points to, ``painting`` how many are being painted at once."""
 
     secret_headers = ("x-studio-key", "authorization")
@@ -63,7 +63,7 @@ class Studio(FakeService):
     def __init__(self) -> None:
         super().__init__()
         self.works: dict[str, dict[str, Any]] = {}
-        self.pictures: Any = [{"url": "/files/one.png"}]
+        self.images: Any = [{"url": "/files/one.png"}]
         self.first_state = "ready"
         self.seconds = 0.0
         self.painting = 0
@@ -83,7 +83,7 @@ class Studio(FakeService):
         return JSONResponse({"fault": {"text": "who are you?"}}, 401)
 
     def output(self) -> dict[str, Any]:
-        return {"caption": "a cat, painted", "pictures": self.pictures, "meta": {"brush": 7}}
+        return {"caption": "a cat, painted", "images": self.images, "meta": {"brush": 7}}
 
     def end(self, state: str = "ready", **facts: Any) -> None:
         """All works end so."""
@@ -115,7 +115,7 @@ class Studio(FakeService):
         return JSONResponse(self.output())
 
     async def _file(self, request: Request, body: Any) -> Response:
-        return Response(PICTURE, media_type="image/png")
+        return Response(IMAGE, media_type="image/png")
 
     async def _healthy(self, request: Request, body: Any) -> Response:
         return Response(b"yes")
@@ -138,11 +138,11 @@ def planned(name: str, api_config: dict[str, Any], env: dict[str, str] | None = 
 
 @asynccontextmanager
 async def open_rest(
-    name: str, base_url: str, toolbox: Toolbox, api_config: dict[str, Any], **changes: Any
+    name: str, base_url: str, connector_context: ConnectorContext, api_config: dict[str, Any], **changes: Any
 ) -> AsyncIterator[Connector]:
     """The connector of that name, configured for ``base_url``."""
     settings = configured(name, {"base_url": base_url} | api_config | changes)
     found = find_connector(name)
     assert found is not None
-    async with open_connector(found, settings, toolbox) as connector:
+    async with open_connector(found, settings, connector_context) as connector:
         yield connector

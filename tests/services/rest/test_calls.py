@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.protocols.urls import join_url
 from emp_trio.services.rest.calls import RestCall, rest_call, with_id
 from emp_trio.services.rest.settings import CallSettings
-from emp_trio.testing.reporter import run_job
-from emp_trio.testing.rogue import open_rogue, redirect, reply
-from emp_trio.toolbox import Toolbox
+from emp_trio.testing.attempt import run_job
+from emp_trio.testing.faulty_server import open_faulty_server, redirect, reply
 from tests.services.rest.support import KEY, open_rest
 from tests.services.support import job
 
@@ -182,11 +182,16 @@ def test_a_member_called_method_is_nothing_special() -> None:
     assert call({"endpoint": "/a?method=list", "data": {"method": "euler"}}).path == "/a?method=list"
 
 
-async def test_an_answer_to_a_described_call_is_not_followed_to_another_host(toolbox: Toolbox) -> None:
-    async with open_rogue(reply(200, json={"secret": 1})) as inside, open_rogue(redirect(f"{inside.url}/x")) as service:
+async def test_an_answer_to_a_described_call_is_not_followed_to_another_host(
+    connector_context: ConnectorContext,
+) -> None:
+    async with (
+        open_faulty_server(reply(200, json={"secret": 1})) as inside,
+        open_faulty_server(redirect(f"{inside.url}/x")) as service,
+    ):
         for connector_name, settings in (("RestSyncConnector", {}), ("RestAsyncConnector", {})):
             given = {"payload_calls": True, **settings}
-            async with open_rest(connector_name, service.url, toolbox, given) as connector:
+            async with open_rest(connector_name, service.url, connector_context, given) as connector:
                 with pytest.raises(ServiceError, match="another host") as caught:
                     await run_job(connector, job({"endpoint": f"/go?to={inside.url}", "method": "GET"}))
                 assert str(inside.port) not in caught.value.message.rpartition("answered")[2]
@@ -218,11 +223,11 @@ def test_an_id_stays_in_its_segment(work: str) -> None:
     assert with_id("/w/", work) == with_id("/w/{id}", work)
 
 
-async def test_a_described_call_is_made_with_the_workers_credentials(toolbox: Toolbox) -> None:
+async def test_a_described_call_is_made_with_the_workers_credentials(connector_context: ConnectorContext) -> None:
     settings = {"payload_calls": True, "api_key": KEY}
     async with (
-        open_rogue(reply(200, json={"n": 1})) as service,
-        open_rest("RestSyncConnector", service.url, toolbox, settings) as connector,
+        open_faulty_server(reply(200, json={"n": 1})) as service,
+        open_rest("RestSyncConnector", service.url, connector_context, settings) as connector,
     ):
         await run_job(connector, job({"endpoint": "/do", "data": {"a": 1}, "ctx": {"storageKey": "c2VjcmV0"}}))
         with pytest.raises(InvalidJob):
@@ -234,14 +239,14 @@ async def test_a_described_call_is_made_with_the_workers_credentials(toolbox: To
 
 @pytest.mark.parametrize("private", [False, True])
 async def test_a_file_of_the_answer_that_is_elsewhere_is_fetched_past_the_guard(
-    toolbox: Toolbox, private: bool
+    connector_context: ConnectorContext, private: bool
 ) -> None:
     async with (
-        open_rogue(reply(200, b"a file")) as elsewhere,
-        open_rogue(reply(200, json={"file": "/f"}), redirect(f"{elsewhere.url}/x")) as service,
+        open_faulty_server(reply(200, b"a file")) as elsewhere,
+        open_faulty_server(reply(200, json={"file": "/f"}), redirect(f"{elsewhere.url}/x")) as service,
     ):
         settings = {"files_at": "/file", "api_key": KEY, "input_allow_private": private}
-        async with open_rest("RestSyncConnector", service.url, toolbox, settings) as connector:
+        async with open_rest("RestSyncConnector", service.url, connector_context, settings) as connector:
             if private:
                 assert (await run_job(connector, job({}))).success
                 (request,) = elsewhere.requests

@@ -18,7 +18,7 @@ from emp_trio.services.rest.background import RestAsyncConnector
 from emp_trio.services.rest.sync import RestSyncConnector
 from emp_trio.testing.conformance import ConnectorConformance
 from emp_trio.testing.fake_service import FakeService, open_fake_service
-from tests.services.rest.support import LATER, NOW, PICTURE, Studio, configured
+from tests.services.rest.support import IMAGE, LATER, NOW, Studio, configured
 
 QUICK = {"retry_delay": 0.005, "interval": 0.002, "attempts": 400, "call_timeout": 2, "max_connections": 2}
 
@@ -36,16 +36,16 @@ class Painting(Few):
         return open_fake_service(Studio())
 
     def odd(self, answer: Any) -> Iterable[Any]:
-        if isinstance(answer, dict) and answer.get("pictures"):
-            good = base64.b64encode(PICTURE).decode()
-            for pictures in (
-                [{"url": "/nowhere/lost.png"}, *answer["pictures"]],
-                [*answer["pictures"], {"href": "x"}, None],
-                [{"url": "http://127.0.0.1:9/private.png"}, *answer["pictures"]],
+        if isinstance(answer, dict) and answer.get("images"):
+            good = base64.b64encode(IMAGE).decode()
+            for images in (
+                [{"url": "/nowhere/lost.png"}, *answer["images"]],
+                [*answer["images"], {"href": "x"}, None],
+                [{"url": "http://127.0.0.1:9/private.png"}, *answer["images"]],
                 [{"url": f"data:image/png;base64,{good}"}],
-                [{"url": "data:image/png;base64,no"}, *answer["pictures"]],
+                [{"url": "data:image/png;base64,no"}, *answer["images"]],
             ):
-                yield answer | {"pictures": pictures}
+                yield answer | {"images": images}
 
     def check(self, result: JobResult) -> None:
         assert result.data["text"] == "a cat, painted"

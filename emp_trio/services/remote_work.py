@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import EmpTrioError
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
 
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
 
-async def run_upstream(
+async def run_remote_work(
     job: Job,
-    progress: ProgressReporter,
+    context: AttemptContext,
     *,
     key: str,
     usable: Callable[[str], Awaitable[bool]],
@@ -43,7 +43,7 @@ async def run_upstream(
         grace: seconds that ``start`` still has after a cancel, and that ``cancel`` has.
 
     Raises:
-        trio.Cancelled: after the work was stopped upstream, where ``progress.stop_upstream`` says so, or where its id
+        trio.Cancelled: after the work was stopped upstream, where ``context.stop_remote_work`` says so, or where its id
             could not be remembered: nobody could adopt it.
         Exception: whatever ``start``, ``wait`` or the reporter raise.
     """
@@ -54,12 +54,14 @@ async def run_upstream(
         await known(work)
         return await wait(work)
 
-    return await run_announced(job, progress, key=key, usable=usable, run=run, wait=wait, cancel=cancel, grace=grace)
+    return await run_announced_work(
+        job, context, key=key, usable=usable, run=run, wait=wait, cancel=cancel, grace=grace
+    )
 
 
-async def run_announced(
+async def run_announced_work(
     job: Job,
-    progress: ProgressReporter,
+    context: AttemptContext,
     *,
     key: str,
     usable: Callable[[str], Awaitable[bool]],
@@ -68,13 +70,13 @@ async def run_announced(
     cancel: Callable[[str], Awaitable[object]],
     grace: float,
 ) -> T:
-    """:func:`run_upstream` for work whose start and end are one call, such as a stream that begins with the id.
+    """:func:`run_remote_work` for work whose start and end are one call, such as a stream that begins with the id.
 
     Args:
         run: starts the work and waits for its end. It awaits the function that it is given with the id as soon as it
             has it; a cancel before that only limits the time that is left, a cancel after it comes at once.
         wait: waits for the end of work that an earlier attempt remembered.
-        key, usable, cancel, grace: as of :func:`run_upstream`, which also says what is raised.
+        key, usable, cancel, grace: as of :func:`run_remote_work`, which also says what is raised.
     """
     found = (job.checkpoint or {}).get(key)
     work: str | None = found if isinstance(found, str) and found else None
@@ -90,7 +92,9 @@ async def run_announced(
             async def known(started: str) -> None:
                 nonlocal work, remembered
                 work, remembered = started, False
-                await progress.remember({**(job.checkpoint or {}), key: started})  # also how often was paid before
+                await context.save_checkpoint(
+                    {**(job.checkpoint or {}), key: started}
+                )  # also how often was paid before
                 remembered = True
                 scope.shield = False
 
@@ -99,7 +103,7 @@ async def run_announced(
         return await uninterrupted(begin, grace=grace)
     except BaseException as error:
         cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
-        if work is not None and (not remembered or (cancelled and progress.stop_upstream)):
+        if work is not None and (not remembered or (cancelled and context.stop_remote_work)):
             await stop_work(cancel, work, grace)
         raise
 

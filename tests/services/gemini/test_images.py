@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InputUnavailable, InvalidJob
+from emp_trio.testing.attempt import run_job
 from emp_trio.testing.gemini import FakeGemini, Script
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import run_job
 from emp_trio.testing.serve import open_server
-from emp_trio.toolbox import Toolbox
 from tests.services.gemini.support import forms, open_gemini
 from tests.services.support import job, stored
 
@@ -27,7 +27,7 @@ BASE64 = base64.b64encode(PNG).decode()
 
 
 def image_inputs(gemini: FakeGemini) -> list[tuple[str, bytes]]:
-    """Type and bytes of every picture in the last request, whatever its form."""
+    """Type and bytes of every image in the last request, whatever its form."""
     body = next(request.body for request in reversed(gemini.requests) if request.body)
     if "input" in body:
         parts = body["input"] if isinstance(body["input"], list) else []
@@ -37,9 +37,11 @@ def image_inputs(gemini: FakeGemini) -> list[tuple[str, bytes]]:
 
 
 @forms
-async def test_a_prompt_becomes_a_picture(gemini: FakeGemini, toolbox: Toolbox, tmp_path: Path, api: str) -> None:
+async def test_a_prompt_becomes_a_image(
+    gemini: FakeGemini, connector_context: ConnectorContext, tmp_path: Path, api: str
+) -> None:
     gemini.script = Script(image_bytes=300_000, text="Here it is.", declared="image/jpeg", drafts=2)
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         result = await run_job(connector, job({"prompt": "a cat"}))
     ((name, content),) = stored(tmp_path / "assets").items()
     assert (len(content), name.endswith(".png")) == (300_000, True)  # its bytes count, not what it is said to be
@@ -73,11 +75,11 @@ async def test_a_prompt_becomes_a_picture(gemini: FakeGemini, toolbox: Toolbox, 
 
 
 @forms
-async def test_all_pictures_are_saved_and_the_last_one_is_the_result(
-    gemini: FakeGemini, toolbox: Toolbox, tmp_path: Path, api: str
+async def test_all_images_are_saved_and_the_last_one_is_the_result(
+    gemini: FakeGemini, connector_context: ConnectorContext, tmp_path: Path, api: str
 ) -> None:
     gemini.script = Script(images=3, drafts=2)
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         result = await run_job(connector, job({"prompt": "three cats"}))
     assert len(stored(tmp_path / "assets")) == len(result.output_files) == 3
     assert result.data["image_url"] == result.output_files[2].metadata["cdn_url"]
@@ -86,10 +88,12 @@ async def test_all_pictures_are_saved_and_the_last_one_is_the_result(
 
 
 @forms
-async def test_what_is_kept_of_request_and_answer_has_no_bytes(gemini: FakeGemini, toolbox: Toolbox, api: str) -> None:
+async def test_what_is_kept_of_request_and_answer_has_no_bytes(
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
+) -> None:
     gemini.script = Script(text="Hello.")
     payload = {"prompt": "a cat", "images": [BASE64, f"data:image/png;base64,{BASE64}"]}
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         result = await run_job(connector, job(payload))
     kept = msgspec.json.encode(result).decode()
     assert BASE64[:40] not in kept
@@ -116,8 +120,8 @@ OPTIONS = {
 }
 
 
-async def test_options_reach_an_interaction(gemini: FakeGemini, toolbox: Toolbox) -> None:
-    async with open_gemini(gemini, toolbox) as connector:
+async def test_options_reach_an_interaction(gemini: FakeGemini, connector_context: ConnectorContext) -> None:
+    async with open_gemini(gemini, connector_context) as connector:
         await run_job(connector, job(OPTIONS))
     assert gemini.requests[0].body == {
         "model": "gemini-nano-banana-2.1",
@@ -132,8 +136,8 @@ async def test_options_reach_an_interaction(gemini: FakeGemini, toolbox: Toolbox
     }
 
 
-async def test_options_reach_generate_content(gemini: FakeGemini, toolbox: Toolbox) -> None:
-    async with open_gemini(gemini, toolbox) as connector:
+async def test_options_reach_generate_content(gemini: FakeGemini, connector_context: ConnectorContext) -> None:
+    async with open_gemini(gemini, connector_context) as connector:
         await run_job(connector, job(OPTIONS | {"api": "generate_content", "model": "gemini-3-pro-image"}))
     (request,) = gemini.requests
     assert request.path == "/v1beta/models/gemini-3-pro-image:generateContent"
@@ -178,9 +182,9 @@ async def test_options_reach_generate_content(gemini: FakeGemini, toolbox: Toolb
     ],
 )
 async def test_what_an_interaction_has_no_place_for_goes_the_other_way(
-    gemini: FakeGemini, toolbox: Toolbox, payload: dict[str, Any], why: str
+    gemini: FakeGemini, connector_context: ConnectorContext, payload: dict[str, Any], why: str
 ) -> None:
-    async with open_gemini(gemini, toolbox) as connector:
+    async with open_gemini(gemini, connector_context) as connector:
         result = await run_job(connector, job({"prompt": "a cat"} | payload))
     assert result.data["approach"] == "generate_content"
     assert result.metadata["warnings"] == [f"generateContent is used: an interaction has no documented place for {why}"]
@@ -202,24 +206,24 @@ async def test_what_an_interaction_has_no_place_for_goes_the_other_way(
         {"prompt": None, "contents": [{"role": "user", "parts": [{"text": "blue"}]}], "images": [BASE64]},
     ],
 )
-async def test_pictures_reach_the_api_wherever_the_payload_has_them(
-    gemini: FakeGemini, toolbox: Toolbox, payload: dict[str, Any], api: str
+async def test_images_reach_the_api_wherever_the_payload_has_them(
+    gemini: FakeGemini, connector_context: ConnectorContext, payload: dict[str, Any], api: str
 ) -> None:
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         await run_job(connector, job({"prompt": "blue"} | payload))
     assert image_inputs(gemini) == [("image/png", PNG)]
 
 
 @forms
-async def test_pictures_at_urls_are_fetched_and_their_type_is_that_of_their_bytes(
-    gemini: FakeGemini, toolbox: Toolbox, api: str
+async def test_images_at_urls_are_fetched_and_their_type_is_that_of_their_bytes(
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
 ) -> None:
-    async def picture(request: Request) -> Response:
+    async def image(request: Request) -> Response:
         return Response(PNG, media_type="image/webp")
 
     async with (
-        open_server(Starlette(routes=[Route("/a.webp", picture)])) as url,
-        open_gemini(gemini, toolbox, api=api) as connector,
+        open_server(Starlette(routes=[Route("/a.webp", image)])) as url,
+        open_gemini(gemini, connector_context, api=api) as connector,
     ):
         source = {"inline_data": {"image_url": f"{url}/a.webp?sig=topsecret"}}
         contents = [{"parts": [{"text": "blue"}, source]}]
@@ -231,10 +235,10 @@ async def test_pictures_at_urls_are_fetched_and_their_type_is_that_of_their_byte
 
 @forms
 async def test_a_file_that_was_uploaded_before_is_passed_through(
-    gemini: FakeGemini, toolbox: Toolbox, api: str
+    gemini: FakeGemini, connector_context: ConnectorContext, api: str
 ) -> None:
     file = {"mime_type": "image/png", "file_uri": "https://generativelanguage.googleapis.com/v1beta/files/abc"}
-    async with open_gemini(gemini, toolbox, api=api) as connector:
+    async with open_gemini(gemini, connector_context, api=api) as connector:
         await run_job(connector, job({"prompt": "blue", "file_data": file}))
     body = gemini.requests[0].body
     if api == "interactions":
@@ -265,9 +269,9 @@ async def test_a_file_that_was_uploaded_before_is_passed_through(
     ],
 )
 async def test_what_cannot_work_costs_nothing(
-    gemini: FakeGemini, toolbox: Toolbox, payload: dict[str, Any], said: str | None
+    gemini: FakeGemini, connector_context: ConnectorContext, payload: dict[str, Any], said: str | None
 ) -> None:
-    async with open_gemini(gemini, toolbox) as connector:
+    async with open_gemini(gemini, connector_context) as connector:
         with pytest.raises(InvalidJob if said else InputUnavailable, match=said):
             await run_job(connector, job(payload))
     assert gemini.requests == []

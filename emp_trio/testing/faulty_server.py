@@ -2,12 +2,12 @@
 
 ::
 
-    async with open_rogue(reply(503), reply(200, json={"ok": True})) as rogue:
-        ... call rogue.url twice ...
-        assert rogue.requests[0].method == "POST"
+    async with open_faulty_server(reply(503), reply(200, json={"ok": True})) as faulty:
+        ... call faulty.url twice ...
+        assert faulty.requests[0].method == "POST"
 
 Each request gets the next answer; the last one stays. An answer is a function of the :class:`Exchange`, so a test may
-write its own. Nothing is added to what an answer sends. For WebSockets see :mod:`emp_trio.testing.rogue_socket`.
+write its own. Nothing is added to what an answer sends. For WebSockets see :mod:`emp_trio.testing.faulty_websocket`.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ def event_stream(*frames: bytes, end: bool = True, content_type: str = "text/eve
     return streamed
 
 
-class Rogue:
-    """A running server; made by :func:`open_rogue`.
+class Faulty:
+    """A running server; made by :func:`open_faulty_server`.
 
     Attributes:
         port: on 127.0.0.1.
@@ -278,11 +278,11 @@ async def _more(stream: trio.abc.Stream) -> bytes:
 
 
 @asynccontextmanager
-async def open_rogue(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Rogue]:
+async def open_faulty_server(*answers: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Faulty]:
     """A server on a free port of 127.0.0.1 while the block runs, with TLS where a context is given."""
-    rogue = Rogue(answers, tls)
+    faulty = Faulty(answers, tls)
     async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(functools.partial(trio.serve_tcp, rogue._serve, 0, host="127.0.0.1"))
-        rogue.port = listeners[0].socket.getsockname()[1]
-        yield rogue
+        listeners = await nursery.start(functools.partial(trio.serve_tcp, faulty._serve, 0, host="127.0.0.1"))
+        faulty.port = listeners[0].socket.getsockname()[1]
+        yield faulty
         nursery.cancel_scope.cancel()

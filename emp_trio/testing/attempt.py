@@ -8,20 +8,20 @@ from typing import Any
 
 import trio
 
+from emp_trio.attempt import StageLimits, Stages
 from emp_trio.errors import Stage
 from emp_trio.jobs import Job, JobResult, Progress
-from emp_trio.progress import StageLimits, Stages
+from emp_trio.services.billing import CALLS
 from emp_trio.services.connector import Connector
-from emp_trio.services.repeats import CALLS
 
 
-class FakeReporter:
-    """A :class:`~emp_trio.progress.ProgressReporter` that keeps what it is told, with real stages of time.
+class FakeAttempt:
+    """A :class:`~emp_trio.attempt.AttemptContext` that keeps what it is told, with real stages of time.
 
     Args:
         seconds: time of the whole attempt, from now.
         limits: limits of the stages.
-        stop_upstream: what the connector sees when it is cancelled: True for a user's cancel or a final deadline,
+        stop_remote_work: what the connector sees when it is cancelled: True for a user's cancel or a final deadline,
             False for a drain or a lost lease.
 
     Attributes:
@@ -29,10 +29,12 @@ class FakeReporter:
         checkpoint: what a next attempt would find in ``job.checkpoint``.
     """
 
-    def __init__(self, seconds: float = 30.0, *, limits: StageLimits | None = None, stop_upstream: bool = True) -> None:
+    def __init__(
+        self, seconds: float = 30.0, *, limits: StageLimits | None = None, stop_remote_work: bool = True
+    ) -> None:
         self.reports: list[Progress] = []
         self.checkpoint: dict[str, Any] | None = None
-        self.stop_upstream = stop_upstream
+        self.stop_remote_work = stop_remote_work
         self.stages = Stages(trio.current_time() + seconds, limits or StageLimits())
         self._changed = trio.Event()
 
@@ -46,7 +48,7 @@ class FakeReporter:
         self.reports.append(Progress(value=value, message=message, step=step, total_steps=total_steps))
         self._wake()
 
-    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+    async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Keep the checkpoint."""
         await trio.lowlevel.checkpoint()
         self.checkpoint = dict(checkpoint)
@@ -70,14 +72,14 @@ class FakeReporter:
         self._changed = trio.Event()
 
 
-async def run_job(connector: Connector, job: Job, reporter: FakeReporter | None = None) -> JobResult:
+async def run_job(connector: Connector, job: Job, context: FakeAttempt | None = None) -> JobResult:
     """Run one attempt as a worker would: within the service stage of the reporter.
 
     Raises:
         DeadlineExceeded: the attempt's time is up.
         Exception: whatever the connector raises.
     """
-    reporter = reporter or FakeReporter()
-    with reporter.stages.service():
-        return await connector.run(job, reporter)
+    context = context or FakeAttempt()
+    with context.stages.service():
+        return await connector.run(job, context)
     raise AssertionError("the service stage ended without a result and without an error")

@@ -1,4 +1,4 @@
-"""What a picture is, from its first bytes: format, width, height, and whether it can be transparent. Pure."""
+"""What an image is, from its first bytes: format, width, height, and whether it can be transparent. Pure."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from emp_trio.services.registry import find_connector
 from emp_trio.testing.azurite import Azurite, running_azurite
 from emp_trio.testing.cdn import Cdn, open_cdn
 from emp_trio.testing.comfyui import open_fake_comfyui
+from emp_trio.testing.demo_scenarios import Scene
 from emp_trio.testing.openai import FakeOpenAI, open_fake_openai
-from emp_trio.testing.scenes import Scene
 from emp_trio.testing.sim_http import open_simulated_http
 from emp_trio.testing.sim_websocket import open_simulated_websocket
 from emp_trio.worker.capabilities import Hardware

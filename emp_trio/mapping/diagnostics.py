@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from emp_trio.errors import Problem
-from emp_trio.mapping.syntax import SubstitutionError
+from emp_trio.mapping.substitution_errors import SubstitutionError
 
 MOST: Final = 500
-"""Findings kept; what a broken generator writes is not read to its end by anybody."""
+"""Diagnostics kept; what a broken generator writes is not read to its end by anybody."""
 
 
 class TooMany(Exception):
-    """More than :data:`MOST` findings: the rest is not looked at. Stays inside this package."""
+    """More than :data:`MOST` diagnostics: the rest is not looked at. Stays inside this package."""
 
 
-class Findings:
+class Diagnostics:
     """The problems found so far, in order."""
 
     def __init__(self) -> None:

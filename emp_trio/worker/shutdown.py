@@ -10,7 +10,7 @@ import trio
 log = structlog.get_logger("emp_trio.machine")
 
 
-class Drain:
+class Shutdown:
     """Whether the machine is to stop. ``begun`` is set by the first signal, ``now`` by the second."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Pictures on their way into a request (Gemini reference A3)."""
+"""Images on their way into a request (Gemini reference A3)."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any, Final
 import trio
 
 from emp_trio.protocols.urls import shown_url
-from emp_trio.services.gemini.payload import Asked, sources, with_pictures
+from emp_trio.services.gemini.payload import Asked, sources, with_images
 from emp_trio.services.inputs import IMAGES, input_file, is_url
 
 INPUTS: Final = IMAGES | {"image/heic", "image/avif"}
 
 
 async def with_inputs(caller: Any, asked: Asked) -> Asked:
-    """``asked`` with every picture that it names fetched, or decoded, and put in as base64.
+    """``asked`` with every image that it names fetched, or decoded, and put in as base64.
 
     Args:
         caller: the connector; it has the verb ``fetch``.
 
     Raises:
-        InvalidJob: a picture can't be had, is none, or is too large.
+        InvalidJob: an image can't be had, is none, or is too large.
         InputUnavailable: the server that should have it failed.
     """
     found = {}
@@ -29,14 +29,14 @@ async def with_inputs(caller: Any, asked: Asked) -> Asked:
         file = await input_file(caller, source.text, kinds=INPUTS)
         data = await trio.to_thread.run_sync(base64.b64encode, file.data)
         found[source] = {"mimeType": file.media_type, "data": data.decode()}
-    return with_pictures(asked, found)
+    return with_images(asked, found)
 
 
 def shown(asked: Asked) -> Asked:
-    """``asked`` with a note in place of every picture that it names: for copies that are kept. Pure."""
+    """``asked`` with a note in place of every image that it names: for copies that are kept. Pure."""
     notes = {}
     for source in sources(asked):
         size = f"base64 data, {len(source.text) * 3 // 4} bytes"
         about = shown_url(source.text) if is_url(source.text) else size
         notes[source] = {"mimeType": source.media_type or "image/*", "data": f"<{about}>"}
-    return with_pictures(asked, notes)
+    return with_images(asked, notes)

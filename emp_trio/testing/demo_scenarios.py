@@ -93,15 +93,15 @@ def _data_url(seed: int) -> str:
 
 
 def _render(seconds: float, steps: int, **inputs: Any) -> dict[str, Any]:
-    """A graph for ComfyUI that takes its time and saves a picture."""
+    """A graph for ComfyUI that takes its time and saves an image."""
     slow = {"class_type": "RigSleep", "inputs": {"seconds": seconds, "steps": steps} | inputs}
     save = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "demo"}}
     return {"workflow": {"1": slow, "2": save}}
 
 
-def _load_and_invert(picture: str) -> dict[str, Any]:
+def _load_and_invert(image: str) -> dict[str, Any]:
     return {
-        "1": {"class_type": "LoadImage", "inputs": {"image": picture}},
+        "1": {"class_type": "LoadImage", "inputs": {"image": image}},
         "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "demo"}},
     }
@@ -214,7 +214,7 @@ SCENES: Final[dict[SceneName, Scene]] = {
         workers="comfyui:3",
         ordinary=(
             Kind(type="comfyui", payload=_render(1.5, 15)),
-            Kind(type="comfyui", payload={"workflow": _load_and_invert(_data_url(2))}, note="-from-a-picture"),
+            Kind(type="comfyui", payload={"workflow": _load_and_invert(_data_url(2))}, note="-from-a-image"),
         ),
         special=(
             Kind(

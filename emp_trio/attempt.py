@@ -50,20 +50,20 @@ def stage_deadline(stage: Stage, *, now: float, attempt_deadline: float, limits:
     return end if own is None else min(end, now + own)
 
 
-class ProgressReporter(Protocol):
+class AttemptContext(Protocol):
     """The connector's line to the worker, good for one attempt."""
 
     def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
         """Say how far the job is (0 to 100). Never blocks; reports are coalesced and never go backwards."""
 
-    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+    async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Store with the lease what a next attempt needs to adopt the upstream work (small, no secrets)."""
 
     def stage(self, name: Stage) -> Any:
         """Context manager for a stage; raises DeadlineExceeded(name) when its time is up."""
 
     @property
-    def stop_upstream(self) -> bool:
+    def stop_remote_work(self) -> bool:
         """Whether cleanup after a cancel should stop the work upstream (user's cancel, final deadline) or leave it
         running for the next attempt to adopt (drain, lost lease)."""
 

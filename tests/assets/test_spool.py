@@ -16,15 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.assets.config import KeepSettings, StorageSettings, storage_settings
-from emp_trio.assets.kept import Keep
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.spool import GenerationSpool
+from emp_trio.attempt import StageLimits
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, ServiceError
 from emp_trio.jobs import Job, JobContext, SavedAsset
-from emp_trio.progress import StageLimits
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
-from emp_trio.testing.reporter import FakeReporter
-from emp_trio.toolbox import Toolbox
 from tests.assets.support import a_job
 
 MADE = Generated(
@@ -36,13 +36,13 @@ MADE = Generated(
 class Service(SavesAssets):
     """A connector's part that makes things, and counts what it is paid for."""
 
-    def __init__(self, toolbox: Toolbox) -> None:
-        self.toolbox = toolbox
+    def __init__(self, connector_context: ConnectorContext) -> None:
+        self.connector_context = connector_context
         self.paid = 0
 
-    async def run(self, job: Job, reporter: FakeReporter) -> tuple[Generated, list[SavedAsset]]:
-        made = await self.generated(job, reporter, self._make)
-        return made, await self.save_generated(made, job, reporter)
+    async def run(self, job: Job, context: FakeAttempt) -> tuple[Generated, list[SavedAsset]]:
+        made = await self.generated(job, context, self._make)
+        return made, await self.save_generated(made, job, context)
 
     async def _make(self) -> Generated:
         self.paid += 1
@@ -59,16 +59,16 @@ class Machine:
         self.paid = 0
         self._keep = KeepSettings(folder=self.kept, **keep)
 
-    async def attempt(self, job: Job, reporter: FakeReporter | None = None, *, broken: bool = False) -> Any:
+    async def attempt(self, job: Job, context: FakeAttempt | None = None, *, broken: bool = False) -> Any:
         """One attempt: what was made and saved, or the error."""
         path = self.folder
         if broken:
             path = self.folder.with_name("in the way")
             path.write_text("a file")
         async with open_asset_saver(StorageSettings(provider="local", local_path=path, keep=self._keep)) as saver:
-            service = Service(Toolbox(assets=saver))
+            service = Service(ConnectorContext(assets=saver))
             try:
-                return await service.run(job, reporter or FakeReporter())
+                return await service.run(job, context or FakeAttempt())
             except (AssetError, DeadlineExceeded) as error:
                 return error
             finally:
@@ -94,13 +94,13 @@ async def test_the_next_attempt_uploads_and_generates_nothing(machine: Machine) 
     assert "is paid for. Its files are kept on this machine in" in error.message
     assert [str(path) in error.message for path in machine.files()] == [True]
 
-    reporter = FakeReporter()
-    made, saved = await machine.attempt(msgspec.structs.replace(job, attempt=2, retry_count=1), reporter)
+    context = FakeAttempt()
+    made, saved = await machine.attempt(msgspec.structs.replace(job, attempt=2, retry_count=1), context)
     assert machine.paid == 1
     assert made == MADE
     assert [(machine.folder / asset.file_path).read_bytes() for asset in saved] == [f.data for f in MADE.files]
     assert [asset.file_name.rpartition("_")[2] for asset in saved] == ["0.png", "1.txt"]
-    assert reporter.reports[0].message == "uploading what an earlier attempt has generated"
+    assert context.reports[0].message == "uploading what an earlier attempt has generated"
     assert machine.files() == []
 
 
@@ -111,7 +111,7 @@ async def test_an_upload_that_works_keeps_nothing(machine: Machine) -> None:
 
 
 async def test_a_stage_that_runs_out_of_time_keeps_the_files(machine: Machine) -> None:
-    error = await machine.attempt(a_job(), FakeReporter(limits=StageLimits(upload=0.0)))
+    error = await machine.attempt(a_job(), FakeAttempt(limits=StageLimits(upload=0.0)))
     assert isinstance(error, DeadlineExceeded)
     assert error.stage == "upload"
     assert "succeeded and is paid for. Its files are kept" in error.message
@@ -124,9 +124,9 @@ async def test_a_cancelled_upload(machine: Machine, users: bool) -> None:
     await machine.attempt(a_job(), broken=True)
     before = machine.files()[0].read_bytes()
     with trio.CancelScope() as scope:
-        reporter = FakeReporter(stop_upstream=users)
-        reporter.stages.stage = lambda name: scope.cancel() or trio.CancelScope()  # type: ignore[method-assign, func-returns-value]
-        await machine.attempt(a_job(), reporter)
+        context = FakeAttempt(stop_remote_work=users)
+        context.stages.stage = lambda name: scope.cancel() or trio.CancelScope()  # type: ignore[method-assign, func-returns-value]
+        await machine.attempt(a_job(), context)
     assert scope.cancelled_caught
     assert [path.read_bytes() for path in machine.files()] == ([] if users else [before])
 
@@ -134,8 +134,8 @@ async def test_a_cancelled_upload(machine: Machine, users: bool) -> None:
 async def test_a_damaged_generation_is_not_kept(machine: Machine) -> None:
     async with open_asset_saver(StorageSettings(provider="local", local_path=machine.folder)) as saver:
         with pytest.raises(ServiceError, match="empty"):
-            await Service(Toolbox(assets=saver)).save_generated(
-                Generated(files=(GeneratedFile(data=b""),), data={}), a_job(), FakeReporter()
+            await Service(ConnectorContext(assets=saver)).save_generated(
+                Generated(files=(GeneratedFile(data=b""),), data={}), a_job(), FakeAttempt()
             )
     assert machine.files() == []
 
@@ -192,14 +192,14 @@ async def test_a_spoilt_file_is_ignored(machine: Machine, spoil: Callable[[Path]
 @pytest.mark.parametrize(
     "other",
     [
-        Job(id="job-1", type="picture", payload={"prompt": "a dog"}),
+        Job(id="job-1", type="image", payload={"prompt": "a dog"}),
         Job(id="job-1", type="film", payload={"prompt": "a cat"}),
-        Job(id="job-1", type="picture", payload={"prompt": "a cat"}, ctx=JobContext(workflow_attempt=1)),
-        Job(id="job-2", type="picture", payload={"prompt": "a cat"}),
+        Job(id="job-1", type="image", payload={"prompt": "a cat"}, ctx=JobContext(workflow_attempt=1)),
+        Job(id="job-2", type="image", payload={"prompt": "a cat"}),
     ],
 )
 async def test_only_the_same_request_gets_it(machine: Machine, other: Job) -> None:
-    await machine.attempt(Job(id="job-1", type="picture", payload={"prompt": "a cat"}), broken=True)
+    await machine.attempt(Job(id="job-1", type="image", payload={"prompt": "a cat"}), broken=True)
     await machine.attempt(other)
     assert machine.paid == 2
 
@@ -260,7 +260,7 @@ def test_a_write_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     def stop() -> None:
         raise Stopped
 
-    keep = Keep(KeepSettings(folder=tmp_path / "kept"))
+    keep = GenerationSpool(KeepSettings(folder=tmp_path / "kept"))
     with pytest.raises(Stopped):
         keep.store(MADE, a_job(), stop)
     assert list((tmp_path / "kept").iterdir()) == []
@@ -274,10 +274,10 @@ files = st.lists(st.builds(GeneratedFile, data=st.binary(max_size=300), media_ty
 def test_any_generation_of_any_job(
     id: str, facts: dict[str, Any], files: list[GeneratedFile], payload: dict[str, Any]
 ) -> None:
-    job = Job(id=id, type="picture", payload=payload)
+    job = Job(id=id, type="image", payload=payload)
     made = Generated(files=tuple(files), data=facts)
     with tempfile.TemporaryDirectory() as folder:
-        keep = Keep(KeepSettings(folder=Path(folder) / "kept"))
+        keep = GenerationSpool(KeepSettings(folder=Path(folder) / "kept"))
         assert keep.store(made, job, lambda: None).parent == Path(folder) / "kept"
         assert keep.find(job) == made
         keep.forget(job)

@@ -1,4 +1,4 @@
-"""WebSocket answers for the rogue server: a script plays the service's side, byte by byte where it must.
+"""WebSocket answers for the faulty server: a script plays the service's side, byte by byte where it must.
 
 ::
 
@@ -7,7 +7,7 @@
         await peer.send('{"type": "progress"}')
         peer.reset()
 
-    async with open_rogue(websocket(script)) as rogue: ...
+    async with open_faulty_server(websocket(script)) as faulty: ...
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
 
+from emp_trio.testing.faulty_server import Answer, Cut, Exchange, Received
 from emp_trio.testing.proxy import reset
-from emp_trio.testing.rogue import Answer, Cut, Exchange, Received
 
 
 class Peer:

@@ -1,4 +1,4 @@
-"""Where a picture may stand in an object of an answer: services and the gateways before them have many names for it.
+"""Where an image may stand in an object of an answer: services and the gateways before them have many names for it.
 Pure."""
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _PLACES: Final = ("image", "url", "image_url", "imageUrl", "uri", "fileUri", "fi
 _INSIDE: Final = ("inlineData", "inline_data", "fileData", "file_data", "source", "blob")
 _TYPES: Final = ("mime_type", "mimeType", "media_type", "mediaType", "content_type", "contentType")
 _DEEPEST: Final = 3
-_SHORTEST: Final = 64  # characters of base64; a word is no picture
+_SHORTEST: Final = 64  # characters of base64; a word is no image
 
 
-def picture_in(entry: Any, *, media_type: str | None = None) -> Output | None:
-    """The picture that an object of an answer holds, or that a text is; None where there is none.
+def image_in(entry: Any, *, media_type: str | None = None) -> Output | None:
+    """The image that an object of an answer holds, or that a text is; None where there is none.
 
     Args:
-        entry: text, or an object with the picture under one of its usual names, also one object deeper.
+        entry: text, or an object with the image under one of its usual names, also one object deeper.
         media_type: what is known of its type beside the object.
 
     What stands under a name that is used for nothing else is taken as it is: whether it can be decoded shows later.

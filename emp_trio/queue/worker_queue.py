@@ -1,7 +1,7 @@
-"""The worker's verbs on the queue: claim, start, progress, remember, settle, renew, reap, beat, leave, depart.
+"""The worker's calls of the queue: claim, start, progress, settle, renew, reap and the like.
 
-Each is one call of a library function, fenced by the lease token and safe to repeat with it; :meth:`Verbs.surely`
-does repeat, until the caller's cancel scope ends.
+Each is one call of a library function, fenced by the lease token and safe to repeat with it;
+:meth:`WorkerQueue.retry_until_accepted` repeats until the caller's cancel scope ends.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCAN_BUDGET: Final = 512  # pending ids one claim call looks at; about 2 ms of 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """One claimed job: the slot it is for, its lease token and its hash as it was before the claim.
 
-    ``left_out`` names fields that are too long for the answer to a claim; :meth:`Verbs.whole` reads them.
+    ``left_out`` names fields that are too long for the answer to a claim; :meth:`WorkerQueue.whole` reads them.
     """
 
     worker_id: str
@@ -115,12 +115,12 @@ class LeaseRef(msgspec.Struct, frozen=True):
     token: str
 
 
-class Verbs:
+class WorkerQueue:
     """The worker's side of the queue.
 
     Args:
         port: the Redis connection.
-        pause: seconds between repeats in :meth:`surely`.
+        pause: seconds between repeats in :meth:`retry_until_accepted`.
     """
 
     def __init__(self, port: RedisPort, *, pause: float = 0.1) -> None:
@@ -141,7 +141,7 @@ class Verbs:
         await library.load(self.port, self._text)
         return await self.port.call("FCALL", f"{library.NAME}_{name}", 0, *args, on_orphan=on_orphan)
 
-    async def surely(self, verb: Callable[[], Awaitable[T]], *, patience: float = math.inf) -> T:
+    async def retry_until_accepted(self, verb: Callable[[], Awaitable[T]], *, patience: float = math.inf) -> T:
         """Repeat a verb that is safe to repeat until Redis takes it.
 
         Args:
@@ -266,7 +266,7 @@ class Verbs:
         arguments = _progress_arguments(reports)
         self.port.post("FCALL", f"{library.NAME}_progress", 0, *arguments, on_reply=lambda reply: None)
 
-    async def remember(self, lease: LeaseRef, checkpoint: bytes) -> None:
+    async def save_checkpoint(self, lease: LeaseRef, checkpoint: bytes) -> None:
         """Store a checkpoint (JSON) with the job. Raises LeaseLost."""
         if not await self.function("remember", lease.job_id, lease.token, checkpoint):
             raise LeaseLost(f"job {lease.job_id}: the lease is gone")
@@ -350,7 +350,7 @@ class Verbs:
             looked=looked or None,
         )
 
-    async def beat(
+    async def heartbeat(
         self,
         machine_id: str,
         *,
@@ -380,7 +380,7 @@ class Verbs:
         """Let what others write about slots that are gone expire."""
         await self.function("age", *worker_ids)
 
-    async def leave(
+    async def deregister(
         self, worker_ids: Sequence[str], messages: Iterable[tuple[str, bytes]], *, process: str = ""
     ) -> None:
         """Take slots out of the fleet's lists, but for those that another process has taken over.

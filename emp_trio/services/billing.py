@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 import trio
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.jobs import Job
-from emp_trio.progress import ProgressReporter
 from emp_trio.protocols.http_call import Sending
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ def calls_before(job: Job) -> int:
 
 
 @asynccontextmanager
-async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> AsyncIterator[Sending]:
+async def counted(job: Job, context: AttemptContext, *, ahead: bool) -> AsyncIterator[Sending]:
     """Count the generation that the block asks for, in the job's checkpoint.
 
     Args:
@@ -57,7 +57,7 @@ async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> Async
     try:
         if ahead:
             sending.may_have_run = False
-            await progress.remember({CALLS: before + 1})
+            await context.save_checkpoint({CALLS: before + 1})
             sending.may_have_run = True
         yield sending
     except ServiceError as error:
@@ -67,21 +67,21 @@ async def counted(job: Job, progress: ProgressReporter, *, ahead: bool) -> Async
                 error.message += " (the second time that it may have run: it is not asked again)"
                 error.args = (error.message,)
             if not ahead:
-                await progress.remember({CALLS: before + 1})
+                await context.save_checkpoint({CALLS: before + 1})
         elif ahead:
-            await progress.remember({CALLS: before})
+            await context.save_checkpoint({CALLS: before})
         raise
     except BaseException as error:
         cancelled = not isinstance(error, Exception)  # Cancelled, or a group of nothing else
         if cancelled and ahead and not sending.may_have_run:
-            await _take_back(progress, before)
+            await _take_back(context, before)
         raise
 
 
-async def _take_back(progress: ProgressReporter, before: int) -> None:
+async def _take_back(context: AttemptContext, before: int) -> None:
     """A drain among calls that wait for their turn must not use up what they may ask for."""
     with trio.move_on_after(_TAKE_BACK, shield=True):
         try:
-            await progress.remember({CALLS: before})
+            await context.save_checkpoint({CALLS: before})
         except EmpTrioError as error:
             log.warning("count.not_taken_back", error=error.message)

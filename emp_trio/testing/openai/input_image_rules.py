@@ -1,4 +1,4 @@
-"""Which pictures and masks may be sent, as files and as references (OpenAI reference 4.2, 7, 8.2). Pure."""
+"""Which images and masks may be sent, as files and as references (OpenAI reference 4.2, 7, 8.2). Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from emp_trio.testing.openai.checks import Fault
-from emp_trio.testing.openai.looks import Looks, looks_of
+from emp_trio.testing.openai.image_info import Looks, looks_of
 from emp_trio.testing.openai.multipart import Upload
 
 _EXTENSIONS: Final = {"png": ("png",), "jpeg": ("jpg", "jpeg"), "webp": ("webp",)}
@@ -17,8 +17,8 @@ _LONGEST_URL: Final = 20_971_520
 
 
 def mask_faults(mask: Any, first: Looks | None, name: str) -> Iterator[Fault]:
-    """What is wrong with a mask for a picture that looks like ``first``; None where nobody knows."""
-    looks = looks_of_picture(mask, name)
+    """What is wrong with a mask for an image that looks like ``first``; None where nobody knows."""
+    looks = looks_of_image(mask, name)
     if isinstance(looks, Fault):
         yield looks
     elif looks is not None:
@@ -28,8 +28,8 @@ def mask_faults(mask: Any, first: Looks | None, name: str) -> Iterator[Fault]:
             yield Fault(f"Invalid {name}: its size differs from the image's.", name, "invalid_image_file")
 
 
-def looks_of_picture(image: Any, where: str) -> Looks | Fault | None:
-    """What a picture looks like; a Fault where it may not be sent like this; None where only its address is known."""
+def looks_of_image(image: Any, where: str) -> Looks | Fault | None:
+    """What an image looks like; a Fault where it may not be sent like this; None where only its address is known."""
     if isinstance(image, Upload):
         return _upload_looks(image, where)
     given = {name: image[name] for name in ("image_url", "file_id") if name in image} if isinstance(image, dict) else {}

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, SavedAsset
-from emp_trio.progress import ProgressReporter
 
 
 class GeneratedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +43,7 @@ class AssetSaving(Protocol):
         self,
         data: Any,
         job: Job,
-        progress: ProgressReporter,
+        context: AttemptContext,
         *,
         media_type: str | None = None,
         index: int = 0,
@@ -65,7 +65,7 @@ class AssetSaving(Protocol):
         """Remove what was kept for this job, in a shielded scope with a limit."""
 
 
-class Toolbox(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectorContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the worker gives every connector: the asset saver, the identity it goes by, its environment."""
 
     assets: AssetSaving

@@ -8,14 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.mapping import WorkerPlan
-from emp_trio.worker.announcements import Offer
 from emp_trio.worker.capabilities import WORKER_ID_MARK, Hardware, capabilities
 from emp_trio.worker.connectors import Supervisor
+from emp_trio.worker.fleet_events import ServiceStatus
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Offers:
+class Availability:
     """Capabilities by lane (:class:`~emp_trio.mapping.resolve.WorkerPlan`); made once per change of a service's health.
 
     Args:
@@ -72,8 +72,8 @@ class Offers:
             self._arguments[lane] = encoded if found["services"] else None
         return self._arguments[lane]
 
-    def services(self, lane: str) -> list[Offer]:
+    def services(self, lane: str) -> list[ServiceStatus]:
         """Every service of a lane, usable or not."""
         names = dict.fromkeys(service.key for service in self._workers[lane].routes.values())
         used = [self._supervisors[name] for name in names]
-        return [Offer(s.plan.worker_service, s.plan.connector_name, s.usable) for s in used]
+        return [ServiceStatus(s.plan.worker_service, s.plan.connector_name, s.usable) for s in used]

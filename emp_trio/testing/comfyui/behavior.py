@@ -11,7 +11,7 @@ Say: TypeAlias = Callable[[str | None, "dict[str, Any] | bytes"], None]
 """Sends a message to the socket of a client id, or to all of them."""
 
 
-class Manner(msgspec.Struct, kw_only=True):
+class Behavior(msgspec.Struct, kw_only=True):
     """How the fake behaves from now on.
 
     Attributes:

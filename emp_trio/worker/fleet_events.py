@@ -30,7 +30,7 @@ class SlotState(msgspec.Struct, kw_only=True):
     current_service: str | None = None
 
 
-class Offer(msgspec.Struct, frozen=True):
+class ServiceStatus(msgspec.Struct, frozen=True):
     """A worker service of a worker type, its connector, and whether it can be used now."""
 
     service: str
@@ -108,7 +108,7 @@ def freed(worker: str, machine: str, build: Build, untold: str | None = None, *,
     return [("worker_status", _encode(busy)), told, *said]
 
 
-def service_changed(worker: str, machine: str, offer: Offer, *, now: float) -> tuple[str, bytes]:
+def service_changed(worker: str, machine: str, offer: ServiceStatus, *, now: float) -> tuple[str, bytes]:
     """A service of a slot became usable or stopped being so, for the aggregator."""
     status, health = ("active", "healthy") if offer.usable else ("error", "unhealthy")
     data = {"service_type": offer.service, "status": status, "health": health}
@@ -133,7 +133,7 @@ def leaving(worker: str, machine: str, build: Build, reason: str, *, now: float,
 def machine_status(
     machine: str,
     slots: Iterable[SlotState],
-    offers: Mapping[str, Sequence[Offer]],
+    offers: Mapping[str, Sequence[ServiceStatus]],
     build: Build,
     *,
     update: Literal["initial", "periodic", "event_driven"],

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 
-class Signal:
+class Wakeup:
     """Set by anybody, any number of times; :meth:`wait` returns once for all sets since the last return."""
 
     __slots__ = ("_event",)

@@ -9,10 +9,10 @@ import pytest
 import structlog
 import trio
 
-from emp_trio.services.connector import Abilities, Connector, Health
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from tests.worker.support import Play, cancel_as_api, eventually, open_machine, submit, until_status
 
-ALL = Abilities(job_status=True, cancellation=True, queue_introspection=True)
+ALL = ServiceFeatures(job_status=True, cancellation=True, queue_introspection=True)
 
 
 def events(logged: list[Any]) -> list[str]:
@@ -20,12 +20,14 @@ def events(logged: list[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("abilities", "said"), [(Abilities(), True), (Abilities(cancellation=True), False)], ids=["cannot", "can"]
+    ("service_features", "said"),
+    [(ServiceFeatures(), True), (ServiceFeatures(cancellation=True), False)],
+    ids=["cannot", "can"],
 )
 async def test_a_cancel_that_does_not_reach_the_service_is_told(
-    valkey: str, db: Any, abilities: Abilities, said: bool
+    valkey: str, db: Any, service_features: ServiceFeatures, said: bool
 ) -> None:
-    play = Play(abilities=abilities)
+    play = Play(service_features=service_features)
     with structlog.testing.capture_logs() as logged:
         async with open_machine(valkey, {"t": play}):
             job_id = submit(db, "t")
@@ -36,12 +38,12 @@ async def test_a_cancel_that_does_not_reach_the_service_is_told(
     assert ("job.not_stopped_upstream" in events(logged)) is said
 
 
-@pytest.mark.parametrize(("abilities", "said"), [(Abilities(), True), (ALL, False)], ids=["cannot", "can"])
+@pytest.mark.parametrize(("service_features", "said"), [(ServiceFeatures(), True), (ALL, False)], ids=["cannot", "can"])
 @pytest.mark.parametrize("crashes", ["0", "1"])
 async def test_a_crash_that_makes_work_begin_anew_is_told(
-    valkey: str, db: Any, abilities: Abilities, said: bool, crashes: str
+    valkey: str, db: Any, service_features: ServiceFeatures, said: bool, crashes: str
 ) -> None:
-    play = Play(abilities=abilities)
+    play = Play(service_features=service_features)
     play.finish.set()
     with structlog.testing.capture_logs() as logged:
         async with open_machine(valkey, {"t": play}):
@@ -56,7 +58,7 @@ async def test_the_settings_may_decide_what_a_service_can_do(valkey: str, db: An
     async def health(_: Connector) -> Health:
         return Health(healthy=False, detail="never asked")
 
-    play = Play(health=health, offers=classmethod(lambda cls, settings: Abilities(health_check=False)))
+    play = Play(health=health, features=classmethod(lambda cls, settings: ServiceFeatures(health_check=False)))
     play.finish.set()
     async with open_machine(valkey, {"t": play}):
         with trio.fail_after(60):
@@ -65,10 +67,10 @@ async def test_the_settings_may_decide_what_a_service_can_do(valkey: str, db: An
 
 def test_what_a_service_lacks_is_said_with_what_follows() -> None:
     assert ALL.lacks() == {}
-    assert Abilities(health_check=False).lacks().keys() == {
+    assert ServiceFeatures(health_check=False).lacks().keys() == {
         "health_check",
         "job_status",
         "cancellation",
         "queue_introspection",
     }
-    assert "paid for, anew" in json.dumps(Abilities().lacks())
+    assert "paid for, anew" in json.dumps(ServiceFeatures().lacks())

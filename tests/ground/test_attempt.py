@@ -9,8 +9,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emp_trio.attempt import StageLimits, Stages, stage_deadline
 from emp_trio.errors import DeadlineExceeded, Stage
-from emp_trio.progress import StageLimits, Stages, stage_deadline
 
 LIMITS = StageLimits(upload=120.0, cdn=60.0, settle=10.0)
 INSIDE: tuple[Stage, ...] = ("upload", "cdn")

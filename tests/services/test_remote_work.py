@@ -11,8 +11,8 @@ import trio
 from trio.testing import MockClock
 
 from emp_trio.errors import NotSent, ServiceError
-from emp_trio.services.upstream import run_announced, run_upstream
-from emp_trio.testing.reporter import FakeReporter
+from emp_trio.services.remote_work import run_announced_work, run_remote_work
+from emp_trio.testing.attempt import FakeAttempt
 from tests.services.support import job
 
 GRACE = 5.0
@@ -50,10 +50,10 @@ class Service:
             raise self.cancel_error
         self.cancelled.append(found)
 
-    async def run(self, reporter: FakeReporter, checkpoint: dict[str, Any] | None = None) -> str:
-        return await run_upstream(
+    async def run(self, context: FakeAttempt, checkpoint: dict[str, Any] | None = None) -> str:
+        return await run_remote_work(
             job(checkpoint=checkpoint),
-            reporter,
+            context,
             key="id",
             usable=self.usable,
             start=self.start,
@@ -63,23 +63,23 @@ class Service:
         )
 
 
-class Forgetful(FakeReporter):
+class Forgetful(FakeAttempt):
     """A reporter whose queue is away."""
 
-    async def remember(self, checkpoint: Mapping[str, Any]) -> None:
+    async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         raise NotSent("redis is away")
 
 
 @asynccontextmanager
-async def running(service: Service, reporter: FakeReporter, **options: Any) -> AsyncIterator[trio.Nursery]:
+async def running(service: Service, context: FakeAttempt, **options: Any) -> AsyncIterator[trio.Nursery]:
     """The work runs in the nursery until the block cancels it; the block ends when it is over."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: service.run(reporter, **options))
+        nursery.start_soon(lambda: service.run(context, **options))
         yield nursery
 
 
 async def test_work_is_started_remembered_and_waited_for(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
     service.end.set()
     assert await service.run(reporter) == "result of work-1"
     assert reporter.checkpoint == {"id": "work-1"}
@@ -91,7 +91,7 @@ async def test_work_is_started_remembered_and_waited_for(autojump_clock: MockClo
 async def test_a_cancel_stops_the_work_upstream_only_where_nobody_will_adopt_it(
     stop: bool, cancelled: list[str], moment: str, autojump_clock: MockClock
 ) -> None:
-    service, reporter = Service(), FakeReporter(stop_upstream=stop)
+    service, reporter = Service(), FakeAttempt(stop_remote_work=stop)
     async with running(service, reporter) as nursery:
         if moment == "while starting":
             await trio.sleep(0.5)
@@ -107,12 +107,12 @@ async def test_work_is_not_started_after_a_cancel(autojump_clock: MockClock) -> 
     service = Service()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await service.run(FakeReporter())
+        await service.run(FakeAttempt())
     assert service.started == []
 
 
 async def test_a_start_that_hangs_is_given_up_after_the_grace(autojump_clock: MockClock) -> None:
-    service, reporter = Service(start=3600), FakeReporter()
+    service, reporter = Service(start=3600), FakeAttempt()
     async with running(service, reporter) as nursery:
         await trio.sleep(1)
         began = trio.current_time()
@@ -122,7 +122,7 @@ async def test_a_start_that_hangs_is_given_up_after_the_grace(autojump_clock: Mo
 
 
 async def test_a_cancel_that_hangs_upstream_is_given_up_after_the_grace(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
 
     async def hang(found: str) -> None:
         await trio.sleep_forever()
@@ -136,7 +136,7 @@ async def test_a_cancel_that_hangs_upstream_is_given_up_after_the_grace(autojump
 
 
 async def test_a_failed_cancel_does_not_replace_the_reason(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
     service.cancel_error = ServiceError("no", status=500)
     async with running(service, reporter) as nursery:
         await service.waiting.wait()
@@ -145,7 +145,7 @@ async def test_a_failed_cancel_does_not_replace_the_reason(autojump_clock: MockC
 
 
 async def test_work_that_could_not_be_remembered_is_stopped(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), Forgetful(stop_upstream=False)
+    service, reporter = Service(), Forgetful(stop_remote_work=False)
     with pytest.raises(NotSent):
         await service.run(reporter)
     assert service.cancelled == ["work-1"]
@@ -159,32 +159,32 @@ async def test_an_error_of_the_start_comes_out_alone(autojump_clock: MockClock) 
 
     service.start = refuse  # type: ignore[method-assign]
     with pytest.raises(ServiceError, match="bad request"):
-        await service.run(FakeReporter())
+        await service.run(FakeAttempt())
 
 
 async def test_remembered_work_is_adopted(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
     service.end.set()
     assert await service.run(reporter, {"id": "work-0"}) == "result of work-0"
     assert service.started == []
 
 
 async def test_remembered_work_that_is_of_no_use_is_started_anew(autojump_clock: MockClock) -> None:
-    service, reporter = Service(usable=False), FakeReporter()
+    service, reporter = Service(usable=False), FakeAttempt()
     service.end.set()
     assert await service.run(reporter, {"id": "work-0"}) == "result of work-1"
     assert reporter.checkpoint == {"id": "work-1"}
 
 
 async def test_what_else_an_earlier_attempt_remembered_is_kept(autojump_clock: MockClock) -> None:
-    service, reporter = Service(usable=False), FakeReporter()
+    service, reporter = Service(usable=False), FakeAttempt()
     service.end.set()
     await service.run(reporter, {"id": "work-0", "calls": 1})
     assert reporter.checkpoint == {"id": "work-1", "calls": 1}
 
 
 async def test_a_cancel_while_adopting_stops_the_adopted_work(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
     async with running(service, reporter, checkpoint={"id": "work-0"}) as nursery:
         await trio.sleep(0.5)
         nursery.cancel_scope.cancel()
@@ -195,13 +195,13 @@ async def test_a_cancel_while_adopting_stops_the_adopted_work(autojump_clock: Mo
 async def test_a_checkpoint_without_an_id_is_no_work(
     checkpoint: dict[str, Any] | None, autojump_clock: MockClock
 ) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
     service.end.set()
     assert await service.run(reporter, checkpoint) == "result of work-1"
 
 
 async def announced(
-    service: Service, reporter: FakeReporter, *, checkpoint: dict[str, Any] | None = None, then: float = 3600
+    service: Service, context: FakeAttempt, *, checkpoint: dict[str, Any] | None = None, then: float = 3600
 ) -> str:
     """Work whose id comes in the middle of the call that runs it."""
 
@@ -212,9 +212,9 @@ async def announced(
         await trio.sleep(then)
         return f"stream of {work}"
 
-    return await run_announced(
+    return await run_announced_work(
         job(checkpoint=checkpoint),
-        reporter,
+        context,
         key="id",
         usable=service.usable,
         run=run,
@@ -225,7 +225,7 @@ async def announced(
 
 
 async def test_work_that_announces_its_id_is_remembered_and_run_to_its_end(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
     assert await announced(service, reporter, then=20) == "stream of work-1"
     assert reporter.checkpoint == {"id": "work-1"}
     assert service.cancelled == []
@@ -236,7 +236,7 @@ async def test_work_that_announces_its_id_is_remembered_and_run_to_its_end(autoj
 async def test_a_cancel_waits_for_the_id_and_not_for_the_end(
     stop: bool, cancelled: list[str], moment: str, seconds: float, autojump_clock: MockClock
 ) -> None:
-    service, reporter = Service(), FakeReporter(stop_upstream=stop)
+    service, reporter = Service(), FakeAttempt(stop_remote_work=stop)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(announced, service, reporter)
         if moment == "before":
@@ -251,7 +251,7 @@ async def test_a_cancel_waits_for_the_id_and_not_for_the_end(
 
 
 async def test_announced_work_of_an_earlier_attempt_is_waited_for(autojump_clock: MockClock) -> None:
-    service, reporter = Service(), FakeReporter()
+    service, reporter = Service(), FakeAttempt()
     service.end.set()
     assert await announced(service, reporter, checkpoint={"id": "work-0"}) == "result of work-0"
     assert service.started == []

@@ -21,9 +21,9 @@ import msgspec
 import structlog
 
 from emp_trio.assets.config import KeepSettings
+from emp_trio.connector_context import Generated, GeneratedFile
 from emp_trio.folders import check_own, own_folder, private_opener
 from emp_trio.jobs import Job
-from emp_trio.toolbox import Generated, GeneratedFile
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: list[_File]
 
 
-class Keep:
+class GenerationSpool:
     """The folder of one machine; several processes may share it.
 
     Args:
