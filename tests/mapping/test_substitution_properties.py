@@ -140,9 +140,9 @@ def seconds(text: str) -> float:
     env = {"A": "value", **{f"V{i}": "x" for i in range(60)}}
     best = float("inf")
     for _ in range(2):
-        start = time.perf_counter()
+        start = time.thread_time()
         ask_ourselves(text, env)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.thread_time() - start)
     return best
 
 

@@ -182,20 +182,20 @@ def test_comments_for_hours_are_no_large_event() -> None:
 
 @pytest.mark.parametrize("make", [SseDecoder, NdjsonDecoder])
 def test_a_large_event_in_small_pieces_takes_linear_time(make: Callable[[], Any]) -> None:
-    """8 times the bytes must not take anything like 64 times as long."""
+    """8 times the bytes must not take anything like 64 times as long. A busy machine may need several looks."""
 
     def seconds(size: int) -> float:
         piece = b"x" * 1000
-        began = time.perf_counter()
+        began = time.thread_time()
         decoder = make()
         decoder.feed(b'data: "' if make is SseDecoder else b'"')
         for _ in range(size // 1000):
             decoder.feed(piece)
         assert len(decoder.feed(b'"\n\n')) == 1
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
-    small = min(seconds(4_000_000) for _ in range(3))  # both too large for the caches of a processor
-    assert min(seconds(32_000_000) for _ in range(3)) < 32 * max(small, 0.001)
+    # Both sizes are too large for the caches of a processor.
+    assert any(seconds(32_000_000) < 32 * max(seconds(4_000_000), 0.001) for _ in range(5))
 
 
 JSON = st.recursive(

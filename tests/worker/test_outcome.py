@@ -146,9 +146,9 @@ def test_an_error_that_cannot_even_be_shown_is_named() -> None:
 def test_secrets_are_taken_out_however_long_the_text_is() -> None:
     redactor = Redactor([Secret("hidden-word")])
     text = "padding " * 3000 + "hidden-word" + " tail" * 1_000_000
-    began = time.perf_counter()
+    began = time.thread_time()
     message = described(ServiceError(text), redactor).message
-    assert time.perf_counter() - began < 1.0
+    assert time.thread_time() - began < 1.0
     assert "hidden-word" not in message
 
 
