@@ -10,6 +10,7 @@ from emp_trio.errors import InvalidJob
 from emp_trio.services.lenient import flag, number
 from emp_trio.services.ollama.requests import ollama_request
 from emp_trio.services.openai.chat_request import chat_request
+from emp_trio.services.openai.requests import responses_request
 
 
 @pytest.mark.parametrize(
@@ -62,3 +63,12 @@ def test_services_that_take_no_text_for_a_number_get_numbers() -> None:
     options = {"num_ctx": "2048", "stop": "5"}
     ollama = ollama_request("ollama", {"prompt": "x", "top_k": "3", "options": options}, default_model="m").body
     assert ollama["options"] == {"top_k": 3, "num_ctx": 2048, "stop": "5"}
+
+
+def test_so_do_options_in_the_words_of_the_service_itself() -> None:
+    options = {"seed": "1", "min_p": "0.1", "stop": "5"}
+    ollama = ollama_request("ollama", {"prompt": "x", "options": options}, default_model="m").body
+    assert ollama["options"] == {"seed": 1, "min_p": 0.1, "stop": "5"}
+    given = {"dynamic_json": {"input": "5", "max_output_tokens": "50", "top_p": "1"}}
+    responses = responses_request(given, job_id="j", default_model="m").body
+    assert (responses["max_output_tokens"], responses["top_p"], responses["input"]) == (50, 1, "5")

@@ -131,3 +131,21 @@ async def test_a_burst_is_claimed_in_few_calls(valkey: str, db: Any) -> None:
 
 def _calls(db: Any) -> int:
     return int(db.info("commandstats").get("cmdstat_fcall", {}).get("calls", 0))
+
+
+async def test_the_end_of_a_long_queue_is_reached_by_further_looks_and_not_by_the_next_poll(
+    valkey: str, db: Any
+) -> None:
+    """A look that ran out of its budget goes on, though it found something and slots are free."""
+    play = Play()
+    play.finish.set()
+    with db.pipeline() as batch:
+        for number in range(3000):
+            batch.hset(f"job:other-{number}", mapping={"id": f"other-{number}", "service_required": "theirs"})
+            batch.zadd("jobs:pending", {f"other-{number}": 1_000_000 - number})
+        batch.execute()
+    jobs = [submit(db, "t", tell=False, score=score) for score in (1, 0)]
+    db.zadd("jobs:pending", {jobs[0]: 1_000_001, jobs[1]: -1})
+    async with open_machine(valkey, {"t": play}, slots=8, poll_every=3600.0):
+        for job_id in jobs:
+            await until_status(db, job_id, "completed", limit=20)

@@ -44,7 +44,10 @@ _OPTIONS: Final = (  # option, and the names it goes by in a payload
     ("repeat_penalty", ("repeat_penalty",)),
     ("stop", ("stop",)),
 )
-_NUMBERS: Final = frozenset(option for option, _ in _OPTIONS) - {"stop"}
+_NUMBERS: Final = frozenset(option for option, _ in _OPTIONS) - {"stop"} | frozenset(
+    "seed num_keep min_p typical_p repeat_last_n presence_penalty frequency_penalty num_batch num_gpu main_gpu "
+    "num_thread".split()
+)
 _SHARED: Final = ("format", "think", "keep_alive", "truncate", "shift")
 _GENERATE_ONLY: Final = ("suffix", "template", "raw", "context")
 _EMBED_ONLY: Final = ("truncate", "dimensions", "keep_alive")

@@ -8,12 +8,14 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import InvalidJob, Refused, ServiceError
+from emp_trio.services.lenient import numbers
 from emp_trio.services.openai.errors import refuses
 from emp_trio.services.openai.image_options import ImageOptions, image_tool
 
 _EXTRAS: Final = frozenset(
     "ctx bucket prefix filename provider cdnUrl workflow_name user_id generation_context save_assets".split()
 )
+_NUMBERS: Final = frozenset("temperature top_p max_output_tokens max_tool_calls top_logprobs".split())
 _STREAMING: Final = frozenset(("stream", "stream_options"))
 _MOST_METADATA: Final = 16
 _LONGEST_METADATA: Final = 512
@@ -38,9 +40,9 @@ class ResponsesRequest(msgspec.Struct, frozen=True, kw_only=True):
 def responses_request(payload: dict[str, Any], *, job_id: str, default_model: str) -> ResponsesRequest:
     """The request of an ``openai_responses`` job: its payload, or ``payload.dynamic_json``, as it stands.
 
-    Only these change: EmProps extras go; ``background`` and ``store`` are set, without which the response could neither
-    be polled nor a lost stream be resumed (a stream whose payload says ``background: false`` is left as it is);
-    ``model`` is added where it is missing, and the job's id to ``metadata``.
+    Only these change: EmProps extras go; texts become numbers where numbers are meant; ``background`` and ``store`` are
+    set, without which the response could neither be polled nor a lost stream be resumed (a stream whose payload says
+    ``background: false`` is left as it is); ``model`` is added where it is missing, and the job's id to ``metadata``.
 
     Raises:
         InvalidJob: the payload is empty, or ``dynamic_json`` is no object.
@@ -50,7 +52,7 @@ def responses_request(payload: dict[str, Any], *, job_id: str, default_model: st
         raise InvalidJob(f"payload.dynamic_json must be an object, not {type(given).__name__}", reason="invalid_format")
     streamed = given.get("stream") is True
     left_out = _EXTRAS if streamed else _EXTRAS | _STREAMING
-    body = {name: value for name, value in given.items() if name not in left_out}
+    body = numbers({name: value for name, value in given.items() if name not in left_out}, _NUMBERS)
     if not body.keys() - _STREAMING:
         raise InvalidJob(
             "the payload has nothing to send to OpenAI: give input, and what else the Responses API takes",
