@@ -20,7 +20,19 @@ from emp_trio.secret_names import is_harmless_header, is_headers_name, is_secret
 from emp_trio.secret_shapes import MASK, without_shapes
 from emp_trio.sizes import LARGE
 
-__all__ = ["MASK", "Redactor", "Secret", "distinct", "excerpt", "excerpt_around", "harmless", "held", "hides", "hold"]
+__all__ = [
+    "MASK",
+    "Redactor",
+    "Secret",
+    "distinct",
+    "excerpt",
+    "excerpt_around",
+    "harmless",
+    "held",
+    "hides",
+    "hold",
+    "one_line",
+]
 
 _LEAST_OF_A_NAME: Final = 8  # characters of a secret that is looked for in names that are plain words
 _SCHEME: Final = re.compile(r"(?i:bearer|basic|token|apikey|api-key|key|jwt) +(\S{6,})")
@@ -209,6 +221,11 @@ def excerpt(text: str, limit: int) -> str:
     if len(head) < len(text):
         shown = _HELD.without_beginning(shown)
     return shown if len(shown) <= limit else shown[:limit]
+
+
+def one_line(text: str, limit: int) -> str:
+    """As :func:`excerpt`, on one line: a blank in place of each run of them and of line breaks."""
+    return excerpt(" ".join(excerpt(text, 4 * limit).split()), limit)
 
 
 def excerpt_around(text: str, place: int, *, before: int, after: int) -> str:

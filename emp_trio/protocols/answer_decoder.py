@@ -50,6 +50,11 @@ class AnswerDecoder:
             return self._decide(last=False)
         return []
 
+    @property
+    def pending(self) -> int:
+        """Bytes that no event was made of yet."""
+        return self._size if self._sse is None else self._sse.pending
+
     def finish(self) -> list[SseEvent]:
         """The answer has ended: what was not given out yet. Raises ServiceError where it is not whole, or not JSON."""
         events = self._decide(last=True) if not self._kind else []

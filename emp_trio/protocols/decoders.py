@@ -20,6 +20,7 @@ MAX_EVENT_BYTES: Final = 64 * 2**20
 _SSE_LINE_END: Final = re.compile(rb"\r\n?|\n")
 _LF: Final = re.compile(rb"\n")
 _BOM: Final = b"\xef\xbb\xbf"
+_LONGEST_DONE: Final = 256
 BLANK: Final = b" \t\r\n\xef\xbb\xbf"
 """Bytes that say nothing: blanks, and the three of a byte order mark."""
 SSE_FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
@@ -79,6 +80,11 @@ class SseDecoder:
         events = [event for line in self._lines.feed(chunk) for event in self._take(line)]
         self._check_size(self._lines.pending)
         return events
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the event that has begun."""
+        return self._size + self._lines.pending
 
     def finish(self) -> list[SseEvent]:
         """The stream has ended: its last event, where that is whole. Raises ServiceError where it is not."""
@@ -151,6 +157,11 @@ class NdjsonDecoder:
         values = [value for line in self._lines.feed(chunk) for value in self._take(line)]
         self._check_size(self._lines.pending)
         return values
+
+    @property
+    def pending(self) -> int:
+        """Bytes of the line, or of the lines of a first value, that have begun."""
+        return self._spread_size + self._lines.pending
 
     def finish(self) -> list[Any]:
         """The stream has ended: the value of a last line without its line feed, if there is one.
@@ -229,7 +240,7 @@ def ended_early(where: str) -> ServiceError:
 
 def is_done(data: str) -> bool:
     """Whether data is the ``[DONE]`` of OpenAI-shaped streams, which some write with blanks or quotes around it."""
-    return data.strip().strip('"').upper() == "[DONE]"
+    return len(data) < _LONGEST_DONE and data.strip().strip('"').upper() == "[DONE]"
 
 
 def _apart(lines: list[bytes]) -> list[str]:

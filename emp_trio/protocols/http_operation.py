@@ -15,6 +15,7 @@ from emp_trio.protocols.urls import shown_url
 from emp_trio.retry import RetryPolicy, next_wait
 from emp_trio.secrets import Redactor, Secret, held
 
+_LONGEST_TEXT: Final = 16 * 2**10  # characters of an error
 _PHASES: Final = {
     "connect_tcp.started": "connecting",
     "start_tls.started": "in the TLS handshake",
@@ -125,7 +126,7 @@ class RequestAttempts:
             request = f"request {error.request_id}" if error.request_id else ""
             notes = ", ".join(filter(None, (tries, request)))
             text = f"{self.call.method} {shown_url(self.call.url)}: {error.message}" + (f" ({notes})" if notes else "")
-            error.message = self._redactor.text(text)
+            error.message = self._redactor.excerpt(text, _LONGEST_TEXT)
             error.args = (error.message,)
             error.maybe_started = error.maybe_started and not self.call.idempotent
         return error

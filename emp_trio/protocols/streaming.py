@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 import trio
 
 from emp_trio.errors import ServiceError
+from emp_trio.offload import off_loop
 from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder, SseEvent, ended_early
 from emp_trio.protocols.http_answer import HttpStream
@@ -29,6 +30,9 @@ class _HasStream(Protocol):
 
 
 class _Decoder(Protocol[E]):
+    @property
+    def pending(self) -> int: ...
+
     def feed(self, chunk: bytes) -> list[E]: ...
 
     def finish(self) -> list[E]: ...
@@ -124,11 +128,14 @@ class Events(Generic[E]):
                 if self._until is not None:
                     raise ended_early("before its last event")
                 return
+            decoder = self._decoder
             try:
-                self._ready.extend(self._decoder.feed(await anext(self.stream)))
+                chunk = await anext(self.stream)
             except StopAsyncIteration:
                 self._ended = True
-                self._ready.extend(self._decoder.finish())
+                self._ready.extend(await off_loop(decoder.pending, decoder.finish))
+            else:  # which may end a large event
+                self._ready.extend(await off_loop(decoder.pending + len(chunk), decoder.feed, chunk))
         except ServiceError as error:
             self._over = True
             raise self.stream.explain(error) from error.__cause__

@@ -7,14 +7,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.wire_json import excerpt
+from emp_trio.secrets import one_line
+from emp_trio.services.redaction import excerpt_of
 
 _RESULTS: Final = ("choices", "output", "data", "candidates", "response")
 _WORDS: Final = ("message", "detail", "msg", "error_description", "error_message", "error_msg", "reason", "title")
+_LONGEST_WORDS: Final = 4000
+_LONGEST_CODE: Final = 200
+_QUOTED: Final = 1000
 _CODES: Final = ("code", "error_code", "status_code", "status")
 
 
@@ -90,21 +93,19 @@ def words_of(error: Mapping[str, Any]) -> str:
         return ""
     if isinstance(said, dict):
         said = next((said[name] for name in _WORDS if isinstance(said.get(name), str) and said[name]), said)
-    return " ".join(said.split()) if isinstance(said, str) else quoted(said)
+    return one_line(said, _LONGEST_WORDS) if isinstance(said, str) else quoted(said)
 
 
 def quoted(value: Any) -> str:
     """The beginning of a value, on one line."""
-    try:
-        return excerpt(msgspec.json.encode(value))
-    except RecursionError:
-        return "<nested too deeply>"
+    return excerpt(excerpt_of(value, _QUOTED))
 
 
 def code_of(error: Mapping[str, Any]) -> str | None:
     """The code of an error, as a text."""
     code = error.get("code")
-    return str(code) if isinstance(code, str | int) and not isinstance(code, bool) and code != "" else None
+    said = isinstance(code, str | int) and not isinstance(code, bool) and code != ""
+    return one_line(str(code), _LONGEST_CODE) if said else None
 
 
 def status_of(error: Mapping[str, Any]) -> int | None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import msgspec
+
 from emp_trio.offload import off_loop, weight
 from emp_trio.secret_names import is_headers_name, is_secret_name, named_secret
-from emp_trio.secrets import MASK, Redactor, distinct, harmless
+from emp_trio.secrets import MASK, Redactor, distinct, excerpt, harmless
 from emp_trio.sizes import LARGE
 
 _REDACTOR: Final = Redactor()
 DEEPEST: Final = 100
 """Levels of a value that are shown. A payload or an answer may have nearly as many as Python can recurse."""
+_LONGEST_QUOTED: Final = 16 * 2**10  # characters of a text in an error that are looked at
 _MARK: Final = ";base64,"
 _HEADER: Final = re.compile(r"data:([\w.+-]++/[\w.+-]++)?[\w;=.+-]*+")
 _LONGEST_HEADER: Final = 256  # characters of a data URL before its mark
@@ -35,6 +38,44 @@ def redacted(value: Any) -> Any:
     nobody knows that it is harmless. What lies deeper than 100 levels is left out.
     """
     return _redacted(value, DEEPEST)
+
+
+def excerpt_of(value: Any, limit: int) -> str:
+    """The beginning of a JSON-like value as JSON, for an error: as :func:`redacted`, and cut then. Of a large value no
+    more is looked at than is shown."""
+    return excerpt(msgspec.json.encode(redacted(_beginning(value, [limit], DEEPEST))).decode(), limit)
+
+
+def _beginning(value: Any, left: list[int], depth: int) -> Any:
+    """A copy of a value that ends where about ``left`` characters of it have been copied."""
+    match value:
+        case str():
+            text = excerpt(value, _LONGEST_QUOTED).encode("utf-8", "replace").decode()
+            left[0] -= len(text)
+            return text
+        case dict() | list() | tuple() if not depth:
+            return "<nested too deeply>"
+        case dict():
+            made = {}
+            for name, item in value.items():
+                if left[0] <= 0:
+                    break
+                left[0] -= len(name)
+                made[excerpt(name, _LONGEST_QUOTED)] = _beginning(item, left, depth - 1)
+            return made
+        case list() | tuple():
+            items = []
+            for item in value:
+                if left[0] <= 0:
+                    break
+                left[0] -= 2
+                items.append(_beginning(item, left, depth - 1))
+            return items
+        case int() if abs(value) >= 2**63:  # which can't be written
+            return str(value)
+        case _:
+            left[0] -= 4
+            return value
 
 
 async def kept_copy(value: Any) -> Any:

@@ -17,13 +17,13 @@ from emp_trio.protocols.http_errors import bad_answer
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
-from emp_trio.secrets import excerpt
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.outputs import checked, kept
 from emp_trio.services.probing import probe
 from emp_trio.services.remote_work import run_remote_work
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
+from emp_trio.services.simulation_messages import quoted
 from emp_trio.services.work_states import phase_of
 from emp_trio.settings import Env
 
@@ -162,7 +162,7 @@ def _failure(entry: Mapping[str, Any], simulation_id: str) -> ServiceError | Non
     match phase_of(entry.get("status")):
         case "failed" | "expired" | "stopped":
             return ServiceError(
-                f"simulation {simulation_id} failed: {excerpt(str(entry.get('error') or 'no reason given'), 500)}",
+                f"simulation {simulation_id} failed: {quoted(entry.get('error'))}",
                 retry=entry.get("retryable") is not False,
             )
         case "cancelled":

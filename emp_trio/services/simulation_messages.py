@@ -10,6 +10,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 from emp_trio.services.image_fields import image_in, media_type_of
+from emp_trio.services.redaction import excerpt_of
 from emp_trio.services.work_states import phase_of
 
 _MOST: Final = 10**15  # a larger number, infinity and nan are no progress and no time
@@ -74,7 +75,13 @@ def _ended(fields: dict[str, Any], failure: Failed) -> Completed | Failed:
 
 
 def _reason(fields: dict[str, Any]) -> str:
-    return excerpt(str(fields.get("error") or fields.get("message") or "no reason given"), 500)
+    return quoted(fields.get("error") or fields.get("message"))
+
+
+def quoted(said: Any) -> str:
+    """What a simulated service gives as the reason of a failure."""
+    said = said or "no reason given"
+    return excerpt(said, 500) if isinstance(said, str) else excerpt_of(said, 500)
 
 
 def _progressed(fields: dict[str, Any]) -> Progressed | None:

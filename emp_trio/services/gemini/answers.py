@@ -9,7 +9,7 @@ import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.http_errors import may_have_started
-from emp_trio.secrets import excerpt
+from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import error_in, status_of, words_of
 from emp_trio.services.gemini.errors import described_error, failed_interaction
 from emp_trio.services.gemini.refusals import refusal_reason
@@ -295,7 +295,7 @@ def _failed(
 
 
 def _quote(text: str) -> str:
-    text = " ".join(text.split())
+    text = one_line(text, 4 * _QUOTED)
     return text if len(text) <= _QUOTED else excerpt(text, _QUOTED - 1) + "…"
 
 

@@ -10,7 +10,7 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
-from emp_trio.secrets import excerpt
+from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.gemini.refusals import refusal_reason
 
 _LONGEST: Final = 500
@@ -140,8 +140,7 @@ def _error_object(body: bytes) -> Mapping[str, Any] | None:
 
 def _message(error: Mapping[str, Any]) -> str:
     text = error.get("message")
-    text = " ".join(text.split()) if isinstance(text, str) else ""
-    return excerpt(text, _LONGEST) or "no reason given"
+    return (one_line(text, _LONGEST) if isinstance(text, str) else "") or "no reason given"
 
 
 def _retry_delay(details: list[dict[str, Any]]) -> float | None:

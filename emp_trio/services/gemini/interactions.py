@@ -12,6 +12,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
+from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
@@ -23,6 +24,7 @@ from emp_trio.services.gemini.answers import Answer, read_interaction
 from emp_trio.services.gemini.api import Caller
 from emp_trio.services.gemini.errors import interactions_unavailable
 from emp_trio.services.gemini.settings import GeminiSettings
+from emp_trio.services.redaction import excerpt_of
 from emp_trio.services.remote_work import run_announced_work
 from emp_trio.services.work_states import phase_of
 
@@ -110,7 +112,7 @@ class _Run:
         self.progress.report(5, "sending the request to Gemini")
         async with counted(self.job, self.progress, ahead=True) as sending:
             interaction = await self._create(body, sending)
-            answer = read_interaction(interaction)
+            answer = await off_loop(weight(interaction), read_interaction, interaction)
             if answer is not None:
                 return answer
             interaction_id = _id(interaction)
@@ -138,7 +140,7 @@ class _Run:
                 return False
             raise
         try:
-            read_interaction(interaction)
+            await off_loop(weight(interaction), read_interaction, interaction)
         except ServiceError as error:
             return not error.retry and error.code != "cancelled"
         return True
@@ -155,7 +157,7 @@ class _Run:
                     error.type, error.reason = "response_error", "missing_expected_data"
                 raise
             try:
-                answer = read_interaction(interaction)
+                answer = await off_loop(weight(interaction), read_interaction, interaction)
             except ServiceError as error:
                 return Ended(error)
             if answer is not None:
@@ -198,7 +200,7 @@ class _Run:
         except ServiceError as error:
             raise late from error
         try:
-            answer = read_interaction(interaction)
+            answer = await off_loop(weight(interaction), read_interaction, interaction)
         except ServiceError as error:
             if phase_of(interaction.get("status")) == "cancelled":
                 raise late from error
@@ -220,7 +222,7 @@ def _interaction(answer: HttpResponse, *, maybe_started: bool = False) -> dict[s
     interaction = answer.json()
     if not isinstance(interaction, dict) or not interaction.keys() & {"id", "status", "steps", "output_image"}:
         raise ServiceError(
-            f"Gemini sent {excerpt(str(interaction), 200)!r} where an interaction was expected",
+            f"Gemini sent {excerpt_of(interaction, 200)} where an interaction was expected",
             type="response_error",
             reason="invalid_response_format",
             maybe_started=maybe_started,

@@ -14,6 +14,7 @@ from emp_trio.services.error_shapes import error_in, words_of
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.message_content import read_content
 from emp_trio.services.ollama.errors import error_line
+from emp_trio.services.redaction import excerpt_of
 
 _MOST: Final = 2**63 - 1  # what a count of Ollama's can be
 _DONE: Final = (True, "true", "True")
@@ -70,7 +71,7 @@ class Words:
             return
         if not isinstance(line, dict):
             raise bad_answer(
-                f"a line of the answer is not an object: {excerpt(str(line))}", reason="invalid_response_format"
+                f"a line of the answer is not an object: {_quoted(line)}", reason="invalid_response_format"
             )
         error = _error_of(line)
         message = line.get("message") if error is None or isinstance(line.get("message"), dict) else None
@@ -117,7 +118,7 @@ class Words:
             truncated, reason = True, reason or self._broken_off.code or "error"
         if self._unknown and not (text.strip() or self._calls or self.images):
             raise bad_answer(
-                f"the answer has content of a kind that is not understood: {excerpt(str(self._unknown[0]))}",
+                f"the answer has content of a kind that is not understood: {_quoted(self._unknown[0])}",
                 reason="invalid_response_format",
                 retry=False,
             )
@@ -235,7 +236,7 @@ def timing(said: Mapping[str, Any]) -> dict[str, float]:
 def strange_answer(line: Any) -> ServiceError:
     """The error for an answer of which no line says anything of the kind."""
     return bad_answer(
-        f"the answer is nothing of Ollama's: {excerpt(str(line))}", reason="unexpected_content_type", retry=False
+        f"the answer is nothing of Ollama's: {_quoted(line)}", reason="unexpected_content_type", retry=False
     )
 
 
@@ -281,3 +282,7 @@ def _text(value: Any) -> str:
 def _count(said: Mapping[str, Any], name: str) -> int:
     value = said.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST else 0
+
+
+def _quoted(value: Any) -> str:
+    return excerpt(value if isinstance(value, str) else excerpt_of(value, 400))

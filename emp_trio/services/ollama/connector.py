@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -176,8 +176,8 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         words = Words()
         most = body.get("options", {}).get("num_predict")
 
-        def take(line: Any) -> None:
-            words.feed(line)
+        async def take(line: Any) -> None:
+            await off_loop(weight(line), words.feed, line)
             share = _share(words.pieces, most)
             doing = "thinking" if words.thinking else "writing"
             context.report(begin + (_SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
@@ -217,7 +217,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             )
         pull = PullProgress()
 
-        def take(line: Any) -> None:
+        async def take(line: Any) -> None:
             pull.feed(line)
             context.report(_ASKING + (up_to - _ASKING) * pull.share, f"downloading {model}: {pull.status}")
 
@@ -229,7 +229,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         self,
         path: str,
         body: dict[str, Any],
-        take: Callable[[Any], None],
+        take: Callable[[Any], Awaitable[None]],
         last: Callable[[Any], bool],
         first: float,
         between: float,
@@ -239,7 +239,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         with trio.CancelScope(deadline=trio.current_time() + first) as scope:
             async with self.lines("POST", path, json=body, timeout=math.inf, until=last, keep_halves=True) as lines:
                 async for line in lines:
-                    take(line)
+                    await take(line)
                     begun = True
                     scope.deadline = trio.current_time() + between
         if scope.cancelled_caught:

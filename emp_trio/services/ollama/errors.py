@@ -15,7 +15,8 @@ from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
-from emp_trio.secrets import excerpt
+from emp_trio.secrets import one_line
+from emp_trio.services.redaction import excerpt_of
 
 MISSING_MODEL: Final = "model_missing"
 CONTEXT_LENGTH: Final = "context_length_exceeded"
@@ -156,5 +157,6 @@ def _said(body: bytes) -> str | None:
 
 def _words(error: Any) -> str:
     if isinstance(error, dict):  # as the OpenAI-like layer says it
-        error = error.get("message")
-    return excerpt(" ".join(str(error or "no reason given").split()), _LONGEST)
+        error = error.get("message") or error
+    said = error or "no reason given"
+    return one_line(said if isinstance(said, str) else excerpt_of(said, 2 * _LONGEST), _LONGEST)

@@ -13,6 +13,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
+from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.http_call import Sending
 from emp_trio.protocols.paths import segment
@@ -23,7 +24,6 @@ from emp_trio.services.error_shapes import quoted
 from emp_trio.services.openai.requests import ResponsesRequest, plain_choice
 from emp_trio.services.openai.responses import Answer, read_response
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
-from emp_trio.services.redaction import redacted
 from emp_trio.services.remote_work import run_announced_work
 from emp_trio.services.work_states import phase_of
 
@@ -127,7 +127,7 @@ class BackgroundRun:
         self.progress.report(5, "sending the request to OpenAI")
         async with counted(self.job, self.progress, ahead=True) as sending:
             response = await self.taken(lambda: self._create(sending))
-            answer = self.read(response)
+            answer = await off_loop(weight(response), self.read, response)
             if answer is not None:
                 return answer
             response_id = self._id(response)
@@ -175,7 +175,7 @@ class BackgroundRun:
                 return False
             raise
         try:
-            self.read(response)
+            await off_loop(weight(response), self.read, response)
         except ServiceError as error:
             return not error.retry and error.code != "cancelled"
         return True
@@ -192,7 +192,7 @@ class BackgroundRun:
                     error.type, error.reason = "response_error", "missing_expected_data"
                 raise
             try:
-                answer = self.read(response)
+                answer = await off_loop(weight(response), self.read, response)
             except ServiceError as error:
                 return Ended(error)
             if answer is not None:
@@ -237,7 +237,7 @@ class BackgroundRun:
         except ServiceError as error:
             raise late from error
         try:
-            answer = self.read(response)
+            answer = await off_loop(weight(response), self.read, response)
         except ServiceError as error:
             if phase_of(response.get("status")) == "cancelled":
                 raise late from error
@@ -274,7 +274,7 @@ def _response(answer: HttpResponse, *, maybe_started: bool = False) -> dict[str,
         response = next((found for name in _WRAPPERS if isinstance(found := response.get(name), dict)), response)
     if not isinstance(response, dict) or not response.keys() & _MEMBERS:
         raise ServiceError(
-            f"OpenAI sent {quoted(redacted(response))} where a response object was expected",
+            f"OpenAI sent {quoted(response)} where a response object was expected",
             type="response_error",
             reason="invalid_response_format",
             request_id=answer.request_id,

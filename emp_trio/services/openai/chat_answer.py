@@ -14,7 +14,7 @@ from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.http_answer import HttpResponse
 from emp_trio.protocols.wire_json import join_halves
-from emp_trio.secrets import excerpt
+from emp_trio.secrets import one_line
 from emp_trio.services.error_shapes import error_in, event_value, quoted, stated_error
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.openai.chat_choice import Choice, kind_of
@@ -257,9 +257,9 @@ def _empty(choice: Choice) -> ServiceError:
 
 
 def _declined(choice: Choice) -> Refused:
-    words = " ".join("".join(choice.refusal).split())
+    words = one_line("".join(choice.refusal), _QUOTED)
     if words:
-        return refusal({}, f"the model refused: {excerpt(words, _QUOTED)}")
+        return refusal({}, f"the model refused: {words}")
     return Refused("OpenAI's content filter stopped the answer", reason="safety_filter", code="content_filter")
 
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.secrets import excerpt
+from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.image_fields import image_in
 from emp_trio.services.openai.errors import failed_response, stream_error
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.responses import MEDIA_TYPES, Answer, Image, text_or_none, usage
-from emp_trio.services.redaction import redacted
+from emp_trio.services.redaction import excerpt_of
 
 _LISTS: Final = ("data", "images", "output", "artifacts", "predictions", "results")
 _WRAPPERS: Final = ("result", "response")  # of gateways
@@ -151,11 +151,11 @@ def _image(entry: Any, said: Mapping[str, Any]) -> Image | None:
 
 def _words(entry: Any) -> str:
     said = (entry.get(name) for name in _WORDS) if isinstance(entry, dict) else ()
-    return next((" ".join(text.split()) for text in said if isinstance(text, str) and text.strip()), "")
+    return next((one_line(text, 500) for text in said if isinstance(text, str) and text.strip()), "")
 
 
 def _shown(value: Any) -> str:
-    return excerpt(msgspec.json.encode(redacted(value)).decode("utf-8", "replace"), 200)
+    return excerpt_of(value, 200)
 
 
 def _answer(images: tuple[Image, ...], said: Mapping[str, Any], image_model: str, *, stopped: str = "") -> Answer:

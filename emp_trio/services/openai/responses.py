@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.secrets import excerpt
+from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import quoted
 from emp_trio.services.image_fields import image_in
 from emp_trio.services.message_content import Words, read_content
@@ -277,7 +277,7 @@ def _count(said: Mapping[str, Any], name: str) -> int | None:
 
 
 def _quote(text: str) -> str:
-    text = " ".join(text.split())
+    text = one_line(text, 4 * _QUOTED)
     return text if len(text) <= _QUOTED else excerpt(text, _QUOTED - 1) + "…"
 
 

@@ -13,6 +13,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job
+from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.paths import segment
 from emp_trio.protocols.streaming import Events, SseEvent
 from emp_trio.services.billing import counted
@@ -127,7 +128,7 @@ class _Stream:
                 )
             except ServiceError as error:
                 lost = error
-            answer = self._answer_or_words() if lost is None else None
+            answer = await off_loop(weight(self.state), self._answer_or_words) if lost is None else None
             if answer is None:  # nobody can resume it: what is finished of it is all that there will ever be
                 answer = self.state.in_hand(
                     image_wanted=self.request.image_wanted, image_model=self.request.image_model
@@ -164,7 +165,7 @@ class _Stream:
                 if self.state.ended or not resumable:
                     break
                 resumable = await self._resume(known)
-            answer = self._answer()
+            answer = await off_loop(weight(self.state), self._answer)
             if answer is not None:
                 return answer
             if self.state.response_id:
@@ -216,7 +217,8 @@ class _Stream:
                 if event.done:  # some compatible servers say so
                     self._done = True
                     continue
-                before, self.state = self.state, fold_event(self.state, event_value(event, keep_halves=True))
+                before = self.state
+                self.state = await off_loop(len(event.data), _after, before, event)
                 if self.state.response_id and not before.response_id:
                     log.info("response.created", response=self.state.response_id, request=events.stream.request_id)
                     await known(self.state.response_id)
@@ -240,6 +242,10 @@ class _Stream:
     def _answer(self) -> Answer | None:
         answer = self.state.answer(image_wanted=self.request.image_wanted, image_model=self.request.image_model)
         return answer and self.background.named(answer)
+
+
+def _after(state: ResponseStream, event: SseEvent) -> ResponseStream:
+    return fold_event(state, event_value(event, keep_halves=True))
 
 
 def _partials_wanted(body: dict[str, Any]) -> int:

@@ -27,6 +27,7 @@ from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
 
+_LOOKED_AT: Final = 8192  # characters of a piece, of which the end is shown: room for a secret before it
 _SHOWN: Final = 200  # characters of the answer in a progress message
 
 
@@ -80,7 +81,7 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
         context.report(100, "done")
         ids = [request_id] if request_id else []
         build = partial(chat_result, job, call, answer, service_type=self.service_type, request_ids=ids)
-        return await off_loop(weight([call.request.body, answer.text]), build)
+        return await off_loop(weight([call.request.body, answer]), build)
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
@@ -114,12 +115,12 @@ async def _follow(events: Events[SseEvent], fold: ChatFold, call: ChatCall, cont
     """Follow a stream until nothing more comes; whether the service said that it has ended."""
     size, tail = 0, ""
     async for event in events:
-        words = fold.take(event)
+        words = await off_loop(len(event.data), fold.take, event)
         if words is None:
             return True
         if words:
             size += len(words)
-            tail = call.hide.known(tail + words)[-2 * _SHOWN :]
+            tail = call.hide.known(tail + words[-_LOOKED_AT:])[-2 * _SHOWN :]
             shown = join_halves(tail[-_SHOWN:])
             context.report(percent(size), shown if size <= _SHOWN else f"…{shown}")
     return fold.ends_blank

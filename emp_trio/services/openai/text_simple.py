@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 import structlog
@@ -15,6 +15,7 @@ from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector
 from emp_trio.services.lenient import flag
 from emp_trio.services.openai.api import OpenAIApi, list_models
@@ -82,9 +83,9 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
                     return await self._ask(call)
 
             call, made = await ask(call, one)
-            text = call.hide.known(made.answer.text)
+            text = await off_loop(len(made.answer.text), call.hide.known, made.answer.text)
             files = (GeneratedFile(data=text.encode(), media_type="text/plain"),) if saves and text else ()
-            return Generated(files=files, data=call.hide.known_in(msgspec.to_builtins(made)))
+            return Generated(files=files, data=await off_loop(weight(made), _plain, made, call.hide))
 
         generated = await self.generated(job, context, make) if saves else await make()
         context.report(90, "the answer is there")
@@ -100,7 +101,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             request_ids=made.request_ids,
             saved=saved[0] if saved else None,
         )
-        return await off_loop(weight([call.request.body, made.answer.text]), build)
+        return await off_loop(weight([call.request.body, made]), build)
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
@@ -109,7 +110,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
     async def _ask(self, call: ChatCall) -> _Made:
         reply = await self.request("POST", "/chat/completions", expect="any", **call.options)
         try:
-            answer = read_body(reply)
+            answer = await off_loop(len(reply.body), read_body, reply)
         except ServiceError as error:
             error.request_id = reply.request_id
             request = f" (request {reply.request_id})" if reply.request_id else ""
@@ -118,3 +119,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             raise
         log.debug("chat.answered", completion=answer.id, request=reply.request_id)
         return _Made(answer=answer, request_ids=[reply.request_id] if reply.request_id else [])
+
+
+def _plain(made: _Made, hide: Redactor) -> Any:
+    return hide.known_in(msgspec.to_builtins(made))

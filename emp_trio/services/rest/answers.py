@@ -9,8 +9,8 @@ import msgspec
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.paths import climbs, segment
-from emp_trio.secrets import excerpt
-from emp_trio.services.redaction import redacted
+from emp_trio.secrets import excerpt, one_line
+from emp_trio.services.redaction import excerpt_of, redacted
 from emp_trio.services.rest.pointers import pointed
 from emp_trio.services.rest.settings import AnswerSettings, WorkSettings
 
@@ -129,8 +129,8 @@ def made_all_the_same(answer: Any, places: AnswerSettings) -> Found | None:
         found = read_result(answer, places)
     except ServiceError:
         return None
-    text = " ".join((found.text or "").split())
-    is_error = excerpt(text, LONGEST_TEXT) == error_text(answer, places.error_at)  # also of a service with one place
+    text = one_line(found.text or "", LONGEST_TEXT)
+    is_error = text == error_text(answer, places.error_at)  # also of a service with one place
     return found if found.files or (text and not is_error) else None
 
 
@@ -140,8 +140,8 @@ def error_text(answer: Any, pointer: str | None) -> str:
     if found is None or found is msgspec.UNSET or found == "":
         return ""
     if not isinstance(found, str):
-        found = msgspec.json.encode(redacted(found)).decode()
-    return excerpt(" ".join(excerpt(found, 4 * LONGEST_TEXT).split()), LONGEST_TEXT)
+        found = excerpt_of(found, 4 * LONGEST_TEXT)
+    return one_line(found, LONGEST_TEXT)
 
 
 def _phase(word: str, work: WorkSettings) -> Phase | None:

@@ -12,6 +12,7 @@ from emp_trio.assets.content import decode_text
 from emp_trio.connector_context import Generated, GeneratedFile
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.auth import Auth, auth_secrets
 from emp_trio.protocols.fetch import Fetched
 from emp_trio.protocols.http import HttpResponse, describe_status
@@ -100,9 +101,9 @@ async def with_files(caller: Caller, found: Found, *, work: str = "") -> Generat
         had = await kept([functools.partial(_file, caller, source) for source in found.files])
     warnings = [*found.missing, *had.warnings]
     known = Redactor(auth_secrets(caller.auth()))
-    data: dict[str, Any] = {"result": known.known_in(found.result)}
+    data: dict[str, Any] = {"result": await off_loop(weight(found.result), known.known_in, found.result)}
     if found.text is not None:
-        data |= {"text": known.known(found.text)}
+        data |= {"text": await off_loop(len(found.text), known.known, found.text)}
     if warnings:
         data |= {"warnings": [known.known(warning) for warning in warnings]}
     return Generated(files=had.files, data=data | ({"service_job_id": work} if work else {}))

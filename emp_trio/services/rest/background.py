@@ -158,7 +158,9 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
                 return None, answer
             if state.phase != "running":
                 failure = self._failure(work, state, answer)
-                made = None if self._work.result_path else made_all_the_same(answer, self.settings.answer)
+                made = None
+                if not self._work.result_path:
+                    made = await off_loop(weight(answer), made_all_the_same, answer, self.settings.answer)
                 if made is None:
                     return Ended(failure)
                 warning = f"{failure.message}; what it had made by then is kept"
