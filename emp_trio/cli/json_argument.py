@@ -11,7 +11,7 @@ import msgspec
 
 from emp_trio.errors import ConfigError
 from emp_trio.printable import printable
-from emp_trio.secret_names import is_secret_name
+from emp_trio.secrets.names import is_secret_name
 
 _BYTE: Final = re.compile(r"^JSON is malformed: (?P<what>.*) \(byte (?P<at>\d+)\)$", re.DOTALL)
 _TOKEN: Final = re.compile(r"""(?P<text>"(?:[^"\\]|\\.)*+"?|'(?:[^'\\]|\\.)*+'?)|(?P<word>[^\s"'{}\[\],:]+)""")

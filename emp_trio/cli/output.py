@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from emp_trio.errors import ConfigError, EmpTrioError
 from emp_trio.printable import escaped, escaped_json, printable
-from emp_trio.secret_names import named_secret
-from emp_trio.secret_shapes import without_shapes
 from emp_trio.secrets import MASK, Redactor, Secret, distinct, hides
+from emp_trio.secrets.names import named_secret
+from emp_trio.secrets.shapes import without_shapes
 
 if TYPE_CHECKING:
     from rich.console import Console

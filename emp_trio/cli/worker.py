@@ -63,10 +63,10 @@ async def worker(
     import msgspec
 
     from emp_trio.cli.configuration import configure
-    from emp_trio.credentials import url_secrets
     from emp_trio.ops.logs import configure_logs
     from emp_trio.queue.port import RedisSettings
     from emp_trio.secrets import Redactor, hold
+    from emp_trio.secrets.credentials import url_secrets
     from emp_trio.worker.capabilities import detect_hardware
 
     if embedded and redis:

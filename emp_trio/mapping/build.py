@@ -21,8 +21,8 @@ from emp_trio.mapping.schema import Setting
 from emp_trio.mapping.substitution import Piece, references, substitute
 from emp_trio.mapping.substitution_errors import SubstitutionError
 from emp_trio.mapping.suggestions import did_you_mean
-from emp_trio.secret_names import is_headers_name, is_secret_name, is_secret_variable
 from emp_trio.secrets import MASK, Redactor, Secret, excerpt
+from emp_trio.secrets.names import is_headers_name, is_secret_name, is_secret_variable
 from emp_trio.settings import SettingField, setting_fields
 
 FLEET_NAMES: Final = frozenset(

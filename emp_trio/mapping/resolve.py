@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import msgspec
 
-from emp_trio.credentials import secrets_in
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.build import Built, Origin, build_settings
 from emp_trio.mapping.diagnostics import Diagnostics, TooMany
@@ -23,6 +22,7 @@ from emp_trio.mapping.schema import Service, ServiceMapping
 from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.mapping.workers import WorkerCount, parse_workers, single_worker
 from emp_trio.secrets import Secret
+from emp_trio.secrets.credentials import secrets_in
 
 FindConnector = Callable[[str, str | None], type[Any] | None]
 """Class name and ``connectors[name].path`` to the class; None when there is none, ConfigError when it is broken."""

@@ -19,8 +19,8 @@ import msgspec
 
 from emp_trio.mapping.substitution_errors import FIRST, SubstitutionError, clip, syntax_error, unclosed
 from emp_trio.mapping.suggestions import did_you_mean
-from emp_trio.secret_names import is_secret_variable
 from emp_trio.secrets import MASK
+from emp_trio.secrets.names import is_secret_variable
 
 MAX_DEPTH: Final = 32
 """References inside references inside ...: more than this many levels is an error."""

@@ -12,7 +12,6 @@ from typing import Final
 import httpx
 import trio
 
-from emp_trio.credentials import address_secrets
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http_call import Call, LeftOrigin
@@ -23,6 +22,7 @@ from emp_trio.protocols.http_settings import HttpSettings
 from emp_trio.protocols.network_errors import network_fault
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
 from emp_trio.secrets import excerpt, held
+from emp_trio.secrets.credentials import address_secrets
 from emp_trio.tls import tls_context
 
 MAX_REDIRECTS: Final = 3

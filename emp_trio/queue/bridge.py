@@ -26,11 +26,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from emp_trio.credentials import url_secrets
 from emp_trio.errors import ConfigError, EmpTrioError, NotSent, OutcomeUnknown, QueueError, ServerRefused
 from emp_trio.queue.port import Gap, Message, RedisSettings, Reply
 from emp_trio.queue.waiting import Listener, Request
 from emp_trio.secrets import Redactor, Secret, held
+from emp_trio.secrets.credentials import url_secrets
 
 R = TypeVar("R")
 _KEEPALIVE = "0"  # a ping that confirms nothing

@@ -20,9 +20,9 @@ import trio
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.connector_context import ConnectorContext
-from emp_trio.credentials import secrets_in
 from emp_trio.jobs import Job, JobResult
 from emp_trio.secrets import held
+from emp_trio.secrets.credentials import secrets_in
 from emp_trio.settings import setting_fields
 
 

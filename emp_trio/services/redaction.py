@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.offload import off_loop, weight
-from emp_trio.secret_names import is_headers_name, is_secret_name, named_secret
 from emp_trio.secrets import MASK, Redactor, distinct, excerpt, harmless
+from emp_trio.secrets.names import is_headers_name, is_secret_name, named_secret
 from emp_trio.sizes import LARGE
 
 _REDACTOR: Final = Redactor()

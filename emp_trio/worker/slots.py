@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 import trio
 
-from emp_trio.credentials import named_secrets
 from emp_trio.errors import EmpTrioError, InvalidJob
 from emp_trio.jobs import Job, not_an_object
 from emp_trio.mapping import WorkerPlan
@@ -18,6 +17,7 @@ from emp_trio.queue.messages import Identity, Settlement
 from emp_trio.queue.worker_queue import Claim, LeaseRef, WorkerQueue
 from emp_trio.secrets import Redactor, Secret
 from emp_trio.secrets import held as masked
+from emp_trio.secrets.credentials import named_secrets
 from emp_trio.worker import outcome
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.claimer import Claimer

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emp_trio.credentials import named_secrets, secrets_in, url_secrets
 from emp_trio.secrets import Redactor, Secret, excerpt, excerpt_around, held
+from emp_trio.secrets.credentials import named_secrets, secrets_in, url_secrets
 from emp_trio.services.redaction import redacted
 from emp_trio.sizes import LARGE
 

@@ -11,8 +11,8 @@ import structlog
 
 from emp_trio.cli.output import shown
 from emp_trio.ops.logs import _cleaner
-from emp_trio.secret_names import is_secret_name
 from emp_trio.secrets import Redactor
+from emp_trio.secrets.names import is_secret_name
 from emp_trio.services.redaction import redacted
 
 SECRET = """

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from emp_trio.secret_shapes import without_shapes
 from emp_trio.secrets import Redactor, Secret
+from emp_trio.secrets.shapes import without_shapes
 
 
 def test_a_secret_shows_only_where_it_is_revealed() -> None:

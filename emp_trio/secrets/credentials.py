@@ -9,8 +9,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
-from emp_trio.secret_names import is_secret_name, named_secret
-from emp_trio.secrets import Secret, hides
+from emp_trio.secrets.names import is_secret_name, named_secret
+from emp_trio.secrets.redactor import hides
+from emp_trio.secrets.secret import Secret
 
 _CREDENTIAL: Final = re.compile(r"(?:(?:Bearer|Basic) )?[\x21-\x7e]{6,4096}")
 _IN_QUERIES: Final = frozenset("key code sig signature".split())

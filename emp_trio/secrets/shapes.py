@@ -7,9 +7,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from emp_trio.secret_names import is_secret_name
-
-MASK: Final = "***"
+from emp_trio.secrets.names import is_secret_name
+from emp_trio.secrets.secret import MASK
 
 _PARAMETER: Final = "(?i:sig|signature|x-amz-signature|x-goog-signature|key|code)="
 _SEPARATOR: Final = r"""[\w.-]{0,40}(?:\\{0,3}["']\s{0,2}:\s{0,2}\\{0,3}["']|\s?=\s?\\{0,3}["']?)"""

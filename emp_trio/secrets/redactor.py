@@ -1,0 +1,144 @@
+"""Takes secrets out of texts and of JSON-like values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from emp_trio.secrets.held import HELD, MARGIN, excerpt
+from emp_trio.secrets.known import KnownSecrets
+from emp_trio.secrets.names import is_harmless_header, is_headers_name, is_secret_name, named_secret
+from emp_trio.secrets.secret import MASK, Secret
+from emp_trio.secrets.shapes import without_shapes
+from emp_trio.sizes import LARGE
+
+
+class Redactor:
+    """Takes secrets out of text: the ones it was told of, those that the process holds, and every shape known to be
+    secret.
+
+    Args:
+        known: secrets whose very text, or one of its encodings, must not appear; those under four characters are left
+            out.
+    """
+
+    def __init__(self, known: Iterable[Secret] = ()) -> None:
+        self._own = KnownSecrets()
+        self._own.add(known)
+
+    def add(self, *secrets: Secret) -> None:
+        """Learn more secrets, for example the credentials of one job's ``ctx``."""
+        self._own.add(secrets)
+
+    def forget(self, *secrets: Secret) -> None:
+        """Take back one :meth:`add` of each."""
+        self._own.forget(secrets)
+
+    def text(self, text: str) -> str:
+        """``text`` with every secret replaced by ``***``."""
+        if len(text) <= LARGE:
+            return without_shapes(HELD.without(self._own.without(text)))
+        return _in_slices(text, lambda part: without_shapes(HELD.without(self._own.without(part))), self._longest)
+
+    def known(self, text: str) -> str:
+        """``text`` without known secrets and their encodings; shapes that look secret stay (signed URLs)."""
+        if len(text) <= LARGE:
+            return HELD.without(self._own.without(text))
+        return _in_slices(text, lambda part: HELD.without(self._own.without(part)), self._longest)
+
+    def excerpt(self, text: str, limit: int) -> str:
+        """As :func:`excerpt`, with this redactor's own secrets masked as well."""
+        head = text if len(text) <= limit else text[: limit + max(MARGIN, 2 * self._own.longest, 2 * HELD.longest)]
+        shown = self._own.without(head)
+        if len(head) < len(text):
+            shown = HELD.without_beginning(self._own.without_beginning(HELD.without(shown)))
+        return excerpt(shown, limit)
+
+    def known_in(self, value: Any) -> Any:
+        """A copy of JSON-like ``value`` in which every text, names of members too, has gone through :meth:`known`."""
+        match value:
+            case str():
+                return self.known(value)
+            case dict():
+                return distinct((self._name(k), self.known_in(v)) for k, v in value.items())
+            case list() | tuple():
+                return [self.known_in(v) for v in value]
+            case _:
+                return value
+
+    def data(self, value: Any) -> Any:
+        """A copy of JSON-like ``value`` in which every string has gone through :meth:`text`; Secrets, what stands
+        under or beside a name such as ``api_key``, and headers that are not known to be harmless, become ``***``."""
+        return self._data(value, headers=False)
+
+    def _data(self, value: Any, *, headers: bool) -> Any:
+        match value:
+            case str():
+                return self.text(value)
+            case Secret():
+                return MASK
+            case dict():
+                beside = named_secret(value)
+                return distinct(
+                    (
+                        self.text(k) if isinstance(k, str) else k,
+                        MASK
+                        if hides(k, v) or (beside and k == "value") or (headers and not harmless(k, v))
+                        else self._data(v, headers=isinstance(k, str) and is_headers_name(k)),
+                    )
+                    for k, v in value.items()
+                )
+            case list() | tuple():
+                return [value[0], MASK] if named_secret(value) else [self.data(v) for v in value]
+            case _:
+                return value
+
+    @property
+    def _longest(self) -> int:
+        return max(self._own.longest, HELD.longest)
+
+    def _name(self, name: Any) -> Any:
+        return HELD.in_name(self._own.in_name(name)) if isinstance(name, str) else name
+
+
+def hides(name: Any, value: Any) -> bool:
+    """Whether a member's name says that its value is a secret, and there is a value to be hidden."""
+    return isinstance(name, str) and bool(value) and value is not True and is_secret_name(name)
+
+
+def harmless(name: Any, value: Any) -> bool:
+    """Whether a member of a table of headers may be shown."""
+    return not isinstance(value, str) or (isinstance(name, str) and is_harmless_header(name))
+
+
+def distinct(members: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """An object of members of which masking may have made some alike: none is lost."""
+    made: dict[Any, Any] = {}
+    alike: Counter[Any] = Counter()
+    for name, value in members:
+        free = name
+        while free in made:
+            alike[name] += 1
+            free = f"{name} ({alike[name] + 1})"
+        made[free] = value
+    return made
+
+
+def _in_slices(text: str, mask: Callable[[str], str], longest: int) -> str:
+    """``mask(text)`` of a long text in pieces, so that a thread that does it lets others run in between."""
+    parts, start, reach = [], 0, max(MARGIN, 2 * longest)
+    while start < len(text):
+        stop = _seam(text, min(start + LARGE, len(text)), mask, reach)
+        parts.append(mask(text[start:stop]))
+        start = stop
+    return "".join(parts)
+
+
+def _seam(text: str, place: int, mask: Callable[[str], str], reach: int) -> int:
+    """A place near to ``place`` at which a cut goes through nothing that is to be masked."""
+    for stop in range(place, min(place + 32 * reach, len(text)), reach // 8 + 1):
+        before, after = text[stop - reach : stop], text[stop : stop + reach]
+        if mask(before) + mask(after) == mask(before + after):
+            return stop
+    return min(place + 32 * reach, len(text))
