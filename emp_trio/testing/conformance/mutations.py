@@ -64,6 +64,41 @@ def wrong_bodies(body: bytes, content_type: str) -> list[bytes]:
     return found
 
 
+def other_labels(body: bytes, content_type: str) -> list[tuple[bytes, str]]:
+    """The same answer under other media types, and as JSON with what some servers put around it; none for what is
+    neither JSON nor a stream of it."""
+    if not re.search("json|event-stream", content_type):
+        return []
+    labels = ["text/plain", "application/octet-stream", "", "text/event-stream", "application/json; charset=latin-1"]
+    found = [(body, label) for label in labels]
+    if "event-stream" not in content_type:
+        found += [(b"\xef\xbb\xbf" + body, content_type), (b"\r\n " + body + b"\n\n", "text/html; charset=utf-8")]
+    return found
+
+
+def said_in(body: bytes, content_type: str) -> Any:
+    """The value of a JSON answer, the list of those of a stream of them, or None for other answers."""
+    try:
+        if "event-stream" in content_type:
+            lines = [line.removeprefix(b"data: ") for line in body.split(b"\n") if line.startswith(b"data: {")]
+        elif "ndjson" in content_type:
+            lines = body.splitlines()
+        else:
+            return msgspec.json.decode(body)
+        return [msgspec.json.decode(line) for line in lines]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def saying(value: Any, content_type: str) -> bytes:
+    """The body of an answer that says ``value``: a list of values is a stream where the usual answer is one."""
+    if isinstance(value, list) and "event-stream" in content_type:
+        return b"".join(b"data: " + msgspec.json.encode(item) + b"\n\n" for item in value) + b"data: [DONE]\n\n"
+    if isinstance(value, list) and "ndjson" in content_type:
+        return b"".join(msgspec.json.encode(item) + b"\n" for item in value)
+    return msgspec.json.encode(value)
+
+
 def wrong_values(value: Any) -> Iterator[Any]:
     """Copies of a JSON value in each of which one part, itself included, has another type or is missing."""
     yield from (wrong for wrong in _WRONG if type(wrong) is not type(value))

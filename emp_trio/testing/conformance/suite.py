@@ -23,7 +23,7 @@ from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Connector
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.conformance.checks import check_progress, secrets_in
-from emp_trio.testing.conformance.mutations import cut_places, sampled, wrong_bodies
+from emp_trio.testing.conformance.mutations import cut_places, other_labels, said_in, sampled, saying, wrong_bodies
 from emp_trio.testing.conformance.relay import (
     Answered,
     Relay,
@@ -124,8 +124,12 @@ class ConnectorConformance:
         raise NotImplementedError
 
     def odd(self, answer: Any) -> Iterable[Any]:
-        """Other forms of a JSON answer, given decoded, that hold the same result: as other versions of the service, or
-        gateways before it, say it, or with something else wrong beside the result. None for other answers."""
+        """Other forms of a JSON answer that hold the same result: as other versions of the service, or gateways before
+        it, say it, or with something else wrong beside the result.
+
+        Args:
+            answer: decoded; the list of what it says for a stream, in whose place one may be returned; None for others.
+        """
         return ()
 
     # --- what the tests use ---
@@ -295,15 +299,26 @@ class ConnectorConformance:
     @_needs("service")
     async def test_an_odd_answer_with_a_result_in_it_is_a_result(self, tmp_path: Path) -> None:
         """What is in hand is paid for: it is kept, and nothing is begun a second time."""
+        tried = 0
         async with self._behind_relay() as (service, relay, url):
             for kind, answered in (await self._distinct(tmp_path, service, relay, url)).items():
-                try:
-                    usual = msgspec.json.decode(answered.body)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    continue
-                for odd in self.odd(usual):
-                    spoil = from_kind(kind, reply(answered.status, json=odd), lasting=False)
+                label = answered.content_type
+                for odd in self.odd(said_in(answered.body, label)):
+                    tried += 1
+                    spoil = from_kind(
+                        kind, reply(answered.status, saying(odd, label), content_type=label), lasting=False
+                    )
                     self._right(await self._spoilt(tmp_path, service, relay, url, repr(odd)[:2000], spoil=spoil))
+        assert tried or type(self).odd is ConnectorConformance.odd, "odd() knows none of the answers that came"
+
+    @_needs("service")
+    async def test_an_answer_is_read_by_its_bytes_whatever_its_label_says(self, tmp_path: Path) -> None:
+        """Proxies and other servers label answers as they like; some put a byte order mark before them."""
+        async with self._behind_relay() as (service, relay, url):
+            for kind, answered in (await self._distinct(tmp_path, service, relay, url)).items():
+                for body, label in other_labels(answered.body, answered.content_type):
+                    spoil = from_kind(kind, reply(answered.status, body, content_type=label), lasting=False)
+                    self._right(await self._spoilt(tmp_path, service, relay, url, f"{kind} as {label}", spoil=spoil))
 
     async def _distinct(self, folder: Path, service: Any, relay: Relay, url: str) -> dict[str, Answered]:
         """The kinds of requests that a job makes, each with the last answer to one of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
@@ -38,6 +39,20 @@ class TestOllama(ConnectorConformance):
 
     def running(self, service: FakeOllama) -> int:
         return sum(work.end == "running" for work in service.work)
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        if not isinstance(answer, list) or "response" not in answer[-1]:
+            return
+        *words, end = answer
+        text = "".join(line["response"] for line in words)
+        for reason in ("length", "something_new", "error", None):
+            yield [*words, end | {"done_reason": reason}]
+        yield [*words, {"done": True}]
+        yield [*words, {"error": "the runner has stopped"}]
+        yield [*words, end | {"eval_count": None, "total_duration": "long", "context": None}]
+        yield end | {"response": text}
+        yield [end | {"response": text}]
+        yield [end | {"response": "", "message": {"role": "assistant", "content": text}}]
 
     def check(self, result: JobResult) -> None:
         assert result.data["text"]

@@ -88,6 +88,50 @@ def odd_images(answer: Any) -> Iterator[Any]:
     yield [{"b64_json": "\n".join(data[start : start + 76] for start in range(0, len(data), 76))}]
 
 
+def odd_completions(answer: Any) -> Iterator[Any]:
+    """A whole chat completion as other servers say it."""
+    if not isinstance(answer, dict) or not answer.get("choices"):
+        return
+    [choice] = answer["choices"]
+    text = choice["message"]["content"]
+    for message in (
+        {"role": "assistant", "content": [{"type": "text", "text": text}]},
+        {"role": "assistant", "content": {"type": "text", "text": text}},
+        {"content": text, "tool_calls": None, "refusal": ""},
+        text,
+    ):
+        yield answer | {"choices": [choice | {"message": message}]}
+    for end in ("eos", "abort", "error", "insufficient_system_resource", "something_new", "length", None):
+        yield answer | {"choices": [choice | {"finish_reason": end}]}
+    yield answer | {"choices": choice}
+    yield answer | {"error": {"message": "Too late.", "code": 500}}
+    yield answer | {"usage": None, "model": None, "id": None, "object": "something.new"}
+    yield [answer]
+    yield {"choices": [{"text": text, "finish_reason": "stop"}]}
+
+
+def odd_streams(answer: Any) -> Iterator[Any]:
+    """A stream of chat pieces as other servers say it, or with something wrong at its end."""
+    if not isinstance(answer, list) or not any(piece.get("choices") for piece in answer):
+        return
+    pieces = [piece for piece in answer if piece.get("choices")]
+    ending = [piece for piece in pieces if piece["choices"][0].get("finish_reason")]
+    words = [piece for piece in pieces if piece not in ending]
+    for end in ("eos", "abort", "error", "insufficient_system_resource", "something_new", "length"):
+        yield [*words, *(piece | {"choices": [piece["choices"][0] | {"finish_reason": end}]} for piece in ending)]
+    yield words  # nobody says that it is the end, but for [DONE]
+    yield pieces  # without usage
+    yield [*words, {"error": {"message": "Too late.", "code": 500}}]
+    yield [*words, {"object": "error", "message": "Too late."}]
+    yield [{"choices": [], "prompt_filter_results": []}, *answer]
+    yield [piece | {"choices": piece["choices"][0]} for piece in pieces]
+    text = "".join(piece["choices"][0]["delta"].get("content") or "" for piece in words)
+    message = {"role": "assistant", "content": text}
+    yield {"object": "chat.completion", "choices": [{"message": message, "finish_reason": "stop"}]}
+    yield [{"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}]
+    yield [{"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": text}]}}]}, *ending]
+
+
 class OpenAIHarness:
     """What is the same for all of them."""
 
@@ -122,6 +166,9 @@ class TestText(OpenAIHarness, ConnectorConformance):
     connector = OpenAITextConnector
     payload: ClassVar = {"prompt": "hello"}
 
+    def odd(self, answer: Any) -> Iterable[Any]:
+        return (*odd_streams(answer), *odd_completions(answer))
+
     def check(self, result: JobResult) -> None:
         assert result.data["text"].startswith("A")
 
@@ -129,6 +176,9 @@ class TestText(OpenAIHarness, ConnectorConformance):
 class TestTextSimple(OpenAIHarness, ConnectorConformance):
     connector = OpenAITextSimpleConnector
     payload: ClassVar = {"prompt": "hello"}
+
+    def odd(self, answer: Any) -> Iterable[Any]:
+        return (*odd_streams(answer), *odd_completions(answer))
 
     def check(self, result: JobResult) -> None:
         assert result.data["text"].startswith("A")
