@@ -124,12 +124,9 @@ class ConnectorConformance:
         raise NotImplementedError
 
     def odd(self, answer: Any) -> Iterable[Any]:
-        """Other forms of a JSON answer that hold the same result: as other versions of the service, or gateways before
-        it, say it, or with something else wrong beside the result.
-
-        Args:
-            answer: decoded; the list of what it says for a stream, in whose place one may be returned; None for others.
-        """
+        """Other forms of a JSON answer, given decoded, that hold the same result: as other versions of the service, or
+        gateways before it, say it, or with something else wrong beside the result. A stream is the list of what it
+        says, also where one is returned; what is neither is given as None."""
         return ()
 
     # --- what the tests use ---
@@ -304,10 +301,8 @@ class ConnectorConformance:
             for kind, answered in (await self._distinct(tmp_path, service, relay, url)).items():
                 label = answered.content_type
                 for odd in self.odd(said_in(answered.body, label)):
-                    tried += 1
-                    spoil = from_kind(
-                        kind, reply(answered.status, saying(odd, label), content_type=label), lasting=False
-                    )
+                    tried, body = tried + 1, saying(odd, label)
+                    spoil = from_kind(kind, reply(answered.status, body, content_type=label), lasting=False)
                     self._right(await self._spoilt(tmp_path, service, relay, url, repr(odd)[:2000], spoil=spoil))
         assert tried or type(self).odd is ConnectorConformance.odd, "odd() knows none of the answers that came"
 
