@@ -33,6 +33,7 @@ RESERVED: Final = ".emp-trio-"
 """Start of the names of unfinished files in a local store; no asset may be called so."""
 
 _LONGEST_ID: Final = 100
+_HASHED: Final = "sha256-"
 _UNSAFE_IN_ID: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
@@ -97,7 +98,9 @@ def owner_mark(job_id: str) -> str:
     """A job id in the letters that a blob's metadata can hold (ASCII, at most 200), different for different ids."""
     encoded = job_id.encode("utf-8", "surrogatepass")
     mark = quote(encoded, safe="")
-    return mark if len(mark) <= 200 else "sha256-" + hashlib.sha256(encoded).hexdigest()
+    # An id that looks like the mark of a long one is hashed, too: it would be taken for that job's.
+    plain = len(mark) <= 200 and not mark.startswith(_HASHED)
+    return mark if plain else _HASHED + hashlib.sha256(encoded).hexdigest()
 
 
 def check_segment(what: str, text: str) -> None:

@@ -11,9 +11,11 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.offload import off_loop
 from emp_trio.protocols.websocket import Socket
 from emp_trio.retry import backoff
 
+D = TypeVar("D")
 E = TypeVar("E")
 E_contra = TypeVar("E_contra", contravariant=True)
 
@@ -30,12 +32,13 @@ class Receiver(Protocol[E_contra]):
         """The socket is gone, and with it what the job was waiting for."""
 
 
-class SharedSocket(Generic[E]):
+class SharedSocket(Generic[D, E]):
     """A socket that is kept open, and a table of the jobs that wait for its messages.
 
     Args:
         open_socket: opens the socket.
-        decode: a message as (id of its job, event); None for an id or an event that is of no interest. Pure.
+        decode: what a message says. Pure: a large one is decoded in a thread.
+        whose: that as (id of its job, event); None for an id or an event that is of no interest.
         delay: seconds before the first reconnect, doubled for each further one, less a random half.
         cap: the longest such pause.
 
@@ -45,13 +48,15 @@ class SharedSocket(Generic[E]):
     def __init__(
         self,
         open_socket: Callable[[], AbstractAsyncContextManager[Socket]],
-        decode: Callable[[str | bytes], tuple[str | None, E | None]],
+        decode: Callable[[str | bytes], D],
+        whose: Callable[[D], tuple[str | None, E | None]],
         *,
         delay: float,
         cap: float,
     ) -> None:
         self._open_socket = open_socket
         self._decode = decode
+        self._whose = whose
         self._delay = delay
         self._cap = cap
         self._socket: Socket | None = None
@@ -86,7 +91,7 @@ class SharedSocket(Generic[E]):
         self._opened.set()
         try:
             async for message in socket.messages():
-                self._hand_over(message)
+                self._hand_over(await off_loop(len(message), self._decode, message))
         except EmpTrioError as error:
             return error
         finally:
@@ -136,8 +141,8 @@ class SharedSocket(Generic[E]):
         finally:
             del self._receivers[id]
 
-    def _hand_over(self, message: str | bytes) -> None:
-        job_id, event = self._decode(message)
+    def _hand_over(self, said: D) -> None:
+        job_id, event = self._whose(said)
         if event is None:
             return
         receiver = self._receivers.get(job_id) if job_id is not None else None

@@ -52,13 +52,17 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
         reconnect_cap: Annotated[float, msgspec.Meta(ge=0)] = 30.0
         cleanup_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
 
-    _shared: SharedSocket[Event]
+    _shared: SharedSocket[tuple[str | None, Event | None], Event]
 
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
         """Keep the socket open while the connector is."""
         self._shared = SharedSocket(
-            self.open_socket, decode, delay=self.settings.reconnect_delay, cap=self.settings.reconnect_cap
+            self.open_socket,
+            decode,
+            lambda said: said,
+            delay=self.settings.reconnect_delay,
+            cap=self.settings.reconnect_cap,
         )
         try:
             async with trio.open_nursery() as nursery:

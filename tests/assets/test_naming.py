@@ -127,3 +127,7 @@ def test_different_jobs_have_different_marks_and_names(ids: list[str]) -> None:
     assert safe_id(one) != safe_id(other)
     assert owner_mark(one).isascii()
     assert re.fullmatch(r"[A-Za-z0-9_.-]{1,120}", safe_id(one))
+
+
+def test_no_id_is_the_mark_of_another() -> None:
+    assert owner_mark(owner_mark("x" * 500)) != owner_mark("x" * 500)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 import pytest
+import trio
+from trio_websocket import ConnectionClosed, WebSocketRequest, serve_websocket
 
 from emp_trio import secrets
 from emp_trio.connector_context import ConnectorContext
@@ -16,10 +19,11 @@ from emp_trio.services.error_shapes import words_of
 from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
 from emp_trio.services.redaction import excerpt_of
+from emp_trio.services.shared_socket import SharedSocket
 from emp_trio.sizes import LARGE
 from emp_trio.testing.attempt import run_job
 from emp_trio.testing.faulty_server import Answer, event_stream, open_faulty_server, reply
-from tests.protocols.support import open_http
+from tests.protocols.support import open_http, open_websocket
 from tests.services.ollama.support import job as ollama_job
 from tests.services.ollama.support import open_ollama
 from tests.services.openai.text_support import open_text
@@ -153,6 +157,47 @@ async def test_an_error_of_any_service(connector_context: ConnectorContext) -> N
         with pytest.raises(ServiceError, match="plain words") as caught:
             await run_job(connector, job({"prompt": "a tale"}))
     assert len(caught.value.message) < 5000
+
+
+@pytest.mark.parametrize("size", [10, LARGE + 1])
+async def test_a_message_of_a_socket(size: int) -> None:
+    decoded, taken = list[int](), list[str]()
+
+    def decode(message: str | bytes) -> str:
+        decoded.append(threading.get_ident())
+        return str(message)
+
+    class Waiting:
+        def take(self, event: str) -> None:
+            taken.append(event)
+            assert threading.get_ident() == loop
+            shared.close()
+
+        def lost(self, error: ServiceError) -> None:
+            raise error
+
+    async def talk(request: WebSocketRequest) -> None:
+        socket = await request.accept()
+        await socket.send_message("x" * size)
+        with suppress(ConnectionClosed):
+            await socket.get_message()
+
+    loop = threading.get_ident()
+    async with trio.open_nursery() as nursery:
+        server = await nursery.start(serve_websocket, talk, "127.0.0.1", 0, None)
+        async with open_websocket(f"ws://127.0.0.1:{server.port}") as probe:
+            shared = SharedSocket(
+                lambda: probe.open_socket(probe.settings.websocket.url),
+                decode,
+                lambda said: ("j", said),
+                delay=1,
+                cap=1,
+            )
+            with shared.receiving("j", Waiting()):
+                await shared.keep_open()
+        nursery.cancel_scope.cancel()
+    assert taken == ["x" * size]
+    assert (decoded == [loop]) is (size <= LARGE)
 
 
 def test_of_a_large_value_no_more_is_looked_at_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ class ComfyUIServer:
         self.calls = Calls(self, comfyui)
         self.probe = Probe(self.calls, comfyui)
         self._shared = SharedSocket(
-            self._open_socket, self._mine, delay=comfyui.reconnect_delay, cap=comfyui.reconnect_cap
+            self._open_socket, self._said, self._mine, delay=comfyui.reconnect_delay, cap=comfyui.reconnect_cap
         )
         try:
             async with trio.open_nursery() as nursery:
@@ -154,18 +154,21 @@ class ComfyUIServer:
         finally:
             self._prompts.remove(prompt_id)
 
-    _shared: SharedSocket[Event]
+    _shared: SharedSocket[Event | None, Event]
     _speaks_of: str | None = None
 
-    def _mine(self, message: str | bytes) -> tuple[str | None, Event | None]:
-        """A message as (its prompt, event); what names no prompt is of no interest (4.4), but for previews.
+    def _said(self, message: str | bytes) -> Event | None:
+        """What a message says; None of a preview that nobody wants."""
+        return None if isinstance(message, bytes) and not self.settings.preview.previews else decode(message)
+
+    def _mine(self, event: Event | None) -> tuple[str | None, Event | None]:
+        """An event as (its prompt, event); what names no prompt is of no interest (4.4), but for previews.
 
         Those belong to the prompt that was named last, which may be a stranger's (3.3, 4.9).
         """
-        if isinstance(message, bytes) and not self.settings.preview.previews:
+        if event is None:
             self.probe.heard()
             return None, None
-        event = decode(message)
         prompt_id = prompt_of(event)
         if prompt_id is not None or isinstance(event, Preview):
             self.probe.heard()
