@@ -143,7 +143,7 @@ def test_explain_shows_the_whole_chain() -> None:
         ["job type", "   openai_image"],
         ["worker type", "openai, by $.workers.openai.job_service_required_map[1]"],
         ["service", "    openai-image (external_api)"],
-        ["connector", "  OpenAIText2ImgConnector, emp_trio.services.openai.text2img:OpenAIText2ImgConnector"],
+        ["connector", "  OpenAIText2ImgConnector, emp_trio.services.openai.images.text2img:OpenAIText2ImgConnector"],
         ["requires", "   OPENAI_API_KEY, set, for worker type openai, service openai-image"],
     ]
     rows = {line.split("\t")[0]: line.split("\t")[1:3] for line in out.splitlines()[5:] if "\t" in line}

@@ -16,13 +16,13 @@ from emp_trio.secrets import Secret
 from emp_trio.services.connector import open_connector
 from emp_trio.services.gemini.connector import GeminiConnector
 from emp_trio.services.gemini.settings import HTTP, GeminiSettings
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.chat.text import OpenAITextConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
-from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.testing.attempt import run_job
 from tests.others.servers import free_port, running, script
 from tests.services.ollama.support import open_ollama
-from tests.services.openai.text_support import open_text
+from tests.services.openai.chat.support import open_text
 from tests.services.support import job
 
 SAID = "Good morning \N{SUNRISE}, and a long answer that comes in pieces"

@@ -13,7 +13,7 @@ from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import open_connector
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
 from emp_trio.testing.attempt import run_job
 from tests.others.servers import free_port, module, running

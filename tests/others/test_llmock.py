@@ -14,12 +14,12 @@ from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import open_connector
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.chat.text import OpenAITextConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
-from emp_trio.services.openai.text import OpenAITextConnector
 from emp_trio.testing.attempt import run_job
 from tests.others.servers import free_port, module, running
-from tests.services.openai.text_support import open_text
+from tests.services.openai.chat.support import open_text
 from tests.services.support import job
 
 CHAT = {"messages": [{"role": "user", "content": "hello"}], "model": "gpt-6-luna"}

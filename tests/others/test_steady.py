@@ -17,15 +17,15 @@ from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import open_connector
-from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.chat.text import OpenAITextConnector
+from emp_trio.services.openai.images.img2img import OpenAIImg2ImgConnector
+from emp_trio.services.openai.images.text2img import OpenAIText2ImgConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
-from emp_trio.services.openai.text import OpenAITextConnector
-from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
 from emp_trio.testing.attempt import run_job
 from emp_trio.testing.png import make_png
 from tests.others.servers import free_port, running, script
-from tests.services.openai.text_support import open_text
+from tests.services.openai.chat.support import open_text
 from tests.services.support import job
 
 IMAGE = base64.b64encode(make_png()).decode()

@@ -17,8 +17,8 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.secrets import redactor
 from emp_trio.services.error_shapes import words_of
-from emp_trio.services.openai.text import OpenAITextConnector
-from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
+from emp_trio.services.openai.chat.text import OpenAITextConnector
+from emp_trio.services.openai.chat.text_simple import OpenAITextSimpleConnector
 from emp_trio.services.redaction import excerpt_of
 from emp_trio.services.shared_socket import SharedSocket
 from emp_trio.sizes import LARGE
@@ -27,7 +27,7 @@ from emp_trio.testing.faulty_server import Answer, event_stream, open_faulty_ser
 from tests.protocols.support import open_http, open_websocket
 from tests.services.ollama.support import job as ollama_job
 from tests.services.ollama.support import open_ollama
-from tests.services.openai.text_support import open_text
+from tests.services.openai.chat.support import open_text
 from tests.services.rest.support import NOW, open_rest
 from tests.services.support import job
 

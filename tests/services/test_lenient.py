@@ -9,8 +9,8 @@ import pytest
 from emp_trio.errors import InvalidJob
 from emp_trio.services.lenient import flag, number
 from emp_trio.services.ollama.requests import ollama_request
-from emp_trio.services.openai.chat_request import chat_request
-from emp_trio.services.openai.requests import responses_request
+from emp_trio.services.openai.chat.request import chat_request
+from emp_trio.services.openai.responses.request import responses_request
 
 
 @pytest.mark.parametrize(

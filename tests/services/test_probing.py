@@ -21,12 +21,12 @@ from emp_trio.services.limited import LimitedServiceConnector
 from emp_trio.services.ollama.connector import OllamaConnector
 from emp_trio.services.ollama.errors import describe_error, is_missing_model
 from emp_trio.services.ollama.settings import OllamaSettings
-from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.chat.text import OpenAITextConnector
+from emp_trio.services.openai.chat.text_simple import OpenAITextSimpleConnector
+from emp_trio.services.openai.images.img2img import OpenAIImg2ImgConnector
+from emp_trio.services.openai.images.text2img import OpenAIText2ImgConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
-from emp_trio.services.openai.text import OpenAITextConnector
-from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
-from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
 from emp_trio.services.probing import not_told
 from emp_trio.services.registry import find_connector
 from emp_trio.services.simulation_http import SimulationHttpConnector

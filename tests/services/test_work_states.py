@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from emp_trio.services.gemini.answers import read_interaction
-from emp_trio.services.openai.responses import read_response
+from emp_trio.services.openai.responses.answer import read_response
 from emp_trio.services.work_states import phase_of
 
 

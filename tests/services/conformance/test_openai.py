@@ -13,12 +13,12 @@ import trio
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
-from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.chat.text import OpenAITextConnector
+from emp_trio.services.openai.chat.text_simple import OpenAITextSimpleConnector
+from emp_trio.services.openai.images.img2img import OpenAIImg2ImgConnector
+from emp_trio.services.openai.images.text2img import OpenAIText2ImgConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
-from emp_trio.services.openai.text import OpenAITextConnector
-from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
-from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
 from emp_trio.testing.conformance import ConnectorConformance
 from emp_trio.testing.openai import FakeOpenAI, Script, open_fake_openai
 from emp_trio.testing.png import make_png

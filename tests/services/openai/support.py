@@ -16,10 +16,10 @@ from emp_trio.errors import AssetError
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import Connector, open_connector
-from emp_trio.services.openai.img2img import OpenAIImg2ImgConnector
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
+from emp_trio.services.openai.images.img2img import OpenAIImg2ImgConnector
+from emp_trio.services.openai.images.text2img import OpenAIText2ImgConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.services.openai.settings import OpenAISettings
-from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
 from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.openai import FakeOpenAI, Script
 from emp_trio.testing.png import make_png

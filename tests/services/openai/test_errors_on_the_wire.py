@@ -6,10 +6,10 @@ import pytest
 
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.services.openai.text import OpenAITextConnector
+from emp_trio.services.openai.chat.text import OpenAITextConnector
 from emp_trio.testing.faulty_server import open_faulty_server, reply
+from tests.services.openai.chat.support import open_text
 from tests.services.openai.error_cases import CASES, Case
-from tests.services.openai.text_support import open_text
 
 
 def test_there_are_enough_of_them() -> None:

@@ -13,16 +13,16 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
 from emp_trio.queue.messages import Identity
 from emp_trio.secrets import Redactor
+from emp_trio.services.openai.chat.text import OpenAITextConnector
+from emp_trio.services.openai.chat.text_simple import OpenAITextSimpleConnector
+from emp_trio.services.openai.images.text2img import OpenAIText2ImgConnector
 from emp_trio.services.openai.rate_headers import exhausted_for, parse_duration
-from emp_trio.services.openai.responses_connector import OpenAIResponsesConnector
-from emp_trio.services.openai.text import OpenAITextConnector
-from emp_trio.services.openai.text2img import OpenAIText2ImgConnector
-from emp_trio.services.openai.text_simple import OpenAITextSimpleConnector
+from emp_trio.services.openai.responses.connector import OpenAIResponsesConnector
 from emp_trio.testing.attempt import run_job
 from emp_trio.testing.openai import FakeOpenAI
 from emp_trio.worker.outcome import failed
+from tests.services.openai.chat.support import both, open_text
 from tests.services.openai.support import open_openai, payload_for
-from tests.services.openai.text_support import both, open_text
 from tests.services.support import job
 
 PROMPT = {"prompt": "hi"}

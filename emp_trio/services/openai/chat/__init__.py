@@ -1,0 +1,1 @@
+"""The Chat Completions API, and the connectors of texts."""

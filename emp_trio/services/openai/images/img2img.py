@@ -1,0 +1,125 @@
+"""``OpenAIImg2ImgConnector``: images and a prompt become another image."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+import structlog
+
+from emp_trio.attempt import AttemptContext
+from emp_trio.jobs import Job, JobResult
+from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.services.billing import calls_before
+from emp_trio.services.connector import Connector, ServiceFeatures
+from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.images.approaches import Approach, choose_approaches, try_approaches
+from emp_trio.services.openai.images.img2img_calls import EditCalls
+from emp_trio.services.openai.images.img2img_payload import EditJob, edit_job
+from emp_trio.services.openai.images.results import generated_images, image_result
+from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL, is_image_model
+from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+_APPROACHES: Final = ("background", "direct")
+
+# The second name is the fleet's, where it has always meant the text model.
+_OUTER_MODEL: Final = "${OPENAI_RESPONSES_MODEL:-${OPENAI_IMG2IMG_MODEL:-" + DEFAULT_TEXT_MODEL + "}}"
+
+
+class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAssets, Connector):
+    """Image to image.
+
+    Two ways: a background response in which a text model (``OPENAI_RESPONSES_MODEL``) edits the images with the image
+    tool, and the Images API (``direct``), which alone makes several images at once. Both take images as data URLs,
+    base64, URLs and ids of files at OpenAI, and a mask. ``payload.approach`` decides, then ``approach``; the other way
+    is taken only where the first is not to be had here, so that nothing can have been billed. All inputs are looked at
+    before anything is paid. What is made is always saved, and is not made again where only the upload failed.
+    """
+
+    service_type: ClassVar[str] = "image_generation"
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(job_status=True, cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of image to image.
+
+        Attributes:
+            image_model, size, quality: hold where a job does not say; ``auto`` follows the first image.
+            approaches: the ways, in their order; a job may choose one of them (``payload.approach``).
+            image_timeout: seconds for a call of the Images API, which is silent until the image is done.
+        """
+
+        openai: Annotated[OpenAISettings, Env(model=_OUTER_MODEL)]
+        http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES)]
+        polling: PollingSettings = POLLING
+        limits: LimitsSettings = LimitsSettings()
+        fetch: FetchSettings = FetchSettings()
+        image_model: Annotated[str, Env("${OPENAI_IMAGE_MODEL:-" + DEFAULT_IMAGE_MODEL + "}")] = DEFAULT_IMAGE_MODEL
+        size: str = "auto"
+        quality: str = "auto"
+        approaches: Annotated[tuple[Literal["background", "direct"], ...], msgspec.Meta(min_length=1)] = _APPROACHES
+        image_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: there is no prompt or no image, or an input is not what it should be.
+            Refused: OpenAI declined, or the model answered in words.
+            InputUnavailable: the server of an input failed.
+            ServiceError: OpenAI failed, or is out of reach.
+            AssetError: an image could not be saved.
+            trio.Cancelled: after a background response was cancelled upstream, where ``context.stop_remote_work`` says
+                so. A call of the Images API can't be cancelled and may be billed all the same.
+        """
+        wanted = edit_job(
+            job.payload,
+            image_model=self.settings.image_model,
+            size=self.settings.size,
+            quality=self.settings.quality,
+            today=datetime.datetime.now(datetime.UTC).date(),
+        )
+        order = choose_approaches(self.settings.approaches, job.payload.get("approach"), wanted.options)
+        self.connector_context.assets.check(job)  # before anything is paid
+
+        async def make() -> Generated:
+            async with self.limit():
+                return await self._make(job, context, wanted, order)
+
+        generated = await self.generated(job, context, make)
+        context.report(90, "saving the image")
+        saved = await self.save_generated(generated, job, context)
+        context.report(100, "done")
+        return image_result(generated, saved)
+
+    async def models(self) -> list[str]:
+        """Image models of the account."""
+        return [model for model in await list_models(self) if is_image_model(model)]
+
+    async def _make(self, job: Job, context: AttemptContext, wanted: EditJob, order: tuple[Approach, ...]) -> Generated:
+        calls = EditCalls(self, job, context, wanted)
+        edited, attempts = await try_approaches(order, {"background": calls.background, "direct": calls.direct})
+        options = msgspec.structs.replace(wanted.options, warnings=(*wanted.options.warnings, *edited.warnings))
+        for warning in options.warnings:
+            log.warning(warning)
+        return await generated_images(
+            self,
+            edited.answer,
+            options,
+            request=edited.record,
+            service_type=self.service_type,
+            data={
+                "approach": attempts[-1]["approach"],
+                "attempts": attempts,
+                "original_prompt": wanted.prompt,
+                "reference_images_count": len(wanted.images),
+            },
+            metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
+        )

@@ -1,0 +1,136 @@
+"""Requests that edit images: that of the Responses API, and both forms of the Images API's (OpenAI reference 4.2, 7,
+8.2). Pure."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any, Final
+
+import msgspec
+
+from emp_trio.errors import InvalidJob
+from emp_trio.protocols.multipart import FilePart, multipart
+from emp_trio.protocols.urls import shown_url
+from emp_trio.services.inputs import InputFile, is_url
+from emp_trio.services.openai.images.img2img_payload import EditJob, Source
+from emp_trio.services.openai.responses.request import ResponsesRequest, image_request
+
+LARGEST_IN_JSON: Final = 15_728_000
+"""Bytes of an image in the Images API's JSON, where its data URL may have 20 971 520 characters."""
+
+_NOT_IN_EDITS: Final = frozenset({"complexity"})
+
+Input = InputFile | Source
+"""An image that has been looked at, or a source: that of a file at OpenAI, which needs no look."""
+
+
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """The images of a job, and its mask."""
+
+    images: tuple[Input, ...]
+    mask: Input | None
+
+
+class EditsRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of ``POST /images/edits``; ``record`` is the same without the bytes of images."""
+
+    content_type: str
+    content: bytes
+    record: dict[str, Any]
+    warnings: tuple[str, ...]
+
+
+def edit_response(job: EditJob, inputs: Inputs, *, job_id: str, outer_model: str) -> ResponsesRequest:
+    """The background response in which a text model is made to edit the images with the image tool."""
+    return _response(job, _references(inputs), job_id, outer_model)
+
+
+def edit_response_record(job: EditJob, inputs: Inputs, *, job_id: str, outer_model: str) -> dict[str, Any]:
+    """The body of :func:`edit_response` as a result keeps it: without the bytes of images, URLs without queries."""
+    return _response(job, _notes(inputs), job_id, outer_model).body
+
+
+def edits_request(job: EditJob, inputs: Inputs) -> EditsRequest:
+    """The request of the Images API. Files go as a form, the safer way for large ones (OpenAI reference 8.2); ids of
+    files and ``moderation`` are known to the JSON form only.
+
+    Raises:
+        InvalidJob: an image is too large for the JSON form, and has to go by it.
+    """
+    fields = {"model": job.options.model, "prompt": job.prompt, "n": job.options.n} | job.options.fields
+    warnings = tuple(f"{name} is left out: images/edits does not take it" for name in _NOT_IN_EDITS & fields.keys())
+    fields = {name: value for name, value in fields.items() if name not in _NOT_IN_EDITS}
+    given = [image for image in (*inputs.images, inputs.mask) if image is not None]
+    files = [image for image in given if isinstance(image, InputFile)]
+    if "moderation" not in fields and len(files) == len(given):
+        several = len(inputs.images) > 1
+        names = ["image[]" if several else "image"] * len(inputs.images) + ["mask"]
+        parts = [
+            FilePart(field=name, filename=file.name, media_type=file.media_type, data=file.data)
+            for name, file in zip(names, files, strict=False)
+        ]
+        content_type, content = multipart([(name, str(value)) for name, value in fields.items()], parts)
+    else:
+        if any(len(file.data) > LARGEST_IN_JSON for file in files):
+            why = "moderation" if "moderation" in fields else "ids of files"
+            raise InvalidJob(f"an image is larger than the {LARGEST_IN_JSON} bytes that OpenAI takes along with {why}")
+        content_type, content = "application/json", msgspec.json.encode(fields | _edits_json(_references(inputs)))
+    return EditsRequest(
+        content_type=content_type, content=content, record=fields | _edits_json(_notes(inputs)), warnings=warnings
+    )
+
+
+class _Described(msgspec.Struct, frozen=True, kw_only=True):
+    """Images and mask as the API's JSON has them."""
+
+    images: list[dict[str, str]]
+    mask: dict[str, str] | None
+
+
+def _response(job: EditJob, described: _Described, job_id: str, outer_model: str) -> ResponsesRequest:
+    content: list[dict[str, Any]] = [{"type": "input_text", "text": job.prompt}]
+    content += [{"type": "input_image", "detail": "auto"} | image for image in described.images]
+    fields = job.options.fields | {"action": "edit"}
+    if described.mask is not None:
+        fields["input_image_mask"] = described.mask
+    return image_request(
+        [{"type": "message", "role": "user", "content": content}],
+        msgspec.structs.replace(job.options, fields=fields),
+        job_id=job_id,
+        outer_model=outer_model,
+        metadata=job.metadata,
+    )
+
+
+def _edits_json(described: _Described) -> dict[str, Any]:
+    masked = {} if described.mask is None else {"mask": described.mask}
+    return {"images": described.images} | masked
+
+
+def _references(inputs: Inputs) -> _Described:
+    return _Described(
+        images=[_reference(image) for image in inputs.images],
+        mask=None if inputs.mask is None else _reference(inputs.mask),
+    )
+
+
+def _reference(image: Input) -> dict[str, str]:
+    if isinstance(image, InputFile):
+        return {"image_url": f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}"}
+    assert image.file_id, "an input that nobody has looked at"
+    return {"file_id": image.text}
+
+
+def _notes(inputs: Inputs) -> _Described:
+    return _Described(
+        images=[_note(image) for image in inputs.images],
+        mask=None if inputs.mask is None else _note(inputs.mask),
+    )
+
+
+def _note(image: Input) -> dict[str, str]:
+    if isinstance(image, InputFile):
+        return {"image_url": f"<{image.media_type}, {len(image.data)} bytes>"}
+    if image.file_id:
+        return {"file_id": image.text}
+    return {"image_url": shown_url(image.text) if is_url(image.text) else f"<{len(image.text)} characters>"}

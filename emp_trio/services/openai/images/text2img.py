@@ -1,0 +1,126 @@
+"""``OpenAIText2ImgConnector``: a prompt becomes an image, in one of three ways."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Annotated, ClassVar, Final
+
+import msgspec
+import structlog
+
+from emp_trio.attempt import AttemptContext
+from emp_trio.jobs import Job, JobResult
+from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.polling import Polling, PollingSettings
+from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.protocols.streaming import Streaming
+from emp_trio.services.billing import calls_before
+from emp_trio.services.connector import Connector, ServiceFeatures
+from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.images.approaches import (
+    APPROACHES,
+    LISTED,
+    choose_approaches,
+    listed_approaches,
+    try_approaches,
+)
+from emp_trio.services.openai.images.options import image_options, image_prompt
+from emp_trio.services.openai.images.results import generated_images, image_result
+from emp_trio.services.openai.images.text2img_calls import ImageCalls
+from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model
+from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
+from emp_trio.services.previews import PreviewSettings
+from emp_trio.settings import Env
+
+log = structlog.get_logger(__name__)
+
+_ALL: Final = ",".join(APPROACHES)
+
+
+class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector):
+    """Text to image.
+
+    In the order of ``approaches``: a text model (``OPENAI_RESPONSES_MODEL``) calls the image tool with an image model
+    (``OPENAI_IMAGE_MODEL``), in a background response that is polled, or in a stream with partial images; or the
+    image model is asked by the Images API. The next one's turn comes only where one is not to be had
+    (:func:`~emp_trio.services.openai.images.approaches.next_approach`). Images are always saved; partial ones are never
+    results. Words instead of an image are a refusal. A response that an earlier attempt has started is adopted, and
+    images that an earlier attempt could not save are uploaded, instead of being paid for again.
+    """
+
+    service_type: ClassVar[str] = "image_generation"
+    service_features: ClassVar[ServiceFeatures] = ServiceFeatures(job_status=True, cancellation=True)
+
+    class Settings(msgspec.Struct, frozen=True, kw_only=True):
+        """Settings of text to image.
+
+        Attributes:
+            image_model, size, quality: where a job does not say.
+            approaches: the ways to an image, in their order, with commas between them; a job may choose one of them
+                (``payload.approach``).
+            partial_images: how many are asked for by the streaming approach; each costs 100 output tokens (OpenAI
+                OpenAI reference 7).
+            image_timeout: seconds for a call of the Images API, which is silent until the image is done.
+        """
+
+        openai: OpenAISettings
+        http: Annotated[HttpSettings, Env(base_url=BASE_URL, max_retries=MAX_RETRIES)]
+        polling: PollingSettings = POLLING
+        limits: LimitsSettings = LimitsSettings()
+        preview: PreviewSettings = PreviewSettings()
+        fetch: FetchSettings = FetchSettings()
+        image_model: Annotated[str, Env("${OPENAI_IMAGE_MODEL:-" + DEFAULT_IMAGE_MODEL + "}")] = DEFAULT_IMAGE_MODEL
+        size: Annotated[str, Env("${OPENAI_IMAGE_SIZE:-1024x1024}")] = "1024x1024"
+        quality: Annotated[str, Env("${OPENAI_IMAGE_QUALITY:-standard}")] = "standard"
+        approaches: Annotated[str, msgspec.Meta(pattern=LISTED), Env("${OPENAI_IMAGE_APPROACHES:-" + _ALL + "}")] = _ALL
+        partial_images: Annotated[int, msgspec.Meta(ge=0, le=3)] = 2
+        image_timeout: Annotated[float, msgspec.Meta(gt=0)] = 300.0
+
+    async def run(self, job: Job, context: AttemptContext) -> JobResult:
+        """Run one attempt.
+
+        Raises:
+            InvalidJob: there is no prompt, or what is asked for can't be.
+            Refused: OpenAI declined, or the model answered in words.
+            ServiceError: OpenAI failed, or is out of reach.
+            AssetError: the image could not be saved.
+            trio.Cancelled: after the response was cancelled upstream, where ``context.stop_remote_work`` says so.
+        """
+        prompt = image_prompt(job.payload, "prompt", "description")
+        options = image_options(
+            job.payload,
+            image_model=self.settings.image_model,
+            size=self.settings.size,
+            quality=self.settings.quality,
+            today=datetime.datetime.now(datetime.UTC).date(),
+        )
+        order = choose_approaches(listed_approaches(self.settings.approaches), job.payload.get("approach"), options)
+        for warning in options.warnings:
+            log.warning(warning)
+        self.connector_context.assets.check(job)  # before anything is paid
+
+        async def make() -> Generated:
+            calls = ImageCalls(self, job, context, prompt, options)
+            async with self.limit():
+                drawn, attempts = await try_approaches(order, calls.ways)
+            return await generated_images(
+                self,
+                drawn.answer,
+                options,
+                request=drawn.body,
+                service_type=self.service_type,
+                data={"approach": attempts[-1]["approach"], "attempts": attempts},
+                metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
+            )
+
+        generated = await self.generated(job, context, make)
+        context.report(90, "saving the image")
+        saved = await self.save_generated(generated, job, context)
+        context.report(100, "done")
+        return image_result(generated, saved)
+
+    async def models(self) -> list[str]:
+        """Image models of the account."""
+        return [model for model in await list_models(self) if is_image_model(model)]

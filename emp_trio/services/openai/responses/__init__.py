@@ -1,0 +1,1 @@
+"""The Responses API, and the connector of any of its requests."""
