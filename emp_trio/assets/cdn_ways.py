@@ -10,9 +10,9 @@ import httpx
 from emp_trio.assets.cdn import Answered
 from emp_trio.assets.stores import storage_failure
 from emp_trio.errors import InputUnavailable, InvalidJob
-from emp_trio.protocols.guarded import AddressProblem, addresses_of, check_literal, guarded_reply, parsed_url
-from emp_trio.protocols.http_operation import RequestTrace
-from emp_trio.protocols.http_transport import translated
+from emp_trio.protocols.fetch.guarded import AddressProblem, addresses_of, check_literal, guarded_reply, parsed_url
+from emp_trio.protocols.http.attempts import RequestTrace
+from emp_trio.protocols.http.transport import translated
 from emp_trio.protocols.urls import keeps_credentials, redirected
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)

@@ -13,7 +13,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.decoders import BLANK, MAX_EVENT_BYTES, SSE_FIELDS, SseDecoder, SseEvent, too_large
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.wire_json import decode_json, excerpt, utf8_text
 
 _LONGEST_FIELD: Final = 8

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.wire_json import decode_json, utf8_text
 
 MAX_EVENT_BYTES: Final = 64 * 2**20

@@ -13,8 +13,8 @@ from emp_trio.errors import ServiceError
 from emp_trio.offload import off_loop
 from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder, SseEvent, ended_early
-from emp_trio.protocols.http_answer import HttpStream
-from emp_trio.protocols.http_call import CallOptions
+from emp_trio.protocols.http.request import CallOptions
+from emp_trio.protocols.http.response import HttpStream
 
 E = TypeVar("E")
 

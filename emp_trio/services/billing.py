@@ -13,7 +13,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.jobs import Job
-from emp_trio.protocols.http_call import Sending
+from emp_trio.protocols.http.request import Sending
 
 log = structlog.get_logger(__name__)
 

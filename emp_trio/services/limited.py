@@ -18,7 +18,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import off_loop
 from emp_trio.protocols.http import Http, HttpResponse, HttpSettings
-from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer, may_have_started
+from emp_trio.protocols.http.errors import LONGEST_TEXT, bad_answer, may_have_started
 from emp_trio.secrets import excerpt
 from emp_trio.services.billing import counted
 from emp_trio.services.connector import Connector, Health, ServiceFeatures

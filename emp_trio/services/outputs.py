@@ -21,8 +21,8 @@ from emp_trio.connector_context import GeneratedFile
 from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
 from emp_trio.protocols.fetch import Fetched
 from emp_trio.protocols.http import HttpResponse
-from emp_trio.protocols.http_call import LeftOrigin
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
+from emp_trio.protocols.http.request import LeftOrigin
 from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.services.inputs import is_url
 

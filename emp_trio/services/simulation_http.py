@@ -13,8 +13,8 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.protocols.http import Http, HttpSettings
-from emp_trio.protocols.http_errors import bad_answer
-from emp_trio.protocols.paths import segment
+from emp_trio.protocols.http.errors import bad_answer
+from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
 from emp_trio.services.connector import Connector, Health, ServiceFeatures

@@ -21,7 +21,7 @@ import emp_trio
 from emp_trio.assets.content import decode_text
 from emp_trio.errors import EmpTrioError
 from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder
-from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.http.errors import describe_status
 from emp_trio.queue import sanitiser
 from emp_trio.secrets import Redactor, Secret, excerpt
 from emp_trio.services.gemini.errors import describe_error as gemini_error

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder
-from emp_trio.protocols.http_answer import HttpResponse
+from emp_trio.protocols.http.response import HttpResponse
 from emp_trio.protocols.wire_json import declared_charset, decode_json, join_halves
 
 SMILE = "\U0001f600"

@@ -22,7 +22,7 @@ HTML = b"<!doctype html><title>Sign in</title>"
 
 
 class Caller:
-    """A connector of which only the fetching is asked; the real one is tested in tests/protocols/test_fetch.py."""
+    """A connector of which only the fetching is asked; see tests/protocols/fetch/test_fetch.py for the rest."""
 
     class Settings(msgspec.Struct):
         fetch: FetchSettings

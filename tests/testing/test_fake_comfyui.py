@@ -13,7 +13,7 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.websocket import Socket, WebSocketSettings
-from emp_trio.protocols.websocket_link import open_link
+from emp_trio.protocols.websocket.connection import open_link
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
 from tests.services.comfyui.recordings import recording
 

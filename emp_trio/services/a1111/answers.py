@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 from emp_trio.services.redaction import redacted

@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_answer import HttpResponse
+from emp_trio.protocols.http.response import HttpResponse
 from emp_trio.services.a1111.checkpoints import Checkpoint, read_checkpoints
 from emp_trio.services.a1111.errors import login_page
 from emp_trio.services.a1111.payload import Endpoint, documented_fields

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
-from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.http.errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 

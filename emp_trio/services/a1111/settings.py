@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from emp_trio.errors import ConfigError
-from emp_trio.protocols.http_settings import Seconds
+from emp_trio.protocols.http.settings import Seconds
 from emp_trio.protocols.urls import shown_url
 from emp_trio.secrets import Secret
 from emp_trio.services.address import address_of, without_user

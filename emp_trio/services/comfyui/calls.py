@@ -9,10 +9,10 @@ from typing import Any, Final, Protocol
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_answer import HttpResponse, HttpStream
-from emp_trio.protocols.http_errors import bad_answer
-from emp_trio.protocols.multipart import FilePart, multipart
-from emp_trio.protocols.paths import segment
+from emp_trio.protocols.http.errors import bad_answer
+from emp_trio.protocols.http.multipart import FilePart, multipart
+from emp_trio.protocols.http.paths import segment
+from emp_trio.protocols.http.response import HttpResponse, HttpStream
 from emp_trio.services.comfyui.classes import NodeClass, read_class, read_replacements
 from emp_trio.services.comfyui.errors import login_page
 from emp_trio.services.comfyui.history import Entry, QueueLook, read_entry, read_jobs, read_newest, read_queue

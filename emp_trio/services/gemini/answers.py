@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.protocols.http_errors import may_have_started
+from emp_trio.protocols.http.errors import may_have_started
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import error_in, status_of, words_of
 from emp_trio.services.gemini.errors import described_error, failed_interaction

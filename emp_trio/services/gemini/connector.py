@@ -14,8 +14,8 @@ from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
+from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.limits import Limits, LimitsSettings
-from emp_trio.protocols.paths import segment
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.services.billing import calls_before, counted

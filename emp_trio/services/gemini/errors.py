@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType
-from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.http.errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.gemini.refusals import refusal_reason

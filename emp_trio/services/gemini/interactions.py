@@ -14,8 +14,8 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.http import HttpResponse
-from emp_trio.protocols.http_call import Sending
-from emp_trio.protocols.paths import segment
+from emp_trio.protocols.http.paths import segment
+from emp_trio.protocols.http.request import Sending
 from emp_trio.protocols.polling import Ended, NotFinished, Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import excerpt

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.wire_json import excerpt, join_halves
 from emp_trio.services.error_shapes import error_in, words_of
 from emp_trio.services.finish_reasons import end_of

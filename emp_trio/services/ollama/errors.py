@@ -13,7 +13,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
-from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.http.errors import describe_status
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import one_line
 from emp_trio.services.redaction import excerpt_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.secrets import excerpt
 from emp_trio.services.ollama.errors import error_line
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from emp_trio.protocols.http import HttpSettings
-from emp_trio.protocols.http_settings import Seconds
+from emp_trio.protocols.http.settings import Seconds
 from emp_trio.secrets import Secret
 from emp_trio.services.probing import HealthPath
 from emp_trio.settings import Env

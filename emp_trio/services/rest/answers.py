@@ -7,8 +7,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
-from emp_trio.protocols.paths import climbs, segment
+from emp_trio.protocols.http.errors import LONGEST_TEXT, bad_answer
+from emp_trio.protocols.http.paths import climbs, segment
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.redaction import excerpt_of, redacted
 from emp_trio.services.rest.pointers import pointed

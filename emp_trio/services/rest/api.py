@@ -16,7 +16,7 @@ from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.auth import Auth, auth_secrets
 from emp_trio.protocols.fetch import Fetched
 from emp_trio.protocols.http import HttpResponse, describe_status
-from emp_trio.protocols.http_errors import LONGEST_TEXT, bad_answer
+from emp_trio.protocols.http.errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import Redactor, excerpt
 from emp_trio.services.address import auth_of

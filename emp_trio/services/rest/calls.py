@@ -11,8 +11,8 @@ import msgspec
 
 from emp_trio.errors import InvalidJob
 from emp_trio.jobs import Job, not_an_object
-from emp_trio.protocols.http_call import CallOptions
-from emp_trio.protocols.paths import plain_path, segment
+from emp_trio.protocols.http.paths import plain_path, segment
+from emp_trio.protocols.http.request import CallOptions
 from emp_trio.secrets import excerpt
 from emp_trio.secrets.names import is_secret_name
 from emp_trio.services.rest.settings import CallSettings, Method, fits_header

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from emp_trio.protocols.http import HttpSettings
-from emp_trio.protocols.http_settings import Seconds
+from emp_trio.protocols.http.settings import Seconds
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.rest.pointers import POINTER_PATTERN

@@ -15,7 +15,7 @@ from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpResponse, HttpSettings
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.services.billing import counted

@@ -12,7 +12,7 @@ import structlog
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import SseEvent
-from emp_trio.protocols.http_answer import HttpResponse
+from emp_trio.protocols.http.response import HttpResponse
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import one_line
 from emp_trio.services.error_shapes import error_in, event_value, quoted, stated_error

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import InvalidJob
-from emp_trio.protocols.multipart import FilePart, multipart
+from emp_trio.protocols.http.multipart import FilePart, multipart
 from emp_trio.protocols.urls import shown_url
 from emp_trio.services.inputs import InputFile, is_url
 from emp_trio.services.openai.images.img2img_payload import EditJob, Source

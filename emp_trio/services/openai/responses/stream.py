@@ -14,7 +14,7 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.offload import off_loop, weight
-from emp_trio.protocols.paths import segment
+from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.streaming import Events, SseEvent
 from emp_trio.services.billing import counted
 from emp_trio.services.error_shapes import event_value

@@ -10,7 +10,7 @@ from typing import Any, Final
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_call import Call, Sending
+from emp_trio.protocols.http.request import Call, Sending
 from emp_trio.protocols.urls import shown_url
 from emp_trio.retry import RetryPolicy, next_wait
 from emp_trio.secrets import Redactor, Secret, held

@@ -12,7 +12,7 @@ from emp_trio.protocols.websocket import Socket
 from emp_trio.testing.faulty_server import open_faulty_server
 from emp_trio.testing.faulty_websocket import Peer, websocket
 
-from .support import drain, open_socket, open_websocket
+from ..support import drain, open_socket, open_websocket
 
 
 async def echo(peer: Peer) -> None:

@@ -15,7 +15,7 @@ from emp_trio.services.connector import open_connector
 from emp_trio.testing.faulty_server import Answer, cut, open_faulty_server, raw, reply, slow, too_many
 from emp_trio.testing.proxy import open_proxy
 
-from .support import HttpProbe, connector_context, open_http
+from ..support import HttpProbe, connector_context, open_http
 
 OK = reply(200, json={"ok": True})
 NOT_JSON = reply(200, b"{", content_type="application/json")

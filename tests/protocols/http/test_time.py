@@ -11,7 +11,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.testing.faulty_server import dribble, event_stream, hang, open_faulty_server, reply, slow
 from emp_trio.testing.proxy import open_proxy
 
-from .support import failure, kind, open_http
+from ..support import failure, kind, open_http
 
 OK = reply(200, json={"ok": True})
 GZIP = {"content-encoding": "gzip"}

@@ -9,40 +9,17 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-import msgspec
 import trio
 
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import InputUnavailable
+from emp_trio.protocols.fetch.settings import Fetched
 from emp_trio.retry import backoff
 
 _PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 8.0
-
-
-class FetchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of the input files of jobs.
-
-    Attributes:
-        input_max_bytes: a larger file is refused, however it is given.
-        input_timeout: seconds for one URL, with look-up, redirects and body.
-        input_max_redirects: more are refused.
-        input_allow_private: whether a URL may lead to private networks and this machine; metadata services stay closed.
-    """
-
-    input_max_bytes: Annotated[int, msgspec.Meta(gt=0)] = 20 * 2**20
-    input_timeout: Annotated[float, msgspec.Meta(gt=0)] = 30.0
-    input_max_redirects: Annotated[int, msgspec.Meta(ge=0)] = 3
-    input_allow_private: bool = False
-
-
-class Fetched(msgspec.Struct, frozen=True, kw_only=True):
-    """A file as its server sent it; ``name`` is the last segment of its path, as it stands there, or ""."""
-
-    data: bytes
-    name: str
 
 
 class Fetches:
@@ -54,7 +31,7 @@ class Fetches:
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
         """Entered when the connector starts; nothing is kept open between two files."""
-        from emp_trio.protocols.fetch_transport import Fetcher  # httpx costs more than all of --help may
+        from emp_trio.protocols.fetch.fetcher import Fetcher  # httpx costs more than all of --help may
 
         self._fetcher = Fetcher(self.settings.fetch, self.connector_context.user_agent)
         yield
@@ -62,9 +39,9 @@ class Fetches:
     async def fetch(self, url: str, *, max_bytes: int | None = None, retries: int = 0) -> Fetched:
         """Get the file at ``url``.
 
-        Every host on the way must have permitted addresses only (:func:`emp_trio.protocols.addresses.permitted`), and
-        the connection goes to the very address that was checked: a name that says something else when it is asked again
-        gains nothing. Redirects are followed under the same rules. Nothing of the connector's goes along: no
+        Every host on the way must have permitted addresses (:func:`~emp_trio.protocols.fetch.addresses.permitted`),
+        and the connection goes to the very address that was checked: a name that says something else when it is asked
+        again gains nothing. Redirects are followed under the same rules. Nothing of the connector's goes along: no
         credentials, no cookies. Proxies of the environment are not used: a proxy would look the name up once more.
 
         Args:

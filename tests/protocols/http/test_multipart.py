@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.protocols.http import CallOptions
-from emp_trio.protocols.multipart import FilePart, multipart
+from emp_trio.protocols.http.multipart import FilePart, multipart
 from emp_trio.testing.faulty_server import open_faulty_server, reply
 from tests.protocols.support import open_http
 

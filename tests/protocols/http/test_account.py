@@ -13,7 +13,7 @@ from emp_trio.protocols.auth import ApiKeyHeader, Bearer
 from emp_trio.secrets import Secret
 from emp_trio.testing.faulty_server import event_stream, open_faulty_server, redirect, reply, too_many
 
-from .support import HttpProbe, failure, kind, open_http
+from ..support import HttpProbe, failure, kind, open_http
 
 OURS, THEIRS = Bearer(Secret("ours-0123456789")), Bearer(Secret("theirs-0123456789"))
 GOOD = reply(200, json={})

@@ -12,11 +12,11 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, Basic, Bearer
-from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.http.errors import describe_status
 from emp_trio.secrets import Secret
 from emp_trio.testing.faulty_server import Answer, Exchange, cut, dribble, event_stream, open_faulty_server, raw, reply
 
-from .support import failure, kind, open_http
+from ..support import failure, kind, open_http
 
 OK = reply(200, json={"ok": True})
 GZIP = {"content-encoding": "gzip"}

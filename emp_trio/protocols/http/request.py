@@ -9,7 +9,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, auth_headers
-from emp_trio.protocols.paths import climbs
+from emp_trio.protocols.http.paths import climbs
 from emp_trio.protocols.urls import join_url, origin
 
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})

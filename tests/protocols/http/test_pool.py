@@ -9,8 +9,8 @@ from collections.abc import AsyncIterable
 import httpcore
 import trio
 
-from emp_trio.protocols.http_operation import RequestTrace
-from emp_trio.protocols.http_pool import Pool
+from emp_trio.protocols.http.attempts import RequestTrace
+from emp_trio.protocols.http.pool import Pool
 from emp_trio.testing.faulty_server import open_faulty_server, reply
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import NoAuth
-from emp_trio.protocols.http_call import make_call
-from emp_trio.protocols.paths import climbs, plain_path, segment
+from emp_trio.protocols.http.paths import climbs, plain_path, segment
+from emp_trio.protocols.http.request import make_call
 from tests.protocols.support import open_http
 
 CLIMBING = r"""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.protocols.addresses import permitted
+from emp_trio.protocols.fetch.addresses import permitted
 
 PUBLIC = """
     1.1.1.1 8.8.8.8 93.184.215.14 172.15.255.255 172.32.0.1 100.63.255.255 100.128.0.1 223.255.255.255

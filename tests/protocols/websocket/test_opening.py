@@ -15,7 +15,7 @@ from emp_trio.secrets import Secret
 from emp_trio.testing.faulty_server import Answer, cut, hang, open_faulty_server, raw, redirect, reply
 from emp_trio.testing.faulty_websocket import Peer, websocket
 
-from .support import open_websocket, self_signed
+from ..support import open_websocket, self_signed
 
 UPGRADE = {"upgrade": "websocket", "connection": "upgrade"}
 

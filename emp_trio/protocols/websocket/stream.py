@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_errors import describe_status
+from emp_trio.protocols.http.errors import describe_status
 from emp_trio.protocols.network_errors import network_fault
 from emp_trio.protocols.urls import origin
 

@@ -25,9 +25,9 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError,
 
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
-from emp_trio.protocols.http_errors import describe_status
-from emp_trio.protocols.websocket_settings import WebSocketSettings
-from emp_trio.protocols.websocket_wire import Wire, connect, lost, target
+from emp_trio.protocols.http.errors import describe_status
+from emp_trio.protocols.websocket.settings import WebSocketSettings
+from emp_trio.protocols.websocket.stream import Wire, connect, lost, target
 from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import excerpt
 

@@ -9,10 +9,10 @@ import httpx
 import trio
 
 from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
-from emp_trio.protocols.fetch import Fetched, FetchSettings
-from emp_trio.protocols.guarded import AddressProblem, NameUnresolved, guarded_reply, parsed_url
-from emp_trio.protocols.http_operation import RequestTrace
-from emp_trio.protocols.http_transport import Reply
+from emp_trio.protocols.fetch.guarded import AddressProblem, NameUnresolved, guarded_reply, parsed_url
+from emp_trio.protocols.fetch.settings import Fetched, FetchSettings
+from emp_trio.protocols.http.attempts import RequestTrace
+from emp_trio.protocols.http.transport import Reply
 from emp_trio.protocols.urls import redirected, shown_url
 from emp_trio.retry import parse_retry_after
 

@@ -14,14 +14,12 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.protocols.auth import Auth, NoAuth, auth_headers, auth_secrets
 from emp_trio.protocols.urls import origin, shown_url
-from emp_trio.protocols.websocket_settings import WebSocketSettings
+from emp_trio.protocols.websocket.settings import WebSocketSettings
 from emp_trio.secrets import Redactor, held
 from emp_trio.tls import tls_context
 
 if TYPE_CHECKING:
-    from emp_trio.protocols.websocket_link import Link
-
-__all__ = ["Socket", "WebSocket", "WebSocketSettings"]
+    from emp_trio.protocols.websocket.connection import Link
 
 
 class Socket:
@@ -44,7 +42,7 @@ class Socket:
 
         A cancelled send may still go out, whole.
         """
-        from emp_trio.protocols.websocket_link import Sending
+        from emp_trio.protocols.websocket.connection import Sending
 
         sending = Sending(message)
         try:
@@ -122,7 +120,7 @@ class WebSocket:
         When the block ends, also by a cancel, the closing handshake gets ``close_timeout``, so that what was sent last
         arrives; then the connection is closed. A peer that is gone is noticed by pings, whoever is reading or not.
         """
-        from emp_trio.protocols.websocket_link import open_link  # costs more than all of --help may
+        from emp_trio.protocols.websocket.connection import open_link  # costs more than all of --help may
 
         settings: WebSocketSettings = self.settings.websocket
         target = settings.url if url is None else url

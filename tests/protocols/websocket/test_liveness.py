@@ -12,7 +12,7 @@ from emp_trio.testing.faulty_server import open_faulty_server
 from emp_trio.testing.faulty_websocket import Peer, websocket
 from emp_trio.testing.proxy import open_proxy
 
-from .support import drain, open_socket, open_websocket
+from ..support import drain, open_socket, open_websocket
 
 
 async def listen(peer: Peer) -> None:

@@ -14,11 +14,11 @@ import trio
 
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
-from emp_trio.protocols.http_call import Call, LeftOrigin
-from emp_trio.protocols.http_errors import bad_answer
-from emp_trio.protocols.http_operation import RequestTrace
-from emp_trio.protocols.http_pool import Pool
-from emp_trio.protocols.http_settings import HttpSettings
+from emp_trio.protocols.http.attempts import RequestTrace
+from emp_trio.protocols.http.errors import bad_answer
+from emp_trio.protocols.http.pool import Pool
+from emp_trio.protocols.http.request import Call, LeftOrigin
+from emp_trio.protocols.http.settings import HttpSettings
 from emp_trio.protocols.network_errors import network_fault
 from emp_trio.protocols.urls import keeps_credentials, redirected, shown_url
 from emp_trio.secrets import excerpt, held

@@ -13,19 +13,17 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.auth import Auth, NoAuth, auth_secrets
-from emp_trio.protocols.http_answer import HttpResponse, HttpStream
-from emp_trio.protocols.http_call import CallOptions, make_call
-from emp_trio.protocols.http_errors import describe_status, may_have_started
-from emp_trio.protocols.http_operation import RequestAttempts
-from emp_trio.protocols.http_settings import HttpSettings
+from emp_trio.protocols.http.attempts import RequestAttempts
+from emp_trio.protocols.http.errors import describe_status, may_have_started
+from emp_trio.protocols.http.request import CallOptions, make_call
+from emp_trio.protocols.http.response import HttpResponse, HttpStream
+from emp_trio.protocols.http.settings import HttpSettings
 from emp_trio.protocols.limits import Limits
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.retry import RetryPolicy, parse_retry_after
 from emp_trio.secrets import held
 
 T = TypeVar("T")
-
-__all__ = ["CallOptions", "Http", "HttpResponse", "HttpSettings", "HttpStream", "describe_status"]
 
 _ERROR_BYTES: Final = 64 * 2**10  # enough for any error body, and no more is read of one
 
@@ -73,7 +71,7 @@ class Http:
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
         """Entered when the connector starts: opens the pool, and closes it at the end."""
-        from emp_trio.protocols.http_transport import open_client  # httpx costs more than all of --help may
+        from emp_trio.protocols.http.transport import open_client  # httpx costs more than all of --help may
 
         settings: HttpSettings = self.settings.http
         try:
@@ -102,7 +100,7 @@ class Http:
             path: appended to ``base_url``; or an absolute URL, which gets the credentials on base_url's origin only.
             max_bytes: limit of the body, instead of the settings'.
             expect: ``json`` makes an answer that is not JSON an error; ``any`` takes it as it is.
-            options: see :class:`~emp_trio.protocols.http_call.CallOptions`.
+            options: see :class:`~emp_trio.protocols.http.request.CallOptions`.
 
         Raises:
             ServiceError: no usable answer; ``maybe_started`` is set where a call that is not idempotent may have run.

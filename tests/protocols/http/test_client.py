@@ -11,7 +11,7 @@ from emp_trio.protocols.auth import ApiKeyHeader, Auth, Basic, Bearer, NoAuth
 from emp_trio.secrets import Secret
 from emp_trio.testing.faulty_server import event_stream, open_faulty_server, redirect, reply
 
-from .support import open_http, self_signed
+from ..support import open_http, self_signed
 
 OK = reply(200, json={"ok": True}, headers={"x-request-id": "req_1"})
 

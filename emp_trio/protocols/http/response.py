@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http_errors import bad_answer
+from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.wire_json import declared_charset, decode_json
 
 if TYPE_CHECKING:
-    from emp_trio.protocols.http_operation import RequestAttempts
-    from emp_trio.protocols.http_transport import Reply
+    from emp_trio.protocols.http.attempts import RequestAttempts
+    from emp_trio.protocols.http.transport import Reply
 
 
 class HttpResponse(msgspec.Struct, kw_only=True):

@@ -2,8 +2,8 @@
 
 Everything that a job can make this machine talk to goes through here: input files, and the CDN that its ``ctx`` names.
 One parser reads the URL that is both checked and connected to; a name is looked up once, all of its addresses must be
-permitted (:func:`emp_trio.protocols.addresses.permitted`), and the connection goes to one of these: a name that says
-something else when it is asked again gains nothing. Whoever follows a redirect comes here again. Proxies of the
+permitted (:func:`~emp_trio.protocols.fetch.addresses.permitted`), and the connection goes to one of these: a name that
+says something else when it is asked again gains nothing. Whoever follows a redirect comes here again. Proxies of the
 environment are not used: a proxy would look the name up once more.
 
 What is refused is told apart from nothing: the error of a private address, of a name that leads to one and of a name
@@ -23,9 +23,9 @@ import structlog
 import trio
 
 from emp_trio.errors import InputUnavailable, InvalidJob
-from emp_trio.protocols.addresses import literal_address, permitted
-from emp_trio.protocols.http_operation import RequestTrace
-from emp_trio.protocols.http_transport import Reply, translated
+from emp_trio.protocols.fetch.addresses import literal_address, permitted
+from emp_trio.protocols.http.attempts import RequestTrace
+from emp_trio.protocols.http.transport import Reply, translated
 from emp_trio.tls import tls_context
 
 log = structlog.get_logger(__name__)
@@ -88,7 +88,7 @@ async def addresses_of(url: httpx.URL, *, private: bool) -> list[str]:
     """The addresses of a URL's host, all of them permitted: a single bad one says that the host is not to be trusted.
 
     Args:
-        private: as for :func:`~emp_trio.protocols.addresses.permitted`.
+        private: as for :func:`~emp_trio.protocols.fetch.addresses.permitted`.
 
     Raises:
         AddressRefused: the host has no address, or one that is not permitted.
