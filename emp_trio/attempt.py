@@ -28,14 +28,15 @@ class StageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     def reserve_after(self, stage: Stage) -> float:
         """Seconds kept back for the stages that come after ``stage``."""
-        later: dict[Stage, float] = {
-            "claim": self.upload + self.cdn + self.settle,
-            "service": self.upload + self.cdn + self.settle,
-            "upload": self.cdn + self.settle,
-            "cdn": self.settle,
-            "settle": 0.0,
-        }
-        return later[stage]
+        match stage:  # no table: every job asks
+            case "claim" | "service":
+                return self.upload + self.cdn + self.settle
+            case "upload":
+                return self.cdn + self.settle
+            case "cdn":
+                return self.settle
+            case "settle":
+                return 0.0
 
 
 def stage_deadline(stage: Stage, *, now: float, attempt_deadline: float, limits: StageLimits) -> float:
@@ -43,11 +44,12 @@ def stage_deadline(stage: Stage, *, now: float, attempt_deadline: float, limits:
 
     Where the attempt is shorter than the reserves, they shrink to half of what is left: every stage gets a chance.
     """
-    own = {"upload": limits.upload, "cdn": limits.cdn, "settle": limits.settle}.get(stage)
     left = max(0.0, attempt_deadline - now)
-    reserve = min(limits.reserve_after(stage), left / 2)
-    end = attempt_deadline - reserve
-    return end if own is None else min(end, now + own)
+    end = attempt_deadline - min(limits.reserve_after(stage), left / 2)
+    if stage == "claim" or stage == "service":
+        return end
+    own = limits.upload if stage == "upload" else limits.cdn if stage == "cdn" else limits.settle
+    return min(end, now + own)
 
 
 class AttemptContext(Protocol):
@@ -99,7 +101,7 @@ class Stages:
     def stage(self, name: Stage) -> Iterator[None]:
         """A stage inside the service stage, whose clock stands still meanwhile. Raises DeadlineExceeded(name)."""
         started = trio.current_time()
-        deadline = self._end(name)
+        deadline = self._end(name, started)
         self._inside += 1
         if self._service is not None:
             self._service.deadline = self.attempt_deadline
@@ -113,12 +115,13 @@ class Stages:
         finally:
             self._inside -= 1
             if self._service is not None and not self._inside:
-                self._service.deadline = max(self._end("service"), trio.current_time())
+                now = trio.current_time()
+                self._service.deadline = max(self._end("service", now), now)
         if scope.cancelled_caught:
             raise DeadlineExceeded(name, deadline - started)
 
-    def _end(self, name: Stage) -> float:
-        return stage_deadline(name, now=trio.current_time(), attempt_deadline=self.attempt_deadline, limits=self.limits)
+    def _end(self, name: Stage, now: float) -> float:
+        return stage_deadline(name, now=now, attempt_deadline=self.attempt_deadline, limits=self.limits)
 
 
 class _ServiceStage:
@@ -127,7 +130,7 @@ class _ServiceStage:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._started = trio.current_time()
-        self._scope = trio.CancelScope(deadline=stages._end("service"))
+        self._scope = trio.CancelScope(deadline=stages._end("service", self._started))
 
     def __enter__(self) -> trio.CancelScope:
         self._stages._service = self._scope

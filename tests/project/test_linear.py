@@ -76,7 +76,7 @@ def collected() -> dict[str, tuple[re.Pattern[Any], bool]]:
                 pattern = re.compile(call.args[0].value)
                 searched = call.func.attr not in ("match", "fullmatch")
                 found.setdefault(f"{pattern.pattern!r:.60} {pattern.flags}", (pattern, searched))
-    for pattern in (sanitiser._run(100), sanitiser._run(4096), sanitiser._run_bytes(100), sanitiser._run_bytes(4096)):
+    for pattern in (sanitiser._run(100), sanitiser._run(4096)):
         found[f"{pattern.pattern!r}"] = (pattern, True)
     return found
 
@@ -223,7 +223,7 @@ def test_expressions_are_made_where_this_test_finds_them() -> None:
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) and "re.compile(" in ast.unparse(function):
                 made.add(f"{name}.{function.name}")
-    assert made == {"emp_trio.queue.sanitiser._run", "emp_trio.queue.sanitiser._run_bytes"}
+    assert made == {"emp_trio.queue.sanitiser._run"}
 
 
 KEY = "kJ7-x_Qw9ZpLm3Rt5Vb8Nc2Df4Gh6Js1"
@@ -313,12 +313,14 @@ def test_runs_that_are_nearly_long_enough_cost_no_more_than_others() -> None:
     """Each would be read again from each of its characters, if a run could begin in the middle of itself."""
     for shortest in (100, 4096):
         near, other = ("A" * (shortest - 1) + " ") * (40_960 // shortest), "A bc" * 10_240
-        search = sanitiser._run_bytes(shortest).search
         assert costs_no_more(
             partial(sanitiser.sanitised_text, near, shortest=shortest),
             partial(sanitiser.sanitised_text, other, shortest=shortest),
         )
-        assert costs_no_more(partial(search, near.encode()), partial(search, other.encode()))
+        assert costs_no_more(
+            partial(sanitiser.sanitised, near.encode(), shortest=shortest),
+            partial(sanitiser.sanitised, other.encode(), shortest=shortest),
+        )
 
 
 def costs_no_more(work: Callable[[], object], other: Callable[[], object]) -> bool:
