@@ -58,11 +58,12 @@ def weight(value: Any) -> int:
     total, found = 0, [value]
     for item in found:  # which grows meanwhile. On the way of every job: pattern matching takes three times as long
         kind = type(item)
-        if kind in _PLAIN:
-            continue
         if kind is str or kind is bytes:
             total += len(item)
-        elif kind is dict:
+            continue
+        if kind in _PLAIN:
+            continue
+        if kind is dict:
             found += item.values()
             found += item
         elif kind is list or kind is tuple:

@@ -62,7 +62,7 @@ def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
     """
     if len(fields.get("payload", b"")) > MAX_PAYLOAD_BYTES:
         raise InvalidJob(f"job {job_id}: the payload is larger than {MAX_PAYLOAD_BYTES >> 20} MiB")
-    text = {name: _text(job_id, name, fields[name]) for name in _TEXT_FIELDS if fields.get(name)}
+    text = {name: _text(job_id, name, value) for name, value in fields.items() if value and name in _TEXT_FIELDS}
     job_type = text.get("service_required") or text.get("job_type")
     if not job_type:
         raise InvalidJob(f"job {job_id}: service_required is missing", reason="missing_required_field")
@@ -93,10 +93,10 @@ def read_job(job_id: str, attempt: int, fields: Mapping[str, bytes]) -> Job:
     )
 
 
-_TEXT_FIELDS: Final = (
+_TEXT_FIELDS: Final = frozenset(
     "service_required job_type priority retry_count max_retries created_at customer_id workflow_id workflow_priority "
-    "workflow_datetime current_step total_steps deadline"
-).split()
+    "workflow_datetime current_step total_steps deadline".split()
+)
 
 
 def _text(job_id: str, name: str, value: bytes) -> str:
@@ -123,9 +123,9 @@ def _object_or_not(job_id: str, name: str, fields: Mapping[str, bytes]) -> tuple
 
 
 def _object(job_id: str, name: str, fields: Mapping[str, bytes], *, lists: bool = False) -> dict[str, Any] | None:
-    decoded = _json(job_id, name, fields)
-    if decoded is None and not fields.get(name):
+    if not fields.get(name):
         return None
+    decoded = _json(job_id, name, fields)
     if isinstance(decoded, dict):
         return decoded
     if lists and decoded == []:  # the fleet's clients write an empty list for no requirements

@@ -6,6 +6,7 @@ Each is one call of a library function, fenced by the lease token and safe to re
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -426,8 +427,8 @@ def _claims(reply: Any) -> Claims:
                 worker_id=_str(worker),
                 token=_str(token),
                 job_id=_str(job_id),
-                fields={_str(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)},
-                left_out=tuple(map(_str, left)),
+                fields=dict(zip(map(_field, flat[::2]), flat[1::2], strict=True)),
+                left_out=tuple(map(_str, left)) if left else (),
             )
             for worker, token, job_id, flat, left in jobs
         ),
@@ -444,6 +445,9 @@ def _unicode(text: str) -> str:
 
 def _str(value: bytes) -> str:
     return value.decode("utf-8", "replace")
+
+
+_field: Final = functools.lru_cache(64)(_str)  # every job has the same ones
 
 
 def _ms(seconds: float) -> int:

@@ -16,6 +16,7 @@ from emp_trio.secrets.secret import Secret
 _CREDENTIAL: Final = re.compile(r"(?:(?:Bearer|Basic) )?[\x21-\x7e]{6,4096}")
 _IN_QUERIES: Final = frozenset("key code sig signature".split())
 _SHORTEST: Final = 6  # characters of a credential
+_NESTED: Final = (dict, list)
 _MANY: Final = 256  # members of one level of a payload that are looked at for credentials
 
 
@@ -57,14 +58,14 @@ def named_secrets(value: Any, *, most: int = 32) -> tuple[Secret, ...]:
                     if isinstance(inside, str):
                         if hides(name, inside) and _CREDENTIAL.fullmatch(inside):
                             found.append(Secret(inside))
-                    elif isinstance(inside, dict | list):
+                    elif isinstance(inside, _NESTED):
                         below.append(inside)
             elif isinstance(item, list):
-                below += [inside for inside in item[:_MANY] if isinstance(inside, dict | list)]
+                below += [inside for inside in item[:_MANY] if isinstance(inside, _NESTED)]
         if not below:
             break
         level = below
-    return tuple(dict.fromkeys(found[:most]))
+    return tuple(dict.fromkeys(found[:most])) if found else ()
 
 
 def url_secrets(url: Secret) -> tuple[Secret, ...]:

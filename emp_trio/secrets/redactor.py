@@ -49,7 +49,10 @@ class Redactor:
 
     def excerpt(self, text: str, limit: int) -> str:
         """As :func:`excerpt`, with this redactor's own secrets masked as well."""
-        head = text if len(text) <= limit else text[: limit + max(MARGIN, 2 * self._own.longest, 2 * HELD.longest)]
+        if len(text) <= limit:
+            shown = self.text(text)
+            return shown if len(shown) <= limit else shown[:limit]
+        head = text[: limit + max(MARGIN, 2 * self._own.longest, 2 * HELD.longest)]
         shown = self._own.without(head)
         if len(head) < len(text):
             shown = HELD.without_beginning(self._own.without_beginning(HELD.without(shown)))

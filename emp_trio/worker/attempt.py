@@ -14,7 +14,7 @@ from emp_trio.attempt import Ending, StageLimits, Stages
 from emp_trio.errors import InvalidJob, Stage
 from emp_trio.jobs import Job
 from emp_trio.queue.worker_queue import LeaseRef
-from emp_trio.secrets import Redactor, excerpt
+from emp_trio.secrets import Redactor
 from emp_trio.worker.circuit import Verdict
 
 _LONGEST_TEXT: Final = 500  # characters of a progress message
@@ -88,7 +88,7 @@ class Attempt:
         """See :meth:`emp_trio.attempt.AttemptContext.report`. 100 is kept for the outcome."""
         if value == value:  # not NaN
             self._value = max(self._value, min(99.0, float(value)))
-        self._unsaid = (self._value, _shown(message), _shown(step), int(total_steps))
+        self._unsaid = (self._value, self._shown(message), self._shown(step), int(total_steps))
         self._changed()
 
     async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
@@ -120,7 +120,7 @@ class Attempt:
         if self.ending is not None:
             return None
         value, message, step, total_steps = self._said
-        return self.lease, value, self._redactor.text(message), self._redactor.text(step), total_steps
+        return self.lease, value, message, step, total_steps
 
     def not_published(self) -> None:
         """What was taken last did not reach Redis: it is to be said again, unless there is something newer."""
@@ -139,7 +139,7 @@ class Attempt:
         said = self._unsaid or self._said
         if said is None:
             return "", "", 0
-        return self._redactor.text(said[1]), self._redactor.text(said[2]), said[3]
+        return said[1], said[2], said[3]
 
     def enter(self, scope: trio.CancelScope) -> None:
         """The connector runs in ``scope`` from now on."""
@@ -164,10 +164,9 @@ class Attempt:
         """Whether the connector goes on although it was told to stop, and has had its time for cleanup."""
         return self.running and trio.current_time() > self._over_by
 
-
-def _shown(text: str) -> str:
-    """Text of a bounded length that can be written as UTF-8."""
-    if text == "":
-        return ""
-    text = excerpt(str(text), _LONGEST_TEXT)
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    def _shown(self, text: str) -> str:
+        """Text of a bounded length, without secrets, that can be written as UTF-8."""
+        if text == "":
+            return ""
+        text = self._redactor.excerpt(str(text), _LONGEST_TEXT)
+        return text if text.isascii() else text.encode("utf-8", "replace").decode()

@@ -69,6 +69,7 @@ class Slots:
         self._registration = registration
         self._settings = settings
         self._redactor = redactor
+        self._log = log.bind()  # which takes longer than writing nothing does
         self._requeued = requeued
         self._settling: set[trio.CancelScope] = set()
         self._late: list[tuple[Claimer, Claim, Settlement]] = []
@@ -126,7 +127,7 @@ class Slots:
 
         def replied(stored: bool) -> None:
             if stored:
-                log.debug("job.completed", job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
+                self._log.debug("job.completed", job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
                 self._free(claimer, claim, settlement)
             else:
                 self._late.append((claimer, claim, settlement))
