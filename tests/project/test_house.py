@@ -54,8 +54,18 @@ def test_asyncio_is_known_in_one_place() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(name.split(".")[0] in ("asyncio", "trio_asyncio", "anyio") for name in names):
-                knows.add(str(path.relative_to(ROOT)))
-    assert knows == {"emp_trio/queue/bridge.py"}
+                knows.add(str(path.relative_to(ROOT).parent))
+    assert knows == {"emp_trio/queue/bridge"}
+
+
+def test_what_is_private_in_redis_py_is_used_in_one_place() -> None:
+    private = re.compile(r"redis\.[\w.]*\b_(?!_)|\bconnection\._|(?<!self)\._(writer|reader|parser|sock|buffer)\b")
+    knows = set()
+    for path in PACKAGE:
+        text = path.read_text()
+        if re.search(r"^(from|import) redis\b", text, re.MULTILINE) and private.search(text):
+            knows.add(str(path.relative_to(ROOT)))
+    assert knows == {"emp_trio/queue/bridge/redis_py.py"}
 
 
 # Each pattern is written so that it does not match itself.

@@ -1,0 +1,97 @@
+"""The asyncio side of a connection after its login: replies and pushes as they are read, and commands as they are
+written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, cast
+
+import hiredis
+import redis
+
+from emp_trio.errors import QueueError, ServerRefused
+from emp_trio.queue.bridge.redis_py import transport_of
+
+LOOKS: Final = 10
+"""Looks for a sign of life in one reply timeout. Silence is counted in looks, not by the clock: while this process
+itself stands still, it hears nothing."""
+
+_NOTHING: Final = object()  # what the parser says where it has no whole reply
+
+
+class Refusal(Exception):
+    """An error that the server answered. A value, not raised."""
+
+
+class Replies(asyncio.Protocol):
+    """Takes a connection over from redis-py after its login, which waits for no reply then, and hands all replies and
+    pushes that one read brings to ``take`` at once."""
+
+    def __init__(self, connection: Any, take: Callable[[Any], None]) -> None:
+        self.transport = transport_of(connection)
+        self.heard = False
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._take = take
+        self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=Refusal, notEnoughData=_NOTHING)
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.transport.set_protocol(self)
+
+    def write(self, *args: str | bytes | int) -> None:
+        """Send a command."""
+        self.transport.write(packed(args))
+
+    def data_received(self, data: bytes) -> None:
+        self.heard = True
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not _NOTHING:
+                self._take(reply)
+        except Exception as error:  # noqa: BLE001 - ends the connection, and is raised there
+            self._end(error)
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(redis.ConnectionError(str(exc) if exc else "the server closed the connection"))
+
+    def _end(self, error: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    async def ended(self) -> None:
+        """Wait for the end of the connection, and raise its reason."""
+        await self._ended
+
+
+def packed(args: tuple[Any, ...]) -> bytes:
+    """The command as bytes. Made by its caller: what can't be written must not hurt the others of a batch."""
+    try:
+        return cast(bytes, hiredis.pack_command(args))
+    except (TypeError, ValueError) as error:
+        raise QueueError(f"the command {args[0]} can't be written: {error}") from None
+
+
+def refused(refusal: Refusal) -> ServerRefused:
+    """The error of a command that the server answered with ``refusal``."""
+    text = str(refusal)
+    first = text.split(" ", 1)[0]
+    return ServerRefused(f"Redis refused the command: {text}", code=first if first.isupper() else "ERR")
+
+
+async def run_while(*jobs: Awaitable[None]) -> None:
+    """Run asyncio jobs until the first of them ends; then end all, and raise what it raised."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
