@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -14,6 +15,7 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.auth import Auth
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
@@ -146,7 +148,8 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             async with counted(job, context, ahead=False):
                 context.report(_ASKING, f"asking A1111 for {request.endpoint}")
                 said = await self._ask(request.endpoint, task, body, context)
-                answer = read_answer(said, script=_has_script(body), asked=body)
+                read = partial(read_answer, said, script=_has_script(body), asked=body)
+                answer = await off_loop(weight(said), read)
                 named = wanted is None or check_made_by(answer.info, wanted)
                 had = await decoded_files([Output(source=text) for text in answer.images], images=True)
                 warnings += (*answer.warnings, *had.warnings)
@@ -157,7 +160,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         facts = {
             "task_id": task,
             "endpoint": request.endpoint,
-            "info": kept_info(answer.info),
+            "info": await off_loop(weight(answer.info), kept_info, answer.info),
             "model_used": answer.info.get("sd_model_name") or (wanted.title if wanted is not None else None),
             "warnings": warnings,
             "request": await kept_copy(body),
