@@ -221,6 +221,15 @@ def test_an_id_that_is_not_utf_8_burns_no_leases(lib: Library, ear: Ear) -> None
     assert [m["job_id"] for _, m in ear.heard("job_failed")] == ["??"]
 
 
+@pytest.mark.parametrize("odd", ['"', "\\", "\n", "\x00", "\x1f", "\x7f", "\u00fc", "/"], ids=ascii)
+def test_a_long_id_is_told_as_it_is_whatever_is_in_it(lib: Library, ear: Ear, odd: str) -> None:
+    job_id = "i" * 5000 + odd + "i" * 5000
+    lib.submit(job_id)
+    ear.heard()
+    lib.claim("w1")
+    assert [m["job_id"] for _, m in ear.heard("job_failed")] == [job_id]
+
+
 def test_the_progress_of_a_job_is_no_job(lib: Library) -> None:
     lib.submit("v")
     _, token, _ = lib.claim("w1")["jobs"]["v"]

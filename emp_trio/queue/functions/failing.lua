@@ -83,6 +83,15 @@ end
 -- whether that depends on the workflow. Returns 'no', or 'gone' and the reason.
 local ENDLESS_ID, LONGEST_TOLD = 4096, 2097152
 
+-- JSON of such an id. Encoding reads it character by character; mostly there is nothing in it to be escaped.
+local function text_of_endless(id)
+  if string.find(id, '"', 1, true) or string.find(id, '\\', 1, true) then return text(id) end
+  for code = 0, 31 do
+    if string.find(id, string.char(code), 1, true) then return text(id) end
+  end
+  return '"' .. id .. '"'
+end
+
 local function end_endless(id, bound, wants, now)
   local key, names = 'job:' .. id, bound and {'service_required', 'status', 'workflow_id'} or {'service_required', 'status'}
   local other = false
@@ -108,6 +117,7 @@ local function end_endless(id, bound, wants, now)
   local plain = #id <= LONGEST_TOLD and not string.find(string.sub(id, 1, LONGEST_ID), '[\128-\255]')
   local rest = json({worker_id = '', status = 'failed', error = failure.error, failed_at = now.iso, retry_count = 0,
     can_retry = false, timestamp = now.ms})
-  redis.call('PUBLISH', 'job_failed', '{"job_id":' .. text(plain and id or shown(id)) .. ',' .. string.sub(rest, 2))
+  redis.call('PUBLISH', 'job_failed', '{"job_id":' .. (plain and text_of_endless(id) or text(shown(id))) .. ',' ..
+    string.sub(rest, 2))
   return 'gone', failure.error
 end
