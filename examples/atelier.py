@@ -13,6 +13,7 @@ from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.auth import ApiKeyHeader
 from emp_trio.protocols.http import Http, HttpSettings, describe_status
+from emp_trio.protocols.parsing import parse
 from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.secrets import Secret
@@ -33,10 +34,7 @@ class Image(msgspec.Struct, frozen=True):
 
 def read_image(answer: Any) -> Image:
     """The image in an answer of the service. Raises ServiceError where there is none."""
-    try:
-        return msgspec.convert(answer, Image)
-    except msgspec.ValidationError as error:
-        raise ServiceError(f"no image: {error}", type="response_error", reason="corrupted_data") from error
+    return parse(Image, answer, "no image")
 
 
 class AtelierConnector(Http, Polling, SavesAssets, Connector):

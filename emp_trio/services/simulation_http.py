@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -13,8 +12,8 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.protocols.http import Http, HttpSettings
-from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.http.paths import segment
+from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
@@ -28,6 +27,30 @@ from emp_trio.services.work_states import phase_of
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
+
+
+class _Accepted(msgspec.Struct, frozen=True):
+    """The answer to a new job; its id goes by either name."""
+
+    simulation_id: Lenient[str] = ""
+    prompt_id: Lenient[str] = ""
+
+
+class _Simulation(msgspec.Struct, frozen=True):
+    """A job in the history."""
+
+    status: Lenient[str] = ""
+    progress: Lenient[float | None] = None
+    step: Any = None
+    error: Any = None
+    retryable: Lenient[bool] = True
+    outputs: Any = None
+    results: Lenient[dict[str, Any]] = msgspec.field(default_factory=dict)
+    execution_time: Lenient[int | float] = 0
+
+
+class _Outputs(msgspec.Struct, frozen=True):
+    images: Lenient[list[Lenient[dict[str, Any]]]] = []
 
 
 class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
@@ -98,29 +121,29 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
         entry = _entry(answer.json(), simulation_id)
         return _failure(entry, simulation_id) is None or bool(_images(entry))
 
-    async def _finished(self, simulation_id: str, context: AttemptContext) -> tuple[str, Mapping[str, Any]]:
-        async def look() -> tuple[str, Mapping[str, Any]] | Ended | None:
+    async def _finished(self, simulation_id: str, context: AttemptContext) -> tuple[str, _Simulation]:
+        async def look() -> tuple[str, _Simulation] | Ended | None:
             answer = await self.request("GET", f"/history/{segment(simulation_id)}", retries=0)
             entry = _entry(answer.json(), simulation_id)
-            failure, phase = _failure(entry, simulation_id), phase_of(entry.get("status"))
+            failure, phase = _failure(entry, simulation_id), phase_of(entry.status)
             if phase == "done" or (phase != "running" and _images(entry)):  # what is made is not made again
                 if failure is not None:
                     log.warning("simulation.kept", simulation=simulation_id, why=failure.message)
                 return simulation_id, entry
             if failure is not None:
                 return Ended(failure)
-            if isinstance(done := entry.get("progress"), int | float):
+            if entry.progress is not None:
                 context.report(
-                    5 + 0.9 * min(max(done, 0), 100),
-                    f"simulating, {done:.0f} %",
-                    step=f"step {entry.get('step')}",
+                    5 + 0.9 * min(max(entry.progress, 0), 100),
+                    f"simulating, {entry.progress:.0f} %",
+                    step=f"step {entry.step}",
                     total_steps=self.settings.simulation.steps,
                 )
             return None
 
         return await self.poll(look, hint=f"simulation {simulation_id}")
 
-    async def _save_images(self, entry: Mapping[str, Any], job: Job, context: AttemptContext) -> list[SavedAsset]:
+    async def _save_images(self, entry: _Simulation, job: Job, context: AttemptContext) -> list[SavedAsset]:
         async def had(image: dict[str, str]) -> GeneratedFile:
             answer = await self.request("GET", "/view", params=image, expect="any")
             return checked(answer.body, answer.headers.get("content-type"), images=True)
@@ -135,8 +158,8 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
 
 def _simulation_id(answer: Any) -> str:
-    found = answer.get("simulation_id") or answer.get("prompt_id") if isinstance(answer, dict) else None
-    if not isinstance(found, str):
+    said = parse_or_empty(_Accepted, answer)
+    if not (found := said.simulation_id or said.prompt_id):
         raise ServiceError(
             "the simulated service accepted a job without giving it a simulation_id",
             type="response_error",
@@ -146,51 +169,44 @@ def _simulation_id(answer: Any) -> str:
     return found
 
 
-def _entry(answer: Any, simulation_id: str) -> Mapping[str, Any]:
+def _entry(answer: Any, simulation_id: str) -> _Simulation:
     """The job's entry in a history answer; empty while the service has nothing to say.
 
     Raises:
         ServiceError: (response_error) it is no history. The work goes on all the same.
     """
-    if not isinstance(answer, dict):
-        raise bad_answer(f"a history was expected, {type(answer).__name__} came", reason="invalid_response_format")
-    entry = answer.get(simulation_id)
-    return entry if isinstance(entry, dict) else {}
+    return parse(dict[str, Lenient[_Simulation]], answer, "a history was expected").get(simulation_id, _Simulation())
 
 
-def _failure(entry: Mapping[str, Any], simulation_id: str) -> ServiceError | None:
-    match phase_of(entry.get("status")):
+def _failure(entry: _Simulation, simulation_id: str) -> ServiceError | None:
+    match phase_of(entry.status):
         case "failed" | "expired" | "stopped":
             return ServiceError(
-                f"simulation {simulation_id} failed: {quoted(entry.get('error'))}",
-                retry=entry.get("retryable") is not False,
+                f"simulation {simulation_id} failed: {quoted(entry.error)}",
+                retry=entry.retryable,
             )
         case "cancelled":
             return ServiceError(f"simulation {simulation_id} was cancelled in the service", retry=False)
     return None
 
 
-def _images(entry: Mapping[str, Any]) -> list[dict[str, str]]:
+def _images(entry: _Simulation) -> list[dict[str, str]]:
     """Where to find each image, as parameters of ``/view``."""
-    outputs = entry.get("outputs")
-    images = outputs.get("images") if isinstance(outputs, dict) else None
-    found = [image for image in images if isinstance(image, dict)] if isinstance(images, list) else []
+    found = parse_or_empty(_Outputs, entry.outputs).images
     return [{k: str(image[k]) for k in ("filename", "subfolder", "type") if k in image} for image in found]
 
 
 def _result(
-    job: Job, simulation_id: str, entry: Mapping[str, Any], saved: list[SavedAsset], request: dict[str, Any]
+    job: Job, simulation_id: str, entry: _Simulation, saved: list[SavedAsset], request: dict[str, Any]
 ) -> JobResult:
-    seconds = entry.get("execution_time")
-    results = entry.get("results")
     data = result_data(
         job,
         simulation_id=simulation_id,
         steps=request["simulation_config"]["steps"],
-        processing_time_ms=seconds * 1000 if isinstance(seconds, int | float) else 0,
-        results=results if isinstance(results, dict) else {},
+        processing_time_ms=entry.execution_time * 1000,
+        results=entry.results,
     )
-    data["outputs"] = entry.get("outputs")
+    data["outputs"] = entry.outputs
     return JobResult(
         success=True,
         data=data | (asset_data(saved[0]) if saved else {}),

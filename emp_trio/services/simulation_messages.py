@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from emp_trio.errors import ServiceError
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 from emp_trio.services.image_fields import image_in, media_type_of
 from emp_trio.services.redaction import excerpt_of
 from emp_trio.services.work_states import phase_of
 
-_MOST: Final = 10**15  # a larger number, infinity and nan are no progress and no time
+_MOST: Final = 10**15  # a larger number is no progress and no time
+_Number: TypeAlias = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
 
 
 class Progressed(msgspec.Struct, frozen=True):
@@ -43,39 +45,56 @@ class Failed(msgspec.Struct, frozen=True):
 Event: TypeAlias = Progressed | Completed | Failed
 
 
+class _Message(msgspec.Struct, frozen=True):
+    """A message of any type. The id of its job goes by three names, and is also a number; what is odd in one field
+    takes nothing away from the others."""
+
+    type: Lenient[str] = ""
+    job_id: Any = None
+    job: Any = msgspec.field(name="jobId", default=None)
+    id: Any = None
+    progress: Lenient[_Number | None] = None
+    current_step: Lenient[_Number | None] = None
+    total_steps: Lenient[_Number | None] = None
+    simulation_id: Any = None
+    results: Lenient[dict[str, Any]] = msgspec.field(default_factory=dict)
+    output_url: Lenient[str | None] = None
+    processing_time_ms: Lenient[_Number | None] = None
+    outputs: Any = None
+    error: Any = None
+    message: Any = None
+    retryable: Lenient[bool] = True
+
+
 def decode(message: str | bytes) -> tuple[str | None, Event | None]:
     """A message as (id of its job, event). The event is None for what says nothing about the end or the progress of a
     job: greetings, answers to questions, unknown types, and anything that is not a JSON object."""
     try:
-        fields = decode_json(message)
+        said = parse_or_empty(_Message, decode_json(message))
     except ServiceError:
         return None, None
-    if not isinstance(fields, dict):
-        return None, None
-    job_id = next((str(fields[key]) for key in ("job_id", "jobId", "id") if fields.get(key)), None)
-    kind = str(fields.get("type")).removeprefix("simulation_")
+    job_id = next((str(name) for name in (said.job_id, said.job, said.id) if name), None)
+    kind = said.type.removeprefix("simulation_")
     match "progress" if kind == "progress" else phase_of(kind):
         case "progress":
-            return job_id, _progressed(fields)
+            return job_id, _progressed(said)
         case "done":
-            return job_id, _completed(fields)
+            return job_id, _completed(said)
         case "failed" | "expired" | "stopped":
-            return job_id, _ended(fields, Failed(_reason(fields), fields.get("retryable") is not False))
+            return job_id, _ended(said, Failed(quoted(said.error or said.message), said.retryable))
         case "cancelled":
-            return job_id, _ended(fields, Failed(f"cancelled in the service: {_reason(fields)}", False))
-        case "unknown" if _images(fields):
-            return job_id, _completed(fields)
+            return job_id, _ended(
+                said, Failed(f"cancelled in the service: {quoted(said.error or said.message)}", False)
+            )
+        case "unknown" if _images(said.outputs):
+            return job_id, _completed(said)
         case _:
             return job_id, None
 
 
-def _ended(fields: dict[str, Any], failure: Failed) -> Completed | Failed:
+def _ended(said: _Message, failure: Failed) -> Completed | Failed:
     """An end that is not a good one; images that come with it are made, and are not made again."""
-    return _completed(fields) if _images(fields) else failure
-
-
-def _reason(fields: dict[str, Any]) -> str:
-    return quoted(fields.get("error") or fields.get("message"))
+    return _completed(said) if _images(said.outputs) else failure
 
 
 def quoted(said: Any) -> str:
@@ -84,28 +103,26 @@ def quoted(said: Any) -> str:
     return excerpt(said, 500) if isinstance(said, str) else excerpt_of(said, 500)
 
 
-def _progressed(fields: dict[str, Any]) -> Progressed | None:
-    percent, step, steps = _number(fields, "progress"), _number(fields, "current_step"), _number(fields, "total_steps")
-    if percent is None and step is not None and steps:
-        percent = 100 * step / steps
+def _progressed(said: _Message) -> Progressed | None:
+    percent, steps = said.progress, said.total_steps
+    if percent is None and said.current_step is not None and steps:
+        percent = 100 * said.current_step / steps
     if percent is None:
         return None
     return Progressed(min(max(percent, 0.0), 100.0), int(steps or 0))
 
 
-def _completed(fields: dict[str, Any]) -> Completed:
-    results, url = fields.get("results"), fields.get("output_url")
+def _completed(said: _Message) -> Completed:
     return Completed(
-        simulation_id=str(fields.get("simulation_id") or ""),
-        results=results if isinstance(results, dict) else {},
-        output_url=url if isinstance(url, str) else None,
-        processing_time_ms=_number(fields, "processing_time_ms") or 0.0,
-        images=_images(fields),
+        simulation_id=str(said.simulation_id or ""),
+        results=said.results,
+        output_url=said.output_url,
+        processing_time_ms=said.processing_time_ms or 0.0,
+        images=_images(said.outputs),
     )
 
 
-def _images(fields: dict[str, Any]) -> tuple[tuple[str, str | None], ...]:
-    outputs = fields.get("outputs")
+def _images(outputs: Any) -> tuple[tuple[str, str | None], ...]:
     images = outputs.get("images", outputs) if isinstance(outputs, dict) else outputs
     found = []
     for image in images if isinstance(images, list) else [images]:
@@ -114,10 +131,3 @@ def _images(fields: dict[str, Any]) -> tuple[tuple[str, str | None], ...]:
         elif (image := image_in(image)) is not None:
             found.append((image.source, image.media_type))
     return tuple(found)
-
-
-def _number(fields: dict[str, Any], name: str) -> float | None:
-    value = fields.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _MOST:
-        return None
-    return float(value)

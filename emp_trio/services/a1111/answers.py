@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import structlog
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http.errors import bad_answer
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 from emp_trio.services.redaction import redacted
@@ -29,6 +30,20 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class _Images(msgspec.Struct, frozen=True):
+    """What a generation answers; forks make ``info`` a text within a text, or leave it out."""
+
+    images: Lenient[list[Lenient[str]]] = []
+    info: Any = None
+
+
+class _Info(msgspec.Struct, frozen=True):
+    """What ``info`` says of the images; the index is that of the job's first one, behind the grid."""
+
+    all_seeds: Lenient[list[Any] | None] = None
+    index_of_first_image: Lenient[Annotated[float, msgspec.Meta(ge=0)] | None] = None
+
+
 def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = None) -> Answer:
     """The job's images in an answer, without the grid before them and the maps and masks after them.
 
@@ -46,20 +61,20 @@ def read_answer(answer: Any, *, script: bool, asked: Mapping[str, Any] | None = 
 
     Fewer than were begun, as where an extension has dropped one, are kept, and a warning says so: they have been made.
     """
-    said = answer if isinstance(answer, dict) else {}
-    listed = said.get("images")
-    images = [image for image in listed if isinstance(image, str)] if isinstance(listed, list) else []
-    info = read_info(said.get("info"))
-    seeds = info.get("all_seeds")
-    count = len(seeds) if isinstance(seeds, list) and seeds else _asked_for(asked, script=script)
-    if not count or (count > len(images) and not isinstance(seeds, list)):
+    said = parse_or_empty(_Images, answer)
+    images, info = said.images, read_info(said.info)
+    about = parse_or_empty(_Info, info)
+    count = len(about.all_seeds) if about.all_seeds else _asked_for(asked, script=script)
+    if not count or (count > len(images) and about.all_seeds is None):
         count = len(images)
-    begin = _first(info, len(images), count, grid=(asked or {}).get("save_images") is True and not script)
-    own = images[begin : begin + count] or images  # a grid may be all there is
+    begin = about.index_of_first_image
+    if begin is None:  # a grid stands before several images that are saved there
+        begin = (asked or {}).get("save_images") is True and not script and len(images) > count > 1
+    own = images[int(begin) : int(begin) + count] or images  # a grid may be all there is
     if not own:
-        members = excerpt(", ".join(map(str, said)) or "none", 200)
+        members = excerpt(", ".join(answer) if isinstance(answer, dict) and answer else "none", 200)
         raise bad_answer(f"A1111 answered without an image; its members are {members}", reason="missing_expected_data")
-    fewer = len(own) < count and isinstance(seeds, list) and not script
+    fewer = len(own) < count and about.all_seeds is not None and not script
     warnings = (f"A1111 made {len(own)} of {count} images; those are kept",) if fewer else ()
     return Answer(images=own, info=info, warnings=warnings)
 
@@ -72,18 +87,6 @@ def _asked_for(asked: Mapping[str, Any] | None, *, script: bool) -> int:
     if script or not all(isinstance(number, int) and number > 0 for number in numbers):
         return 0
     return int(numbers[0] * numbers[1])
-
-
-def _first(info: Mapping[str, Any], there: int, count: int, *, grid: bool) -> int:
-    """Index of the job's first image among those that are there.
-
-    Args:
-        grid: a grid may stand before several images, where ``info`` does not say.
-    """
-    first = info.get("index_of_first_image")
-    if isinstance(first, int | float) and not isinstance(first, bool) and first >= 0:
-        return int(first)
-    return 1 if grid and count > 1 and there > count else 0
 
 
 def read_info(info: Any) -> dict[str, Any]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.mapping.suggestions import did_you_mean
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.secrets import excerpt
 
 _STEM: Final = re.compile(r"\.(safetensors|ckpt|pt|pth)$", re.IGNORECASE)
@@ -20,11 +21,11 @@ _SHORTEST_HASH: Final = 8
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of ``/sd-models``; hashes are empty where the server has not made them yet."""
 
-    title: str
-    model_name: str = ""
-    hash: str = ""
-    sha256: str = ""
-    filename: str = ""
+    title: Annotated[str, msgspec.Meta(min_length=1)]
+    model_name: Lenient[str] = ""
+    hash: Lenient[str] = ""
+    sha256: Lenient[str] = ""
+    filename: Lenient[str] = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -37,15 +38,16 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         return _stem(self.filename or self.title)
 
 
+class _MadeBy(msgspec.Struct, frozen=True):
+    """What ``info`` says of the model."""
+
+    sd_model_name: Lenient[str] = ""
+    sd_model_hash: Lenient[str] = ""
+
+
 def read_checkpoints(answer: Any) -> tuple[Checkpoint, ...]:
     """An answer of ``/sd-models``; entries without a title are left out."""
-    entries = [entry for entry in answer if isinstance(entry, dict)] if isinstance(answer, list) else []
-    fields = Checkpoint.__struct_fields__
-    return tuple(
-        Checkpoint(**{name: entry[name] for name in fields if isinstance(entry.get(name), str)})
-        for entry in entries
-        if isinstance(entry.get("title"), str) and entry["title"]
-    )
+    return parse_or_empty(tuple[Lenient[Checkpoint], ...], answer)
 
 
 def find_checkpoint(name: str, checkpoints: Sequence[Checkpoint]) -> Checkpoint:
@@ -81,7 +83,8 @@ def check_made_by(info: Mapping[str, Any], wanted: Checkpoint) -> bool:
     Raises:
         ServiceError: (model_not_found) it was another model's.
     """
-    name, hash_ = _text(info, "sd_model_name"), _text(info, "sd_model_hash")
+    said = parse_or_empty(_MadeBy, info)
+    name, hash_ = said.sd_model_name, said.sd_model_hash
     own = [known for known in (wanted.hash, wanted.sha256) if known]
     if len(hash_) >= _SHORTEST_HASH and own:
         same = any(known.startswith(hash_) or hash_.startswith(known) for known in own)
@@ -104,8 +107,3 @@ def check_made_by(info: Mapping[str, Any], wanted: Checkpoint) -> bool:
 def _stem(name: str) -> str:
     """A file's name without folder, extension and the hash in brackets that titles have."""
     return _STEM.sub("", name.partition(" [")[0].replace("\\", "/").rpartition("/")[2])
-
-
-def _text(info: Mapping[str, Any], name: str) -> str:
-    value = info.get(name)
-    return value if isinstance(value, str) else ""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http.errors import describe_status
+from emp_trio.protocols.parsing import Lenient, parse
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 
@@ -21,6 +24,26 @@ _BY_WORDS: Final[tuple[tuple[str, _Kind], ...]] = (
     ("init image not found", ("validation_error", "missing_required_field", False)),
     ("not found", ("validation_error", "component_error", False)),  # a sampler, a script
 )
+
+
+class _Wrong(msgspec.Struct, frozen=True):
+    """What is wrong with one parameter."""
+
+    loc: Lenient[list[Any]] = []
+    msg: Lenient[str] = "is wrong"
+
+    @property
+    def place(self) -> str:
+        """Where in the request that is, as ``override_settings.sd_vae``."""
+        return ".".join(str(step) for step in self.loc if step != "body")
+
+
+class _ErrorBody(msgspec.Struct, frozen=True):
+    """An error of the web UI, which has all members, or of the library beneath it, which has only ``detail``."""
+
+    detail: Lenient[str | list[Lenient[_Wrong]] | msgspec.UnsetType] = msgspec.UNSET
+    error: Lenient[str] = ""
+    errors: Lenient[str | msgspec.UnsetType] = msgspec.UNSET
 
 
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
@@ -94,22 +117,20 @@ def _kind(status: int, code: str, text: str) -> _Kind | None:
 def _said(body: bytes) -> tuple[str | None, str, str | None] | None:
     """(class of the error, text, parameter) in a documented body; None for any other."""
     try:
-        data: Any = decode_json(body)
+        said = parse(_ErrorBody, decode_json(body), "an error")
     except ServiceError:
         return None  # the status says enough
-    if not isinstance(data, dict) or "detail" not in data:
+    if said.detail is msgspec.UNSET and said.errors is msgspec.UNSET:
         return None
-    detail, error = data["detail"], data.get("error")
-    code = error if isinstance(error, str) and error and "errors" in data else None
-    if isinstance(detail, list):
-        found = [item for item in detail if isinstance(item, dict)]
-        texts = [f"{_place(item)}: {item.get('msg', 'is wrong')}" for item in found]
-        return code, excerpt("; ".join(texts), _LONGEST) or "the request is wrong", _place(found[0]) if found else None
-    first = next((text for text in (detail, data.get("errors"), error) if isinstance(text, str) and text), "no reason")
+    code = said.error or None if said.errors is not msgspec.UNSET else None
+    if isinstance(said.detail, list):
+        texts = [f"{wrong.place}: {wrong.msg}" for wrong in said.detail]
+        return (
+            code,
+            excerpt("; ".join(texts), _LONGEST) or "the request is wrong",
+            (said.detail[0].place if said.detail else None),
+        )
+    first = next(
+        (text for text in (said.detail, said.errors, said.error) if isinstance(text, str) and text), "no reason"
+    )
     return code, excerpt(" ".join(first.split()), _LONGEST), None
-
-
-def _place(item: Mapping[str, Any]) -> str:
-    """Where in the request an error is, as ``override_settings.sd_vae``."""
-    steps = item.get("loc")
-    return ".".join(str(step) for step in steps if step != "body") if isinstance(steps, list) else ""

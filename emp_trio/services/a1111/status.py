@@ -6,23 +6,33 @@ from typing import Any, Final
 
 import msgspec
 
+from emp_trio.errors import ServiceError
+from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.secrets import excerpt
 
 _LONGEST: Final = 80
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """One generation by its own id. ``share`` is from 0 to 1, or None; ``text`` tells its place in the queue.
+    """One generation by its own id, as ``/internal/progress`` tells of it; what that does not say is not so.
 
     A generation that has failed stays active until another one begins; one that was never heard of, or is forgotten, is
     neither active nor queued nor completed.
+
+    Attributes:
+        share: from 0 to 1, or None; out of range for a moment, and null while nothing runs.
+        text: tells its place in the queue; null while it is in none.
     """
 
-    active: bool = False
-    queued: bool = False
-    completed: bool = False
-    share: float | None = None
-    text: str = ""
+    active: Lenient[bool] = False
+    queued: Lenient[bool] = False
+    completed: Lenient[bool] = False
+    share: Lenient[float | None] = msgspec.field(name="progress", default=None)
+    text: Lenient[str] = msgspec.field(name="textinfo", default="")
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "share", _share(self.share))
+        msgspec.structs.force_setattr(self, "text", excerpt(" ".join(self.text.split()), _LONGEST))
 
     @property
     def known(self) -> bool:
@@ -46,30 +56,41 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     began: str = ""
 
 
+class _Work(msgspec.Struct, frozen=True):
+    interrupted: Lenient[bool] = False
+    job_count: Lenient[int] = 0
+    job_timestamp: Lenient[str] = ""
+
+
+class _Progress(msgspec.Struct, frozen=True):
+    progress: Lenient[float | None] = None
+    state: Lenient[_Work] = _Work()
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """``error`` is what could not be found out."""
+
+    error: Any = None
+
+
+class _Memory(msgspec.Struct, frozen=True):
+    ram: _Part | None
+    cuda: _Part | None
+
+
 def read_task(answer: Any) -> Task:
-    """An answer of ``/internal/progress``; what it does not say is not so."""
-    said = answer if isinstance(answer, dict) else {}
-    text = said.get("textinfo")
-    return Task(
-        active=said.get("active") is True,
-        queued=said.get("queued") is True,
-        completed=said.get("completed") is True,
-        share=_share(said.get("progress")),
-        text=excerpt(" ".join(text.split()), _LONGEST) if isinstance(text, str) else "",
-    )
+    """An answer of ``/internal/progress``."""
+    return parse_or_empty(Task, answer)
 
 
 def read_state(answer: Any) -> State:
     """An answer of ``/sdapi/v1/progress``: nothing runs where both the progress and the count of jobs are 0."""
-    said = answer if isinstance(answer, dict) else {}
-    state = said.get("state")
-    state = state if isinstance(state, dict) else {}
-    began = state.get("job_timestamp")
+    said = parse_or_empty(_Progress, answer)
     return State(
-        busy=bool(said.get("progress")) or bool(state.get("job_count")),
-        interrupted=state.get("interrupted") is True,
-        share=_share(said.get("progress")),
-        began=began if isinstance(began, str) else "",
+        busy=bool(said.progress) or bool(said.state.job_count),
+        interrupted=said.state.interrupted,
+        share=_share(said.progress),
+        began=said.state.job_timestamp,
     )
 
 
@@ -90,18 +111,16 @@ class Meter:
 
 def trouble_in(memory: Any) -> str:
     """What is wrong with a server by its ``/sdapi/v1/memory``; empty where nothing is."""
-    if not isinstance(memory, dict) or not {"ram", "cuda"} <= memory.keys():
+    try:
+        said = parse(_Memory, memory, "the memory")
+    except ServiceError:
         return "what answers is no A1111: look at A1111_HOST and A1111_PORT"
-    for name in ("cuda", "ram"):
-        part = memory[name]
-        error = part.get("error") if isinstance(part, dict) else "nothing is known of it"
-        if error:
-            return f"A1111 has trouble with its {name}: {excerpt(str(error), 200)}"
+    for name, part in (("cuda", said.cuda), ("ram", said.ram)):
+        if part is None or part.error:
+            why = "nothing is known of it" if part is None else excerpt(str(part.error), 200)
+            return f"A1111 has trouble with its {name}: {why}"
     return ""
 
 
-def _share(value: Any) -> float | None:
-    """A share of the work from what is told, which may be out of range for a moment."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return min(1.0, max(0.0, float(value)))
+def _share(value: float | None) -> float | None:
+    return None if value is None else min(1.0, max(0.0, value))
