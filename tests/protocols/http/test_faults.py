@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import socket
 import tracemalloc
@@ -244,6 +245,21 @@ async def test_an_unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         async with open_http("http://service.invalid") as probe:
             error = await failure(probe)
             assert kind(error) == ("network_error", "proxy_error", False)
+
+
+async def test_a_proxy_that_echoes_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    password = "Kq7Wm2Xv9Lp4Kt8Rb3Ny"
+
+    async def echo(exchange: Exchange) -> None:
+        said = f"{exchange.request.headers.get('proxy-authorization')}, that is {password}"
+        await reply(407, json={"error": {"message": said}})(exchange)
+
+    async with open_faulty_server(echo) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url.replace("://", f"://me:{password}@"))
+        async with open_http("http://service.invalid/v1") as probe:
+            error = await failure(probe)
+    assert "that is ***" in error.message
+    assert base64.b64encode(f"me:{password}".encode()).decode()[8:20] not in error.message
 
 
 async def test_a_body_that_unpacks_to_a_thousandfold_is_refused_before_it_is_unpacked() -> None:
