@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http.errors import bad_answer
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import excerpt, join_halves
 from emp_trio.services.error_shapes import error_in, words_of
 from emp_trio.services.finish_reasons import end_of
@@ -16,7 +17,7 @@ from emp_trio.services.message_content import read_content
 from emp_trio.services.ollama.errors import error_line
 from emp_trio.services.redaction import excerpt_of
 
-_MOST: Final = 2**63 - 1  # what a count of Ollama's can be
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _DONE: Final = (True, "true", "True")
 _MEMBERS: Final = frozenset(("response", "message", "done", "done_reason", "thinking", "image", "images"))
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -24,6 +25,55 @@ _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", 
 
 LONGEST: Final = 2**20
 """Bytes of an answer, with its thoughts and tool calls. It stands in the result, and results travel through Redis."""
+
+
+class _Part(msgspec.Struct, frozen=True):
+    """A message. ``content`` is a text, or parts as of other vendors; there are models that answer with images, one or
+    several."""
+
+    content: Any = None
+    thinking: Lenient[str] = ""
+    tool_calls: Any = None
+    images: Lenient[list[Lenient[str]] | str | None] = None
+    image: Lenient[list[Lenient[str]] | str | None] = None
+
+    def all_images(self) -> list[str]:
+        """Base64 of each image."""
+        found = self.images or self.image or []
+        return [found] if isinstance(found, str) else [text for text in found if text]
+
+
+class _Line(_Part, frozen=True):
+    """A line of ``/api/chat``, or one of ``/api/generate``, which has the members of a message itself."""
+
+    response: Any = None
+    message: Lenient[_Part | str | list[Any] | None] = None
+    done: Any = None
+    done_reason: Lenient[str] = ""
+    error: Any = None
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    """What an answer has cost. What is zero is left out, so that what is missing, or is no count, is 0."""
+
+    model: Lenient[str] = ""
+    prompt_eval_count: Lenient[_Count] = 0
+    eval_count: Lenient[_Count] = 0
+    total_duration: Lenient[_Count] = 0
+    load_duration: Lenient[_Count] = 0
+    prompt_eval_duration: Lenient[_Count] = 0
+    eval_duration: Lenient[_Count] = 0
+
+
+class _Model(msgspec.Struct, frozen=True):
+    name: Lenient[str] = ""
+    model: Lenient[str] = ""
+
+
+class _Models(msgspec.Struct, frozen=True):
+    """The answer of ``/api/tags``; entries that are none are left out."""
+
+    models: Lenient[list[Lenient[_Model]]] = []
 
 
 class Words:
@@ -73,13 +123,14 @@ class Words:
             raise bad_answer(
                 f"a line of the answer is not an object: {_quoted(line)}", reason="invalid_response_format"
             )
-        error = _error_of(line)
-        message = line.get("message") if error is None or isinstance(line.get("message"), dict) else None
-        part = message if isinstance(message, dict) else line
-        said = read_content(part.get("content") or line.get("response") or (message if part is line else None))
-        text, thought = said.text, _text(part.get("thinking")) or said.reasoning
+        whole = parse_or_empty(_Line, line)
+        error = _error_of(whole, line)
+        part = whole.message if isinstance(whole.message, _Part) else whole
+        other = whole.message if part is whole and error is None else None
+        said = read_content(part.content or whole.response or other)
+        text, thought = said.text, part.thinking or said.reasoning
         self._unknown = self._unknown or said.unknown
-        calls = join_halves(part.get("tool_calls"))
+        calls = join_halves(part.tool_calls)
         size = len(f"{text}{thought}".encode("utf-8", "surrogatepass"))
         self._size += size + len(msgspec.json.encode(calls) if calls else b"")
         if self._size > LONGEST:
@@ -94,7 +145,7 @@ class Words:
             self._thoughts.append(thought)
         if isinstance(calls, list):
             self._calls += calls
-        images = [*_images(part), *(_images(line) if part is not line else ())]
+        images = part.all_images() + (whole.all_images() if part is not whole else [])
         self.images += images
         self.pieces += bool(text or thought or calls or images)
         if self.strange is None and not line.keys() & _MEMBERS:
@@ -111,7 +162,7 @@ class Words:
         Raises:
             ServiceError: (response_error) there is neither text nor a tool call nor an image.
         """
-        text, reason = join_halves("".join(self._text)), _text(self._last.get("done_reason"))
+        text, reason = join_halves("".join(self._text)), parse_or_empty(_Line, self._last).done_reason
         thoughts = join_halves("".join(self._thoughts))
         truncated = "done_reason" in self._last and end_of(reason) != "good"  # older versions have none
         if self._broken_off is not None:
@@ -124,13 +175,12 @@ class Words:
             )
         if not text.strip() and not self._calls and not self.images:
             raise _nothing(truncated=truncated, thoughts=bool(thoughts))
-        model = _text(self._last.get("model"))
         message = {"role": "assistant", "content": text}
         data: dict[str, Any] = {
             "content_type": "text",
             "text": text,
             "text_content": text,
-            "model_used": model,
+            "model_used": parse_or_empty(_Counts, self._last).model,
             "done_reason": reason or None,
             "usage": usage(self._last),
             "timing": timing(self._last),
@@ -151,9 +201,8 @@ def ends(line: Any) -> bool:
     """Whether a line of an answer in words is its last one."""
     if isinstance(line, list):
         return any(ends(item) for item in line)
-    if not isinstance(line, dict):
-        return False
-    return line.get("done") in _DONE or bool(line.get("done_reason")) or _error_of(line) is not None
+    said = parse_or_empty(_Line, line)
+    return said.done in _DONE or bool(said.done_reason) or _error_of(said, line) is not None
 
 
 def read_embeddings(answer: Any, *, count: int) -> list[list[float]]:
@@ -211,26 +260,24 @@ def _kind(value: Any) -> str:
 
 def model_names(answer: Any) -> list[str]:
     """Names of the installed models in an answer of ``/api/tags``."""
-    listed = answer.get("models") if isinstance(answer, dict) else None
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    names = [entry.get("name") or entry.get("model") for entry in entries]
-    return [name for name in names if isinstance(name, str)]
+    return [name for entry in parse_or_empty(_Models, answer).models if (name := entry.name or entry.model)]
 
 
 def usage(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Tokens in the project's shape. Ollama leaves counters out that are zero, so what is missing is 0."""
-    read, written = _count(said, "prompt_eval_count"), _count(said, "eval_count")
+    """Tokens in the project's shape."""
+    counts = parse_or_empty(_Counts, said)
     return {
-        "input_tokens": read,
-        "output_tokens": written,
-        "total_tokens": read + written,
-        "model": _text(said.get("model")) or None,
+        "input_tokens": counts.prompt_eval_count,
+        "output_tokens": counts.eval_count,
+        "total_tokens": counts.prompt_eval_count + counts.eval_count,
+        "model": counts.model or None,
     }
 
 
 def timing(said: Mapping[str, Any]) -> dict[str, float]:
     """Durations in milliseconds; Ollama says them in nanoseconds, and leaves out what took no time."""
-    return {f"{name}_ms": round(_count(said, name) / 1e6, 3) for name in _DURATIONS if name in said}
+    counts = parse_or_empty(_Counts, said)
+    return {f"{name}_ms": round(getattr(counts, name) / 1e6, 3) for name in _DURATIONS if name in said}
 
 
 def strange_answer(line: Any) -> ServiceError:
@@ -240,14 +287,15 @@ def strange_answer(line: Any) -> ServiceError:
     )
 
 
-def _error_of(line: Mapping[str, Any]) -> Any:
+def _error_of(said: _Line, line: Any) -> Any:
     """The error that a line tells of, in Ollama's shape or in one of a gateway's; None where it tells of none. Some
     write an empty one into every line."""
-    if line.get("error"):
-        return line["error"]
-    if "error" in line and not line.keys() & _MEMBERS:
+    if said.error:
+        return said.error
+    names = line.keys() if isinstance(line, dict) else set()
+    if "error" in names and not names & _MEMBERS:
         return "no reason given"
-    if line.keys() & _MEMBERS - {"message"} or isinstance(line.get("message"), dict):
+    if names & _MEMBERS - {"message"} or isinstance(said.message, _Part):
         return None
     stated = error_in(line)
     return None if stated is None else {"message": words_of(stated) or "no reason given"}
@@ -268,20 +316,6 @@ def _nothing(*, truncated: bool, thoughts: bool) -> ServiceError:
         reason="missing_expected_data",
         maybe_started=True,
     )
-
-
-def _images(said: Mapping[str, Any]) -> list[str]:
-    found = said.get("images") if "images" in said else said.get("image")
-    return [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str) and text]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _count(said: Mapping[str, Any], name: str) -> int:
-    value = said.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST else 0
 
 
 def _quoted(value: Any) -> str:

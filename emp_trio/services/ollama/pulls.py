@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from emp_trio.protocols.http.errors import bad_answer
+import msgspec
+
+from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.secrets import excerpt
 from emp_trio.services.ollama.errors import error_line
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """A line of a download. ``total`` and ``completed`` are bytes of the file ``digest``; a size that is none is not
+    counted."""
+
+    status: Lenient[str] = ""
+    digest: Lenient[str] = ""
+    total: Lenient[Annotated[int, msgspec.Meta(ge=0)]] = 0
+    completed: Lenient[int] = 0
+    error: Any = msgspec.UNSET
 
 
 class PullProgress:
@@ -33,14 +46,12 @@ class PullProgress:
         Raises:
             ServiceError: it is an error, or no object.
         """
-        if not isinstance(line, dict):
-            raise bad_answer("a line of the download is not an object", reason="invalid_response_format")
-        if "error" in line:
+        said = parse(_Line, line, "a line of the download")
+        if said.error is not msgspec.UNSET:
             raise error_line(line)
-        self.status = excerpt(str(line.get("status") or ""), 100)
-        digest, total, completed = line.get("digest"), line.get("total"), line.get("completed", 0)
-        if isinstance(digest, str) and isinstance(total, int) and isinstance(completed, int) and total > 0:
-            self._files[digest] = (min(max(completed, 0), total), total)
+        self.status = excerpt(said.status, 100)
+        if said.digest and said.total:
+            self._files[said.digest] = (min(max(said.completed, 0), said.total), said.total)
             self.share = max(self.share, sum(done for done, _ in self._files.values()) / self.bytes)
         if pulled(line):
             self.share = 1.0
@@ -48,9 +59,9 @@ class PullProgress:
 
 def pulled(line: Any) -> bool:
     """Whether a line says that the download is complete: only the word ``success`` does."""
-    return isinstance(line, dict) and line.get("status") == "success"
+    return parse_or_empty(_Line, line).status == "success"
 
 
 def pull_ends(line: Any) -> bool:
     """Whether a line is the last one of a download."""
-    return pulled(line) or (isinstance(line, dict) and "error" in line)
+    return pulled(line) or parse_or_empty(_Line, line).error is not msgspec.UNSET
