@@ -17,8 +17,8 @@ import trio
 
 from emp_trio.errors import LeaseLost, NotSent, OutcomeUnknown, ServerRefused
 from emp_trio.queue import library
-from emp_trio.queue.messages import Settlement
 from emp_trio.queue.port import RedisPort
+from emp_trio.queue.settlement import Settlement
 
 T = TypeVar("T")
 # What a server says when it will take the same command later.

@@ -12,7 +12,7 @@ import trio
 
 from emp_trio.errors import EmpTrioError, OutcomeUnknown
 from emp_trio.queue.lease_table import LeaseTable
-from emp_trio.queue.messages import released
+from emp_trio.queue.settlement import released
 from emp_trio.queue.worker_queue import Claim, Claims, LeaseRef, WorkerQueue
 from emp_trio.worker.first_words import FirstWords
 from emp_trio.worker.settings import WorkerSettings

@@ -9,14 +9,13 @@ announces in the same moment, so of its jobs nothing is held back.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-import msgspec
 import trio
 
+from emp_trio.queue.messages import announced_job
 from emp_trio.queue.worker_queue import Claim, Claims, LeaseRef, WorkerQueue
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.settings import WorkerSettings
@@ -28,25 +27,6 @@ _SHARE: Final = 20  # jobs that seem old wait in vain for at most this part of t
 _TOGETHER: Final = 0.002  # seconds; what is due so soon is told in the same call
 _MOST_IDS: Final = 65_536  # announcements that are remembered
 _LONGEST_ID: Final = 512  # characters of an id that is
-_HEAD: Final = re.compile(rb'\s{0,64}\{\s{0,64}"job_id"\s{0,64}:\s{0,64}"([^"\\]{1,512})"')
-_SMALL: Final = 64 * 1024  # bytes of an announcement that is read to its end
-
-
-class _Announcement(msgspec.Struct):
-    job_id: str
-
-
-def announced_job(message: bytes) -> str | None:
-    """The id in a ``job_submitted`` message (queue protocol 2.1), or None where it can't be read. The message holds
-    the job's payload, so of a long one only the beginning is looked at, where the API writes the id."""
-    if found := _HEAD.match(message):
-        return found[1].decode("utf-8", "replace")
-    if len(message) > _SMALL:
-        return None
-    try:
-        return msgspec.json.decode(message, type=_Announcement).job_id
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
 
 
 def speaks_at(

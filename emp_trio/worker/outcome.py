@@ -11,8 +11,9 @@ import msgspec
 from emp_trio.errors import InvalidJob, NotStarted, ServiceError, failure_of, leading_error
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobResult
-from emp_trio.queue import messages
-from emp_trio.queue.messages import Identity, Settlement
+from emp_trio.queue import settlement as settlements
+from emp_trio.queue.job_hash import read_job
+from emp_trio.queue.settlement import Identity, Settlement, released
 from emp_trio.retry import LONGEST_WAIT
 from emp_trio.secrets import Redactor
 
@@ -45,7 +46,7 @@ def succeeded(
     if not result.success:
         raise ServiceError(result.error or "the connector reported a failure without saying why")
     result = msgspec.structs.replace(result, processing_time_ms=round(took * 1000))
-    return messages.completed(job, result, who, now=now, redactor=redactor, size=size)
+    return settlements.completed(job, result, who, now=now, redactor=redactor, size=size)
 
 
 def failed(
@@ -60,13 +61,13 @@ def failed(
     failure = described(error, redactor)
     wait = failure.retry_after or 0.0
     if isinstance(leading_error(error), NotStarted):
-        return messages.released(delay=wait)
+        return released(delay=wait)
     in_time = job.deadline is None or now + wait < job.deadline
     if failure.type == "rate_limit" and failure.retry and wait > _LONG_WAIT and in_time:
-        return messages.released(delay=wait)
+        return released(delay=wait)
     if job.deadline is not None and now >= job.deadline:
         failure = msgspec.structs.replace(failure, retry=False)
-    return messages.failed(job, failure, who, now=now, random=random)
+    return settlements.failed(job, failure, who, now=now, random=random)
 
 
 def unreadable(
@@ -83,10 +84,10 @@ def unreadable(
     the job is to blame, with what of it can be read."""
     readable = {k: v for k, v in fields.items() if k in ("retry_count", "max_retries", "workflow_id")}
     try:
-        job = messages.read_job(job_id, attempt, {**readable, "service_required": b"unknown"})
+        job = read_job(job_id, attempt, {**readable, "service_required": b"unknown"})
     except InvalidJob:
-        job = messages.read_job(job_id, attempt, {"service_required": b"unknown"})
-    return messages.failed(job, described(error, redactor), who, now=now, random=0.0)
+        job = read_job(job_id, attempt, {"service_required": b"unknown"})
+    return settlements.failed(job, described(error, redactor), who, now=now, random=0.0)
 
 
 def described(error: BaseException, redactor: Redactor) -> Failure:

@@ -13,8 +13,7 @@ import trio
 from emp_trio.errors import EmpTrioError, NotStarted, leading_error
 from emp_trio.jobs import JobResult
 from emp_trio.offload import off_loop, weight
-from emp_trio.queue import messages
-from emp_trio.queue.messages import Identity, Settlement
+from emp_trio.queue.settlement import Identity, Settlement, released
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector
 from emp_trio.worker import outcome
@@ -57,7 +56,7 @@ async def run_attempt(attempt: Attempt, connector: Connector, who: Identity, red
     if ending is not None and not (returned and isinstance(returned[0], JobResult)):
         if raised is not None:
             log.warning("connector.error", error=type(raised).__name__, while_ending=ending, exc_info=raised)
-        return messages.released() if ending == "drain" else None
+        return released() if ending == "drain" else None
     if raised is None:
         try:
             took = trio.current_time() - began

@@ -12,8 +12,8 @@ from emp_trio.errors import EmpTrioError, InvalidJob
 from emp_trio.jobs import Job, not_an_object
 from emp_trio.mapping import WorkerPlan
 from emp_trio.offload import off_loop
-from emp_trio.queue import messages
-from emp_trio.queue.messages import Identity, Settlement
+from emp_trio.queue.job_hash import read_job
+from emp_trio.queue.settlement import Identity, Settlement, released
 from emp_trio.queue.worker_queue import Claim, LeaseRef, WorkerQueue
 from emp_trio.secrets import Redactor, Secret
 from emp_trio.secrets import held as masked
@@ -97,7 +97,7 @@ class Slots:
         structlog.contextvars.bind_contextvars(job=claim.job_id, slot=claim.worker_id, attempt=claim.attempt)
         self._states[claim.worker_id].current_job_id = claim.job_id
         self._registration.moved()
-        settlement: Settlement | None = messages.released()
+        settlement: Settlement | None = released()
         try:
             if not self._closing:
                 held = self._first_words.held(claim)
@@ -169,11 +169,11 @@ class Slots:
             with trio.move_on_at(expires - self._settings.lease_margin) as reading:
                 claim = await self._queue.retry_until_accepted(lambda: self._queue.whole(claim))
             if reading.cancelled_caught:
-                return messages.released()
+                return released()
         who = Identity(worker_id=claim.worker_id, machine_id=self._settings.machine_id)
         try:
             size = sum(map(len, claim.fields.values()))
-            job = await off_loop(size, messages.read_job, claim.job_id, claim.attempt, claim.fields)
+            job = await off_loop(size, read_job, claim.job_id, claim.attempt, claim.fields)
         except InvalidJob as error:
             return self._unreadable(claim, error)
         service = self._routes[claimer.name].get(job.type)
@@ -187,7 +187,7 @@ class Slots:
         connector = supervisor.connector
         began = None if connector is None else supervisor.begin()
         if connector is None or began is None:  # it closed, or opened its circuit, while the claim was made
-            return messages.released(delay=self._settings.health_retry)
+            return released(delay=self._settings.health_retry)
         self._states[claim.worker_id].current_service = service.worker_service
         CONNECTOR.set(service.connector_name)
         JOB.set(claim.job_id)

@@ -22,7 +22,8 @@ import trio
 from emp_trio.failures import Failure
 from emp_trio.jobs import JobResult, OutputFile
 from emp_trio.queue.client import Queue, open_queue
-from emp_trio.queue.messages import Identity, completed, failed, read_job
+from emp_trio.queue.job_hash import read_job
+from emp_trio.queue.settlement import Identity, completed, failed
 from emp_trio.queue.worker_queue import Claim, LeaseRef
 
 LIMIT = 60.0  # seconds after which a wait of a test has failed

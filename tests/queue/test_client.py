@@ -13,7 +13,7 @@ from emp_trio.errors import InvalidJob, ServerRefused
 from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge
 from emp_trio.queue.client import Queue, open_queue
-from emp_trio.queue.messages import read_job
+from emp_trio.queue.job_hash import read_job
 from tests.queue.support import OLD_FIELDS, Ear, Library, iso
 
 

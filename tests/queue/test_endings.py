@@ -12,7 +12,8 @@ import trio
 
 from emp_trio.failures import Failure
 from emp_trio.jobs import JobResult
-from emp_trio.queue.messages import Identity, completed, failed, read_job, released
+from emp_trio.queue.job_hash import read_job
+from emp_trio.queue.settlement import Identity, completed, failed, released
 from emp_trio.queue.worker_queue import Claim, LeaseRef, WorkerQueue
 from tests.queue.support import CAPABILITIES, Ear, Library, iso
 

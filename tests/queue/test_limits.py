@@ -13,7 +13,7 @@ from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge
 from emp_trio.queue.client import Queue
 from emp_trio.queue.ids import LONGEST_ID, why_refused
-from emp_trio.queue.messages import MAX_PAYLOAD_BYTES
+from emp_trio.queue.job_hash import MAX_PAYLOAD_BYTES
 from emp_trio.queue.worker_queue import WorkerQueue
 from tests.queue.support import CAPABILITIES, Ear, Library
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emp_trio.errors import InvalidJob
 from emp_trio.jobs import JobContext
-from emp_trio.queue.messages import MAX_PAYLOAD_BYTES, read_job
+from emp_trio.queue.job_hash import MAX_PAYLOAD_BYTES, read_job
 from emp_trio.secrets import Secret
 from tests.queue.support import OLD_FIELDS
 

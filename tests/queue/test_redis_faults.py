@@ -23,8 +23,9 @@ from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
 from emp_trio.queue.client import Queue
 from emp_trio.queue.embedded import free_port, server_command
-from emp_trio.queue.messages import Identity, completed, failed, read_job, released
+from emp_trio.queue.job_hash import read_job
 from emp_trio.queue.port import RedisSettings
+from emp_trio.queue.settlement import Identity, completed, failed, released
 from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
 from emp_trio.secrets import Secret
 from tests.queue.support import CAPABILITIES, Library

@@ -14,7 +14,8 @@ from emp_trio import __version__
 from emp_trio.errors import ServiceError
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobContext, JobResult
-from emp_trio.queue.messages import MAX_RESULT_BYTES, Identity, cancelled_job, completed, failed, iso, released
+from emp_trio.queue.messages import cancelled_job, iso
+from emp_trio.queue.settlement import MAX_RESULT_BYTES, Identity, completed, failed, released
 from emp_trio.secrets import Redactor, Secret
 
 NOW = 1759606725.1239

@@ -13,7 +13,8 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue.client import open_queue
-from emp_trio.worker.first_words import announced_job, speaks_at
+from emp_trio.queue.messages import announced_job
+from emp_trio.worker.first_words import speaks_at
 from tests.queue.support import Ear
 from tests.worker.processes import open_worker
 from tests.worker.standin import saw_the_start, submitted_by_api

@@ -16,9 +16,9 @@ from emp_trio.assets.content import decode_text
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.offload import characters, off_loop, weight
-from emp_trio.queue import messages
-from emp_trio.queue.messages import Identity, completed
+from emp_trio.queue import job_hash
 from emp_trio.queue.sanitiser import sanitised_text
+from emp_trio.queue.settlement import Identity, completed
 from emp_trio.secrets import Secret, held
 from emp_trio.services.redaction import kept_copy, redacted
 from emp_trio.sizes import LARGE, slices
@@ -85,10 +85,10 @@ async def test_a_large_payload_is_read_and_copied_outside_of_the_loop(monkeypatc
     threads = []
     real: Callable[..., Any] = msgspec.json.decode
     monkeypatch.setattr(
-        messages.msgspec.json, "decode", lambda *a, **k: (threads.append(threading.get_ident()), real(*a, **k))[1]
+        job_hash.msgspec.json, "decode", lambda *a, **k: (threads.append(threading.get_ident()), real(*a, **k))[1]
     )
     fields = {"service_required": b"t", "payload": msgspec.json.encode({"prompt": "word " * LARGE})}
-    job = await off_loop(sum(map(len, fields.values())), messages.read_job, "j", 1, fields)
+    job = await off_loop(sum(map(len, fields.values())), job_hash.read_job, "j", 1, fields)
     assert threads
     assert threading.get_ident() not in threads
     assert await kept_copy(job.payload) == redacted(job.payload) == job.payload

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from emp_trio.errors import AssetError, DeadlineExceeded, EmpTrioError, InvalidJob, Refused, ServiceError
 from emp_trio.failures import REASONS
 from emp_trio.jobs import Job, JobResult
-from emp_trio.queue.messages import Identity
+from emp_trio.queue.settlement import Identity
 from emp_trio.secrets import Redactor, Secret
 from emp_trio.worker.outcome import described, failed, succeeded, unreadable
 

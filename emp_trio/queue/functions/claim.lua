@@ -18,7 +18,7 @@ local LOOKED_AT = {'service_required', 'id', 'status', 'requirements', 'workflow
 local READ_LATER = {'current_step', 'total_steps', 'settled_token'}  -- by each call about a leased job
 local FIRST = {'service_required', 'id', 'status'}
 local DECODED, ANSWERED = 65536, 524288
-local LONGEST_PAYLOAD = 67108864  -- bytes, of payload, ctx and checkpoint each (MAX_PAYLOAD_BYTES of queue/messages.py)
+local LONGEST_PAYLOAD = 67108864  -- bytes, of payload, ctx and checkpoint each (MAX_PAYLOAD_BYTES of queue/job_hash.py)
 local FAILING = 3  -- what it costs to fail a job, in ids
 local PAGE = 16    -- ids that are fetched at once; their length is not known before
 

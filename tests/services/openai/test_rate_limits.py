@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ServiceError
-from emp_trio.queue.messages import Identity
+from emp_trio.queue.settlement import Identity
 from emp_trio.secrets import Redactor
 from emp_trio.services.openai.chat.text import OpenAITextConnector
 from emp_trio.services.openai.chat.text_simple import OpenAITextSimpleConnector
