@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.http.errors import may_have_started
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import error_in, status_of, words_of
 from emp_trio.services.gemini.errors import described_error, failed_interaction
-from emp_trio.services.gemini.refusals import refusal_reason
+from emp_trio.services.gemini.refusals import Rating, refusal_reason
 from emp_trio.services.gemini.scrub import scrubbed
-from emp_trio.services.gemini.wire import snake
+from emp_trio.services.gemini.wire import camel
 from emp_trio.services.image_fields import image_in, media_type_of
 from emp_trio.services.work_states import phase_of
 
@@ -23,14 +24,9 @@ _QUOTED: Final = 500  # characters of Gemini's words in an error
 _FAILED: Final = frozenset(
     ("NO_IMAGE", "IMAGE_OTHER", "OTHER", "MALFORMED_RESPONSE", "MALFORMED_FUNCTION_CALL", "FINISH_REASON_UNSPECIFIED")
 )
-_GOOD_ENDS: Final = ("STOP", "", None)
-_USAGE: Final = {
-    "input_tokens": ("promptTokenCount", "total_input_tokens"),
-    "output_tokens": ("candidatesTokenCount", "total_output_tokens"),
-    "total_tokens": ("totalTokenCount", "total_tokens"),
-    "cached_tokens": ("cachedContentTokenCount", "total_cached_tokens"),
-    "reasoning_tokens": ("thoughtsTokenCount", "total_thought_tokens"),
-}
+_GOOD_ENDS: Final = ("STOP", "")
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | None
+T = TypeVar("T")
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +58,100 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class _Part(msgspec.Struct, frozen=True, rename="camel"):
+    """A part of a content: words, or data of an image, or the address of a file. A content is one as well: some
+    gateways leave the level between out. ``inline_data`` and ``file_data`` go by many names inside."""
+
+    text: Lenient[str] = ""
+    thought: Lenient[bool] = False
+    inline_data: Lenient[dict[str, Any]] = {}
+    file_data: Lenient[dict[str, Any]] = {}
+    parts: Lenient[list[Lenient[_Part]] | _Part | None] = None
+
+
+class _File(msgspec.Struct, frozen=True, rename="camel"):
+    data: Lenient[str] = ""
+    file_uri: Lenient[str] = ""
+
+
+class _Candidate(msgspec.Struct, frozen=True, rename="camel"):
+    """One answer. ``finish_reason`` is empty, null or missing in good ones of some gateways."""
+
+    content: Lenient[list[Lenient[_Part]] | _Part] = []
+    finish_reason: Lenient[str] = ""
+    finish_message: Lenient[str] = ""
+    safety_ratings: Lenient[list[Lenient[Rating]]] = []
+
+    def parts(self) -> Iterator[_Part]:
+        """Its parts; thoughts are among them, and have images too."""
+        for content in _several(self.content):
+            yield from (content,) if content.parts is None else _several(content.parts)
+
+
+class _Feedback(msgspec.Struct, frozen=True, rename="camel"):
+    block_reason: Lenient[str] = ""
+    safety_ratings: Lenient[list[Lenient[Rating]]] = []
+
+
+class _Response(msgspec.Struct, frozen=True, rename="camel"):
+    """A response of ``generateContent``; one candidate in place of a list counts as a list of one."""
+
+    candidates: Lenient[list[Lenient[_Candidate]] | _Candidate] = []
+    prompt_feedback: Lenient[_Feedback] = _Feedback()
+    response_id: Lenient[str] = ""
+    model_version: Lenient[str] = ""
+    usage_metadata: Any = None
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """A step of an interaction; its parts stay as they are, as an image goes by many names in them."""
+
+    type: Lenient[str] = ""
+    content: Lenient[list[Lenient[dict[str, Any]]]] = []
+    summary: Lenient[list[Lenient[dict[str, Any]]]] = []
+
+
+class _Interaction(msgspec.Struct, frozen=True):
+    """An interaction; ``error`` and ``output_image`` are for those who read no list."""
+
+    id: Lenient[str] = ""
+    status: Lenient[str] = ""
+    model: Lenient[str] = ""
+    steps: Lenient[list[Lenient[_Step]]] = []
+    output_image: Lenient[dict[str, Any]] = {}
+    errors: Any = None
+    error: Any = None
+    usage: Any = None
+
+    def output(self) -> list[dict[str, Any]]:
+        """The parts of what the model gave out."""
+        return [part for step in self.steps if step.type == "model_output" for part in step.content]
+
+    def thoughts(self) -> list[dict[str, Any]]:
+        """The parts of what it thought."""
+        return [part for step in self.steps if step.type == "thought" for part in step.summary + step.content]
+
+    def finished_images(self) -> tuple[Image, ...]:
+        """Images that are no drafts. ``output_image`` is a copy of one, for those who read nothing else."""
+        found = tuple(_images(part for part in self.output() if part.get("thought") is not True))
+        return found or tuple(_images([self.output_image]))
+
+
+class _Usage(msgspec.Struct, frozen=True, rename="camel"):
+    """Tokens in the words of either interface; where the service says nothing, nothing is guessed."""
+
+    prompt_token_count: Lenient[_Count] = None
+    candidates_token_count: Lenient[_Count] = None
+    total_token_count: Lenient[_Count] = None
+    cached_content_token_count: Lenient[_Count] = None
+    thoughts_token_count: Lenient[_Count] = None
+    input: Lenient[_Count] = msgspec.field(name="total_input_tokens", default=None)
+    output: Lenient[_Count] = msgspec.field(name="total_output_tokens", default=None)
+    total: Lenient[_Count] = msgspec.field(name="total_tokens", default=None)
+    cached: Lenient[_Count] = msgspec.field(name="total_cached_tokens", default=None)
+    thought: Lenient[_Count] = msgspec.field(name="total_thought_tokens", default=None)
+
+
 def read_generated(response: Any) -> Answer:
     """What a response of ``generateContent`` says.
 
@@ -72,28 +162,31 @@ def read_generated(response: Any) -> Answer:
     response = _one(response)
     if not isinstance(response, dict):
         raise _failed(f"Gemini sent {_shown(response)} where a response was expected", "invalid_response_format")
-    candidates = [candidate for candidate in _several(response.get("candidates")) if isinstance(candidate, dict)]
+    said = parse_or_empty(_Response, camel(response))
+    candidates, feedback = _several(said.candidates), said.prompt_feedback
     if not candidates and (stated := error_in(response)) is not None:
         raise _stated_error(response, stated)
-    feedback = _object(_of(response, "promptFeedback"))
-    blocked = _of(feedback, "blockReason")
-    if blocked and not candidates:
-        raise _blocked_prompt(str(blocked), feedback)
+    if feedback.block_reason and not candidates:
+        raise Refused(
+            f"Gemini blocked the prompt ({feedback.block_reason})",
+            reason=refusal_reason(feedback.block_reason, feedback.safety_ratings),
+            code=feedback.block_reason,
+        )
     if not candidates:
         raise _failed(f"Gemini answered without candidates, and without a word why: {_shown(response)}")
-    parts = [part for candidate in candidates for part in _parts(candidate)]
-    found = tuple(_inline_images(part for part in parts if part.get("thought") is not True))
-    refused = any(refusal_reason(str(_of(candidate, "finishReason")), []) for candidate in candidates)
+    parts = [part for candidate in candidates for part in candidate.parts()]
+    found = tuple(_inline_images(part for part in parts if not part.thought))
+    refused = any(refusal_reason(candidate.finish_reason) for candidate in candidates)
     drafts = () if found or refused else tuple(_inline_images(parts))
     if not found and not drafts:
         raise _no_image(candidates[0])
-    ends = [str(end) for candidate in candidates if (end := _of(candidate, "finishReason")) not in _GOOD_ENDS]
+    ends = [candidate.finish_reason for candidate in candidates if candidate.finish_reason not in _GOOD_ENDS]
     return Answer(
-        id=_text(_of(response, "responseId")),
+        id=said.response_id,
         images=found or drafts,
         text=_words(parts),
-        model=_text(_of(response, "modelVersion")) or None,
-        usage=usage(_of(response, "usageMetadata")),
+        model=said.model_version or None,
+        usage=usage(said.usage_metadata),
         raw=scrubbed(response),
         warnings=_odd(ends, drafts=bool(drafts)),
     )
@@ -134,48 +227,57 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
         Refused: Gemini declined, or answered in words.
         ServiceError: it failed, was cancelled, or ended without an image; ``maybe_started`` is set.
     """
-    status = interaction.get("status")
-    failure: ServiceError | None = None
+    said = parse_or_empty(_Interaction, interaction)
+    status, failure = said.status, None
     match phase_of(status):
         case "done":
             pass
         case "failed":
-            failure = failed_interaction(interaction.get("errors") or interaction.get("error"))
+            failure = failed_interaction(said.errors or said.error)
         case "cancelled":
             failure = _failed("the interaction was cancelled at Gemini", retry=False, code="cancelled")
         case "expired":
-            failure = _failed(f"the interaction ended at Gemini without an image ({status})", code=str(status))
+            failure = _failed(f"the interaction ended at Gemini without an image ({status})", code=status)
         case "stopped":
             failure = _failed(
                 f"Gemini stopped the interaction ({status}) before there was an image; the same request would stop "
                 "again",
                 retry=False,
-                code=str(status),
+                code=status,
             )
-        case "unknown" if _finished_images(interaction):  # whatever its word is: they have been made
+        case "unknown" if said.finished_images():  # whatever its word is: they have been made
             pass
         case _:
             return None
-    return _ended(interaction, failure)
+    return _ended(said, failure, interaction)
 
 
 def usage(said: Any) -> dict[str, Any]:
     """Tokens in the fleet's shape: None where the service said nothing, never a guessed 0."""
+    found = parse_or_empty(_Usage, camel(said))
     counts = {
-        name: next((found for found in (_of(_object(said), field) for field in fields) if _is_count(found)), None)
-        for name, fields in _USAGE.items()
+        "input_tokens": _first(found.prompt_token_count, found.input),
+        "output_tokens": _first(found.candidates_token_count, found.output),
+        "total_tokens": _first(found.total_token_count, found.total),
     }
-    return {name: count for name, count in counts.items() if count is not None or not name.startswith(("cach", "reas"))}
+    details = {
+        "cached_tokens": _first(found.cached_content_token_count, found.cached),
+        "reasoning_tokens": _first(found.thoughts_token_count, found.thought),
+    }
+    return counts | {name: count for name, count in details.items() if count is not None}
 
 
-def _ended(interaction: Mapping[str, Any], failure: ServiceError | None) -> Answer:
+def _first(*counts: int | None) -> int | None:
+    return next((count for count in counts if count is not None), None)
+
+
+def _ended(said: _Interaction, failure: ServiceError | None, interaction: Any) -> Answer:
     """What an interaction that has ended holds: its images, however it has ended."""
-    steps, parts = _steps(interaction), _output(interaction)
-    found = _finished_images(interaction)
-    words = _words([part for part in parts if part.get("type") == "text"])
+    parts, found = said.output(), said.finished_images()
+    words = _words([parse_or_empty(_Part, part) for part in parts if part.get("type") == "text"])
     drafts = () if found else tuple(_images(parts))
     if not (found or drafts or words):
-        drafts = tuple(_images(_thoughts(steps)))
+        drafts = tuple(_images(said.thoughts()))
     if not found and failure is not None:
         raise failure
     if not found and not drafts:
@@ -183,30 +285,14 @@ def _ended(interaction: Mapping[str, Any], failure: ServiceError | None) -> Answ
             _in_words(words) if words else _failed("Gemini completed the interaction with neither an image nor words")
         )
     return Answer(
-        id=_text(interaction.get("id")),
+        id=said.id,
         images=found or drafts,
         text=words,
-        model=_text(interaction.get("model")) or None,
-        usage=usage(interaction.get("usage")),
+        model=said.model or None,
+        usage=usage(said.usage),
         raw=scrubbed(interaction),
-        warnings=_odd([] if failure is None else [str(interaction.get("status"))], drafts=bool(drafts)),
+        warnings=_odd([] if failure is None else [said.status], drafts=bool(drafts)),
     )
-
-
-def _steps(interaction: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [step for step in _list(interaction.get("steps")) if isinstance(step, dict)]
-
-
-def _output(interaction: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The parts of what the model gave out."""
-    outputs = (_list(step.get("content")) for step in _steps(interaction) if step.get("type") == "model_output")
-    return [part for content in outputs for part in content if isinstance(part, dict)]
-
-
-def _finished_images(interaction: Mapping[str, Any]) -> tuple[Image, ...]:
-    """Images that are no drafts. ``output_image`` is a copy of one, for those who read nothing else."""
-    found = tuple(_images(part for part in _output(interaction) if part.get("thought") is not True))
-    return found or tuple(_images([interaction.get("output_image")]))
 
 
 def _odd(ends: list[str], *, drafts: bool) -> tuple[str, ...]:
@@ -214,39 +300,25 @@ def _odd(ends: list[str], *, drafts: bool) -> tuple[str, ...]:
     return ((stopped,) if ends else ()) + (("the only image is one of Gemini's thoughts",) if drafts else ())
 
 
-def _thoughts(steps: list[dict[str, Any]]) -> Iterator[Any]:
-    for step in steps:
-        if step.get("type") == "thought":
-            yield from (*_list(step.get("summary")), *_list(step.get("content")))
-
-
-def _images(parts: Iterable[Any]) -> Iterator[Image]:
+def _images(parts: Iterable[dict[str, Any]]) -> Iterator[Image]:
     """The images among the parts of an interaction."""
     for part in parts:
-        if not isinstance(part, dict) or part.get("type", "image") != "image":
+        if part.get("type", "image") != "image":
             continue
-        data, kind = _text(part.get("data")), media_type_of(part)
-        if not data and (inside := image_in(part)) is not None:
+        data, kind = part.get("data"), media_type_of(part)
+        if not (isinstance(data, str) and data) and (inside := image_in(part)) is not None:
             data, kind = inside.source, inside.media_type
-        if data and _may_be_image(kind):
+        if isinstance(data, str) and data and _may_be_image(kind):
             yield Image(data=data, media_type=kind)
 
 
-def _parts(candidate: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A candidate's parts; thoughts are among them, and have images too."""
-    for content in _several(candidate.get("content")):
-        held = content.get("parts") if isinstance(content, dict) and "parts" in content else content
-        yield from (part for part in _several(held) if isinstance(part, dict))
-
-
-def _inline_images(parts: Iterable[dict[str, Any]]) -> Iterator[Image]:
+def _inline_images(parts: Iterable[_Part]) -> Iterator[Image]:
     """The images among parts of ``generateContent``: data, or the address of a file."""
     for part in parts:
-        for name in ("inlineData", "fileData"):
-            about = _object(_of(part, name))
-            data = _text(about.get("data")) or _text(_of(about, "fileUri"))
-            if data and _may_be_image(media_type_of(about)):
-                yield Image(data=data, media_type=media_type_of(about))
+        for about in (part.inline_data, part.file_data):
+            file, kind = parse_or_empty(_File, about), media_type_of(about)
+            if (data := file.data or file.file_uri) and _may_be_image(kind):
+                yield Image(data=data, media_type=kind)
 
 
 def _may_be_image(media_type: str | None) -> bool:
@@ -254,28 +326,18 @@ def _may_be_image(media_type: str | None) -> bool:
     return (media_type or "image/*").split("/", 1)[0].lower() not in ("audio", "video", "text")
 
 
-def _words(parts: list[dict[str, Any]]) -> str:
-    spoken = [part for part in parts if part.get("thought") is not True]
-    return "\n".join(part["text"] for part in spoken if _text(part.get("text"))).strip()
+def _words(parts: Iterable[_Part]) -> str:
+    return "\n".join(part.text for part in parts if part.text and not part.thought).strip()
 
 
-def _blocked_prompt(reason: str, feedback: Mapping[str, Any]) -> Refused:
-    return Refused(
-        f"Gemini blocked the prompt ({reason})",
-        reason=refusal_reason(reason, _list(_of(feedback, "safetyRatings"))),
-        code=reason,
-    )
-
-
-def _no_image(candidate: Mapping[str, Any]) -> ServiceError:
-    finish = _of(candidate, "finishReason")
-    words = _words(list(_parts(candidate)))
-    said = _quote(" ".join(text for text in (_text(_of(candidate, "finishMessage")), words) if text))
-    if finish in _GOOD_ENDS:
+def _no_image(candidate: _Candidate) -> ServiceError:
+    words = _words(candidate.parts())
+    said = _quote(" ".join(text for text in (candidate.finish_message, words) if text))
+    if candidate.finish_reason in _GOOD_ENDS:
         return _in_words(words) if words else _failed("Gemini ended with neither an image nor words")
-    name = excerpt(str(finish), 100)
+    name = excerpt(candidate.finish_reason, 100)
     text = f"Gemini stopped ({name}) before there was an image" + (f": {said}" if said else "")
-    reason = refusal_reason(name, _list(_of(candidate, "safetyRatings")))
+    reason = refusal_reason(name, candidate.safety_ratings)
     if reason is not None:
         return Refused(text, reason=reason, code=name)
     if name == "MAX_TOKENS":
@@ -299,31 +361,10 @@ def _quote(text: str) -> str:
     return text if len(text) <= _QUOTED else excerpt(text, _QUOTED - 1) + "…"
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _of(said: Mapping[str, Any], name: str) -> Any:
-    """A member by its documented name, or by the one in snake_case that gateways write."""
-    return said[name] if name in said else said.get(snake(name))
-
-
 def _shown(value: Any) -> str:
     return _quote(msgspec.json.encode(scrubbed(value)).decode("utf-8", "replace"))
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _several(value: Any) -> list[Any]:
+def _several(value: list[T] | T) -> list[T]:
     """The entries of a list; of one thing in place of a list, that."""
     return value if isinstance(value, list) else [value]
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""

@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
+import msgspec
 import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.protocols.auth import ApiKeyHeader, Auth
 from emp_trio.protocols.http import HttpResponse
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.services.connector import Health
 from emp_trio.services.gemini.address import Address, choose_model, is_image_model, split_address
 from emp_trio.services.gemini.errors import describe_error
@@ -20,6 +22,16 @@ from emp_trio.services.probing import not_told, probe
 log = structlog.get_logger(__name__)
 
 _MOST_MODELS = 1000  # the largest page that the list of models has
+
+
+class _Model(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Models(msgspec.Struct, frozen=True):
+    """The list of models; entries without a name are left out."""
+
+    models: Lenient[list[Lenient[_Model]]] = []
 
 
 class Caller(Protocol):
@@ -86,7 +98,4 @@ async def list_models(caller: Caller) -> list[str]:
         params={"pageSize": _MOST_MODELS},
         timeout=caller.settings.gemini.call_timeout,
     )
-    listed = answer.json()
-    data = listed.get("models") if isinstance(listed, dict) else None
-    names = [model.get("name") for model in data if isinstance(model, dict)] if isinstance(data, list) else []
-    return [name.removeprefix("models/") for name in names if isinstance(name, str)]
+    return [model.name.removeprefix("models/") for model in parse_or_empty(_Models, answer.json()).models]

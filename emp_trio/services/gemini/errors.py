@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+import msgspec
+
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http.errors import describe_status
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.gemini.refusals import refusal_reason
@@ -45,6 +48,29 @@ _PER_DAY: Final = re.compile(r"(?i)per[\s_-]{0,8}day|daily")
 _PER_MINUTE: Final = re.compile(r"(?i)per[\s_-]{0,8}minute")
 
 
+class _Detail(msgspec.Struct, frozen=True):
+    """One of an error's details. ``violations`` name the quotas that are used up, in members of any name."""
+
+    type: Lenient[str] = msgspec.field(name="@type", default="")
+    reason: Lenient[str] = ""
+    retry_delay: Lenient[str] = msgspec.field(name="retryDelay", default="")
+    violations: Lenient[list[Lenient[dict[str, Lenient[str]]]]] = []
+
+
+class _Error(msgspec.Struct, frozen=True):
+    """An error. ``code`` is a number, and a word in those of interactions."""
+
+    code: Lenient[int | str | None] = None
+    message: Lenient[str] = ""
+    status: Lenient[str] = ""
+    details: Lenient[list[Lenient[_Detail]]] = []
+
+    @property
+    def words(self) -> str:
+        """What it says, on one line."""
+        return one_line(self.message, _LONGEST) or "no reason given"
+
+
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """The error for an HTTP error answer (Gemini reference A6).
 
@@ -69,14 +95,13 @@ def described_error(error: Mapping[str, Any], status: int | None = None) -> Serv
         error: ``code``, ``message``, ``status`` and ``details``, as far as they are there.
         status: the HTTP status it came with; None where it came in an answer of its own accord.
     """
-    word = error.get("status")
-    code = excerpt(word, 100) if isinstance(word, str) and word else None
-    number = status if status is not None else _number(error.get("code"))
+    said = parse_or_empty(_Error, error)
+    code = excerpt(said.status, 100) or None
+    number = status if status is not None else _number(said.code)
     answered = " ".join(str(part) for part in (number, code) if part)
-    message = f"Gemini answered {answered or 'an error'}: {_message(error)}"
-    details = [detail for detail in _list(error.get("details")) if isinstance(detail, dict)]
-    reasons = {str(detail.get("reason")) for detail in details}
-    described = ServiceError(message, status=number, code=code, retry_after=_retry_delay(details))
+    message = f"Gemini answered {answered or 'an error'}: {said.words}"
+    reasons = {detail.reason for detail in said.details}
+    described = ServiceError(message, status=number, code=code, retry_after=_retry_delay(said.details))
     kind = _STATUS.get(number or 0) or (_WORDS.get(code) if code is not None else None)
     if kind is not None:
         described.type, described.reason, described.retry = kind
@@ -86,7 +111,7 @@ def described_error(error: Mapping[str, Any], status: int | None = None) -> Serv
     elif reasons & _NO_BILLING:
         described.type, described.reason, described.retry = "auth_error", "account_suspended", False
     elif described.type == "rate_limit":
-        quota = " ".join(_quotas(details))
+        quota = " ".join(_quotas(said.details))
         if _PER_DAY.search(quota):
             described.reason, described.retry = "daily_quota_exceeded", False
         elif (about := quota.lower().find("token")) >= 0 and _PER_MINUTE.search(quota, about):
@@ -99,11 +124,10 @@ def failed_interaction(errors: Any) -> ServiceError:
 
     It has run, so nobody knows whether it is billed: ``maybe_started`` is set.
     """
-    found = [error for error in _list(errors) if isinstance(error, dict)]
-    error = found[0] if found else {}
-    code = error.get("code")
-    code = code if isinstance(code, int) else excerpt(str(code), 100) if code else None
-    message = f"Gemini failed the interaction{f' with {code}' if code else ''}: {_message(error)}"
+    found = parse_or_empty(tuple[Lenient[_Error], ...], errors)
+    error = found[0] if found else _Error()
+    code = error.code if isinstance(error.code, int) else excerpt(error.code, 100) if error.code else None
+    message = f"Gemini failed the interaction{f' with {code}' if code else ''}: {error.words}"
     if isinstance(code, str) and (reason := refusal_reason(code)) is not None:
         return Refused(message, reason=reason, code=code)
     described = ServiceError(message, code=None if code is None else str(code), maybe_started=True)
@@ -138,34 +162,24 @@ def _error_object(body: bytes) -> Mapping[str, Any] | None:
     return error if isinstance(error, dict) else None
 
 
-def _message(error: Mapping[str, Any]) -> str:
-    text = error.get("message")
-    return (one_line(text, _LONGEST) if isinstance(text, str) else "") or "no reason given"
-
-
-def _retry_delay(details: list[dict[str, Any]]) -> float | None:
+def _retry_delay(details: list[_Detail]) -> float | None:
     for detail in details:
-        if str(detail.get("@type")).endswith("google.rpc.RetryInfo"):
-            found = _SECONDS.fullmatch(str(detail.get("retryDelay")))
+        if detail.type.endswith("google.rpc.RetryInfo"):
+            found = _SECONDS.fullmatch(detail.retry_delay)
             if found is not None and float(found[1]) > 0:
                 return float(found[1])
     return None
 
 
-def _quotas(details: list[dict[str, Any]]) -> Iterator[str]:
+def _quotas(details: list[_Detail]) -> Iterator[str]:
     """The words by which a QuotaFailure names the quotas that are used up."""
     for detail in details:
-        if str(detail.get("@type")).endswith("google.rpc.QuotaFailure"):
-            for violation in _list(detail.get("violations")):
-                if isinstance(violation, dict):
-                    yield from (value for value in violation.values() if isinstance(value, str))
+        if detail.type.endswith("google.rpc.QuotaFailure"):
+            for violation in detail.violations:
+                yield from violation.values()
 
 
 def _number(value: Any) -> int | None:
     if isinstance(value, str) and value.isdecimal() and len(value) < 4:
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 400 <= value < 600 else None
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
+
+import msgspec
+
+from emp_trio.protocols.parsing import Lenient
 
 _REASONS: Final = {
     "SAFETY": "safety_filter",
@@ -25,15 +29,21 @@ _CATEGORIES: Final = {
 }
 
 
-def refusal_reason(word: str, ratings: Iterable[Any] = ()) -> str | None:
+class Rating(msgspec.Struct, frozen=True):
+    """One of ``safetyRatings``."""
+
+    category: Lenient[str] = ""
+    blocked: Lenient[bool] = False
+
+
+def refusal_reason(word: str, ratings: Iterable[Rating] = ()) -> str | None:
     """The reason of a refusal, or None where the word is none.
 
     Args:
         word: ``finishReason``, or the code of an error.
-        ratings: ``safetyRatings``; the category that was blocked says more than ``SAFETY``.
+        ratings: the category that was blocked says more than ``SAFETY``.
     """
     reason = _REASONS.get(word.upper())
     if reason != "safety_filter":
         return reason
-    blocked = [rating.get("category") for rating in ratings if isinstance(rating, dict) and rating.get("blocked")]
-    return next((_CATEGORIES[word] for word in map(str, blocked) if word in _CATEGORIES), reason)
+    return next((_CATEGORIES[r.category] for r in ratings if r.blocked and r.category in _CATEGORIES), reason)

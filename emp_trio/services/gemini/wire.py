@@ -8,7 +8,9 @@ from typing import Any, Final
 _NAMES: Final = (
     "systemInstruction generationConfig safetySettings serviceTier inlineData fileData mimeType fileUri imageUrl "
     "thoughtSignature responseModalities imageConfig responseFormat aspectRatio imageSize topP topK candidateCount "
-    "maxOutputTokens stopSequences thinkingConfig thinkingBudget includeThoughts"
+    "maxOutputTokens stopSequences thinkingConfig thinkingBudget includeThoughts "
+    "finishReason finishMessage safetyRatings promptFeedback blockReason usageMetadata modelVersion responseId "
+    "promptTokenCount candidatesTokenCount totalTokenCount cachedContentTokenCount thoughtsTokenCount"
 ).split()
 _DEPTH: Final = 64  # of structures in a payload
 
