@@ -25,7 +25,7 @@ _CONNECTING: Final = 0.005  # seconds that a submitter needs after its announcem
 _YOUNG: Final = 2.0  # seconds; the clocks of submitter and Redis may differ by as much
 _SHARE: Final = 20  # jobs that seem old wait in vain for at most this part of the time
 _TOGETHER: Final = 0.002  # seconds; what is due so soon is told in the same call
-_MOST_IDS: Final = 65_536  # announcements that are remembered
+_MOST_IDS: Final = 32_768  # announcements that are remembered at the least, and twice as many at the most
 _LONGEST_ID: Final = 512  # characters of an id that is
 
 
@@ -93,6 +93,7 @@ class FirstWords:
         self._doubt = doubt
         self._pushed = self._vain = -math.inf
         self._heard: dict[str, float] = {}
+        self._heard_before: dict[str, float] = {}
         self._held: dict[str, Held] = {}
         self._changed = Wakeup()
 
@@ -107,8 +108,8 @@ class FirstWords:
             return
         now = trio.current_time()
         self._heard[job_id] = now
-        if len(self._heard) > _MOST_IDS:
-            del self._heard[next(iter(self._heard))]
+        if len(self._heard) > _MOST_IDS:  # taking out the oldest one by one reads all gaps before it each time
+            self._heard, self._heard_before = {}, self._heard
         held = self._held.get(job_id)
         if held is not None:
             held.due = now + min(_CONNECTING, self._window)
@@ -166,9 +167,13 @@ class FirstWords:
                 )
                 for held in told:
                     held.speak()
-                if any(job_id not in self._heard for job_id in due):
+                if any(self._heard_at(job_id) is None for job_id in due):
                     self._vain = now
             limit = min((held.due for held in self._held.values()), default=math.inf) - now
+
+    def _heard_at(self, job_id: str) -> float | None:
+        at = self._heard.get(job_id)
+        return self._heard_before.get(job_id) if at is None else at
 
     def _due(self, claim: Claim, at: float, now: float) -> float:
         try:
@@ -179,7 +184,7 @@ class FirstWords:
             age = at - made
         return speaks_at(
             now=now,
-            heard=self._heard.get(claim.job_id),
+            heard=self._heard_at(claim.job_id),
             pushed=self._pushed if self.tracking else math.inf,
             age=age,
             vain=self._vain,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
@@ -14,7 +15,9 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue.client import open_queue
 from emp_trio.queue.messages import announced_job
-from emp_trio.worker.first_words import speaks_at
+from emp_trio.queue.worker_queue import WorkerQueue
+from emp_trio.worker.first_words import FirstWords, speaks_at
+from emp_trio.worker.settings import WorkerSettings
 from tests.queue.support import Ear
 from tests.worker.processes import open_worker
 from tests.worker.standin import saw_the_start, submitted_by_api
@@ -71,6 +74,26 @@ def _in_order(heard: list[tuple[str, dict[str, Any]]], job_id: str) -> bool:
     """Whether nothing at all was said of a job before its announcement."""
     about = [c for c, m in heard if m.get("job_id") == job_id or m.get("current_job_id") == job_id]
     return about[0] == "job_submitted"
+
+
+async def test_announcements_are_remembered_at_the_same_cost_however_many_have_been_heard() -> None:
+    settings = WorkerSettings(machine_id="m")
+    words = FirstWords(WorkerQueue(cast(Any, None)), settings, lambda: None)
+
+    def hear(first: int, count: int) -> float:
+        began = time.thread_time()
+        for number in range(first, first + count):
+            words.heard(b'{"job_id":"job-%d"}' % number)
+        return time.thread_time() - began
+
+    # The quickest of several parts, since a busy machine makes some of them slow.
+    early = min(hear(part * 2000, 2000) for part in range(5))
+    hear(10_000, 140_000)
+    late = min(hear(150_000 + part * 2000, 2000) for part in range(5))
+    assert late < 5 * early, "once as many are remembered as may be"
+    assert words._heard_at("job-159999") is not None
+    assert words._heard_at(f"job-{160_000 - 32_768}") is not None
+    assert words._heard_at("job-0") is None
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
