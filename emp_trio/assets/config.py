@@ -4,38 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from emp_trio.assets.accounts import AzureAccount, GcsAccount, S3Account, azure_account, gcs_account, s3_account
-from emp_trio.assets.naming import check_segment
-from emp_trio.assets.validators import (
-    base_url_problem,
-    container_problem,
-    gcs_bucket_problem,
-    header_problem,
-    s3_bucket_problem,
-    with_scheme,
-)
-from emp_trio.errors import ConfigError, InvalidJob, Problem
+from emp_trio.assets.stores.provider import Account
+from emp_trio.assets.stores.registry import find_provider, provider_names, providers
+from emp_trio.assets.validators import base_url_problem, header_problem, with_scheme
+from emp_trio.errors import ConfigError, Problem
 from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Secret, excerpt
-
-Provider = Literal["azure", "s3", "gcs", "local"]
-
-PROVIDERS: Final[dict[str, Provider]] = {
-    "azure": "azure",
-    "aws": "s3",
-    "s3": "s3",
-    "google": "gcs",
-    "gcs": "gcs",
-    "local": "local",
-}
-"""Names that a job's context or the environment may use; ``aws`` and ``google`` are the fleet's (protocol 5.2)."""
-
 
 LARGEST_INLINE: Final = 2**20
 """Most bytes of a file that any setting lets into a result: results travel through Redis."""
@@ -80,12 +60,11 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Storage of a worker. What a job's ``ctx`` says comes before it, field by field (see ``destination``).
 
     Args:
-        provider: where assets go when the job doesn't say; None means that the job must say it.
-        container: Azure container or bucket; for the local store a folder inside ``local_path``.
+        provider: name of the provider that assets go to when the job doesn't say; None means that the job must say it.
+        container: container or bucket; for the local store a folder inside ``LOCAL_STORAGE_PATH``.
         cdn_url: base of the public addresses, ``https://cdn.example.com[/path]``. It is asked wherever it is.
         cdn_private: whether a CDN that a job names, or that another redirects to, may be in a private network.
-        azure, s3, gcs: the worker's own accounts.
-        local_path: folder of the local store.
+        accounts: the worker's own, by the name of their provider.
         cache_control: header of every asset; None is a year for generated names and five minutes for chosen ones.
         max_bytes: size of the largest asset.
         inline_bytes: size of the largest file that a result may carry itself, for jobs with ``save_assets: false``.
@@ -97,14 +76,11 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
         keep: what becomes of a finished generation whose upload failed.
     """
 
-    provider: Provider | None = None
+    provider: str | None = None
     container: str | None = None
     cdn_url: str | None = None
     cdn_private: bool = False
-    azure: AzureAccount | None = None
-    s3: S3Account | None = None
-    gcs: GcsAccount | None = None
-    local_path: Path | None = None
+    accounts: Mapping[str, Account] = msgspec.field(default_factory=dict)
     cache_control: str | None = None
     max_bytes: int = 2 * 2**30
     inline_bytes: int = 64 * 2**10
@@ -119,19 +95,14 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def secrets(self) -> list[Secret]:
         """Everything in here that must not be shown."""
-        azure = (self.azure.key, self.azure.sas) if self.azure else ()
-        s3 = (self.s3.secret, self.s3.token) if self.s3 else ()
-        return [secret for secret in (*azure, *s3) if secret is not None]
+        return [secret for account in self.accounts.values() for secret in account.secrets]
 
 
 def storage_settings(env: Mapping[str, str]) -> StorageSettings:
     """Read ``CLOUD_STORAGE_PROVIDER``, ``CLOUD_STORAGE_CONTAINER``, ``CLOUD_STORAGE_CACHE_CONTROL``, ``CLOUD_CDN_URL``,
-    ``CLOUD_CDN_ALLOW_PRIVATE``, ``LOCAL_STORAGE_PATH``, ``EMP_TRIO_KEEP_DIR`` (without it, a folder of this user below
-    the system's one for temporary files), ``EMP_TRIO_INLINE_MAX_BYTES``, and the accounts:
-
-    ``AZURE_STORAGE_ACCOUNT``, ``_KEY``, ``_SAS_TOKEN``, ``_AUTH_MODE``, ``_CONNECTION_STRING``, ``_ENDPOINT``;
-    ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_REGION``, ``S3_ENDPOINT_URL``;
-    ``GOOGLE_APPLICATION_CREDENTIALS``, ``STORAGE_EMULATOR_HOST``.
+    ``CLOUD_CDN_ALLOW_PRIVATE``, ``EMP_TRIO_KEEP_DIR`` (without it, a folder of this user below the system's one for
+    temporary files), ``EMP_TRIO_INLINE_MAX_BYTES``, and the variables of each provider's account
+    (:mod:`emp_trio.assets.stores.providers`).
 
     A blank variable counts as unset. Nothing set is fine: jobs may bring their own storage, and saving an asset of one
     that doesn't is refused. There is no default place: an asset is never written where nobody asked for it.
@@ -146,14 +117,16 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
         problems.append(Problem(path=variable, variable=variable, message=message, hint=hint))
 
     asked = given.get("CLOUD_STORAGE_PROVIDER", "").lower()
-    provider = PROVIDERS.get(asked)
-    if asked and provider is None:
-        wrong("CLOUD_STORAGE_PROVIDER", f"{asked!r} is not a storage provider", "use azure, s3, gcs or local")
-    azure = azure_account(given, wrong)
-    s3 = s3_account(given, wrong, chosen=provider == "s3")
-    gcs = gcs_account(given, wrong, chosen=provider == "gcs")
+    chosen = find_provider(asked)
+    if asked and chosen is None:
+        wrong("CLOUD_STORAGE_PROVIDER", f"{asked!r} is not a storage provider", f"use {provider_names()}")
+    accounts = {
+        name: account
+        for name, provider in providers().items()
+        if (account := provider.from_env(given, wrong, chosen=provider is chosen)) is not None
+    }
     container = given.get("CLOUD_STORAGE_CONTAINER")
-    if container is not None and provider is not None and (text := place_problem(provider, container)):
+    if container is not None and chosen is not None and (text := chosen.check_name(container)):
         wrong("CLOUD_STORAGE_CONTAINER", text)
     cdn = given.get("CLOUD_CDN_URL")
     if cdn is not None and (text := base_url_problem(with_scheme(cdn))):
@@ -167,43 +140,18 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
     inline = given.get("EMP_TRIO_INLINE_MAX_BYTES", str(StorageSettings().inline_bytes))
     if not (inline.isascii() and inline.isdigit() and int(inline) <= LARGEST_INLINE):
         wrong("EMP_TRIO_INLINE_MAX_BYTES", f"is not a number of bytes from 0 to {LARGEST_INLINE}")
-    local = given.get("LOCAL_STORAGE_PATH")
-    if provider == "local" and local is None:
-        wrong("LOCAL_STORAGE_PATH", "is not set", "CLOUD_STORAGE_PROVIDER=local needs a folder to write to")
     if problems:
         raise ConfigError("the storage settings can't be used", problems=problems)
     return StorageSettings(
-        provider=provider,
+        provider=chosen.name if chosen is not None else None,
         container=container,
         cdn_url=cdn,
         cdn_private=private in _YES,
-        azure=azure,
-        s3=s3,
-        gcs=gcs,
-        local_path=Path(local).absolute() if local is not None else None,
+        accounts=accounts,
         cache_control=cache_control,
         inline_bytes=int(inline),
         keep=KeepSettings(folder=Path(given.get("EMP_TRIO_KEEP_DIR") or _default_keep()).absolute()),
     )
-
-
-def place_problem(provider: Provider, container: str) -> str | None:
-    """What is wrong with the name of a container, bucket or folder at a provider."""
-    checks: dict[Provider, Callable[[str], str | None]] = {
-        "azure": container_problem,
-        "s3": s3_bucket_problem,
-        "gcs": gcs_bucket_problem,
-        "local": _folder_problem,
-    }
-    return checks[provider](container)
-
-
-def _folder_problem(name: str) -> str | None:
-    try:
-        check_segment("the container", name)
-    except InvalidJob as error:
-        return error.message
-    return None
 
 
 def _default_keep() -> str:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import random
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import structlog
 import trio
 
 from emp_trio.assets.cdn import Expected, WaitLog, Way, public_url, wait_for_cdn
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.content import Content, gathered
-from emp_trio.assets.destination import Destination, LocalPlace, Place, destination, is_own_cdn
+from emp_trio.assets.destination import Destination, destination, is_own_cdn
 from emp_trio.assets.inline import inline_asset
 from emp_trio.assets.media import media_type as type_of
 from emp_trio.assets.naming import asset_name, check_names, owner_mark
 from emp_trio.assets.spool import GenerationSpool
-from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store, require_library, storage_failure
-from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
+from emp_trio.assets.stores import AssetStore, Blob, Stored, storage_failure
+from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
+from emp_trio.assets.stores.provider import StoreTimeouts
+from emp_trio.assets.stores.registry import find_provider
 from emp_trio.attempt import AttemptContext
 from emp_trio.connector_context import Generated, GeneratedFile
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, InvalidJob, Stage
@@ -50,7 +49,7 @@ class AssetSaver:
         self._settings = settings
         self._client = client
         self._threads = trio.CapacityLimiter(settings.uploads)
-        self._stores: OrderedDict[Place, AssetStore] = OrderedDict()
+        self._stores: OrderedDict[tuple[str, Any], AssetStore] = OrderedDict()
         self._keep = GenerationSpool(settings.keep)
 
     def inline(self, file: GeneratedFile) -> SavedAsset | None:
@@ -67,8 +66,7 @@ class AssetSaver:
         from emp_trio.assets.cdn_ways import check_cdn_form
 
         target = destination(job.ctx, self._settings)
-        require_library(target.place)
-        _check_link(target.place, chosen=job.ctx.bucket is not None)
+        target.provider.requires(target.location, job.ctx)
         check_names(job)
         if (cdn := self._foreign_cdn(target)) is not None:
             check_cdn_form(cdn, private=self._settings.cdn_private)
@@ -135,7 +133,7 @@ class AssetSaver:
             )
             log = WaitLog()
             with _stage(context, "upload", log):
-                store = await self._store(target.place)
+                store = await self._store(target)
                 await self._upload(store, blob, content, log, overwrite=job.ctx.overwrite)
         url = store.url(name.key)
         if target.cdn_url is not None:
@@ -215,12 +213,12 @@ class AssetSaver:
     async def _upload(self, store: AssetStore, blob: Blob, content: Content, log: WaitLog, *, overwrite: bool) -> None:
         """Upload and verify, again after failures that may pass, as long as the stage has time."""
 
-        def once(wire: Wire) -> None:
-            there = store.head(blob.key, wire)
+        def once(cancel: CancelToken) -> None:
+            there = store.head(blob.key, cancel)
             if not to_be_written(blob, there, overwrite=overwrite):
                 return
-            store.put(blob, Reader(content.file, wire), there, wire)
-            there = store.head(blob.key, wire)
+            store.put(blob, Reader(content.file, cancel), there, cancel)
+            there = store.head(blob.key, cancel)
             if not _same(blob, there):
                 raise storage_failure(
                     f"the asset {blob.key!r} was uploaded and the store has something else there",
@@ -246,27 +244,26 @@ class AssetSaver:
                     raise
             await trio.sleep(wait)
 
-    async def _store(self, place: Place) -> AssetStore:
-        """The open store for a place. Only the last few are kept: jobs may bring any number of accounts."""
-        if place in self._stores:
-            self._stores.move_to_end(place)
+    async def _store(self, target: Destination) -> AssetStore:
+        """The open store for a location. Only the last few are kept: jobs may bring any number of accounts."""
+        at = (target.provider.name, target.location)
+        if at in self._stores:
+            self._stores.move_to_end(at)
             await trio.lowlevel.checkpoint()
-            return self._stores[place]
-        store = await trio.to_thread.run_sync(
-            lambda: open_store(
-                place,
-                connect_timeout=self._settings.connect_timeout,
-                read_timeout=self._settings.read_timeout,
-                abort_timeout=self._settings.abort_timeout,
-            )
+            return self._stores[at]
+        timeouts = StoreTimeouts(
+            connect=self._settings.connect_timeout,
+            read=self._settings.read_timeout,
+            abort=self._settings.abort_timeout,
         )
-        if place in self._stores:
+        store = await trio.to_thread.run_sync(target.provider.open, target.location, timeouts)
+        if at in self._stores:
             store.close()  # another job was quicker
         else:
-            self._stores[place] = store
+            self._stores[at] = store
             if len(self._stores) > _STORES:
                 self._stores.popitem(last=False)[1].close()
-        return self._stores[place]
+        return self._stores[at]
 
     def _close(self) -> None:
         for store in self._stores.values():
@@ -291,17 +288,17 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
     """
     import httpx
 
-    if settings.provider in ("azure", "s3", "gcs"):
+    provider = find_provider(settings.provider) if settings.provider is not None else None
+    if provider is not None:
         try:
-            await trio.to_thread.run_sync(importlib.import_module, f"emp_trio.assets.stores.{settings.provider}")
+            await trio.to_thread.run_sync(provider.load)
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"CLOUD_STORAGE_PROVIDER={settings.provider} needs {error.name}, which is not installed: "
-                f"pip install 'emp-trio[{settings.provider}]'"
+                f"CLOUD_STORAGE_PROVIDER={provider.name} needs {error.name}, which is not installed: "
+                f"pip install 'emp-trio[{provider.name}]'"
             ) from error
     timeout, tls = settings.cdn.probe_timeout, tls_context()
     _check_folders(settings)
-    settings = _without_links(settings)
     with held(*settings.secrets):
         async with httpx.AsyncClient(timeout=timeout, verify=tls) as client:
             saver = AssetSaver(settings, client)
@@ -326,22 +323,6 @@ def _check_folders(settings: StorageSettings) -> None:
             error=error.strerror,
             hint="generations whose upload fails are lost; EMP_TRIO_KEEP_DIR names another folder",
         )
-
-
-def _check_link(place: Place, *, chosen: bool) -> None:
-    """Refuse a container of the local store that is a link, before anything is paid; the store looks again."""
-    if isinstance(place, LocalPlace) and os.path.islink(place.folder):
-        text = (
-            f"the container {place.folder.name!r} leads out of the folder: it is a symbolic link, and none is followed"
-        )
-        raise InvalidJob(f"{text} (ctx.storage.bucket)") if chosen else ConfigError(f"{text} (CLOUD_STORAGE_CONTAINER)")
-
-
-def _without_links(settings: StorageSettings) -> StorageSettings:
-    """LOCAL_STORAGE_PATH may be a link of the operator's; below it the store follows none."""
-    if settings.local_path is None:
-        return settings
-    return msgspec.structs.replace(settings, local_path=settings.local_path.resolve())
 
 
 def to_be_written(blob: Blob, there: Stored | None, *, overwrite: bool) -> bool:

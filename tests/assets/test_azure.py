@@ -21,12 +21,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import destination
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
-from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store
-from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
+from emp_trio.assets.stores import AssetStore, Blob, Stored
+from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
+from emp_trio.assets.stores.provider import StoreTimeouts
+from emp_trio.assets.stores.providers.azure import AzureAccount
 from emp_trio.assets.stores.session import CuttableSession
 from emp_trio.attempt import StageLimits
 from emp_trio.errors import AssetError, DeadlineExceeded
@@ -45,10 +46,11 @@ BIG = os.urandom(11 * 2**20)  # three blocks
 def settings(azurite: Azurite, container: str, *, read_timeout: float = 30.0, **account: Any) -> StorageSettings:
     """A quick worker's settings, with changes to its account."""
     made = storage_settings(azurite.environment(container))
-    assert made.azure is not None
-    changed = msgspec.structs.replace(made.azure, **account)
+    changed = msgspec.structs.replace(made.accounts["azure"], **account)
     quick = RetryPolicy(retries=5, base=0.05, cap=0.2)
-    return msgspec.structs.replace(made, retry=quick, read_timeout=read_timeout, azure=changed)
+    return msgspec.structs.replace(
+        made, retry=quick, read_timeout=read_timeout, accounts=made.accounts | {"azure": changed}
+    )
 
 
 def blob(azurite: Azurite, container: str, key: str) -> Any:
@@ -60,9 +62,9 @@ async def write(store: AssetStore, key: str, data: bytes, *, over: Stored | None
     digest = hashlib.sha256(data).hexdigest()
     about = Blob(key=key, media_type="a/b", cache_control="", size=len(data), sha256=digest, owner="job-1")
 
-    def call(wire: Wire) -> Stored | None:
-        store.put(about, Reader(io.BytesIO(data), wire), over, wire)
-        return store.head(key, wire)
+    def call(cancel: CancelToken) -> Stored | None:
+        store.put(about, Reader(io.BytesIO(data), cancel), over, cancel)
+        return store.head(key, cancel)
 
     return await in_thread(call, trio.CapacityLimiter(1))
 
@@ -96,8 +98,8 @@ async def test_a_retry_finds_its_earlier_upload(azurite: Azurite, container: str
 
 
 async def test_what_came_between_the_look_and_the_write_is_not_replaced(azurite: Azurite, container: str) -> None:
-    place = destination(JobContext(), settings(azurite, container)).place
-    store = open_store(place, connect_timeout=5, read_timeout=5, abort_timeout=2)
+    target = destination(JobContext(), settings(azurite, container))
+    store = target.provider.open(target.location, StoreTimeouts(connect=5, read=5, abort=2))
     for size in (1000, len(BIG)):
         key = f"k{size}"
 
@@ -300,7 +302,8 @@ async def open_scripted_store(answer: Callable[[Request], Awaitable[Response]]) 
 async def test_jobs_with_storage_of_their_own(azurite: Azurite, container: str) -> None:
     """A worker without storage serves a job that brings it, and keeps only a few connections to strangers."""
     async with open_line(azurite.endpoint) as line:
-        bare = StorageSettings(azure=AzureAccount(name=azurite.account, endpoint=line.endpoint(azurite.endpoint)))
+        own = AzureAccount(name=azurite.account, endpoint=line.endpoint(azurite.endpoint))
+        bare = StorageSettings(accounts={"azure": own})
         async with open_asset_saver(bare) as saver:
             for number in range(18):
                 name = f"own{number:04d}"

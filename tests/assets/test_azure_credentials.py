@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import StorageSettings, storage_settings
-from emp_trio.assets.destination import AzurePlace, destination
+from emp_trio.assets.destination import destination
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.stores.providers.azure import AzureAccount, AzureContainer
 from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
 from emp_trio.retry import RetryPolicy
@@ -119,21 +119,21 @@ async def test_this_machines_own_identity(monkeypatch: pytest.MonkeyPatch, azuri
 def test_the_key_comes_first() -> None:
     env = {"AZURE_STORAGE_ACCOUNT": "ours", "CLOUD_STORAGE_PROVIDER": "azure", "CLOUD_STORAGE_CONTAINER": "images"}
     both = env | {"AZURE_STORAGE_KEY": "a2V5", "AZURE_STORAGE_SAS_TOKEN": "sv=1&sig=abc"}
-    place = destination(JobContext(), storage_settings(both)).place
-    assert isinstance(place, AzurePlace)
-    assert (place.key, place.sas) == (Secret("a2V5"), None)
-    place = destination(JobContext(), settings(both)).place
-    assert isinstance(place, AzurePlace)
-    assert (place.key, place.sas) == (None, Secret("sv=1&sig=abc"))
-    place = destination(JobContext(account_key=Secret("am9i")), settings(both)).place
-    assert isinstance(place, AzurePlace)
-    assert (place.key, place.sas) == (Secret("am9i"), None)  # the job's own key, and not ours with it
+    location = destination(JobContext(), storage_settings(both)).location
+    assert isinstance(location, AzureContainer)
+    assert (location.key, location.sas) == (Secret("a2V5"), None)
+    location = destination(JobContext(), settings(both)).location
+    assert isinstance(location, AzureContainer)
+    assert (location.key, location.sas) == (None, Secret("sv=1&sig=abc"))
+    location = destination(JobContext(account_key=Secret("am9i")), settings(both)).location
+    assert isinstance(location, AzureContainer)
+    assert (location.key, location.sas) == (Secret("am9i"), None)  # the job's own key, and not ours with it
 
 
 def test_a_connection_string_may_hold_a_signature() -> None:
     text = "BlobEndpoint=https://ours.blob.core.windows.net/;SharedAccessSignature=sv=1&sig=abc;AccountName=ours"
     found = storage_settings({"AZURE_STORAGE_CONNECTION_STRING": text})
-    assert found.azure == AzureAccount(
+    assert found.accounts["azure"] == AzureAccount(
         name="ours", sas=Secret("sv=1&sig=abc"), endpoint="https://ours.blob.core.windows.net"
     )
     assert "abc" not in repr(found)

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import storage_settings
+from emp_trio.assets.stores.providers.azure import AzureAccount
 from emp_trio.testing.azurite import Azurite, install_azurite, running_azurite
 
 
@@ -49,7 +49,7 @@ def test_it_ends_with_a_killed_owner(azurite_cache: Path) -> None:
 def test_its_environment_configures_a_worker(azurite: Azurite) -> None:
     settings = storage_settings(azurite.environment("images"))
     assert (settings.provider, settings.container) == ("azure", "images")
-    assert settings.azure == AzureAccount(name=azurite.account, key=azurite.key, endpoint=azurite.endpoint)
+    assert settings.accounts["azure"] == AzureAccount(name=azurite.account, key=azurite.key, endpoint=azurite.endpoint)
 
 
 def test_without_npm_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

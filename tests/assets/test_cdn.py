@@ -18,7 +18,7 @@ import trio
 
 from emp_trio.assets.cdn import Expected, WaitLog, judge, public_url, wait_for_cdn
 from emp_trio.assets.cdn_ways import CdnWay
-from emp_trio.assets.config import CdnSettings, StorageSettings, storage_settings
+from emp_trio.assets.config import CdnSettings, storage_settings
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.attempt import StageLimits
 from emp_trio.errors import DeadlineExceeded
@@ -26,6 +26,7 @@ from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.azurite import Azurite
 from emp_trio.testing.cdn import Cdn, open_cdn
 from emp_trio.testing.png import make_png
+from emp_trio.testing.storage import local_storage
 from tests.assets.support import a_job, closed_port
 
 PNG = make_png()
@@ -38,7 +39,7 @@ BUSTED = f"{KEY}?v={DIGEST[:12]}"
 @asynccontextmanager
 async def cdn_and_saver(folder: Path, cdn_settings: CdnSettings = QUICK) -> AsyncIterator[tuple[Cdn, AssetSaver]]:
     async with open_cdn(folder) as cdn:
-        settings = StorageSettings(provider="local", local_path=folder, cdn_url=cdn.url + "/", cdn=cdn_settings)
+        settings = local_storage(folder, cdn_url=cdn.url + "/", cdn=cdn_settings)
         async with open_asset_saver(settings) as saver:
             yield cdn, saver
 
@@ -143,7 +144,7 @@ async def test_an_answer_that_trickles_does_not_eat_the_stage(tmp_path: Path) ->
         listeners = await nursery.start(functools.partial(trio.serve_tcp, trickle, 0, host="127.0.0.1"))
         url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         probing = CdnSettings(probe_timeout=0.1, first_pause=0.01)
-        settings = StorageSettings(provider="local", local_path=tmp_path, cdn_url=url, cdn=probing)
+        settings = local_storage(tmp_path, cdn_url=url, cdn=probing)
         async with open_asset_saver(settings) as saver:
             with pytest.raises(DeadlineExceeded, match=r"did not answer within 0.1 s"):
                 await saver.save(PNG, a_job(), in_stage(0.7))
@@ -181,7 +182,7 @@ async def test_a_cdn_that_does_not_recover(tmp_path: Path, mood: str, words: str
 )
 async def test_a_cdn_that_is_not_there(tmp_path: Path, base: str) -> None:
     url = base.format(port=closed_port())
-    settings = StorageSettings(provider="local", local_path=tmp_path, cdn_url=url, cdn=QUICK)
+    settings = local_storage(tmp_path, cdn_url=url, cdn=QUICK)
     async with open_asset_saver(settings) as saver:
         with pytest.raises(DeadlineExceeded, match="can't be reached"):
             await saver.save(PNG, a_job(), in_stage(0.3))

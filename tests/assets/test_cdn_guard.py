@@ -19,6 +19,7 @@ from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.cdn import open_cdn
 from emp_trio.testing.faulty_server import hang, open_faulty_server, redirect, reply
 from emp_trio.testing.png import make_png
+from emp_trio.testing.storage import local_storage
 from tests.assets.support import a_job
 from tests.names import Names
 
@@ -56,7 +57,7 @@ class Closed(SavesAssets):
 
 
 def local(folder: Path, **more: Any) -> StorageSettings:
-    return StorageSettings(provider="local", local_path=folder, cdn=QUICK, **more)
+    return local_storage(folder, cdn=QUICK, **more)
 
 
 @pytest.mark.parametrize("cdn", LITERALS + UNREADABLE)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from emp_trio.assets.accounts import AzureAccount
 from emp_trio.assets.config import storage_settings
-from emp_trio.assets.destination import AzurePlace, Destination, LocalPlace, destination
+from emp_trio.assets.destination import Destination, destination
+from emp_trio.assets.stores.providers import azure, local
+from emp_trio.assets.stores.providers.azure import AzureAccount, AzureContainer
+from emp_trio.assets.stores.providers.local import LocalFolder, LocalRoot
 from emp_trio.errors import ConfigError, EmpTrioError, InvalidJob
 from emp_trio.jobs import JobContext
 from emp_trio.secrets import Secret
@@ -32,31 +34,33 @@ def where(env: dict[str, str], **ctx: Any) -> Destination:
 
 def test_environment_alone() -> None:
     assert where(AZURE) == Destination(
-        place=AzurePlace(
+        provider=azure.PROVIDER,
+        location=AzureContainer(
             account="ours", key=Secret(KEY), endpoint="https://ours.blob.core.windows.net", container="images"
         ),
         cdn_url="https://cdn.example.com",
     )
-    assert where(LOCAL) == Destination(place=LocalPlace(folder=Path("/assets")))
-    assert where(LOCAL | {"CLOUD_STORAGE_CONTAINER": "p"}).place == LocalPlace(folder=Path("/assets/p"))
+    assert where(LOCAL) == Destination(provider=local.PROVIDER, location=LocalFolder(root=Path("/assets")))
+    assert where(LOCAL | {"CLOUD_STORAGE_CONTAINER": "p"}).location == LocalFolder(root=Path("/assets"), container="p")
 
 
 def test_the_job_comes_first_field_by_field() -> None:
     found = where(AZURE, bucket="films", cdn_url="http://other.example.com/x/")
     assert found.cdn_url == "http://other.example.com/x"
-    assert isinstance(found.place, AzurePlace)
-    assert (found.place.account, found.place.container, found.place.key) == ("ours", "films", Secret(KEY))
-    assert where(AZURE, account_key=Secret(JOB_KEY)).place.key == Secret(JOB_KEY)  # type: ignore[union-attr]
+    assert isinstance(found.location, AzureContainer)
+    assert (found.location.account, found.location.container, found.location.key) == ("ours", "films", Secret(KEY))
+    assert where(AZURE, account_key=Secret(JOB_KEY)).location.key == Secret(JOB_KEY)
 
 
 def test_a_job_with_its_own_account_gets_nothing_of_ours() -> None:
     env = AZURE | {"AZURE_STORAGE_ENDPOINT": "https://blobs.internal/ours"}
-    assert where(env).place.endpoint == "https://blobs.internal/ours"  # type: ignore[union-attr]
+    assert where(env).location.endpoint == "https://blobs.internal/ours"
     found = where(env, account_name="theirs", account_key=Secret(JOB_KEY))
     assert found == Destination(
-        place=AzurePlace(
+        provider=azure.PROVIDER,
+        location=AzureContainer(
             account="theirs", key=Secret(JOB_KEY), endpoint="https://theirs.blob.core.windows.net", container="images"
-        )
+        ),
     )
     with pytest.raises(InvalidJob, match="brings no key"):
         where(env, account_name="theirs")
@@ -64,14 +68,16 @@ def test_a_job_with_its_own_account_gets_nothing_of_ours() -> None:
 
 def test_a_jobs_storage_works_on_a_worker_without_any() -> None:
     found = where({}, provider="Azure", account_name="theirs", account_key=Secret(JOB_KEY), bucket="films")
-    assert isinstance(found.place, AzurePlace)
+    assert isinstance(found.location, AzureContainer)
     found = where(LOCAL, provider="azure", account_name="theirs", account_key=Secret(JOB_KEY), bucket="films")
-    assert isinstance(found.place, AzurePlace)
+    assert isinstance(found.location, AzureContainer)
 
 
 def test_the_cdn_of_another_provider_is_not_used() -> None:
     env = AZURE | {"LOCAL_STORAGE_PATH": "/assets"}
-    assert where(env, provider="local") == Destination(place=LocalPlace(folder=Path("/assets/images")))
+    assert where(env, provider="local") == Destination(
+        provider=local.PROVIDER, location=LocalFolder(root=Path("/assets"), container="images")
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,7 @@ def test_every_problem_comes_out_at_once() -> None:
         "AZURE_STORAGE_KEY",
         "AZURE_STORAGE_ENDPOINT",
     }
-    assert "use azure, s3, gcs or local" in str(caught.value)
+    assert "use azure, gcs, local or s3" in str(caught.value)
     assert "%%secret%%" not in str(caught.value)
 
 
@@ -167,15 +173,14 @@ def test_a_connection_string_says_it_all() -> None:
     text = f"DefaultEndpointsProtocol=https;AccountName=ours;AccountKey={KEY};EndpointSuffix=core.chinacloudapi.cn"
     settings = storage_settings({"AZURE_STORAGE_CONNECTION_STRING": text})
     endpoint = "https://ours.blob.core.chinacloudapi.cn"
-    assert settings.azure == AzureAccount(name="ours", key=Secret(KEY), endpoint=endpoint)
+    assert settings.accounts["azure"] == AzureAccount(name="ours", key=Secret(KEY), endpoint=endpoint)
     explicit = storage_settings({"AZURE_STORAGE_CONNECTION_STRING": text + ";BlobEndpoint=http://127.0.0.1:1/ours/"})
-    assert explicit.azure is not None
-    assert explicit.azure.endpoint == "http://127.0.0.1:1/ours"
+    assert explicit.accounts["azure"].endpoint == "http://127.0.0.1:1/ours"
 
 
 def test_a_relative_folder_is_made_absolute() -> None:
     settings = storage_settings({"CLOUD_STORAGE_PROVIDER": "local", "LOCAL_STORAGE_PATH": "out"})
-    assert settings.local_path == Path.cwd() / "out"
+    assert settings.accounts["local"] == LocalRoot(path=Path.cwd() / "out")
 
 
 def test_no_secret_shows() -> None:

@@ -14,8 +14,9 @@ import trio
 from emp_trio.assets.destination import destination
 from emp_trio.assets.naming import safe_id
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
-from emp_trio.assets.stores import AssetStore, Blob, Stored, open_store
-from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
+from emp_trio.assets.stores import AssetStore, Blob, Stored
+from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
+from emp_trio.assets.stores.provider import StoreTimeouts
 from emp_trio.errors import AssetError
 from emp_trio.jobs import JobContext
 from emp_trio.testing.attempt import FakeAttempt
@@ -30,8 +31,8 @@ BIG = os.urandom(21 * 2**20)  # several parts everywhere
 
 def store_of(backend: Backend) -> AssetStore:
     """The store itself, without the saver."""
-    place = destination(JobContext(), backend.settings()).place
-    return open_store(place, connect_timeout=5, read_timeout=5, abort_timeout=2)
+    target = destination(JobContext(), backend.settings())
+    return target.provider.open(target.location, StoreTimeouts(connect=5, read=5, abort=2))
 
 
 def about(key: str, data: bytes) -> Blob:
@@ -177,9 +178,9 @@ class TestContract:
             store = store_of(backend)
 
             async def write(data: bytes, over: Stored | None) -> Stored | None:
-                def call(wire: Wire) -> Stored | None:
-                    store.put(about("k", data), Reader(io.BytesIO(data), wire), over, wire)
-                    return store.head("k", wire)
+                def call(cancel: CancelToken) -> Stored | None:
+                    store.put(about("k", data), Reader(io.BytesIO(data), cancel), over, cancel)
+                    return store.head("k", cancel)
 
                 return await in_thread(call, trio.CapacityLimiter(1))
 
@@ -215,8 +216,8 @@ class TestContract:
         async with open_any() as backend:
             store, file = store_of(backend), Slow()
 
-            def put(wire: Wire) -> None:
-                store.put(about("x/y.png", bytes(40 * 2**20)), Reader(cast(IO[bytes], file), wire), None, wire)
+            def put(cancel: CancelToken) -> None:
+                store.put(about("x/y.png", bytes(40 * 2**20)), Reader(cast(IO[bytes], file), cancel), None, cancel)
 
             with trio.CancelScope() as scope:
                 await in_thread(put, trio.CapacityLimiter(1))

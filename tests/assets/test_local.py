@@ -17,11 +17,12 @@ import trio
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.assets.stores import Blob
-from emp_trio.assets.stores.blocking import Reader, Wire, in_thread
+from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
 from emp_trio.assets.stores.local import LocalStore
 from emp_trio.errors import AssetError
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
+from emp_trio.testing.storage import local_storage
 from tests.assets.support import a_job, pieces
 
 PNG = make_png()
@@ -39,7 +40,7 @@ def a_blob(key: str, data: bytes) -> Blob:
 
 
 def local(folder: Path) -> StorageSettings:
-    return StorageSettings(provider="local", local_path=folder)
+    return local_storage(folder)
 
 
 async def test_an_asset_lies_where_its_address_says(tmp_path: Path) -> None:
@@ -82,10 +83,10 @@ async def test_no_key_leads_out_of_the_folder(tmp_path: Path, key: str) -> None:
     (folder / "link").symlink_to(tmp_path, target_is_directory=True)
     store = LocalStore(folder)
 
-    def put(wire: Wire) -> None:
-        store.put(a_blob(key, PNG), Reader(io.BytesIO(PNG), wire), None, wire)
+    def put(cancel: CancelToken) -> None:
+        store.put(a_blob(key, PNG), Reader(io.BytesIO(PNG), cancel), None, cancel)
 
-    for call in (put, lambda wire: store.head(key, wire)):
+    for call in (put, lambda cancel: store.head(key, cancel)):
         with pytest.raises(AssetError, match="leads out of the folder"):
             await in_thread(call, trio.CapacityLimiter(1))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["assets"]
@@ -107,8 +108,8 @@ async def test_a_cancelled_write_leaves_nothing(tmp_path: Path) -> None:
                 trio.from_thread.run_sync(scope.cancel)
             return bytes(size)
 
-    def put(wire: Wire) -> None:
-        store.put(a_blob("x/y.png", b"x"), Reader(cast(IO[bytes], Slow()), wire), None, wire)
+    def put(cancel: CancelToken) -> None:
+        store.put(a_blob("x/y.png", b"x"), Reader(cast(IO[bytes], Slow()), cancel), None, cancel)
 
     with trio.CancelScope() as scope:
         await in_thread(put, trio.CapacityLimiter(1))
@@ -131,16 +132,16 @@ _IN_A_PROCESS = """
 import json, os, resource, signal, sys
 import trio
 from pathlib import Path
-from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.assets.stores import local  # now: without privileges it may be out of reach
 from emp_trio.errors import AssetError
 from emp_trio.retry import RetryPolicy
 from emp_trio.testing.attempt import FakeAttempt
+from emp_trio.testing.storage import local_storage
 from emp_trio.jobs import Job
 
 async def main(kind, folder):
-    settings = StorageSettings(provider="local", local_path=Path(folder), retry=RetryPolicy(retries=1, base=0.01))
+    settings = local_storage(Path(folder), retry=RetryPolicy(retries=1, base=0.01))
     async with open_asset_saver(settings) as saver:
         if kind == "full":  # the nearest thing to a full disk that needs no privilege
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -19,6 +19,7 @@ from emp_trio.errors import AssetError, ConfigError, InvalidJob
 from emp_trio.retry import RetryPolicy
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
+from emp_trio.testing.storage import local_storage
 from tests.assets.support import a_job
 
 PNG = make_png()
@@ -36,7 +37,7 @@ def places(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def settings(root: Path, container: str | None = None) -> StorageSettings:
-    return StorageSettings(provider="local", local_path=root, container=container)
+    return local_storage(root, container=container)
 
 
 async def refused(root: Path, container: str | None = None, **ctx: Any) -> None:
@@ -66,7 +67,7 @@ async def test_a_container_that_is_a_link(places: tuple[Path, Path], way: str, i
             await saver.save(PNG, a_job(**ctx), FakeAttempt())
     store = LocalStore(root / "shop")
     with pytest.raises(AssetError, match="symbolic link"):
-        await in_thread(lambda wire: store.head("job-1_0.png", wire), trio.CapacityLimiter(1))
+        await in_thread(lambda cancel: store.head("job-1_0.png", cancel), trio.CapacityLimiter(1))
     assert untouched(outside)
     assert list((root / "real").iterdir()) == []
 

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.assets.destination import LocalPlace
 from emp_trio.assets.naming import LONGEST_KEY, asset_name, check_names, owner_mark, safe_id
-from emp_trio.assets.stores import open_store
+from emp_trio.assets.stores.local import LocalStore
 from emp_trio.errors import InvalidJob
 from tests.assets.support import a_job
 
@@ -116,7 +115,7 @@ def test_no_name_leaves_its_place(
     assert not {"", ".", ".."} & set(name.key.split("/"))
     assert not re.search(r"[\x00-\x1f\\]", name.key)
     folder = Path("/assets")
-    store = open_store(LocalPlace(folder=folder), connect_timeout=1, read_timeout=1, abort_timeout=1)
+    store = LocalStore(folder)
     assert store.url(name.key).startswith("file:///assets/")
 
 

@@ -14,13 +14,15 @@ import msgspec
 import pytest
 import trio
 
-from emp_trio.assets import stores
-from emp_trio.assets.accounts import S3Account
 from emp_trio.assets.cdn import Expected, judge
 from emp_trio.assets.config import StorageSettings, storage_settings
-from emp_trio.assets.destination import GcsPlace, S3Place, destination
+from emp_trio.assets.destination import destination
 from emp_trio.assets.saver import open_asset_saver
-from emp_trio.assets.stores import open_store, require_library
+from emp_trio.assets.stores import provider
+from emp_trio.assets.stores.provider import StoreTimeouts
+from emp_trio.assets.stores.providers import gcs, s3
+from emp_trio.assets.stores.providers.gcs import GcsBucket
+from emp_trio.assets.stores.providers.s3 import S3Account, S3Bucket
 from emp_trio.assets.stores.s3 import PART
 from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
@@ -307,7 +309,7 @@ async def test_credentials_that_are_none(tmp_path: Path, content: str | None) ->
     ],
 )
 def test_addresses_of_s3(account: S3Account, bucket: str, url: str) -> None:
-    store = open_store(S3Place(account=account, bucket=bucket), connect_timeout=1, read_timeout=1, abort_timeout=1)
+    store = s3.PROVIDER.open(S3Bucket(account=account, bucket=bucket), StoreTimeouts(connect=1, read=1, abort=1))
     assert store.url("a b/c") == url
     store.close()
 
@@ -323,16 +325,13 @@ async def test_a_machine_without_aws_credentials(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_missing_library_is_found_before_anything_is_paid(monkeypatch: pytest.MonkeyPatch) -> None:
-    places = {
-        "s3": S3Place(account=S3Account(), bucket="b"),
-        "gcs": GcsPlace(credentials=None, endpoint=None, bucket="b"),
-    }
-    stores._installed.cache_clear()
+    provider._installed.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for extra, place in places.items():
-        with pytest.raises(ConfigError, match=rf"pip install 'emp-trio\[{extra}\]'"):
-            require_library(place)
-    stores._installed.cache_clear()
+    with pytest.raises(ConfigError, match=r"pip install 'emp-trio\[s3\]'"):
+        s3.PROVIDER.requires(S3Bucket(account=S3Account(), bucket="b"), JobContext())
+    with pytest.raises(ConfigError, match=r"pip install 'emp-trio\[gcs\]'"):
+        gcs.PROVIDER.requires(GcsBucket(credentials=None, endpoint=None, bucket="b"), JobContext())
+    provider._installed.cache_clear()
 
 
 AWS = {
@@ -350,8 +349,7 @@ AWS = {
 def test_the_account_of_s3_comes_from_the_environment() -> None:
     found = destination(JobContext(), storage_settings(AWS))
     assert found.cdn_url == "https://cdn.example.com"
-    assert isinstance(found.place, S3Place)
-    account = found.place.account
+    account = found.location.account
     assert (account.key_id, account.region, account.endpoint) == ("AKIAOURS", "eu-central-1", "https://minio.internal")
     assert account.secret is not None
     assert account.secret.reveal() == KEY
@@ -363,23 +361,21 @@ def test_a_job_with_its_own_account_of_s3_gets_nothing_of_ours() -> None:
     ctx = JobContext(account_name="AKIATHEIRS", account_key=Secret("theirs"), bucket="films")
     found = destination(ctx, storage_settings(AWS))
     assert found.cdn_url is None
-    assert isinstance(found.place, S3Place)
-    assert found.place.account == S3Account(key_id="AKIATHEIRS", secret=Secret("theirs"))
-    assert found.place.bucket == "films"
+    assert found.location.account == S3Account(key_id="AKIATHEIRS", secret=Secret("theirs"))
+    assert found.location.bucket == "films"
 
 
 def test_google_from_the_environment() -> None:
     env = {"CLOUD_STORAGE_CONTAINER": "images", "GOOGLE_APPLICATION_CREDENTIALS": "/secrets/key.json"}
     found = destination(JobContext(provider="google"), storage_settings(env))
-    assert found.place == GcsPlace(credentials=Path("/secrets/key.json"), endpoint=None, bucket="images")
+    assert found.location == GcsBucket(credentials=Path("/secrets/key.json"), endpoint=None, bucket="images")
     emulated = storage_settings(env | {"CLOUD_STORAGE_PROVIDER": "gcs", "STORAGE_EMULATOR_HOST": "127.0.0.1:9"})
-    assert emulated.gcs is not None
-    assert emulated.gcs.endpoint == "http://127.0.0.1:9"
+    assert emulated.accounts["gcs"].endpoint == "http://127.0.0.1:9"
 
 
 def test_aws_variables_of_another_purpose_do_no_harm() -> None:
     azure = {"CLOUD_STORAGE_PROVIDER": "local", "LOCAL_STORAGE_PATH": "/x"}
-    assert storage_settings(azure | {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_REGION": "%%"}).s3 is None
+    assert "s3" not in storage_settings(azure | {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_REGION": "%%"}).accounts
     with pytest.raises(ConfigError, match="AWS_SECRET_ACCESS_KEY"):
         storage_settings({"CLOUD_STORAGE_PROVIDER": "aws", "AWS_ACCESS_KEY_ID": "AKIA"})
 

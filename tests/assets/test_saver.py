@@ -19,13 +19,14 @@ from emp_trio.connector_context import AssetSaving, ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, InvalidJob, ServiceError
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
+from emp_trio.testing.storage import local_storage
 from tests.assets.support import a_job, pieces
 
 PNG = make_png()
 
 
 def local(folder: Path) -> StorageSettings:
-    return StorageSettings(provider="local", local_path=folder)
+    return local_storage(folder)
 
 
 async def test_nothing_configured_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +35,7 @@ async def test_nothing_configured_says_what_to_set(tmp_path: Path, monkeypatch: 
         with pytest.raises(ConfigError, match=r"CLOUD_STORAGE_PROVIDER=local with LOCAL_STORAGE_PATH"):
             saver.check(a_job())
         with pytest.raises(
-            ConfigError, match=r"CLOUD_STORAGE_PROVIDER to azure, s3 or gcs with CLOUD_STORAGE_CONTAINER"
+            ConfigError, match=r"CLOUD_STORAGE_PROVIDER to azure, gcs, local or s3, with CLOUD_STORAGE_CONTAINER"
         ):
             await saver.save(PNG, a_job(), FakeAttempt())
     assert list(tmp_path.iterdir()) == []

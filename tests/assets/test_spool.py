@@ -25,6 +25,7 @@ from emp_trio.jobs import Job, JobContext, SavedAsset
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
+from emp_trio.testing.storage import local_storage
 from tests.assets.support import a_job
 
 MADE = Generated(
@@ -65,7 +66,7 @@ class Machine:
         if broken:
             path = self.folder.with_name("in the way")
             path.write_text("a file")
-        async with open_asset_saver(StorageSettings(provider="local", local_path=path, keep=self._keep)) as saver:
+        async with open_asset_saver(local_storage(path, keep=self._keep)) as saver:
             service = Service(ConnectorContext(assets=saver))
             try:
                 return await service.run(job, context or FakeAttempt())
@@ -132,7 +133,7 @@ async def test_a_cancelled_upload(machine: Machine, users: bool) -> None:
 
 
 async def test_a_damaged_generation_is_not_kept(machine: Machine) -> None:
-    async with open_asset_saver(StorageSettings(provider="local", local_path=machine.folder)) as saver:
+    async with open_asset_saver(local_storage(machine.folder)) as saver:
         with pytest.raises(ServiceError, match="empty"):
             await Service(ConnectorContext(assets=saver)).save_generated(
                 Generated(files=(GeneratedFile(data=b""),), data={}), a_job(), FakeAttempt()

@@ -12,7 +12,6 @@ from typing import Any
 
 import trio
 
-from emp_trio.assets.config import StorageSettings
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.websocket import WebSocketSettings
 from emp_trio.services.comfyui.connectors import ComfyUIWebSocketConnector
@@ -20,6 +19,7 @@ from emp_trio.services.comfyui.graph import prompt_id_of
 from emp_trio.services.comfyui.settings import ComfyUISettings
 from emp_trio.services.comfyui.tracker import FollowSettings
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
+from emp_trio.testing.storage import local_storage
 from tests.queue.support import Ear
 from tests.worker.support import HEAVY, eventually, open_machine, submit
 
@@ -95,7 +95,7 @@ async def test_a_machine_whose_comfyui_dies_again_and_again_completes_every_job_
             await fake.start()
 
     began = trio.current_time()
-    storage = StorageSettings(provider="local", local_path=tmp_path / "assets")
+    storage = local_storage(tmp_path / "assets")
     async with open_fake_comfyui() as fake:
         async with (
             open_machine(

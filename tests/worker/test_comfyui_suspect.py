@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from emp_trio.assets.config import StorageSettings
 from emp_trio.services.comfyui.connectors import ComfyUIWebSocketConnector
 from emp_trio.services.comfyui.graph import prompt_id_of
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
+from emp_trio.testing.storage import local_storage
 from tests.worker.support import eventually, open_machine, submit
 from tests.worker.test_comfyui_deaths import graph, settings
 
@@ -38,7 +38,7 @@ def troubles(db: Any) -> list[str]:
 async def test_jobs_of_a_server_that_does_no_work_go_back_without_an_attempt(
     valkey: str, db: Any, tmp_path: Path
 ) -> None:
-    storage = StorageSettings(provider="local", local_path=tmp_path / "assets")
+    storage = local_storage(tmp_path / "assets")
     async with (
         open_fake_comfyui() as fake,
         open_machine(

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from emp_trio.assets.config import StorageSettings
 from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.saves_assets import SavesAssets
@@ -16,6 +15,7 @@ from emp_trio.services.connector import Connector
 from emp_trio.services.mock import MockConnector
 from emp_trio.services.simulation import SimulationConnector
 from emp_trio.services.simulation_job import SimulationSettings
+from emp_trio.testing.storage import local_storage
 from tests.worker.support import DONE, Play, open_machine, submit, until_status
 
 MOCK = (MockConnector, MockConnector.Settings())
@@ -49,7 +49,7 @@ async def test_a_ctx_that_is_no_object_hurts_only_jobs_that_store_something(
             await self.save_asset(b"text", job, context, media_type="text/plain")
             return DONE
 
-    storage = StorageSettings(provider="local", local_path=tmp_path)
+    storage = local_storage(tmp_path)
     async with open_machine(valkey, {"t": (Saves, Saves.Settings())}, storage=storage):
         job_id = submit(db, "t", tell=False, ctx='"hello"')
         job = await until_status(db, job_id, "failed")

@@ -1,20 +1,18 @@
-"""Where assets are kept. Each provider is one plain synchronous class behind the protocol :class:`AssetStore`; the
-saver calls it in threads (:mod:`~emp_trio.assets.stores.blocking`)."""
+"""Where assets are kept. Each store is one plain synchronous class behind the protocol :class:`AssetStore`; the saver
+calls it in threads (:mod:`~emp_trio.assets.stores.blocking`). What opens it is a
+:class:`~emp_trio.assets.stores.provider.Provider`."""
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from emp_trio.assets.destination import AzurePlace, GcsPlace, Place, S3Place
-from emp_trio.errors import AssetError, ConfigError
+from emp_trio.errors import AssetError
 from emp_trio.failures import FailureType
 
 if TYPE_CHECKING:
-    from emp_trio.assets.stores.blocking import Reader, Wire
+    from emp_trio.assets.stores.blocking import CancelToken, Reader
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,15 +57,15 @@ class AssetStore(Protocol):
     They raise AssetError and nothing else; ``trio.Cancelled`` passes through them.
     """
 
-    def head(self, key: str, wire: Wire) -> Stored | None:
+    def head(self, key: str, cancel: CancelToken) -> Stored | None:
         """What lies at ``key``, or None."""
 
-    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+    def put(self, blob: Blob, body: Reader, over: Stored | None, cancel: CancelToken) -> None:
         """Store ``body`` so that it appears at once and whole, or not at all.
 
         Args:
             over: what :meth:`head` saw at the key. It is refused (retryable) if that has changed.
-            wire: gets whatever ends this call early; see :class:`~emp_trio.assets.stores.blocking.Wire`.
+            cancel: gets whatever ends this call early.
         """
 
     def url(self, key: str) -> str:
@@ -75,56 +73,6 @@ class AssetStore(Protocol):
 
     def close(self) -> None:
         """Give up connections; those in use are given up when their call ends."""
-
-
-def open_store(place: Place, *, connect_timeout: float, read_timeout: float, abort_timeout: float) -> AssetStore:
-    """The store for a place. Blocks while it imports the provider's library (half a second for most), and may ask the
-    machine it runs on for credentials: call it in a thread.
-
-    Args:
-        connect_timeout, read_timeout: seconds for a connection to the store, and for a silence on it.
-        abort_timeout: seconds for telling it that a cancelled upload is void.
-
-    Raises:
-        AssetError: there are no credentials that could be used.
-    """
-    timeouts = {"connect_timeout": connect_timeout, "read_timeout": read_timeout}
-    if isinstance(place, AzurePlace):
-        from emp_trio.assets.stores.azure import AzureStore
-
-        return AzureStore(place, **timeouts)
-    if isinstance(place, S3Place):
-        from emp_trio.assets.stores.s3 import S3Store
-
-        return S3Store(place, **timeouts, abort_timeout=abort_timeout)
-    if isinstance(place, GcsPlace):
-        from emp_trio.assets.stores.gcs import GcsStore
-
-        return GcsStore(place, **timeouts)
-    from emp_trio.assets.stores.local import LocalStore
-
-    return LocalStore(place.folder)
-
-
-def require_library(place: Place) -> None:
-    """Raise ConfigError where the library for a place is not installed. Nothing is imported."""
-    wanted, extra = "", ""
-    if isinstance(place, S3Place):
-        wanted, extra = "boto3", "s3"
-    elif isinstance(place, GcsPlace):
-        wanted, extra = "google.cloud.storage", "gcs"
-    elif isinstance(place, AzurePlace) and place.key is None and place.sas is None:
-        wanted, extra = "azure.identity", "azure"
-    if wanted and not _installed(wanted):
-        raise ConfigError(f"this storage needs {wanted}, which is not installed: pip install 'emp-trio[{extra}]'")
-
-
-@functools.cache
-def _installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it would be in
-        return False
 
 
 def storage_failure(

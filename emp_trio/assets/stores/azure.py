@@ -13,11 +13,12 @@ from azure.core.exceptions import AzureError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, LinearRetry
 
-from emp_trio.assets.destination import AzurePlace
 from emp_trio.assets.stores import Blob, Stored
 from emp_trio.assets.stores.answers import lacking
 from emp_trio.assets.stores.azure_errors import azure_failure, error_code
-from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.blocking import CancelToken, Reader
+from emp_trio.assets.stores.provider import StoreTimeouts
+from emp_trio.assets.stores.providers.azure import AzureContainer
 from emp_trio.assets.stores.session import SessionPool
 
 BLOCK: Final = 4 * 2**20
@@ -31,15 +32,15 @@ class AzureStore:
     an earlier try, or an earlier attempt of the job, has staged.
     """
 
-    def __init__(self, place: AzurePlace, *, connect_timeout: float, read_timeout: float) -> None:
-        self._place = place
-        self._timeouts = {"connection_timeout": connect_timeout, "read_timeout": read_timeout}
-        self._credential = _credential(place, connect_timeout=connect_timeout, read_timeout=read_timeout)
+    def __init__(self, location: AzureContainer, timeouts: StoreTimeouts) -> None:
+        self._location = location
+        self._timeouts = {"connection_timeout": timeouts.connect, "read_timeout": timeouts.read}
+        self._credential = _credential(location, timeouts)
         self._pool = SessionPool()
 
-    def head(self, key: str, wire: Wire) -> Stored | None:
+    def head(self, key: str, cancel: CancelToken) -> Stored | None:
         """The blob's size, and the digest and owner from its metadata."""
-        with self._client(key, wire, "the blob {} can't be looked up") as client:
+        with self._client(key, cancel, "the blob {} can't be looked up") as client:
             try:
                 found: Any = client.get_blob_properties()
             except ResourceNotFoundError as error:
@@ -48,7 +49,7 @@ class AzureStore:
                 raise  # it is the container that is not there
             notes = {name.lower(): value for name, value in (found.metadata or {}).items()}
             if found.size is None:
-                raise lacking(f"the blob {key!r} can't be looked up (container {self._place.container})", "size")
+                raise lacking(f"the blob {key!r} can't be looked up (container {self._location.container})", "size")
             return Stored(
                 size=found.size,
                 sha256=notes.get("sha256"),
@@ -57,20 +58,20 @@ class AzureStore:
                 version=str(found.etag) if found.etag else None,
             )
 
-    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+    def put(self, blob: Blob, body: Reader, over: Stored | None, cancel: CancelToken) -> None:
         """Store a blob with its headers and metadata (``job_id``, ``workflow_id``, ``sha256``)."""
         about: dict[str, Any] = {
             "content_settings": ContentSettings(content_type=blob.media_type, cache_control=blob.cache_control),
             "metadata": blob.notes,
         }
         if over is not None and not over.version:
-            where = f"the blob {blob.key!r} can't be uploaded (container {self._place.container})"
+            where = f"the blob {blob.key!r} can't be uploaded (container {self._location.container})"
             raise lacking(where, "ETag, without which nothing can be replaced safely")
         if over is None:
             about["match_condition"] = MatchConditions.IfMissing
         else:
             about.update(match_condition=MatchConditions.IfNotModified, etag=over.version)
-        with self._client(blob.key, wire, "the blob {} can't be uploaded") as client:
+        with self._client(blob.key, cancel, "the blob {} can't be uploaded") as client:
             if blob.size <= BLOCK:
                 client.upload_blob(body.read(BLOCK), overwrite=True, **about)
                 return
@@ -86,7 +87,7 @@ class AzureStore:
 
     def url(self, key: str) -> str:
         """The blob's address."""
-        return f"{self._place.endpoint}/{self._place.container}/{quote(key, safe='/~')}"
+        return f"{self._location.endpoint}/{self._location.container}/{quote(key, safe='/~')}"
 
     def close(self) -> None:
         """Close the idle connections, and those in use when they come back."""
@@ -95,13 +96,13 @@ class AzureStore:
             self._credential.close()
 
     @contextmanager
-    def _client(self, key: str, wire: Wire, what: str) -> Iterator[BlobClient]:
+    def _client(self, key: str, cancel: CancelToken, what: str) -> Iterator[BlobClient]:
         """A client for one blob on a connection of its own, for the time of one call."""
-        with self._pool.session(wire) as session:
+        with self._pool.session(cancel) as session:
             try:
                 yield BlobClient(
-                    self._place.endpoint,
-                    self._place.container,
+                    self._location.endpoint,
+                    self._location.container,
                     key,
                     credential=self._credential,
                     transport=RequestsTransport(session=session, session_owner=False, **self._timeouts),
@@ -110,25 +111,26 @@ class AzureStore:
                     max_block_size=BLOCK,
                 )
             except AzureError as error:
-                where = f"{what.format(repr(key))} (container {self._place.container}, account {self._place.account})"
+                at = self._location
+                where = f"{what.format(repr(key))} (container {at.container}, account {at.account})"
                 limit = self._timeouts["read_timeout"]
                 raise azure_failure(error, what=where, read_timeout=limit, ahead=session.ahead) from error
 
 
-def _credential(place: AzurePlace, *, connect_timeout: float, read_timeout: float) -> Any:
+def _credential(location: AzureContainer, timeouts: StoreTimeouts) -> Any:
     """What the SDK signs with: the key, the signature, or this machine's own identity, which is asked when needed."""
-    if place.key is not None:
-        return {"account_name": place.account, "account_key": place.key.reveal()}
-    if place.sas is not None:
-        return AzureSasCredential(place.sas.reveal().removeprefix("?"))
+    if location.key is not None:
+        return {"account_name": location.account, "account_key": location.key.reveal()}
+    if location.sas is not None:
+        return AzureSasCredential(location.sas.reveal().removeprefix("?"))
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential(
         exclude_cli_credential=True,  # those of people: they start programs and wait for them
         exclude_developer_cli_credential=True,
         exclude_powershell_credential=True,
-        connection_timeout=connect_timeout,
-        read_timeout=read_timeout,
+        connection_timeout=timeouts.connect,
+        read_timeout=timeouts.read,
         retry_total=1,
     )
 

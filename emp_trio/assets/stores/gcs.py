@@ -19,11 +19,12 @@ from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.oauth2 import service_account
 from urllib3.exceptions import HTTPError
 
-from emp_trio.assets.destination import GcsPlace
 from emp_trio.assets.stores import Blob, Stored, storage_failure
 from emp_trio.assets.stores.answers import lacking
-from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.blocking import CancelToken, Reader
 from emp_trio.assets.stores.gcs_errors import gcs_failure
+from emp_trio.assets.stores.provider import StoreTimeouts
+from emp_trio.assets.stores.providers.gcs import GcsBucket
 from emp_trio.assets.stores.session import SessionPool
 from emp_trio.errors import AssetError
 
@@ -54,12 +55,12 @@ class GcsStore:
     The library is told to repeat nothing: the saver owns the retries.
     """
 
-    def __init__(self, place: GcsPlace, *, connect_timeout: float, read_timeout: float) -> None:
-        self._place = place
-        self._timeout = (connect_timeout, read_timeout)
+    def __init__(self, location: GcsBucket, timeouts: StoreTimeouts) -> None:
+        self._location = location
+        self._timeout = (timeouts.connect, timeouts.read)
         self._pool = SessionPool()
         try:
-            self._credentials = _credentials(place)
+            self._credentials = _credentials(location)
         except (GoogleAuthError, OSError, ValueError) as error:
             raise storage_failure(
                 f"Google storage can't be used: there are no credentials ({type(error).__name__})",
@@ -69,10 +70,10 @@ class GcsStore:
                 retry=False,
             ) from error
 
-    def head(self, key: str, wire: Wire) -> Stored | None:
+    def head(self, key: str, cancel: CancelToken) -> Stored | None:
         """The object's size, and the digest and owner from its metadata. A missing bucket is found by the upload: here
         it looks like a missing object."""
-        with self._bucket(key, wire, "the object {} can't be looked up", uploading=False) as bucket:
+        with self._bucket(key, cancel, "the object {} can't be looked up", uploading=False) as bucket:
             found = bucket.blob(key)
             try:
                 found.reload(timeout=self._timeout, retry=None)
@@ -80,7 +81,7 @@ class GcsStore:
                 return None
             notes = found.metadata or {}
             if found.size is None or found.generation is None:
-                where = f"the object {key!r} can't be looked up (bucket {self._place.bucket})"
+                where = f"the object {key!r} can't be looked up (bucket {self._location.bucket})"
                 raise lacking(where, "size" if found.size is None else "generation")
             return Stored(
                 size=int(found.size),
@@ -90,9 +91,9 @@ class GcsStore:
                 version=str(found.generation),
             )
 
-    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+    def put(self, blob: Blob, body: Reader, over: Stored | None, cancel: CancelToken) -> None:
         """Store an object with its headers and metadata (``job_id``, ``workflow_id``, ``sha256``)."""
-        with self._bucket(blob.key, wire, "the object {} can't be uploaded", uploading=True) as bucket:
+        with self._bucket(blob.key, cancel, "the object {} can't be uploaded", uploading=True) as bucket:
             target = bucket.blob(blob.key, chunk_size=PART if blob.size > PART else None)
             target.cache_control = blob.cache_control
             target.metadata = blob.notes
@@ -107,34 +108,34 @@ class GcsStore:
 
     def url(self, key: str) -> str:
         """The object's address."""
-        return f"{self._place.endpoint or _PUBLIC}/{self._place.bucket}/{quote(key, safe='/~')}"
+        return f"{self._location.endpoint or _PUBLIC}/{self._location.bucket}/{quote(key, safe='/~')}"
 
     def close(self) -> None:
         """Close the idle connections, and those in use when they come back."""
         self._pool.close()
 
     @contextmanager
-    def _bucket(self, key: str, wire: Wire, what: str, *, uploading: bool) -> Iterator[Any]:
+    def _bucket(self, key: str, cancel: CancelToken, what: str, *, uploading: bool) -> Iterator[Any]:
         """The bucket on a connection of its own, for the time of one call."""
-        with self._pool.session(wire) as session:
+        with self._pool.session(cancel) as session:
             if session.carrier is None:
                 # Kept with the session: its Request closes the session when it is garbage-collected.
                 session.carrier = AuthorizedSession(self._credentials, auth_request=Request(session=session))  # type: ignore[no-untyped-call]
                 session.carrier.mount("https://", session.adapter)
                 session.carrier.mount("http://", session.adapter)
-            options = {"api_endpoint": self._place.endpoint or _PUBLIC}
+            options = {"api_endpoint": self._location.endpoint or _PUBLIC}
             client = storage.Client(
                 project=None, credentials=self._credentials, _http=session.carrier, client_options=options
             )
             # What the library puts there asks for the bucket in threads of its own, on this call's connection.
             client._bucket_metadata_cache = None
             try:
-                yield client.bucket(self._place.bucket)
+                yield client.bucket(self._location.bucket)
             except _FAILURES as error:
                 raise self._failure(error, what.format(repr(key)), ahead=session.ahead, uploading=uploading) from error
 
     def _failure(self, error: Exception, what: str, *, ahead: float, uploading: bool) -> AssetError:
-        where = f"{what} (bucket {self._place.bucket})"
+        where = f"{what} (bucket {self._location.bucket})"
         if isinstance(error, DataCorruption):
             return storage_failure(
                 f"{where}: the bytes were altered on their way",
@@ -161,11 +162,11 @@ class _Counted:
         return self._read
 
 
-def _credentials(place: GcsPlace) -> Any:
-    if place.credentials is None and place.endpoint is not None:
+def _credentials(location: GcsBucket) -> Any:
+    if location.credentials is None and location.endpoint is not None:
         return AnonymousCredentials()  # type: ignore[no-untyped-call]
-    if place.credentials is not None:
-        info = json.loads(place.credentials.read_bytes())
+    if location.credentials is not None:
+        info = json.loads(location.credentials.read_bytes())
         if isinstance(info, dict) and info.get("type") == "service_account":
             return service_account.Credentials.from_service_account_info(info, scopes=_SCOPES)  # type: ignore[no-untyped-call]
     return google.auth.default(scopes=_SCOPES)[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from emp_trio.assets.stores import Blob, Stored, storage_failure
-from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.blocking import CancelToken, Reader
 from emp_trio.assets.stores.local_files import (
     Linked,
     Note,
@@ -39,17 +39,17 @@ class LocalStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def head(self, key: str, wire: Wire) -> Stored | None:
+    def head(self, key: str, cancel: CancelToken) -> Stored | None:
         """What lies at ``key``, measured by reading it."""
         with self._failures("read", key):
             parts = self._parts(key)
             try:
                 with open_parent(self._folder, parts, make=False) as folder:
-                    return _look(parts[-1], folder, wire)
+                    return _look(parts[-1], folder, cancel)
             except FileNotFoundError:
                 return None
 
-    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+    def put(self, blob: Blob, body: Reader, over: Stored | None, cancel: CancelToken) -> None:
         """Write the asset; a cancel leaves nothing behind."""
         with self._failures("written", blob.key):
             parts = self._parts(blob.key)
@@ -57,8 +57,8 @@ class LocalStore:
                 while block := body.read(_BLOCK):
                     file.write(block)
                 file.flush()
-                with locked(folder, wire):
-                    if _look(parts[-1], folder, wire) != over:
+                with locked(folder, cancel):
+                    if _look(parts[-1], folder, cancel) != over:
                         raise storage_failure(
                             f"the asset {blob.key!r} can't be written in {self._folder}: it has changed meanwhile",
                             hint="Somebody else is writing it",
@@ -102,7 +102,7 @@ class LocalStore:
             raise _failure(error, f"the asset {key!r} can't be {verb} in {self._folder}") from error
 
 
-def _look(name: str, folder: int, wire: Wire) -> Stored | None:
+def _look(name: str, folder: int, cancel: CancelToken) -> Stored | None:
     """What lies at a name in an open folder."""
     try:
         file = open_file(name, folder)
@@ -111,7 +111,7 @@ def _look(name: str, folder: int, wire: Wire) -> Stored | None:
     with file:
         size, measured = 0, hashlib.sha256()
         while block := file.read(_BLOCK):
-            wire.check()
+            cancel.check()
             size += len(block)
             measured.update(block)
         digest = measured.hexdigest()

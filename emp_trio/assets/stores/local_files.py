@@ -22,7 +22,7 @@ from typing import IO, Final
 import msgspec
 
 from emp_trio.assets.naming import RESERVED
-from emp_trio.assets.stores.blocking import Wire
+from emp_trio.assets.stores.blocking import CancelToken
 from emp_trio.folders import make_private
 
 _ATTRIBUTE: Final = "user.emp_trio"
@@ -110,14 +110,14 @@ def new_file(folder: int) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 @contextmanager
-def locked(folder: int, wire: Wire) -> Iterator[None]:
+def locked(folder: int, cancel: CancelToken) -> Iterator[None]:
     """No other writer of ours changes a file in the folder during the block. Waiting ends with a cancel."""
     while True:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
         except BlockingIOError:
-            wire.check()
+            cancel.check()
             time.sleep(_POLL)
     try:
         yield

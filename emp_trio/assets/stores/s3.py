@@ -17,10 +17,11 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from emp_trio.assets.destination import S3Place
 from emp_trio.assets.stores import Blob, Stored
 from emp_trio.assets.stores.answers import lacking, wanted, whole_size
-from emp_trio.assets.stores.blocking import Reader, Wire
+from emp_trio.assets.stores.blocking import CancelToken, Reader
+from emp_trio.assets.stores.provider import StoreTimeouts
+from emp_trio.assets.stores.providers.s3 import S3Bucket
 from emp_trio.assets.stores.s3_errors import error_code, s3_failure
 from emp_trio.assets.stores.session import CuttableSession, SessionPool
 
@@ -50,10 +51,10 @@ class S3Store:
     those of a killed process stay there unseen until the bucket's lifecycle rule for them.
     """
 
-    def __init__(self, place: S3Place, *, connect_timeout: float, read_timeout: float, abort_timeout: float) -> None:
-        self._place = place
-        self._timeout = (connect_timeout, read_timeout)
-        self._abort_timeout = (abort_timeout, abort_timeout)
+    def __init__(self, location: S3Bucket, timeouts: StoreTimeouts) -> None:
+        self._location = location
+        self._timeout = (timeouts.connect, timeouts.read)
+        self._abort_timeout = (timeouts.abort, timeouts.abort)
         self._pool = SessionPool()
         self._call = threading.local()  # the session and timeout of the call that a thread is in
         try:
@@ -61,11 +62,11 @@ class S3Store:
         except BotoCoreError as error:
             raise self._failure(error, "S3 can't be used", ahead=0.0) from error
 
-    def head(self, key: str, wire: Wire) -> Stored | None:
+    def head(self, key: str, cancel: CancelToken) -> Stored | None:
         """The object's size, and the digest and owner from its metadata. Asks for one byte: unlike that of HEAD, the
         answer to GET tells a missing object from a missing bucket, and a wrong key from a missing right."""
-        target = {"Bucket": self._place.bucket, "Key": key}
-        with self._session(key, wire, "the object {} can't be looked up"):
+        target = {"Bucket": self._location.bucket, "Key": key}
+        with self._session(key, cancel, "the object {} can't be looked up"):
             size = None
             try:
                 found = self._client.get_object(**target, Range="bytes=0-0")
@@ -81,7 +82,7 @@ class S3Store:
                 found = self._client.head_object(**target)
                 size = _size(found)
             if size is None:
-                raise lacking(f"the object {key!r} can't be looked up (bucket {self._place.bucket})", "size")
+                raise lacking(f"the object {key!r} can't be looked up (bucket {self._location.bucket})", "size")
         notes = found.get("Metadata") or {}
         return Stored(
             size=size,
@@ -91,19 +92,19 @@ class S3Store:
             version=found.get("ETag"),
         )
 
-    def put(self, blob: Blob, body: Reader, over: Stored | None, wire: Wire) -> None:
+    def put(self, blob: Blob, body: Reader, over: Stored | None, cancel: CancelToken) -> None:
         """Store an object with its headers and metadata (``job_id``, ``workflow_id``, ``sha256``)."""
-        target = {"Bucket": self._place.bucket, "Key": blob.key}
+        target = {"Bucket": self._location.bucket, "Key": blob.key}
         about = {
             "ContentType": blob.media_type,
             "CacheControl": blob.cache_control,
             "Metadata": blob.notes,
         }
-        what = f"the object {blob.key!r} can't be uploaded (bucket {self._place.bucket})"
+        what = f"the object {blob.key!r} can't be uploaded (bucket {self._location.bucket})"
         if over is not None and over.version is None:
             raise lacking(what, "ETag, without which nothing can be replaced safely")
         condition = {"IfNoneMatch": "*"} if over is None else {"IfMatch": over.version}
-        with self._session(blob.key, wire, "the object {} can't be uploaded"):
+        with self._session(blob.key, cancel, "the object {} can't be uploaded"):
             if blob.size <= PART:
                 self._client.put_object(**target, **about, **condition, Body=body.read(PART))
                 return
@@ -121,12 +122,12 @@ class S3Store:
 
     def url(self, key: str) -> str:
         """The object's address."""
-        account, path = self._place.account, quote(key, safe="/~")
+        account, path = self._location.account, quote(key, safe="/~")
         if account.endpoint is not None:
-            return f"{account.endpoint}/{self._place.bucket}/{path}"
-        if "." in self._place.bucket:  # no certificate covers it as a host name
-            return f"https://s3.{account.region}.amazonaws.com/{self._place.bucket}/{path}"
-        return f"https://{self._place.bucket}.s3.{account.region}.amazonaws.com/{path}"
+            return f"{account.endpoint}/{self._location.bucket}/{path}"
+        if "." in self._location.bucket:  # no certificate covers it as a host name
+            return f"https://s3.{account.region}.amazonaws.com/{self._location.bucket}/{path}"
+        return f"https://{self._location.bucket}.s3.{account.region}.amazonaws.com/{path}"
 
     def close(self) -> None:
         """Close the idle connections, and those in use when they come back."""
@@ -134,7 +135,7 @@ class S3Store:
         self._client.close()
 
     def _connect(self) -> Any:
-        account = self._place.account
+        account = self._location.account
         client = boto3.session.Session().client(
             "s3",
             aws_access_key_id=account.key_id,
@@ -173,9 +174,9 @@ class S3Store:
         return AWSResponse(request.url, answer.status_code, answer.headers, answer.raw)
 
     @contextmanager
-    def _session(self, key: str, wire: Wire, what: str) -> Iterator[None]:
+    def _session(self, key: str, cancel: CancelToken, what: str) -> Iterator[None]:
         """Let this thread's requests travel on a connection of its own, for the time of one call."""
-        with self._pool.session(wire) as session:
+        with self._pool.session(cancel) as session:
             self._call.session, self._call.timeout = session, self._timeout
             try:
                 yield
@@ -185,7 +186,7 @@ class S3Store:
                 del self._call.session
 
     def _failure(self, error: Exception, what: str, *, ahead: float) -> Exception:
-        where = f"{what} (bucket {self._place.bucket})"
+        where = f"{what} (bucket {self._location.bucket})"
         return s3_failure(error, what=where, read_timeout=self._timeout[1], ahead=ahead)
 
     def _give_up(self, upload: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.retry import Retry
 
-from emp_trio.assets.stores.blocking import Wire
+from emp_trio.assets.stores.blocking import CancelToken
 
 
 class CuttableSession(requests.Session):
@@ -76,18 +76,18 @@ class SessionPool:
         self._closed = False
 
     @contextmanager
-    def session(self, wire: Wire) -> Iterator[CuttableSession]:
+    def session(self, cancel: CancelToken) -> Iterator[CuttableSession]:
         """A session for one call, which a cancel of the call cuts."""
         with self._lock:
             session = self._idle.pop() if self._idle else CuttableSession()
         session.ahead = 0.0
-        wire.attach(session.cut)
+        cancel.on_cancel(session.cut)
         try:
             yield session
         finally:
-            wire.detach()
+            cancel.clear()
             with self._lock:
-                keep = not (wire.is_cut or self._closed)
+                keep = not (cancel.cancelled or self._closed)
                 if keep:
                     self._idle.append(session)
             if not keep:

@@ -12,7 +12,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.services.comfyui.errors import execution_failure, interrupted
 from emp_trio.services.comfyui.messages import Event, Failed, Interrupted, decode_data
 
-Place: TypeAlias = Literal["running", "pending", "absent"]
+QueueState: TypeAlias = Literal["running", "pending", "absent"]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +37,7 @@ class QueueLook(msgspec.Struct, frozen=True, kw_only=True):
     running: tuple[str, ...]
     pending: tuple[str, ...]
 
-    def place(self, prompt_id: str) -> Place:
+    def state_of(self, prompt_id: str) -> QueueState:
         """Where a prompt is."""
         if prompt_id in self.running:
             return "running"

@@ -158,9 +158,9 @@ class Probe:
             with trio.move_on_after(self._settings.canary_timeout):
                 return await self._fly(canary)
             look = await self._calls.queue()
-            if look.place(canary) == "running":
+            if look.state_of(canary) == "running":
                 self._stuck.add(canary)
-            if look.place(canary) == "running" or not look.running:
+            if look.state_of(canary) == "running" or not look.running:
                 self._failed = f"ComfyUI {_DEAD}"
             return False
         finally:

@@ -23,7 +23,7 @@ from emp_trio.services.comfyui.graph import (
     with_inputs,
     with_saved_images,
 )
-from emp_trio.services.comfyui.history import Entry, Place
+from emp_trio.services.comfyui.history import Entry, QueueState
 from emp_trio.services.comfyui.messages import Event, Preview
 from emp_trio.services.comfyui.savers import takes_path
 from emp_trio.services.comfyui.settings import ComfyUISettings
@@ -194,17 +194,17 @@ class _Run:
         """Whether an earlier attempt's prompt is there to be waited for."""
         if self._job.attempt == 1 and not self._job.checkpoint:
             return False
-        place: Place = (await self._calls.queue()).place(self.prompt_id)
+        queue_state: QueueState = (await self._calls.queue()).state_of(self.prompt_id)
         entry = await self._calls.entry(self.prompt_id)
         # An end that was told to nobody counts, but for one that another attempt may spare the job.
-        if entry is not None and entry.error is not None and entry.error.retry and place == "absent":
+        if entry is not None and entry.error is not None and entry.error.retry and queue_state == "absent":
             return False
-        if entry is None and place == "absent":
+        if entry is None and queue_state == "absent":
             return False
         self.sent = self.adopted = True
         self.tracker.unheard(trio.current_time())
-        self.tracker.looked(place, entry if place == "absent" else None, trio.current_time())
-        log.info("prompt.adopted", prompt=self.prompt_id, place=place if entry is None else "ended")
+        self.tracker.looked(queue_state, entry if queue_state == "absent" else None, trio.current_time())
+        log.info("prompt.adopted", prompt=self.prompt_id, place=queue_state if entry is None else "ended")
         self._progress.report(5, "found the prompt of an earlier attempt in ComfyUI")
         return True
 
@@ -277,14 +277,14 @@ class _Run:
 
     async def _look(self) -> None:
         try:
-            place: Place | None = None
+            queue_state: QueueState | None = None
             if self.tracker.wants_queue:
                 look = await self._calls.queue()
-                place = look.place(self.prompt_id)
-                if place == "pending":
+                queue_state = look.state_of(self.prompt_id)
+                if queue_state == "pending":
                     self._server.probe.watch(look)
                     if self._server.probe.doubt:
-                        place = await self._take_back()
+                        queue_state = await self._take_back()
                     waiting = f"waiting in ComfyUI's queue, {look.before(self.prompt_id)} before it"
                     self._progress.report(5, waiting)
             entry = await self._calls.entry(self.prompt_id)
@@ -293,9 +293,9 @@ class _Run:
         except ServiceError as error:
             self.tracker.look_failed(error, trio.current_time())
         else:
-            self.tracker.looked(place, entry, trio.current_time())
+            self.tracker.looked(queue_state, entry, trio.current_time())
 
-    async def _take_back(self) -> Place:
+    async def _take_back(self) -> QueueState:
         """Take a prompt that waits in a server that does no work out of its queue.
 
         Returns:
@@ -306,15 +306,15 @@ class _Run:
         """
         why = self._server.probe.doubt
         await self._calls.delete(self.prompt_id)
-        place: Place = (await self._calls.queue()).place(self.prompt_id)
-        if place == "absent" and await self._calls.entry(self.prompt_id) is None:
+        queue_state: QueueState = (await self._calls.queue()).state_of(self.prompt_id)
+        if queue_state == "absent" and await self._calls.entry(self.prompt_id) is None:
             self.sent = False
             log.warning("prompt.taken_back", prompt=self.prompt_id, why=why)
             raise _not_begun(why)
-        return place
+        return queue_state
 
     def _report(self) -> None:
-        if self.tracker.place == "running":
+        if self.tracker.queue_state == "running":
             what = "all results are cached" if self.tracker.cached else f"running node {self.tracker.node}"
             shown = f", preview: {self._previews.url}" if self._previews.url else ""
             self._progress.report(10 + 80 * self.tracker.fraction, what + shown, step=self.tracker.node)

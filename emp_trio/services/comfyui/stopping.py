@@ -28,7 +28,7 @@ async def stop_prompt(calls: Calls, prompt_id: str) -> Stopped:
         await calls.delete(prompt_id)
     tried = 0
     while True:
-        place = (await calls.queue()).place(prompt_id)
+        place = (await calls.queue()).state_of(prompt_id)
         if place == "absent":
             entry = await calls.entry(prompt_id)
             if entry is None:

@@ -15,7 +15,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.services.comfyui.errors import late, lost
-from emp_trio.services.comfyui.history import Entry, Place
+from emp_trio.services.comfyui.history import Entry, QueueState
 from emp_trio.services.comfyui.messages import (
     Cached,
     Ended,
@@ -71,7 +71,7 @@ class Tracker:
     Attributes:
         entry: how the prompt ended, by the history.
         failure: why there will be no entry.
-        place: where it was seen last; None before the first sight.
+        queue_state: as it was seen last; None before the first sight.
         next_look: when to look next.
         fraction: how far it is, 0 to below 1; never goes back.
         cached: every node's result was reused.
@@ -82,7 +82,7 @@ class Tracker:
         self.prompt_id = prompt_id
         self.entry: Entry | None = None
         self.failure: ServiceError | None = None
-        self.place: Place | None = None
+        self.queue_state: QueueState | None = None
         self.fraction = 0.0
         self.node = ""
         self._settings = settings
@@ -128,7 +128,7 @@ class Tracker:
             case Succeeded() | Failed() | Interrupted():
                 self._announced(now, now + self._settings.marker_wait)
             case Started() | Cached() | Executing() | Step() | NodeStates() | Executed():
-                self.place = "running"
+                self.queue_state = "running"
                 self._follow(event)
 
     def unheard(self, now: float) -> None:
@@ -137,11 +137,11 @@ class Tracker:
         self._pause = self._settings.poll_soon
         self.next_look = min(self.next_look, now)
 
-    def looked(self, place: Place | None, entry: Entry | None, now: float) -> None:
+    def looked(self, queue_state: QueueState | None, entry: Entry | None, now: float) -> None:
         """A look has succeeded.
 
         Args:
-            place: in the queue; None where it was not asked for.
+            queue_state: of the prompt; None where it was not asked for.
             entry: in the history, asked for after the queue: between the two a prompt goes this way only.
         """
         self._answered = now
@@ -149,11 +149,11 @@ class Tracker:
         if entry is not None:
             self.entry = entry
             return
-        if place in ("running", "pending") and place != self.place:
+        if queue_state in ("running", "pending") and queue_state != self.queue_state:
             self._sign = now
-        if place is not None:
-            self.place = place if place != "absent" else self.place
-        self._count(place, now)
+        if queue_state is not None:
+            self.queue_state = queue_state if queue_state != "absent" else self.queue_state
+        self._count(queue_state, now)
         self._time_out(now)
         self._plan(now)
 
@@ -172,10 +172,10 @@ class Tracker:
             self._pause = self._settings.poll_soon / 20
         self.next_look = min(self.next_look, look_at)
 
-    def _count(self, place: Place | None, now: float) -> None:
-        if place is None:
+    def _count(self, queue_state: QueueState | None, now: float) -> None:
+        if queue_state is None:
             return
-        if place != "absent":
+        if queue_state != "absent":
             self._absences, self._absent = 0, None
             return
         self._absences += 1
@@ -186,9 +186,9 @@ class Tracker:
 
     def _time_out(self, now: float) -> None:
         queue, silence = self._settings.queue_timeout, self._settings.silence_timeout
-        if self.place != "running" and queue is not None and now - self._since >= queue:
+        if self.queue_state != "running" and queue is not None and now - self._since >= queue:
             self.failure = late("queue_timeout", f"the prompt waited in ComfyUI's queue for {queue:.3g} s")
-        elif self.place == "running" and silence is not None and not self._deaf and now - self._sign >= silence:
+        elif self.queue_state == "running" and silence is not None and not self._deaf and now - self._sign >= silence:
             self.failure = late("processing_timeout", f"the running prompt gave no sign of life for {silence:.3g} s")
 
     def _plan(self, now: float) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import structlog
 import trio
 
-from emp_trio.assets.config import KeepSettings, StorageSettings
+from emp_trio.assets.config import KeepSettings
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
@@ -19,6 +19,7 @@ from emp_trio.jobs import Job, JobResult
 from emp_trio.services.connector import Connector, open_connector
 from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.conformance.checks import check_error, check_no_secret, check_result, secrets_in
+from emp_trio.testing.storage import local_storage
 
 CTX_SECRET: Final = "conformance-account-key"  # noqa: S105 - a bait
 """The credential in ``payload.ctx`` of every job; connectors have no business with it."""
@@ -33,7 +34,7 @@ def at(url: str, port: int) -> str:
 async def open_toolbox(folder: Path) -> AsyncIterator[ConnectorContext]:
     """A worker's connector_context that stores assets in a folder, and keeps what it can't store beside it."""
     keep = KeepSettings(folder=folder.with_name(f"{folder.name}-kept"))
-    async with open_asset_saver(StorageSettings(provider="local", local_path=folder, keep=keep)) as saver:
+    async with open_asset_saver(local_storage(folder, keep=keep)) as saver:
         yield ConnectorContext(assets=saver)
 
 

@@ -19,6 +19,7 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded
 from emp_trio.testing.a1111 import Failure, FakeA1111, Script
 from emp_trio.testing.attempt import FakeAttempt, run_job
+from emp_trio.testing.storage import local_storage
 from tests.services.a1111.support import GENERATE, HELD, PROMPT, held, open_a1111
 from tests.services.support import job, stored
 
@@ -215,7 +216,7 @@ async def test_an_earlier_attempt_is_no_reason_to_interrupt_somebody_else(
 async def test_an_upload_that_failed_is_no_reason_to_generate_again(a1111: FakeA1111, tmp_path: Path) -> None:
     folder, keep = tmp_path / "assets", KeepSettings(folder=tmp_path / "kept")
     folder.write_text("not a folder")
-    settings = StorageSettings(provider="local", local_path=folder, keep=keep)
+    settings = local_storage(folder, keep=keep)
     payload = PROMPT | {"batch_size": 2}
     async with (
         open_asset_saver(settings) as saver,

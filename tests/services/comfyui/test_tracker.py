@@ -352,7 +352,7 @@ def test_the_queue_is_read_in_its_own_order() -> None:
     look = read_queue(queue)
     assert look.running == ("r",)
     assert look.pending == ("a", "b", "c")
-    assert [look.place(name) for name in "rax"] == ["running", "pending", "absent"]
+    assert [look.state_of(name) for name in "rax"] == ["running", "pending", "absent"]
     assert read_queue(None).running == ()
 
 

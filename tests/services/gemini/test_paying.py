@@ -14,6 +14,7 @@ import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.stores.providers.local import LocalRoot
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, Refused, ServiceError
@@ -58,7 +59,9 @@ class Broken:
 async def keeping(tmp_path: Path) -> AsyncIterator[ConnectorContext]:
     """A context with a folder for what could not be uploaded; its store is broken while a file is in its way."""
     storage = StorageSettings(
-        provider="local", local_path=tmp_path / "assets", keep=KeepSettings(folder=tmp_path / "kept")
+        provider="local",
+        accounts={"local": LocalRoot(path=tmp_path / "assets")},
+        keep=KeepSettings(folder=tmp_path / "kept"),
     )
     async with open_asset_saver(storage) as saver:
         yield ConnectorContext(assets=saver)

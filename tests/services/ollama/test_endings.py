@@ -15,6 +15,7 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, ServiceError
 from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.ollama import FakeOllama, Script
+from emp_trio.testing.storage import local_storage
 from tests.services.ollama.support import job, open_ollama
 from tests.services.support import stored
 
@@ -131,7 +132,7 @@ async def test_an_upload_that_failed_is_no_reason_to_generate_again(
     folder, keep = tmp_path / "assets", KeepSettings(folder=tmp_path / "kept")
     folder.write_text("not a folder")
     payload = TEXT if type == "text_generation" else {"input": "hello", "model": "nomic-embed-text"}
-    settings = StorageSettings(provider="local", local_path=folder, keep=keep)
+    settings = local_storage(folder, keep=keep)
     async with (
         open_asset_saver(settings) as saver,
         open_ollama(ollama.base_url, ConnectorContext(assets=saver), inline_embedding_bytes=10) as connector,

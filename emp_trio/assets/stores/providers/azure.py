@@ -1,0 +1,200 @@
+"""Azure Blob Storage: its accounts and containers. The store itself is :mod:`emp_trio.assets.stores.azure`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from emp_trio.assets.stores import AssetStore
+from emp_trio.assets.stores.provider import (
+    ReportProblem,
+    StoreTimeouts,
+    missing_key,
+    require_module,
+    required_container,
+)
+from emp_trio.assets.validators import base_url_problem, without_slash
+from emp_trio.errors import ConfigError, InvalidJob
+from emp_trio.jobs import JobContext
+from emp_trio.secrets import Secret, excerpt
+
+_ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}")
+_CONTAINER: Final = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*|\$root|\$web")
+
+
+class AzureAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """An account of Azure Blob Storage. Of the ways to sign in, the first that is given counts: key, signature, login.
+
+    Args:
+        name: the account.
+        key: its shared key.
+        sas: a shared access signature that may read, create and write blobs.
+        login: sign in as this machine (managed identity, workload identity, ``AZURE_CLIENT_ID`` and so on).
+        endpoint: base URL of the blob service, for private clouds and emulators; None is the public cloud.
+    """
+
+    name: str
+    key: Secret | None = None
+    sas: Secret | None = None
+    login: bool = False
+    endpoint: str | None = None
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """The key and the signature."""
+        return tuple(secret for secret in (self.key, self.sas) if secret is not None)
+
+
+class AzureContainer(msgspec.Struct, frozen=True, kw_only=True):
+    """A container of an Azure account; ``endpoint`` is the base URL of its blob service. With neither key nor shared
+    access signature, this machine signs in as itself."""
+
+    account: str
+    key: Secret | None = None
+    sas: Secret | None = None
+    endpoint: str
+    container: str
+
+
+class AzureProvider:
+    """``CLOUD_STORAGE_PROVIDER=azure``."""
+
+    name = "azure"
+    aliases = ()
+
+    def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> AzureAccount | None:
+        """Single variables first (``AZURE_STORAGE_ACCOUNT``, ``_KEY``, ``_SAS_TOKEN``, ``_AUTH_MODE``, ``_ENDPOINT``),
+        then ``AZURE_STORAGE_CONNECTION_STRING`` of the same account."""
+        variable = "AZURE_STORAGE_CONNECTION_STRING"
+        parts = dict(part.split("=", 1) for part in env.get(variable, "").split(";") if "=" in part)
+        name, key = env.get("AZURE_STORAGE_ACCOUNT"), env.get("AZURE_STORAGE_KEY")
+        sas, login = env.get("AZURE_STORAGE_SAS_TOKEN"), env.get("AZURE_STORAGE_AUTH_MODE", "").lower() == "login"
+        endpoint = env.get("AZURE_STORAGE_ENDPOINT")
+        if variable in env:
+            if "AccountName" not in parts or not parts.keys() & {"AccountKey", "SharedAccessSignature"}:
+                report(
+                    variable,
+                    "has no AccountName with an AccountKey or a SharedAccessSignature",
+                    "development storage is not supported",
+                )
+            elif name is not None and name != parts["AccountName"]:
+                report(variable, "is of another account than AZURE_STORAGE_ACCOUNT", "unset one of them")
+            name, key = name or parts.get("AccountName"), key or parts.get("AccountKey")
+            sas = sas or parts.get("SharedAccessSignature")
+            if endpoint is None and "BlobEndpoint" in parts:
+                endpoint = parts["BlobEndpoint"]
+            elif endpoint is None and name and "EndpointSuffix" in parts:
+                endpoint = f"{parts.get('DefaultEndpointsProtocol', 'https')}://{name}.blob.{parts['EndpointSuffix']}"
+        elif name is None and (key or sas):
+            report("AZURE_STORAGE_ACCOUNT", f"is not set although AZURE_STORAGE_{'KEY' if key else 'SAS_TOKEN'} is")
+        elif name is not None and not (key or sas or login):
+            report(
+                "AZURE_STORAGE_KEY",
+                "is not set although AZURE_STORAGE_ACCOUNT is",
+                "set it, or AZURE_STORAGE_SAS_TOKEN, or AZURE_STORAGE_AUTH_MODE=login to sign in as this machine",
+            )
+        if name is not None and (text := _account_problem(name)):
+            report("AZURE_STORAGE_ACCOUNT" if "AZURE_STORAGE_ACCOUNT" in env else variable, text)
+        secret = Secret(key) if key is not None else None
+        if secret is not None and (text := _key_problem(secret)):
+            report("AZURE_STORAGE_KEY" if "AZURE_STORAGE_KEY" in env else variable, text)
+        signature = Secret(sas) if sas is not None else None
+        if signature is not None and (text := _sas_problem(signature)):
+            report("AZURE_STORAGE_SAS_TOKEN" if "AZURE_STORAGE_SAS_TOKEN" in env else variable, text)
+        if endpoint is not None and (text := base_url_problem(endpoint)):
+            report("AZURE_STORAGE_ENDPOINT" if "AZURE_STORAGE_ENDPOINT" in env else variable, text)
+        elif endpoint is not None and login and not (key or sas) and not endpoint.startswith("https:"):
+            report(
+                "AZURE_STORAGE_ENDPOINT",
+                "is not https, and AZURE_STORAGE_AUTH_MODE=login sends tokens over nothing else",
+            )
+        if name is None:
+            return None
+        return AzureAccount(name=name, key=secret, sas=signature, login=login, endpoint=without_slash(endpoint))
+
+    def check_name(self, container: str) -> str | None:
+        """An Azure container."""
+        if _CONTAINER.fullmatch(container):
+            return None
+        shown = excerpt(container, 80)
+        return f"{shown!r} is not an Azure container: 3 to 63 lower-case letters, digits and single hyphens"
+
+    def location_for(
+        self, ctx: JobContext, account: AzureAccount | None, container: str | None
+    ) -> tuple[AzureContainer, bool]:
+        """A job's own account needs its key with it; the worker's key goes with the worker's account alone."""
+        name = ctx.account_name or (account.name if account else None)
+        if name is None:
+            raise ConfigError(
+                "Azure storage needs an account: neither the job's ctx (storage.accountName) nor AZURE_STORAGE_ACCOUNT "
+                "in this worker's environment names one"
+            )
+        if text := _account_problem(name):
+            raise InvalidJob(f"ctx.storage.accountName: {text}")
+        ours = account is not None and name == account.name
+        key, sas, endpoint = ctx.account_key, None, None
+        if account is not None and ours:
+            key = key or account.key
+            sas = account.sas if key is None else None
+            endpoint = account.endpoint
+            if key is None and sas is None and not account.login:
+                raise ConfigError(f"Azure storage needs the key of the account {name}: set AZURE_STORAGE_KEY")
+        elif key is None:
+            raise missing_key(f"Azure account {name}")
+        if key is not None and (text := _key_problem(key)):
+            raise InvalidJob(f"ctx.storage.accountKey {text}")
+        location = AzureContainer(
+            account=name,
+            key=key,
+            sas=sas,
+            endpoint=endpoint or f"https://{name}.blob.core.windows.net",
+            container=required_container(container),
+        )
+        return location, ours or account is None
+
+    def requires(self, location: AzureContainer, ctx: JobContext) -> None:
+        """``azure.identity``, where this machine signs in as itself."""
+        if location.key is None and location.sas is None:
+            require_module("azure.identity", extra=self.name)
+
+    def load(self) -> None:
+        """Import Azure's library."""
+        import emp_trio.assets.stores.azure  # noqa: F401
+
+    def open(self, location: AzureContainer, timeouts: StoreTimeouts) -> AssetStore:
+        """A store of blobs."""
+        from emp_trio.assets.stores.azure import AzureStore
+
+        return AzureStore(location, timeouts)
+
+
+def _account_problem(account: str) -> str | None:
+    """An Azure account. It becomes part of a host name, so nothing else may pass."""
+    if _ACCOUNT.fullmatch(account):
+        return None
+    return f"{excerpt(account, 80)!r} is not an Azure account: 3 to 24 lower-case letters and digits"
+
+
+def _key_problem(key: Secret) -> str | None:
+    """An Azure account key (which is not shown)."""
+    try:
+        base64.b64decode(key.reveal(), validate=True)
+    except (binascii.Error, ValueError):
+        return "is not an Azure account key: those are base64"
+    return None
+
+
+def _sas_problem(sas: Secret) -> str | None:
+    """A shared access signature of Azure (which is not shown)."""
+    if "sig" in parse_qs(sas.reveal().removeprefix("?")):
+        return None
+    return "is not a shared access signature: those look like sv=...&sig=..."
+
+
+PROVIDER: Final = AzureProvider()

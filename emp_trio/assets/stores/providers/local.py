@@ -1,0 +1,96 @@
+"""Folders of this machine. The store itself is :mod:`emp_trio.assets.stores.local`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from emp_trio.assets.naming import check_segment
+from emp_trio.assets.stores import AssetStore
+from emp_trio.assets.stores.provider import ReportProblem, StoreTimeouts
+from emp_trio.errors import ConfigError, InvalidJob
+from emp_trio.jobs import JobContext
+from emp_trio.secrets import Secret
+
+
+class LocalRoot(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder that the operator has given to assets (``LOCAL_STORAGE_PATH``). It may be a link itself; none below it
+    is followed."""
+
+    path: Path
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """None."""
+        return ()
+
+
+class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """The folder of assets, or one inside it."""
+
+    root: Path
+    container: str | None = None
+
+    def resolved(self) -> Path:
+        """Where the folder is on this machine, links of the operator followed."""
+        root = self.root.resolve()
+        return root if self.container is None else root / self.container
+
+
+class LocalProvider:
+    """``CLOUD_STORAGE_PROVIDER=local``."""
+
+    name = "local"
+    aliases = ()
+
+    def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> LocalRoot | None:
+        """``LOCAL_STORAGE_PATH``."""
+        path = env.get("LOCAL_STORAGE_PATH")
+        if path is None and chosen:
+            report("LOCAL_STORAGE_PATH", "is not set", "CLOUD_STORAGE_PROVIDER=local needs a folder to write to")
+        return LocalRoot(path=Path(path).absolute()) if path is not None else None
+
+    def check_name(self, container: str) -> str | None:
+        """A folder."""
+        try:
+            check_segment("the container", container)
+        except InvalidJob as error:
+            return error.message
+        return None
+
+    def location_for(
+        self, ctx: JobContext, account: LocalRoot | None, container: str | None
+    ) -> tuple[LocalFolder, bool]:
+        """A folder below the operator's, or that one itself."""
+        if account is None:
+            raise ConfigError(
+                "the job asks for local storage, and LOCAL_STORAGE_PATH is not set in this worker's environment"
+            )
+        return LocalFolder(root=account.path, container=container), True
+
+    def requires(self, location: LocalFolder, ctx: JobContext) -> None:
+        """A container that is no link, which the store would follow as little."""
+        if location.container is not None and os.path.islink(location.resolved()):
+            text = (
+                f"the container {location.container!r} leads out of the folder: "
+                "it is a symbolic link, and none is followed"
+            )
+            if ctx.bucket is not None:
+                raise InvalidJob(f"{text} (ctx.storage.bucket)")
+            raise ConfigError(f"{text} (CLOUD_STORAGE_CONTAINER)")
+
+    def load(self) -> None:
+        """Nothing: its store takes no library."""
+
+    def open(self, location: LocalFolder, timeouts: StoreTimeouts) -> AssetStore:
+        """A store of files."""
+        from emp_trio.assets.stores.local import LocalStore
+
+        return LocalStore(location.resolved())
+
+
+PROVIDER: Final = LocalProvider()
