@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Protocol
 
+import msgspec
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.http.multipart import FilePart, multipart
 from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.http.response import HttpResponse, HttpStream
+from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.services.comfyui.classes import NodeClass, read_class, read_replacements
 from emp_trio.services.comfyui.errors import login_page
 from emp_trio.services.comfyui.history import Entry, QueueLook, read_entry, read_jobs, read_newest, read_queue
@@ -38,6 +39,23 @@ class _Caller(Protocol):
     def stream(self) -> Callable[..., AbstractAsyncContextManager[HttpStream]]: ...
 
 
+class _ExecInfo(msgspec.Struct, frozen=True):
+    queue_remaining: int
+
+
+class _Remaining(msgspec.Struct, frozen=True):
+    exec_info: _ExecInfo
+
+
+class _Accepted(msgspec.Struct, frozen=True):
+    node_errors: Lenient[dict[str, Any]] = {}
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    name: Lenient[str] = ""
+    subfolder: Lenient[str] = ""
+
+
 class Calls:
     """The calls. All raise ServiceError; remembered is only which routes of later servers are missing.
 
@@ -54,13 +72,7 @@ class Calls:
     async def remaining(self) -> int:
         """How many prompts wait or run; the cheapest question there is."""
         info = await self._json("GET", "/prompt", retries=0)
-        found = info.get("exec_info") if isinstance(info, dict) else None
-        count = found.get("queue_remaining") if isinstance(found, dict) else None
-        if not isinstance(count, int):
-            raise ServiceError(
-                "the answer of GET /prompt is not ComfyUI's", type="response_error", reason="invalid_response_format"
-            )
-        return count
+        return parse(_Remaining, info, "the answer of GET /prompt is not ComfyUI's").exec_info.queue_remaining
 
     async def queue(self) -> QueueLook:
         """Who waits and who runs. Heavy where the server has no list of jobs: the answer holds whole graphs."""
@@ -98,9 +110,7 @@ class Calls:
         Raises:
             ServiceError: without ``maybe_started``, nothing was queued; with it, nobody knows (2.1).
         """
-        answer = await self._json("POST", "/prompt", json=body)
-        found = answer.get("node_errors") if isinstance(answer, dict) else None
-        return found if isinstance(found, dict) else {}
+        return parse_or_empty(_Accepted, await self._json("POST", "/prompt", json=body)).node_errors
 
     async def delete(self, prompt_id: str) -> None:
         """Take a prompt out of the queue, if it waits."""
@@ -133,8 +143,7 @@ class Calls:
         async def ask(name: str) -> None:
             try:
                 answer = await self._json("GET", f"/object_info/{segment(name)}")
-                if not isinstance(answer, dict):
-                    raise bad_answer("ComfyUI does not tell of its node classes", reason=NOT_TOLD)
+                parse(dict[str, Any], answer, "ComfyUI does not tell of its node classes")
                 found[name] = read_class(name, answer)
             except ServiceError as error:
                 failed.append(error)
@@ -167,8 +176,7 @@ class Calls:
 
     async def checkpoints(self) -> list[str]:
         """Names of the checkpoint models."""
-        listed = await self._json("GET", "/models/checkpoints")
-        return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+        return parse_or_empty(list[Lenient[str]], await self._json("GET", "/models/checkpoints"))
 
     async def upload(self, file: InputFile, subfolder: str) -> str:
         """Store an input file.
@@ -178,7 +186,7 @@ class Calls:
         """
         part = FilePart(field="image", filename=file.name, media_type=file.media_type, data=file.data)
         content_type, body = multipart([("subfolder", subfolder), ("type", "input")], [part])
-        stored = await self._json(
+        answer = await self._json(
             "POST",
             "/upload/image",
             content=body,
@@ -186,13 +194,12 @@ class Calls:
             idempotent=True,  # the same file again is the same file
             timeout=self._settings.transfer_timeout,
         )
-        name = stored.get("name") if isinstance(stored, dict) else None
-        if not isinstance(name, str) or not name:
+        stored = parse_or_empty(_Stored, answer)
+        if not stored.name:
             raise ServiceError(
                 "ComfyUI took an upload without naming it", type="response_error", reason="missing_expected_data"
             )
-        folder = stored.get("subfolder")
-        return f"{folder}/{name}" if isinstance(folder, str) and folder else name
+        return f"{stored.subfolder}/{stored.name}" if stored.subfolder else stored.name
 
     @asynccontextmanager
     async def view(self, file: File) -> AsyncIterator[HttpStream]:

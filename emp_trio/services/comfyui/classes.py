@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import InvalidJob, ServiceError
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.services.comfyui.graph import Graph, broken_links, needed_by, unsendable
 from emp_trio.services.inputs import is_url
 
@@ -75,34 +76,55 @@ class FileInput(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
+class _Inputs(msgspec.Struct, frozen=True):
+    required: Lenient[dict[str, Any]] = {}
+    optional: Lenient[dict[str, Any]] = {}
+
+
+class _Class(msgspec.Struct, frozen=True):
+    """An entry of ``/object_info``."""
+
+    input: Lenient[_Inputs] = _Inputs()
+    output_node: Lenient[bool] = False
+    python_module: Lenient[str] = ""
+
+
+class _Config(msgspec.Struct, frozen=True, array_like=True):
+    """An input: its type, or a list of its values, and options of any names. COMBO has its values among those."""
+
+    kind: Any = None
+    options: Any = None
+
+
+class _Options(msgspec.Struct, frozen=True):
+    options: Lenient[list[Any] | None] = None
+    default: Any = None
+    multiselect: Any = None
+    remote: Any = None
+
+
+class _Replacement(msgspec.Struct, frozen=True):
+    new_node_id: Lenient[str] = ""
+
+
 def read_class(name: str, answer: Any) -> NodeClass | None:
     """The class ``name`` in an answer of ``GET /object_info/{name}``; None where the server does not have it."""
-    found = answer.get(name) if isinstance(answer, Mapping) else None
-    if not isinstance(found, Mapping):
+    found = parse_or_empty(dict[str, Lenient[_Class]], answer).get(name)
+    if found is None:
         return None
-    kinds = found.get("input")
-    kinds = kinds if isinstance(kinds, Mapping) else {}
-    inputs: dict[str, InputSpec] = {}
-    for kind in ("required", "optional"):
-        listed = kinds.get(kind)
-        if isinstance(listed, Mapping):
-            inputs |= {str(field): _spec(config) for field, config in listed.items()}
-    module = found.get("python_module")
-    return NodeClass(
-        inputs=inputs, output_node=found.get("output_node") is True, module=module if isinstance(module, str) else ""
-    )
+    inputs = {field: _spec(config) for field, config in (found.input.required | found.input.optional).items()}
+    return NodeClass(inputs=inputs, output_node=found.output_node, module=found.python_module)
 
 
 def read_replacements(table: Any) -> dict[str, str]:
     """An answer of ``GET /node_replacements``: for each class that is replaced, the class that a server takes, which is
     the first in its list."""
-    found: dict[str, str] = {}
-    for old, choices in table.items() if isinstance(table, Mapping) else ():
-        first = choices[0] if isinstance(choices, list) and choices else choices
-        new = first.get("new_node_id") if isinstance(first, Mapping) else None
-        if isinstance(new, str) and new:
-            found[str(old)] = new
-    return found
+    found = parse_or_empty(dict[str, Lenient[list[_Replacement] | _Replacement]], table)
+    first = {
+        old: choices if isinstance(choices, _Replacement) else next(iter(choices), None)
+        for old, choices in found.items()
+    }
+    return {old: choice.new_node_id for old, choice in first.items() if choice is not None and choice.new_node_id}
 
 
 def with_titles(graph: Graph, classes: Mapping[str, NodeClass | None]) -> Graph:
@@ -202,16 +224,18 @@ def _is_source(value: str) -> bool:
 
 
 def _spec(config: Any) -> InputSpec:
-    """``[type, options]``, where the type is a list of values, or COMBO with them among the options."""
-    if not isinstance(config, Sequence) or isinstance(config, str) or not config:
-        return InputSpec()
-    more = config[1] if len(config) > 1 and isinstance(config[1], Mapping) else {}
-    kinds = frozenset(config[0].split(",")) if isinstance(config[0], str) else frozenset()
-    upload = any(str(name).endswith("_upload") and flag for name, flag in more.items())
-    values = config[0] if isinstance(config[0], list) else more.get("options") if config[0] == "COMBO" else None
-    free = upload or not isinstance(values, list) or more.get("multiselect") or more.get("remote")
-    options = None if free or not isinstance(values, list) else tuple(values)
-    return InputSpec(kinds=kinds, default=more.get("default"), options=options, upload=upload)
+    found = parse_or_empty(_Config, config)
+    more = found.options if isinstance(found.options, dict) else {}
+    upload = any(name.endswith("_upload") and flag for name, flag in more.items())
+    about = parse_or_empty(_Options, more)
+    values = found.kind if isinstance(found.kind, list) else about.options if found.kind == "COMBO" else None
+    free = upload or values is None or about.multiselect or about.remote
+    return InputSpec(
+        kinds=frozenset(found.kind.split(",")) if isinstance(found.kind, str) else frozenset(),
+        default=about.default,
+        options=None if free or values is None else tuple(values),
+        upload=upload,
+    )
 
 
 def _absent(id: str, node: Mapping[str, Any], found: NodeClass | None) -> list[str]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http.errors import describe_status
+from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 from emp_trio.services.comfyui.messages import Failed
@@ -36,13 +39,33 @@ _REFUSED: Final[tuple[FailureType, str, bool]] = ("validation_error", "invalid_p
 _OUT_OF_MEMORY: Final = ("out of memory", "allocation on device")
 
 
+class _Problem(msgspec.Struct, frozen=True):
+    """What is wrong, of the whole graph or with one node."""
+
+    type: Lenient[str] = ""
+    message: Lenient[str] = ""
+    details: Lenient[str] = ""
+
+
+class _Node(msgspec.Struct, frozen=True):
+    class_type: Lenient[str] = ""
+    errors: Lenient[list[Lenient[_Problem]]] = []
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    error: Any
+    node_errors: Any = None
+
+
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """The error for an HTTP error answer: a refused graph with its node errors, or whatever stands in front says."""
-    said = _refusal(body) if status == 400 else None
-    if said is None:
+    if status != 400:
         return describe_status(status, headers, body)
-    error, node_errors = said
-    return refused(error, node_errors, status=status)
+    try:
+        said = parse(_Refusal, decode_json(body), "a refusal")
+    except ServiceError:
+        return describe_status(status, headers, body)
+    return refused(said.error, said.node_errors, status=status)
 
 
 def refused(error: Any, node_errors: Any, *, status: int | None = None) -> ServiceError:
@@ -53,19 +76,19 @@ def refused(error: Any, node_errors: Any, *, status: int | None = None) -> Servi
         node_errors: its ``node_errors``.
         status: HTTP status.
     """
-    given = error if isinstance(error, Mapping) else {"message": error or ""}
-    code = _word(given.get("type"))
-    nodes = list(_nodes(node_errors))
+    given = parse_or_empty(_Problem, {"message": error} if isinstance(error, str) else error)
+    code = given.type
+    nodes = _nodes(node_errors)
     found = [_NODE_ERRORS.get(kind, _REFUSED) for kind, _ in nodes]
     # One error that no server can mend makes the whole graph the job's fault.
     type_, reason, retry = next((kind for kind in found if not kind[2]), found[0] if found else _REFUSED)
-    message = " ".join(f"{_word(given.get('message'))} {_word(given.get('details'))}".split())
+    message = " ".join(f"{given.message} {given.details}".split())
     if code == "missing_node_type" or (code == "invalid_prompt" and "does not exist" in message):
         type_, reason, retry = "validation_error", "component_error", True
     texts = [text for _, text in nodes]
     more = f"; and {len(texts) - _SHOWN} more" if len(texts) > _SHOWN else ""
     said = "; ".join(texts[:_SHOWN]) + more or excerpt(message, _LONGEST) or "no reason given"
-    if code == "prompt_outputs_failed_validation" and not nodes and not _word(given.get("details")):
+    if code == "prompt_outputs_failed_validation" and not nodes and not given.details:
         said += " (without a reason: look for a cycle in the graph)"
     what = "ComfyUI refused the graph" if error is not None else "ComfyUI would run only a part of the graph"
     return ServiceError(f"{what}: {said}", status=status, code=code or None, type=type_, reason=reason, retry=retry)
@@ -133,28 +156,10 @@ def login_page(error: ServiceError) -> ServiceError:
     )
 
 
-def _refusal(body: bytes) -> tuple[Any, Any] | None:
-    try:
-        data: Any = decode_json(body)
-    except ServiceError:
-        return None  # the status says enough
-    if not isinstance(data, dict) or "error" not in data:
-        return None
-    return data["error"], data.get("node_errors")
-
-
 def _nodes(node_errors: Any) -> list[tuple[str, str]]:
     """Type and text of every node error."""
-    found = []
-    for node, about in node_errors.items() if isinstance(node_errors, Mapping) else ():
-        errors = about.get("errors") if isinstance(about, Mapping) else None
-        place = f"node {node!r} ({_word(about.get('class_type'))})" if isinstance(about, Mapping) else ""
-        for error in errors if isinstance(errors, list) else ():
-            if isinstance(error, Mapping):
-                text = f"{_word(error.get('message'))}: {_word(error.get('details'))}"
-                found.append((_word(error.get("type")), f"{place}: {excerpt(text, _LONGEST)}"))
-    return found
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    return [
+        (error.type, f"node {node!r} ({about.class_type}): {excerpt(f'{error.message}: {error.details}', _LONGEST)}")
+        for node, about in parse_or_empty(dict[str, Lenient[_Node]], node_errors).items()
+        for error in about.errors
+    ]

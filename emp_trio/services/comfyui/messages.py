@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from emp_trio.errors import ServiceError
+from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 
 _HEADER: Final = 8  # bytes before the content of every binary frame
@@ -92,18 +93,18 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True):
     """A node raised, or blocked its branch only (3.1): not the end of the prompt by itself."""
 
     prompt_id: str
-    node_id: str
-    node_type: str
-    exception_type: str
-    exception_message: str
+    node_id: Lenient[str] = ""
+    node_type: Lenient[str] = ""
+    exception_type: Lenient[str] = ""
+    exception_message: Lenient[str] = ""
 
 
 class Interrupted(msgspec.Struct, frozen=True, kw_only=True):
     """Somebody interrupted the prompt."""
 
     prompt_id: str
-    node_id: str
-    node_type: str
+    node_id: Lenient[str] = ""
+    node_type: Lenient[str] = ""
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,12 +179,12 @@ class _Executing(msgspec.Struct):
     display_node: str | None = None
 
 
-class _Failed(msgspec.Struct):
-    prompt_id: str
-    node_id: Any = None
-    node_type: Any = None
-    exception_type: Any = None
-    exception_message: Any = None
+class _Shown(msgspec.Struct):
+    """What a binary frame says of its image."""
+
+    image_type: Lenient[str] = ""
+    node_id: Lenient[str] = ""
+    prompt_id: Lenient[str] = ""
 
 
 _PLAIN: Final[dict[str, type[msgspec.Struct]]] = {
@@ -193,6 +194,8 @@ _PLAIN: Final[dict[str, type[msgspec.Struct]]] = {
     "progress_state": NodeStates,
     "executed": Executed,
     "execution_success": Succeeded,
+    "execution_error": Failed,
+    "execution_interrupted": Interrupted,
 }
 """Messages whose data has the fields of the event under the same names."""
 
@@ -212,8 +215,8 @@ def decode_data(type: str, data: Any) -> Event:
     """The event of a message's ``type`` and ``data``; entries of a history hold the same pairs (2.2)."""
     try:
         return _event(type, data)
-    except (msgspec.ValidationError, ValueError) as error:
-        return Unknown(type=type, why=str(error))
+    except ServiceError as error:
+        return Unknown(type=type, why=error.message)
 
 
 def prompt_of(event: Event) -> str | None:
@@ -223,33 +226,26 @@ def prompt_of(event: Event) -> str | None:
 
 def _text(message: str) -> Event:
     try:
-        whole = msgspec.convert(decode_json(message), _Message)
-    except (msgspec.ValidationError, ServiceError) as error:
-        return Unknown(type="", why=str(error))
+        whole = parse(_Message, decode_json(message), "a message")
+    except ServiceError as error:
+        return Unknown(type="", why=error.message)
     return decode_data(whole.type, whole.data)
 
 
 def _event(type: str, data: Any) -> Event:
     if (plain := _PLAIN.get(type)) is not None:
-        return msgspec.convert(data, plain)  # type: ignore[return-value]  # all of them are events
+        return parse(plain, data, type)  # type: ignore[return-value]  # all of them are events
     match type:
         case "status":
-            status = msgspec.convert(data, _Status)
+            status = parse(_Status, data, type)
             return Status(queue_remaining=status.status.exec_info.queue_remaining, sid=status.sid)
         case "executing":
-            at = msgspec.convert(data, _Executing)
+            at = parse(_Executing, data, type)
             if at.node is not None:
                 return Executing(node=at.node, prompt_id=at.prompt_id, display_node=at.display_node)
             if at.prompt_id is None:
                 return Unknown(type=type, why="the end of an unnamed prompt")
             return Ended(prompt_id=at.prompt_id)
-        case "execution_error" | "execution_interrupted":
-            end = msgspec.convert(data, _Failed)
-            place = {"prompt_id": end.prompt_id, "node_id": _word(end.node_id), "node_type": _word(end.node_type)}
-            if type == "execution_interrupted":
-                return Interrupted(**place)
-            what = {"exception_type": _word(end.exception_type), "exception_message": _word(end.exception_message)}
-            return Failed(**place, **what)
         case "feature_flags" if isinstance(data, dict):
             return Features(flags=data)
         case _:
@@ -272,19 +268,14 @@ def _frame(frame: bytes) -> Event:
             )
         case 4:
             try:
-                about: Any = decode_json(rest[:number])
+                about = parse_or_empty(_Shown, decode_json(rest[:number]))
             except ServiceError as error:
                 return Unknown(type="binary 4", why=error.message)
-            about = about if isinstance(about, dict) else {}
             return Preview(
-                media_type=_word(about.get("image_type")) or "application/octet-stream",
+                media_type=about.image_type or "application/octet-stream",
                 data=rest[number:],
-                node=_word(about.get("node_id")) or None,
-                prompt_id=_word(about.get("prompt_id")) or None,
+                node=about.node_id or None,
+                prompt_id=about.prompt_id or None,
             )
         case _:
             return Unknown(type=f"binary {kind}")
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) else ""

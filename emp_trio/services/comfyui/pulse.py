@@ -8,10 +8,11 @@ server that shows none of this for long is suspect; the first sign clears it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 
 _HOST: Final = frozenset({"cpu", "mps"})  # devices whose memory is that of the host, in which others are at work, too
 _SHARE: Final = 0.04  # of memory that others use as well: a smaller change says nothing
@@ -51,17 +52,35 @@ class Vitals(msgspec.Struct, frozen=True, kw_only=True):
         return not self.running and not self.waiting
 
 
+class _System(msgspec.Struct, frozen=True):
+    ram_free: Lenient[float] = 0
+    ram_total: Lenient[float] = 0
+
+
+class _Device(msgspec.Struct, frozen=True):
+    type: Lenient[str] = ""
+    vram_free: Lenient[float] = 0
+    vram_total: Lenient[float] = 0
+    torch_vram_free: Lenient[float] = 0
+    torch_vram_total: Lenient[float] = 0
+
+
+class _Stats(msgspec.Struct, frozen=True):
+    """An answer of ``GET /system_stats``; a figure that is none counts as 0."""
+
+    system: Lenient[_System] = _System()
+    devices: Lenient[list[Lenient[_Device]]] = []
+
+
 def read_memory(answer: Any) -> Memory | None:
     """The memory in an answer of ``GET /system_stats``; None where it has none."""
-    if not isinstance(answer, Mapping):
-        return None
-    system, devices = answer.get("system"), answer.get("devices")
+    said = parse_or_empty(_Stats, answer)
     own: list[int] = []
-    shared = [_free(system, "ram")]
-    for device in devices if isinstance(devices, list) else ():
-        if isinstance(device, Mapping) and device.get("type") not in _HOST:
-            shared.append(_free(device, "vram"))
-            own += [_bytes(device, "torch_vram_total"), _bytes(device, "torch_vram_free")]
+    shared = [(int(said.system.ram_free), int(said.system.ram_total))]
+    for device in said.devices:
+        if device.type not in _HOST:
+            shared.append((int(device.vram_free), int(device.vram_total)))
+            own += [int(device.torch_vram_total), int(device.torch_vram_free)]
     if not any(own) and not any(total for _, total in shared):
         return None
     return Memory(own=tuple(own), shared=tuple(shared))
@@ -142,14 +161,3 @@ def _stirred(before: Memory | None, after: Memory | None) -> bool:
         total > 0 and abs(free - earlier) >= min(total * _SHARE, _MOST)
         for (earlier, _), (free, total) in zip(before.shared, after.shared, strict=True)
     )
-
-
-def _free(about: Any, name: str) -> tuple[int, int]:
-    if not isinstance(about, Mapping):
-        return (0, 0)
-    return (_bytes(about, f"{name}_free"), _bytes(about, f"{name}_total"))
-
-
-def _bytes(about: Mapping[str, Any], name: str) -> int:
-    value = about.get(name)
-    return int(value) if isinstance(value, int | float) else 0
