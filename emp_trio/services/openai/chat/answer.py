@@ -13,17 +13,33 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.http.response import HttpResponse
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import one_line
 from emp_trio.services.error_shapes import error_in, event_value, quoted, stated_error
 from emp_trio.services.finish_reasons import end_of
-from emp_trio.services.openai.chat.choice import Choice, kind_of
+from emp_trio.services.openai.chat.choice import Choice, GivenChoice, kind_of
 from emp_trio.services.openai.errors import answered_error, refusal, stream_error
 from emp_trio.services.openai.responses.answer import usage
 
 log = structlog.get_logger(__name__)
 
 _QUOTED: Final = 500  # characters of a model's words in an error
+
+
+class _Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """A completion or a chunk of one. One choice in place of a list counts as a list of one; services repeat the other
+    members in each chunk, or leave them out, or null, in most."""
+
+    id: Lenient[str | None] = None
+    model: Lenient[str | None] = None
+    usage: Lenient[dict[str, Any] | None] = None
+    object: Any = None
+    choices: Lenient[list[Lenient[GivenChoice]] | GivenChoice | None] = None
+
+    def several(self) -> list[GivenChoice]:
+        """Its choices."""
+        return [self.choices] if isinstance(self.choices, GivenChoice) else self.choices or []
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +83,7 @@ class ChatFold:
     """
 
     def __init__(self) -> None:
-        self._envelope: dict[str, Any] = {}
+        self._said = _Completion()
         self._choices: dict[int, Choice] = {}
         self._unknown: Any = None
         self._note: str | None = None
@@ -102,22 +118,23 @@ class ChatFold:
         Raises:
             Refused, ServiceError: it tells of an error, beside what else is in it.
         """
-        said = _object(chunk)
-        self._envelope |= {name: said[name] for name in ("id", "model", "usage") if said.get(name)}
-        words = ""
-        for given in _objects(said.get("choices")):
-            index = given["index"] if isinstance(given.get("index"), int) else 0
-            choice = self._choices.setdefault(index, Choice.begin())
-            piece = said.get("object") == "chat.completion.chunk"
+        said = parse_or_empty(_Completion, chunk)
+        before = self._said
+        self._said = _Completion(
+            id=said.id or before.id, model=said.model or before.model, usage=said.usage or before.usage
+        )
+        words, piece = "", said.object == "chat.completion.chunk"
+        for given in said.several():
+            choice = self._choices.setdefault(given.index, Choice.begin())
             text = choice.add(given, piece=piece)
-            choice.whole = choice.whole or ("message" in given and not piece)
-            words += text if index == 0 else ""
-        error = error_in(chunk) or stated_error(said)
+            choice.whole = choice.whole or (given.message is not msgspec.UNSET and not piece)
+            words += text if given.index == 0 else ""
+        error = error_in(chunk) or stated_error(chunk)
         if error is not None:
             begun = bool(self._choices)
             raise stream_error(error) if begun else answered_error(chunk) or stream_error(error)
-        if not self._choices and said and "choices" not in said:
-            self._unknown = self._unknown or said
+        if not self._choices:
+            self._unknown = self._unknown or _without_choices(chunk)
         return words
 
     def take(self, event: SseEvent) -> str | None:
@@ -153,7 +170,7 @@ class ChatFold:
     def answer(self) -> ChatAnswer:
         """What has come, once the stream is at its end. Raises as :func:`read_completion`."""
         choices = [choice for _, choice in sorted(self._choices.items())]
-        return _answer(self._envelope, choices, self._unknown, self._note)
+        return _answer(self._said, choices, self._unknown, self._note)
 
 
 def read_completion(completion: Any) -> ChatAnswer:
@@ -166,20 +183,20 @@ def read_completion(completion: Any) -> ChatAnswer:
     error = answered_error(completion)
     if error is not None:
         raise error
-    said = _object(completion[0] if isinstance(completion, list) and len(completion) == 1 else completion)
+    whole = completion[0] if isinstance(completion, list) and len(completion) == 1 else completion
+    said = parse_or_empty(_Completion, whole)
     choices = []
-    for given in _objects(said.get("choices")):
+    for given in said.several():
         choice = Choice.begin(whole=True)
         choice.add(given)
         choices.append(choice)
     note = None
-    if (stated := stated_error(said)) is not None:
+    if (stated := stated_error(whole)) is not None:
         failed = stream_error(stated)
         if not any(choice.in_hand for choice in choices):
             raise failed
         note = failed.message
-    unknown = said if said and "choices" not in said else None
-    return _answer(said, choices, unknown, note)
+    return _answer(said, choices, _without_choices(whole), note)
 
 
 def read_body(reply: HttpResponse) -> ChatAnswer:
@@ -216,7 +233,7 @@ def _events(body: bytes) -> list[SseEvent]:
         return []
 
 
-def _answer(envelope: Mapping[str, Any], choices: list[Choice], unknown: Any, note: str | None) -> ChatAnswer:
+def _answer(said: _Completion, choices: list[Choice], unknown: Any, note: str | None) -> ChatAnswer:
     if not choices:
         if unknown is not None:
             raise _nothing(f"has no choices: {quoted(unknown)}", retry=False)
@@ -228,16 +245,15 @@ def _answer(envelope: Mapping[str, Any], choices: list[Choice], unknown: Any, no
     if not best.in_hand:
         raise _empty(best)
     shown = best.shown()
-    model = _text(envelope.get("model")) or None
     return ChatAnswer(
-        id=_text(envelope.get("id")),
-        model=model,
+        id=said.id or "",
+        model=said.model or None,
         text=shown["text"],
         finish_reason=best.finish_reason,
         truncated=best.truncated,
         tool_calls=tuple(shown.get("tool_calls", ())),
         choices=tuple(choice.shown() for choice in choices) if len(choices) > 1 else (),
-        usage=_usage(_object(envelope.get("usage")), model),
+        usage=_usage(said.usage or {}, said.model or None),
         logprobs=best.logprobs,
         skipped=tuple(sorted({kind_of(part) for choice in choices for part in choice.unknown})),
         note=note,
@@ -284,16 +300,6 @@ def _usage(said: Mapping[str, Any], model: str | None) -> dict[str, Any]:
     return usage({"usage": {ours: said.get(theirs) for ours, theirs in names.items()}, "model": model})
 
 
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list; of one thing in place of a list, that."""
-    if isinstance(value, dict) and value:
-        return [value]
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _without_choices(value: Any) -> Any:
+    """What is no completion, to be quoted; None where it is one, or nothing."""
+    return value if isinstance(value, dict) and value and "choices" not in value else None

@@ -4,16 +4,54 @@ Shapes: OpenAI reference 10, and those of servers of others (real servers, secti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import excerpt
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.message_content import Words, read_content
 from emp_trio.services.openai.chat.tool_calls import ToolCalls
+
+
+class _Reason(msgspec.Struct, frozen=True):
+    """Why a choice ended, as an object."""
+
+    type: Lenient[str] = ""
+    reason: Lenient[str] = ""
+
+
+class GivenChoice(msgspec.Struct, frozen=True):
+    """An entry of ``choices``, of a whole completion or of a chunk; whether a member is there counts as well."""
+
+    index: Lenient[int] = 0
+    delta: Any = msgspec.UNSET
+    message: Any = msgspec.UNSET
+    text: Any = None
+    finish_reason: Lenient[str | _Reason | None] = None
+    logprobs: Any = None
+    error: Any = None
+
+
+class _Message(msgspec.Struct, frozen=True):
+    """A message, or a piece of one. What it says is a text, a part or a list of parts, under one of several names."""
+
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: Any = None
+    function_call: Lenient[dict[str, Any] | None] = None
+
+    def words(self) -> Words:
+        """What it says."""
+        words = read_content(self.content)
+        words.refusal += read_content(self.refusal).text
+        for reasoning in (self.reasoning_content, self.reasoning):
+            words.reasoning += read_content(reasoning).text if not words.reasoning else ""
+        return words
 
 
 class Choice(msgspec.Struct, kw_only=True):
@@ -44,20 +82,20 @@ class Choice(msgspec.Struct, kw_only=True):
         """A choice of which nothing has come yet."""
         return cls(text=[], refusal=[], reasoning=[], unknown=[], calls=ToolCalls(), whole=whole)
 
-    def add(self, given: Mapping[str, Any], *, piece: bool = False) -> str:
+    def add(self, given: GivenChoice, *, piece: bool = False) -> str:
         """Take what an entry of ``choices`` has, as a ``delta`` or as a whole ``message``; the words that it adds.
 
         Args:
             piece: it stands in a chunk of a stream. Some services put the next piece into ``message`` there; it is a
                 whole one only where it begins with all that has come.
         """
-        whole = "message" in given and not given.get("delta")
-        said = given.get("message") if whole else given.get("delta", given.get("text"))
-        message = said if isinstance(said, dict) else {"content": said}
-        words = _words(message)
+        whole = given.message is not msgspec.UNSET and not given.delta
+        said = given.message if whole else given.text if given.delta is msgspec.UNSET else given.delta
+        message = parse_or_empty(_Message, said if isinstance(said, dict) else {"content": said})
+        words = message.words()
         if whole and piece:
             whole = words.text.startswith("".join(self.text))
-        if whole and (words.text or message.get("tool_calls")):  # all of it, also of what has come in pieces
+        if whole and (words.text or message.tool_calls):  # all of it, also of what has come in pieces
             self.text, self.refusal, self.reasoning, self.calls = [], [], [], ToolCalls()
         for pieces, more in (
             (self.text, words.text),
@@ -68,17 +106,17 @@ class Choice(msgspec.Struct, kw_only=True):
                 pieces.append(more)
         self.unknown += words.unknown
         self._add_calls(message, whole=whole)
-        self.logprobs = _logprobs(self.logprobs, given.get("logprobs"))
-        self.error = given.get("error") or self.error
-        reason = given.get("finish_reason")
-        if isinstance(reason, dict):
-            reason = reason.get("type") or reason.get("reason")
-        if isinstance(reason, str):
+        self.logprobs = _logprobs(self.logprobs, given.logprobs)
+        self.error = given.error or self.error
+        reason = given.finish_reason
+        if isinstance(reason, _Reason):
+            reason = reason.type or reason.reason or None
+        if reason is not None:
             self.finish_reason = reason or self.finish_reason or ""
         return words.text
 
-    def _add_calls(self, message: Mapping[str, Any], *, whole: bool) -> None:
-        given = message.get("tool_calls")
+    def _add_calls(self, message: _Message, *, whole: bool) -> None:
+        given = message.tool_calls
         calls = given if isinstance(given, list) else [given] if given else []
         known = [call for call in calls if isinstance(call, dict)]
         self.unknown += [call for call in calls if not isinstance(call, dict)]
@@ -87,9 +125,8 @@ class Choice(msgspec.Struct, kw_only=True):
         elif not whole:
             for call in known:
                 self.calls.add(call)
-        function = message.get("function_call")
-        if isinstance(function, dict) and function:  # the form before tool_calls
-            self.calls.add({"function": function})
+        if message.function_call:  # the form before tool_calls
+            self.calls.add({"function": message.function_call})
 
     def shown(self) -> dict[str, Any]:
         """The choice as it stands in a result."""
@@ -124,14 +161,6 @@ def kind_of(part: Any) -> str:
     """The type of a part of content, or of its value where it has none."""
     kind = part.get("type") if isinstance(part, dict) else None
     return excerpt(kind, 100) if isinstance(kind, str) and kind else type(part).__name__
-
-
-def _words(message: Mapping[str, Any]) -> Words:
-    words = read_content(message.get("content"))
-    words.refusal += read_content(message.get("refusal")).text
-    for name in ("reasoning_content", "reasoning"):
-        words.reasoning += read_content(message.get(name)).text if not words.reasoning else ""
-    return words
 
 
 def _logprobs(had: Any, more: Any) -> Any:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.image_fields import image_in
 from emp_trio.services.openai.errors import failed_response
 from emp_trio.services.openai.images.options import ImageOptions
-from emp_trio.services.openai.responses.answer import MEDIA_TYPES, Answer, Image, text_or_none, usage
+from emp_trio.services.openai.responses.answer import MEDIA_TYPES, Answer, Image, ImageFacts, usage
 from emp_trio.services.redaction import excerpt_of
 
 _LISTS: Final = ("data", "images", "output", "artifacts", "predictions", "results")
 _WRAPPERS: Final = ("result", "response")  # of gateways
-_WORDS: Final = ("text", "content", "message", "refusal", "detail")
 
 
 def generations_request(prompt: str, options: ImageOptions) -> dict[str, Any]:
@@ -43,7 +44,8 @@ def read_images_answer(answer: Any, *, image_model: str) -> Answer:
         error.maybe_started = not isinstance(error, Refused)
         raise error
     entries = _entries(answer)
-    images = tuple(image for entry in entries if (image := _image(entry, said)) is not None)
+    whole = parse_or_empty(ImageFacts, said)
+    images = tuple(image for entry in entries if (image := _image(entry, whole)) is not None)
     if not images:
         words = " ".join(_words(entry) for entry in (said, *entries)).strip()
         if words:
@@ -80,23 +82,33 @@ def _entries(answer: Any, depth: int = 3) -> list[Any]:
     return [answer]
 
 
-def _image(entry: Any, said: Mapping[str, Any]) -> Image | None:
-    found = image_in(entry, media_type=MEDIA_TYPES.get(str(said.get("output_format"))))
+def _image(entry: Any, whole: ImageFacts) -> Image | None:
+    found = image_in(entry, media_type=MEDIA_TYPES.get(whole.output_format))
     if found is None:
         return None
-    about = entry if isinstance(entry, dict) else {}
     return Image(
         data=found.source,
         media_type=found.media_type,
-        revised_prompt=text_or_none(about.get("revised_prompt")),
-        size=text_or_none(said.get("size")),
-        quality=text_or_none(said.get("quality")),
+        revised_prompt=parse_or_empty(ImageFacts, entry).revised_prompt or None,
+        size=whole.size or None,
+        quality=whole.quality or None,
     )
 
 
+class _Spoken(msgspec.Struct, frozen=True):
+    """Words in place of an image."""
+
+    text: Lenient[str] = ""
+    content: Lenient[str] = ""
+    message: Lenient[str] = ""
+    refusal: Lenient[str] = ""
+    detail: Lenient[str] = ""
+
+
 def _words(entry: Any) -> str:
-    said = (entry.get(name) for name in _WORDS) if isinstance(entry, dict) else ()
-    return next((one_line(text, 500) for text in said if isinstance(text, str) and text.strip()), "")
+    said = parse_or_empty(_Spoken, entry)
+    texts = (said.text, said.content, said.message, said.refusal, said.detail)
+    return next((one_line(text, 500) for text in texts if text.strip()), "")
 
 
 def _shown(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import quoted
 from emp_trio.services.image_fields import image_in
@@ -25,6 +26,72 @@ MEDIA_TYPES: Final = {
     "gif": "image/gif",
     "svg": "image/svg+xml",
 }
+
+
+class ImageFacts(msgspec.Struct, frozen=True):
+    """What the service says of an image beside its data; gateways leave out what they like."""
+
+    output_format: Lenient[str] = ""
+    revised_prompt: Lenient[str | None] = None
+    size: Lenient[str | None] = None
+    quality: Lenient[str | None] = None
+
+
+class _Why(msgspec.Struct, frozen=True):
+    reason: Lenient[str | None] = None
+
+
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: Lenient[int | None] = None
+    reasoning_tokens: Lenient[int | None] = None
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    """Tokens; None where the service says nothing of them."""
+
+    input_tokens: Lenient[int | None] = None
+    output_tokens: Lenient[int | None] = None
+    total_tokens: Lenient[int | None] = None
+    input_tokens_details: Lenient[_Details | None] = None
+    output_tokens_details: Lenient[_Details | None] = None
+
+
+class _ToolUsage(msgspec.Struct, frozen=True):
+    image_gen: Lenient[dict[str, Any] | None] = None
+
+
+class _Spent(msgspec.Struct, frozen=True):
+    """What a response says of its cost."""
+
+    model: Lenient[str | None] = None
+    usage: Lenient[_Counts | None] = None
+    tool_usage: Lenient[_ToolUsage | None] = None
+
+
+class _Response(_Spent, frozen=True, kw_only=True):
+    """A response object. The output may be one item in place of a list; of some gateways it is that of the Images API.
+    Items are kept as they are: where their images and words stand differs from one service to the next."""
+
+    id: Lenient[str | int | None] = None
+    status: Lenient[str | None] = None
+    error: Any = None
+    incomplete_details: Lenient[_Why | str | None] = None
+    output: Any = None
+    data: Any = None
+    images: Any = None
+    output_text: Lenient[str | None] = None
+
+    def items(self) -> list[dict[str, Any]]:
+        """The objects of the output."""
+        output = self.output or self.data or self.images
+        return parse_or_empty(list[Lenient[dict[str, Any]]], output if isinstance(output, list) else [output])
+
+
+class _Parts(msgspec.Struct, frozen=True):
+    """Where gateways put images into an item."""
+
+    content: Lenient[list[Lenient[dict[str, Any]]]] = []
+    images: Lenient[list[Lenient[dict[str, Any]]]] = []
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,51 +149,51 @@ def read_response(response: Mapping[str, Any], *, image_wanted: bool, image_mode
 
     What was asked for and is there is the answer, however the response has ended: it is paid for.
     """
-    items = _items(response)
-    status = response.get("status")
+    said = parse_or_empty(_Response, response)
+    items, status = said.items(), said.status or ""
     failure: ServiceError | None = None
     stopped: str | None = None
     match phase_of(status):
         case "failed":
-            failure = failed_response(response.get("error"))
+            failure = failed_response(said.error)
         case "cancelled":
             failure = ServiceError("the response was cancelled at OpenAI", code="cancelled", retry=False)
         case "expired":
             failure = ServiceError(
-                f"the response ended at OpenAI without an answer ({excerpt(str(status), 40)})",
-                code=excerpt(str(status), 40),
+                f"the response ended at OpenAI without an answer ({excerpt(status, 40)})",
+                code=excerpt(status, 40),
                 type="response_error",
                 reason="missing_expected_data",
             )
         case "stopped":
-            details = response.get("incomplete_details")
-            said = details.get("reason") if isinstance(details, dict) else details
-            stopped = excerpt(str(said or "unknown"), 100)
+            why = said.incomplete_details
+            stopped = excerpt((why.reason if isinstance(why, _Why) else why) or "unknown", 100)
         case "done":
             pass
         case "unknown" if items and not status:  # odd proxies leave the status out
             pass
         case "unknown" if items and _has_what_was_asked_for(items, image_wanted):
-            stopped = excerpt(str(status), 40)
+            stopped = excerpt(status, 40)
         case _:
             return None
     if failure is not None:
         if not _has_what_was_asked_for(items, image_wanted):
             raise failure
-        stopped = failure.code or str(status)
-    return _answer(response, items, image_wanted, image_model, stopped=stopped)
+        stopped = failure.code or status
+    return _answer(said, response, image_wanted, image_model, stopped=stopped)
 
 
 def _answer(
+    said: _Response,
     response: Mapping[str, Any],
-    items: list[dict[str, Any]],
     image_wanted: bool,
     image_model: str | None,
     *,
     stopped: str | None,
 ) -> Answer:
+    items = said.items()
     images = tuple(_images(items))
-    text = _text(items) or (text_or_none(response.get("output_text")) or "").strip()
+    text = _text(items) or (said.output_text or "").strip()
     if stopped == "content_filter" and not images:
         raise Refused("OpenAI's content filter stopped the answer", reason="safety_filter", code="content_filter")
     if not images:
@@ -136,22 +203,16 @@ def _answer(
         if not text:
             raise _nothing(items, stopped)
     return Answer(
-        response_id=str(response.get("id") or ""),
+        response_id=str(said.id or ""),
         text=text,
         images=images,
         truncated=stopped is not None,
         stopped=stopped or "",
-        model=text_or_none(response.get("model")),
+        model=said.model or None,
         usage=usage(response, image_model),
         skipped=tuple(sorted({str(i.get("type")) for i in items} - {"message", "reasoning", "image_generation_call"})),
         raw=response,
     )
-
-
-def _items(response: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The objects of the output, which may be one in place of a list; of some gateways it is that of the Images API."""
-    output = next((response[name] for name in ("output", "data", "images") if response.get(name)), None)
-    return [item for item in _several(output) if isinstance(item, dict)]
 
 
 def _has_what_was_asked_for(items: list[dict[str, Any]], image_wanted: bool) -> bool:
@@ -162,24 +223,26 @@ def _images(items: list[dict[str, Any]]) -> Iterator[Image]:
     """Images by what is there: the status of an item often still says ``generating`` when all is done, and gateways
     put them into the parts of a message."""
     for item in items:
-        result = item.get("result")
-        if item.get("type") == "image_generation_call" and isinstance(result, str | list):
-            given = [Output(source=one) if isinstance(one, str) else image_in(one) for one in _several(result)]
+        if item.get("type") == "image_generation_call" and isinstance(result := item.get("result"), str | list):
+            sources = result if isinstance(result, list) else [result]
+            given = [Output(source=one) if isinstance(one, str) else image_in(one) for one in sources]
             yield from (_image(item, one) for one in given if one is not None and one.source)
         elif item.get("type", "image") in _IMAGES and (found := image_in(item)) is not None:
             yield _image(item, found)
-        for part in (*_list(item.get("content")), *_list(item.get("images"))):
-            if isinstance(part, dict) and part.get("type") in _IMAGES and (found := image_in(part)) is not None:
+        parts = parse_or_empty(_Parts, item)
+        for part in parts.content + parts.images:
+            if part.get("type") in _IMAGES and (found := image_in(part)) is not None:
                 yield _image(part, found)
 
 
 def _image(item: Mapping[str, Any], found: Output) -> Image:
+    about = parse_or_empty(ImageFacts, item)
     return Image(
         data=found.source,
-        media_type=MEDIA_TYPES.get(str(item.get("output_format"))) or found.media_type,
-        revised_prompt=text_or_none(item.get("revised_prompt")),
-        size=text_or_none(item.get("size")),
-        quality=text_or_none(item.get("quality")),
+        media_type=MEDIA_TYPES.get(about.output_format) or found.media_type,
+        revised_prompt=about.revised_prompt or None,
+        size=about.size or None,
+        quality=about.quality or None,
     )
 
 
@@ -260,39 +323,25 @@ def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
 
 def usage(response: Mapping[str, Any], image_model: str | None = None) -> dict[str, Any]:
     """Tokens in the project's shape (OpenAI reference 11): None where the service said nothing, never a guessed 0."""
-    said = _object(response.get("usage"))
-    image = _object(_object(response.get("tool_usage")).get("image_gen"))
-    counts: dict[str, Any] = {name: _count(said, name) for name in ("input_tokens", "output_tokens", "total_tokens")}
-    for name, details in (("cached_tokens", "input_tokens_details"), ("reasoning_tokens", "output_tokens_details")):
-        found = _count(_object(said.get(details)), name)
-        if found is not None:
-            counts[name] = found
-    counts["image"] = {name: _count(image, name) for name in ("input_tokens", "output_tokens")} if image else None
-    return counts | {"model": text_or_none(response.get("model")), "image_model": image_model}
-
-
-def _count(said: Mapping[str, Any], name: str) -> int | None:
-    value = said.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    said = parse_or_empty(_Spent, response)
+    spent, details = said.usage or _Counts(), {}
+    if (cached := (spent.input_tokens_details or _Details()).cached_tokens) is not None:
+        details["cached_tokens"] = cached
+    if (reasoning := (spent.output_tokens_details or _Details()).reasoning_tokens) is not None:
+        details["reasoning_tokens"] = reasoning
+    image = (said.tool_usage or _ToolUsage()).image_gen
+    drawn = parse_or_empty(_Counts, image)
+    return {
+        "input_tokens": spent.input_tokens,
+        "output_tokens": spent.output_tokens,
+        "total_tokens": spent.total_tokens,
+        **details,
+        "image": {"input_tokens": drawn.input_tokens, "output_tokens": drawn.output_tokens} if image else None,
+        "model": said.model or None,
+        "image_model": image_model,
+    }
 
 
 def _quote(text: str) -> str:
     text = one_line(text, 4 * _QUOTED)
     return text if len(text) <= _QUOTED else excerpt(text, _QUOTED - 1) + "…"
-
-
-def _object(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _several(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def text_or_none(value: Any) -> str | None:
-    """``value`` where it is a text with something in it."""
-    return value if isinstance(value, str) and value else None
