@@ -30,6 +30,7 @@ class KnownSecrets:
         self.longest = 0
 
     def add(self, secrets: Iterable[Secret]) -> None:
+        """Look for these from now on."""
         values = _values(secrets)
         new = any(value not in self._counts for value in values)
         self._counts.update(values)
@@ -37,6 +38,7 @@ class KnownSecrets:
             self._learn()
 
     def forget(self, secrets: Iterable[Secret]) -> None:
+        """Take back one :meth:`add` of each."""
         before = len(self._counts)
         self._counts -= Counter(_values(secrets))
         if len(self._counts) != before:
@@ -63,6 +65,7 @@ class KnownSecrets:
         self.longest = max([self.longest, *(WIDEST * min(len(value), LONGEST) for value in self._counts)])
 
     def without(self, text: str) -> str:
+        """``text`` with each of them, in any form, replaced by the mask."""
         if len(text) < self._least:  # always so where nothing is known
             return text
         for form in self._plain:
