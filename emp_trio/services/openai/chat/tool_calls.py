@@ -8,14 +8,26 @@ all calls, or none, an id in every piece, the name again and again, and argument
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from emp_trio.errors import ServiceError
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 
 _ARGUMENTS: Final = {"function": "arguments", "custom": "input"}
+
+
+class _Given(msgspec.Struct, frozen=True):
+    """A call or a piece of one. Some number their calls in texts, and give numbers as ids."""
+
+    index: Lenient[int | Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}$")] | None] = None
+    id: Lenient[str | int | None] = None
+    type: Lenient[str | None] = None
+    name: Lenient[str | None] = None
+    function: Lenient[dict[str, Any] | None] = None
+    custom: Lenient[dict[str, Any] | None] = None
 
 
 class _Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,34 +134,22 @@ def _is_another(call: _Call, piece: _Piece) -> bool:
 
 def _read(given: Mapping[str, Any]) -> _Piece:
     """A piece or a whole call; name and arguments stand in ``function``, in ``custom``, or in the call itself."""
-    kind = next((kind for kind in _ARGUMENTS if isinstance(given.get(kind), dict)), None)
-    said: Mapping[str, Any] = given if kind is None else given[kind]
-    kind = kind or "function"
+    about = parse_or_empty(_Given, given)
+    kind = "custom" if about.function is None and about.custom is not None else "function"
+    inside = about.custom if kind == "custom" else about.function
+    said: Mapping[str, Any] = given if inside is None else inside
     field = _ARGUMENTS[kind]
-    name, type_ = said.get("name"), given.get("type")
-    outside = {"index", "id", "type", *_ARGUMENTS, *(("name", field) if said is given else ())}
+    outside = {"index", "id", "type", *_ARGUMENTS, *(("name", field) if inside is None else ())}
     return _Piece(
-        index=_index(given.get("index")),
-        id=_id(given.get("id")),
-        type=type_ if isinstance(type_, str) else "",
+        index=None if about.index is None else int(about.index),
+        id="" if about.id is None else str(about.id),
+        type=about.type or "",
         kind=kind,
-        name=name if isinstance(name, str) else "",
+        name=parse_or_empty(_Given, said).name or "",
         arguments=said.get(field),
         others={key: value for key, value in given.items() if key not in outside and value is not None},
-        inside={
-            key: value for key, value in said.items() if said is not given and key not in ("name", field) and value
-        },
+        inside={key: value for key, value in (inside or {}).items() if key not in ("name", field) and value},
     )
-
-
-def _index(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
-        return int(value[:9])
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _id(value: Any) -> str:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) and value != "" else ""
 
 
 def _is_whole(text: str) -> bool:

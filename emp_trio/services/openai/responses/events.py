@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
+from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.services.error_shapes import error_in
 from emp_trio.services.openai.errors import stream_error
@@ -105,6 +106,36 @@ class ResponseStream(msgspec.Struct, frozen=True, kw_only=True):
             return None
 
 
+class _Event(msgspec.Struct, frozen=True):
+    """An event of a stream; a member of another type than the documented one counts as missing."""
+
+    type: str
+    sequence_number: Lenient[int | None] = None
+    response: Lenient[dict[str, Any] | None] = None
+    delta: Lenient[str | None] = None
+    text: Lenient[str | None] = None
+    partial_image_b64: Lenient[str | None] = None
+    item: Lenient[dict[str, Any] | None] = None
+    output_index: Lenient[int | None] = None
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What an event's response says of itself."""
+
+    id: Lenient[str] = ""
+    status: Lenient[str] = ""
+
+
+class _Whole(msgspec.Struct, frozen=True):
+    """A response in place of a stream, as it is or wrapped by a gateway; known by its name, or by its results."""
+
+    object: Any = msgspec.UNSET
+    response: Lenient[dict[str, Any] | None] = None
+    status: Any = None
+    output: Lenient[list[Any] | None] = None
+    data: Lenient[list[Any] | None] = None
+
+
 def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
     """The state after one more event.
 
@@ -114,41 +145,39 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
     Args:
         event: its JSON; its ``type`` counts, not the ``event:`` line.
     """
-    kind = event.get("type") if isinstance(event, dict) else None
-    if not isinstance(kind, str):
+    try:
+        said = parse(_Event, event, "an event")
+    except ServiceError:
         return _without_type(state, event)
-    number = event.get("sequence_number")
-    if kind in _ENDS or _tells_an_end(event):
-        return _ended(state, event, kind)
+    kind = said.type
+    if kind in _ENDS or _tells_an_end(said):
+        return _ended(state, said.response, kind)
     if kind in ("error", "response.error"):
         return msgspec.structs.replace(state, error=stream_error(event))
-    if isinstance(number, int):
-        if number <= state.sequence:
+    if said.sequence_number is not None:
+        if said.sequence_number <= state.sequence:
             return state
-        state = msgspec.structs.replace(state, sequence=number)
+        state = msgspec.structs.replace(state, sequence=said.sequence_number)
     match kind:
         case "response.created" | "response.queued" | "response.in_progress":
-            return _told(state, event)
-        case "response.output_text.delta" | "response.refusal.delta" if isinstance(event.get("delta"), str):
-            piece = event["delta"]
-            said = (state.words, piece) if kind == "response.output_text.delta" else state.words
-            return msgspec.structs.replace(state, characters=state.characters + len(piece), words=said)
-        case "response.output_text.done" if isinstance(event.get("text"), str) and state.words is None:
-            return msgspec.structs.replace(state, characters=len(event["text"]), words=(None, event["text"]))
-        case "response.image_generation_call.partial_image" if isinstance(event.get("partial_image_b64"), str):
-            return msgspec.structs.replace(state, partials=state.partials + 1, partial=event["partial_image_b64"])
-        case "response.output_item.done" if isinstance(event.get("item"), dict):
-            place = event.get("output_index")
-            place = place if isinstance(place, int) else len(state.items)
-            return msgspec.structs.replace(state, items={**state.items, place: join_halves(event["item"])})
+            return _told(state, said.response)
+        case "response.output_text.delta" | "response.refusal.delta" if said.delta is not None:
+            words = (state.words, said.delta) if kind == "response.output_text.delta" else state.words
+            return msgspec.structs.replace(state, characters=state.characters + len(said.delta), words=words)
+        case "response.output_text.done" if said.text is not None and state.words is None:
+            return msgspec.structs.replace(state, characters=len(said.text), words=(None, said.text))
+        case "response.image_generation_call.partial_image" if said.partial_image_b64 is not None:
+            return msgspec.structs.replace(state, partials=state.partials + 1, partial=said.partial_image_b64)
+        case "response.output_item.done" if said.item is not None:
+            place = len(state.items) if said.output_index is None else said.output_index
+            return msgspec.structs.replace(state, items={**state.items, place: join_halves(said.item)})
         case _:
             return state
 
 
-def _tells_an_end(event: Mapping[str, Any]) -> bool:
+def _tells_an_end(event: _Event) -> bool:
     """Whether an event of another name, as of a gateway, has a response that has come to its end."""
-    response = event.get("response")
-    return isinstance(response, dict) and phase_of(response.get("status")) not in ("running", "unknown")
+    return phase_of(parse_or_empty(_Told, event.response).status) not in ("running", "unknown")
 
 
 def _without_type(state: ResponseStream, event: Any) -> ResponseStream:
@@ -156,32 +185,26 @@ def _without_type(state: ResponseStream, event: Any) -> ResponseStream:
     error = error_in(event)
     if error is not None:
         return msgspec.structs.replace(state, error=stream_error(error))
-    if isinstance(event, dict) and "object" not in event and isinstance(event.get("response"), dict):
-        event = event["response"]
-    results = isinstance(event, dict) and any(isinstance(event.get(name), list) for name in ("output", "data"))
-    if not isinstance(event, dict) or not (event.get("object") == "response" or results):
+    said = parse_or_empty(_Whole, event)
+    if said.object is msgspec.UNSET and said.response is not None:
+        event = said.response
+        said = parse_or_empty(_Whole, event)
+    if said.object != "response" and said.output is None and said.data is None:
         return state
-    if str(event.get("status")) in _UNDER_WAY:
-        return _told(state, {"response": event})
-    return _ended(state, {"response": event}, str(event.get("status") or "completed"))
+    if str(said.status) in _UNDER_WAY:
+        return _told(state, event)
+    return _ended(state, event, str(said.status or "completed"))
 
 
-def _told(state: ResponseStream, event: Mapping[str, Any]) -> ResponseStream:
-    response = event.get("response")
-    said = response if isinstance(response, dict) else {}
-    found, status = said.get("id"), said.get("status")
-    return msgspec.structs.replace(
-        state,
-        response_id=state.response_id or (found if isinstance(found, str) else ""),
-        status=status if isinstance(status, str) else state.status,
-    )
+def _told(state: ResponseStream, response: Any) -> ResponseStream:
+    said = parse_or_empty(_Told, response)
+    return msgspec.structs.replace(state, response_id=state.response_id or said.id, status=said.status or state.status)
 
 
-def _ended(state: ResponseStream, event: Mapping[str, Any], kind: str) -> ResponseStream:
+def _ended(state: ResponseStream, said: Mapping[str, Any] | None, kind: str) -> ResponseStream:
     """The response of the last event; what it leaves out of its output is taken from the items as they were done."""
-    state = _told(state, event)
-    said = event.get("response")
-    response = dict(said) if isinstance(said, dict) else {}
+    state = _told(state, said)
+    response = dict(said or {})
     told = response.get("output")
     told = told if isinstance(told, list) else [told] if told else []
     done = [state.items[place] for place in sorted(state.items)]
