@@ -13,11 +13,23 @@ from emp_trio.errors import ServiceError
 from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.limits import Limits
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.services.connector import Health
 from emp_trio.services.openai.errors import answered_error, describe_error
 from emp_trio.services.openai.models import SHUTDOWNS
 from emp_trio.services.openai.rate_headers import exhausted_for
 from emp_trio.services.probing import not_told, probe
+
+
+class _Model(msgspec.Struct, frozen=True):
+    id: Lenient[str] = ""
+    shutdown_date: Lenient[str] = ""
+
+
+class _Models(msgspec.Struct, frozen=True):
+    """The list of models."""
+
+    data: Lenient[list[Lenient[_Model]]] = []
 
 
 class _HasRequest(Protocol):
@@ -76,22 +88,21 @@ class OpenAIApi:
                 raise
             listed = []
         for model in listed:
-            if model.get("id") in used and isinstance(model.get("shutdown_date"), str):
+            if model.id in used:
                 with suppress(ValueError):
-                    found[model["id"]] = datetime.date.fromisoformat(model["shutdown_date"])
+                    found[model.id] = datetime.date.fromisoformat(model.shutdown_date)
         return found
 
 
 async def list_models(caller: _HasRequest) -> list[str]:
     """Ids of the models that the account can use."""
-    return [model["id"] for model in await _models(caller) if isinstance(model.get("id"), str)]
+    return [model.id for model in await _models(caller) if model.id]
 
 
-async def _models(caller: _HasRequest) -> list[dict[str, Any]]:
+async def _models(caller: _HasRequest) -> list[_Model]:
     answer = await caller.request("GET", "/models", timeout=caller.settings.openai.call_timeout)
     return _listed(answer.json())
 
 
-def _listed(listed: Any) -> list[dict[str, Any]]:
-    data = listed.get("data") if isinstance(listed, dict) else None
-    return [model for model in data if isinstance(model, dict)] if isinstance(data, list) else []
+def _listed(listed: Any) -> list[_Model]:
+    return parse_or_empty(_Models, listed).data

@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.failures import FailureType, classify_status
 from emp_trio.protocols.http.errors import describe_status
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import excerpt
 from emp_trio.services.error_shapes import code_of, error_in, quoted, stated_error, status_of, words_of
@@ -107,6 +110,23 @@ _STEP: Final = re.compile(r"[^\w-]+")  # between the steps of a path to a field
 _KEY: Final = re.compile(r"\bsk-\S+")
 
 
+class _Moderation(msgspec.Struct, frozen=True):
+    categories: Lenient[list[Lenient[str]]] = []
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    flagged_input: Any = None
+
+
+class _Error(msgspec.Struct, frozen=True):
+    """What an error object has besides its code and its words. ``metadata`` is that of a gateway."""
+
+    type: Lenient[str] = ""
+    param: Lenient[str | None] = None
+    moderation_details: Lenient[_Moderation | None] = None
+    metadata: Lenient[_Metadata | None] = None
+
+
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """The error for an HTTP error answer (OpenAI reference 3.1 to 3.3).
 
@@ -127,11 +147,11 @@ def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> Serv
     final = _final(error, message, status=status)
     if final is not None:
         return final
-    param = error.get("param")
-    described = ServiceError(message, status=status, code=code, param=param if isinstance(param, str) else None)
+    param = parse_or_empty(_Error, error).param
+    described = ServiceError(message, status=status, code=code, param=param)
     if status < 500 and code in _CLASSES:
         described.type, described.reason = _CLASSES[code]
-    elif status < 500 and error.get("param") == "model":
+    elif status < 500 and param == "model":
         described.type, described.reason = "validation_error", "model_not_found"
     if described.type == "rate_limit" and headers.get("x-ratelimit-remaining-tokens") == "0":
         described.reason = "tokens_per_minute"
@@ -148,7 +168,7 @@ def failed_response(error: Any, *, what: str = "failed the response") -> Service
         what: what OpenAI did.
     """
     given: Mapping[str, Any] = error if isinstance(error, dict) else {"message": error} if error else {}
-    code, kind = code_of(given), str(given.get("type") or "")
+    code, kind = code_of(given), parse_or_empty(_Error, given).type
     message = f"OpenAI {what}{f' with {code}' if code else ''}: {_message(given)}"
     final = _final(given, message)
     if final is not None:
@@ -207,9 +227,8 @@ def refuses(error: ServiceError, field: str) -> bool:
 
 def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None) -> Refused:
     """A refusal, with the reason that moderation gives for it where it does (OpenAI reference 12)."""
-    details = error.get("moderation_details")
-    categories = details.get("categories") if isinstance(details, dict) else None
-    names = " ".join(str(category).lower() for category in categories) if isinstance(categories, list) else ""
+    details = parse_or_empty(_Error, error).moderation_details
+    names = " ".join(details.categories).lower() if details is not None else ""
     reason = next((reason for word, reason in _CATEGORIES if word in names), None)
     if reason is None:
         safety = code_of(error) in ("moderation_blocked", "content_filter")
@@ -219,10 +238,9 @@ def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None
 
 def _final(error: Mapping[str, Any], message: str, *, status: int | None = None) -> ServiceError | None:
     """A refusal, or exhausted credit, whatever else the error says; else None."""
-    code, kind = code_of(error), str(error.get("type") or "")
-    words = {(code or "").lower(), kind.lower()}
-    about = error.get("metadata")
-    if words & _REFUSALS or (isinstance(about, dict) and about.get("flagged_input")):
+    code, said = code_of(error), parse_or_empty(_Error, error)
+    words = {(code or "").lower(), said.type.lower()}
+    if words & _REFUSALS or (said.metadata is not None and said.metadata.flagged_input):
         return refusal(error, message, status=status)
     if words & _BILLING or 402 in (status, status_of(error)):
         return _out_of_credit(message, code, status)
