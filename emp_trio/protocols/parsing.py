@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
@@ -39,37 +38,47 @@ def parse(kind: type[T], value: Any, where: str) -> T:
             ``maybe_started`` is set: the service has done its work.
     """
     try:
-        return _convert(kind, value)
-    except msgspec.ValidationError as error:
-        raise bad_answer(f"{where}: {error}", reason="invalid_response_format") from error
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        try:
+            return _leniently(kind, value)
+        except msgspec.ValidationError as error:
+            raise bad_answer(f"{where}: {error}", reason="invalid_response_format") from error
 
 
 def parse_or_empty(kind: type[T], value: Any) -> T:
     """As :func:`parse`; an empty ``kind``, whose fields must all have defaults, where the value is something else."""
     try:
-        return _convert(kind, value)
-    except msgspec.ValidationError:
-        return kind()
-
-
-def _convert(kind: type[T], value: Any) -> T:
-    try:
-        return _leniently(kind, value)
-    except UnicodeEncodeError:  # a name has half of a surrogate pair, as they come in streams
-        return _leniently(kind, join_halves(value))
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, UnicodeEncodeError):
+        if not isinstance(value, dict | list):  # most often None
+            return kind()
+        try:
+            return _leniently(kind, value)
+        except msgspec.ValidationError:
+            return kind()
 
 
 def _leniently(kind: type[T], value: Any) -> T:
+    """``value`` without what is not of its type at a lenient place. Looked for only where it does not fit as it is,
+    which takes ten times as long."""
     try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError:  # only now looked at member by member, which takes ten times as long
         return msgspec.convert(_without_misfits(kind, value), kind)
+    except UnicodeEncodeError:  # a name has half of a surrogate pair, as they come in streams
+        return msgspec.convert(_without_misfits(kind, join_halves(value)), kind)
 
 
 def _without_misfits(kind: Any, value: Any) -> Any:
-    """``value`` without what does not fit at the lenient places of ``kind``; UNSET where that is all of it."""
-    value = _with_fitting_parts(kind, value)
-    if _LENIENT in getattr(kind, "__metadata__", ()):
+    """``value`` with all that fits at the lenient places of ``kind``; UNSET where nothing does."""
+    shape = _shape(kind)
+    if isinstance(value, dict) and (shape.members or shape.others is not None):
+        kinds = shape.members
+        members = {name: _without_misfits(kinds.get(name, shape.others), part) for name, part in value.items()}
+        value = {name: part for name, part in members.items() if part is not msgspec.UNSET}
+    elif isinstance(value, list) and shape.items is not None:
+        items = [_without_misfits(shape.items, part) for part in value]
+        value = [part for part in items if part is not msgspec.UNSET]
+    if shape.lenient:
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError:
@@ -77,18 +86,28 @@ def _without_misfits(kind: Any, value: Any) -> Any:
     return value
 
 
-def _with_fitting_parts(kind: Any, value: Any) -> Any:
+class _Shape(msgspec.Struct, frozen=True):
+    """What there is to look into: the members of a struct, of a dict (``others``), the items of a list."""
+
+    lenient: bool
+    members: dict[str, Any] = {}
+    others: Any = None
+    items: Any = None
+
+
+@functools.cache
+def _shape(kind: Any) -> _Shape:
+    lenient = _LENIENT in getattr(kind, "__metadata__", ())
+    members, others, items = {}, None, None
     for arm in _arms(kind):
         origin, arguments = typing.get_origin(arm), typing.get_args(arm)
-        if isinstance(value, list) and origin in (list, tuple):
-            parts = [_without_misfits(arguments[0], item) for item in value]
-            return [part for part in parts if part is not msgspec.UNSET]
-        is_struct = isinstance(arm, type) and issubclass(arm, msgspec.Struct)
-        if isinstance(value, dict) and (origin is dict or is_struct):
-            kinds = _fields(arm) if is_struct else dict.fromkeys(value, arguments[1])
-            members = {name: _without_misfits(kinds.get(name, Any), item) for name, item in value.items()}
-            return {name: member for name, member in members.items() if member is not msgspec.UNSET}
-    return value
+        if origin is dict:
+            others = arguments[1]
+        elif origin in (list, tuple):
+            items = arguments[0]
+        elif isinstance(arm, type) and issubclass(arm, msgspec.Struct) and not arm.__struct_config__.array_like:
+            members = {field.encode_name: field.type for field in msgspec.structs.fields(arm)}
+    return _Shape(lenient, members, others, items)
 
 
 def _arms(kind: Any) -> tuple[Any, ...]:
@@ -96,9 +115,3 @@ def _arms(kind: Any) -> tuple[Any, ...]:
     if typing.get_origin(kind) is Annotated:
         kind = typing.get_args(kind)[0]
     return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-
-
-@functools.cache
-def _fields(kind: type[msgspec.Struct]) -> Mapping[str, Any]:
-    """The types of a struct's fields by the names that they have in JSON."""
-    return {field.encode_name: field.type for field in msgspec.structs.fields(kind)}

@@ -3,6 +3,7 @@ Pure."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -83,8 +84,10 @@ class ChatFold:
     """
 
     def __init__(self) -> None:
-        self._said = _Completion()
-        self._choices: dict[int, Choice] = {}
+        self._id: str | None = None
+        self._model: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._choices: defaultdict[int, Choice] = defaultdict(Choice.begin)
         self._unknown: Any = None
         self._note: str | None = None
 
@@ -119,13 +122,11 @@ class ChatFold:
             Refused, ServiceError: it tells of an error, beside what else is in it.
         """
         said = parse_or_empty(_Completion, chunk)
-        before = self._said
-        self._said = _Completion(
-            id=said.id or before.id, model=said.model or before.model, usage=said.usage or before.usage
-        )
+        self._id, self._model = said.id or self._id, said.model or self._model
+        self._usage = said.usage or self._usage
         words, piece = "", said.object == "chat.completion.chunk"
         for given in said.several():
-            choice = self._choices.setdefault(given.index, Choice.begin())
+            choice = self._choices[given.index]
             text = choice.add(given, piece=piece)
             choice.whole = choice.whole or (given.message is not msgspec.UNSET and not piece)
             words += text if given.index == 0 else ""
@@ -170,7 +171,8 @@ class ChatFold:
     def answer(self) -> ChatAnswer:
         """What has come, once the stream is at its end. Raises as :func:`read_completion`."""
         choices = [choice for _, choice in sorted(self._choices.items())]
-        return _answer(self._said, choices, self._unknown, self._note)
+        said = _Completion(id=self._id, model=self._model, usage=self._usage)
+        return _answer(said, choices, self._unknown, self._note)
 
 
 def read_completion(completion: Any) -> ChatAnswer:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from emp_trio.protocols.parsing import Lenient, parse_or_empty
+from emp_trio.protocols.parsing import Lenient
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import excerpt
 from emp_trio.services.finish_reasons import end_of
@@ -21,18 +21,6 @@ class _Reason(msgspec.Struct, frozen=True):
 
     type: Lenient[str] = ""
     reason: Lenient[str] = ""
-
-
-class GivenChoice(msgspec.Struct, frozen=True):
-    """An entry of ``choices``, of a whole completion or of a chunk; whether a member is there counts as well."""
-
-    index: Lenient[int] = 0
-    delta: Any = msgspec.UNSET
-    message: Any = msgspec.UNSET
-    text: Any = None
-    finish_reason: Lenient[str | _Reason | None] = None
-    logprobs: Any = None
-    error: Any = None
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -48,10 +36,24 @@ class _Message(msgspec.Struct, frozen=True):
     def words(self) -> Words:
         """What it says."""
         words = read_content(self.content)
-        words.refusal += read_content(self.refusal).text
+        if self.refusal:
+            words.refusal += read_content(self.refusal).text
         for reasoning in (self.reasoning_content, self.reasoning):
-            words.reasoning += read_content(reasoning).text if not words.reasoning else ""
+            if reasoning and not words.reasoning:
+                words.reasoning = read_content(reasoning).text
         return words
+
+
+class GivenChoice(msgspec.Struct, frozen=True):
+    """An entry of ``choices``, of a whole completion or of a chunk; whether a member is there counts as well."""
+
+    index: Lenient[int] = 0
+    delta: Lenient[_Message | str | list[Any] | msgspec.UnsetType | None] = msgspec.UNSET
+    message: Lenient[_Message | str | list[Any] | msgspec.UnsetType | None] = msgspec.UNSET
+    text: Any = None
+    finish_reason: Lenient[str | _Reason | None] = None
+    logprobs: Any = None
+    error: Any = None
 
 
 class Choice(msgspec.Struct, kw_only=True):
@@ -89,9 +91,9 @@ class Choice(msgspec.Struct, kw_only=True):
             piece: it stands in a chunk of a stream. Some services put the next piece into ``message`` there; it is a
                 whole one only where it begins with all that has come.
         """
-        whole = given.message is not msgspec.UNSET and not given.delta
+        whole = given.message is not msgspec.UNSET and (not given.delta or given.delta == _Message())
         said = given.message if whole else given.text if given.delta is msgspec.UNSET else given.delta
-        message = parse_or_empty(_Message, said if isinstance(said, dict) else {"content": said})
+        message = said if isinstance(said, _Message) else _Message(content=said)
         words = message.words()
         if whole and piece:
             whole = words.text.startswith("".join(self.text))

@@ -76,15 +76,15 @@ class _Response(_Spent, frozen=True, kw_only=True):
     status: Lenient[str | None] = None
     error: Any = None
     incomplete_details: Lenient[_Why | str | None] = None
-    output: Any = None
-    data: Any = None
-    images: Any = None
+    output: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
+    data: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
+    images: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
     output_text: Lenient[str | None] = None
 
     def items(self) -> list[dict[str, Any]]:
         """The objects of the output."""
-        output = self.output or self.data or self.images
-        return parse_or_empty(list[Lenient[dict[str, Any]]], output if isinstance(output, list) else [output])
+        output = self.output or self.data or self.images or []
+        return [output] if isinstance(output, dict) else output
 
 
 class _Parts(msgspec.Struct, frozen=True):

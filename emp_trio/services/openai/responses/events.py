@@ -177,7 +177,8 @@ def fold_event(state: ResponseStream, event: Any) -> ResponseStream:
 
 def _tells_an_end(event: _Event) -> bool:
     """Whether an event of another name, as of a gateway, has a response that has come to its end."""
-    return phase_of(parse_or_empty(_Told, event.response).status) not in ("running", "unknown")
+    said = parse_or_empty(_Told, event.response or {})
+    return phase_of(said.status) not in ("running", "unknown")
 
 
 def _without_type(state: ResponseStream, event: Any) -> ResponseStream:
