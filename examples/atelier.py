@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -10,14 +11,15 @@ import msgspec
 from emp_trio.assets.media import HEAD, sniff
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import InvalidJob, Refused, ServiceError
-from emp_trio.jobs import Job, JobResult
+from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.protocols.auth import ApiKeyHeader
 from emp_trio.protocols.http import Http, HttpSettings, describe_status
 from emp_trio.protocols.parsing import parse
 from emp_trio.protocols.polling import Polling, PollingSettings
-from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.secrets import Secret
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
+from emp_trio.services.probing import probe
 from emp_trio.services.remote_work import run_remote_work
 from emp_trio.services.results import asset_data, saved_asset
 from emp_trio.settings import Env
@@ -63,11 +65,11 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
         prompt = job.payload.get("prompt")
         if not isinstance(prompt, str):
             raise InvalidJob("payload.prompt is missing", reason="missing_required_field")
-        self.connector_context.assets.check(job)  # before anything is painted that could not be stored
-        request = {"prompt": prompt}
+        return await self.produce(job, context, make=partial(self._paint, prompt, job, context), result=_result)
 
+    async def _paint(self, prompt: str, job: Job, context: AttemptContext) -> Generated:
         async def start() -> str:
-            return read_image((await self.request("POST", "/images", json=request)).json()).id
+            return read_image((await self.request("POST", "/images", json={"prompt": prompt})).json()).id
 
         async def usable(image_id: str) -> bool:
             return (await self._image(image_id)).state in ("painting", "done")
@@ -82,22 +84,10 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
             cancel=lambda found: self.request("DELETE", f"/images/{found}", expect="any"),
             grace=self.settings.cleanup_timeout,
         )
-        asset = await self.save_asset(file, job, context)
-        return JobResult(
-            success=True,
-            data=asset_data(asset),
-            metadata={"saved_asset": saved_asset(asset)},
-            output_files=(asset.output_file(),),
-            service_metadata={"service_type": self.service_type},
-            raw_request_payload=request,
-        )
+        return Generated(files=(GeneratedFile(data=file),), data={"prompt": prompt})
 
     async def health(self) -> Health:
-        try:
-            await self.request("GET", "/health", retries=0)
-        except ServiceError as error:
-            return Health(healthy=False, detail=error.message)
-        return Health(healthy=True)
+        return await probe(self, "/health", retries=0)
 
     async def _painted(self, image_id: str, context: AttemptContext) -> bytes:
         async def look() -> Image | None:
@@ -115,3 +105,14 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
 
     async def _image(self, image_id: str) -> Image:
         return read_image((await self.request("GET", f"/images/{image_id}", retries=0)).json())
+
+
+def _result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
+    return JobResult(
+        success=True,
+        data=asset_data(saved[0]),
+        metadata={"saved_asset": saved_asset(saved[0])},
+        output_files=(saved[0].output_file(),),
+        service_metadata={"service_type": AtelierConnector.service_type},
+        raw_request_payload={"prompt": facts["prompt"]},
+    )

@@ -3,29 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from emp_trio.attempt import AttemptContext
-from emp_trio.connector_context import ConnectorContext, Generated, GeneratedFile
+from emp_trio.connector_context import AssetSaving, ConnectorContext, Generated, GeneratedFile
 from emp_trio.errors import AssetError, DeadlineExceeded
-from emp_trio.jobs import Job, SavedAsset
+from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.offload import off_loop, weight
 
-__all__ = ["Generated", "GeneratedFile", "SavesAssets"]
+__all__ = ["SAVING", "Generated", "GeneratedFile", "SavesAssets"]
 
 log = structlog.get_logger(__name__)
 
+SAVING: Final = 90.0
+"""Progress, in percent, at which a job's files begin to be saved."""
+
 
 class SavesAssets:
-    """gives a connector the methods ``save_asset``, ``generated`` and ``save_generated``; the storage itself belongs to
-    the worker.
-
-    A service that takes money for what it makes is asked through ``generated``, and what it made is saved by
-    ``save_generated``: then an upload that fails costs the job an attempt, and nobody a second generation.
-    """
+    """Gives a connector ``produce``, ``save_asset`` and ``check_storage``; the storage itself belongs to the worker."""
 
     connector_context: ConnectorContext
+
+    async def produce(
+        self,
+        job: Job,
+        context: AttemptContext,
+        *,
+        make: Callable[[], Awaitable[Generated]],
+        result: Callable[[dict[str, Any], list[SavedAsset]], JobResult],
+        expects_files: bool = True,
+    ) -> JobResult:
+        """Run a job of a service that takes money or time for what it makes: an upload that fails costs the job an
+        attempt, and nobody a second generation.
+
+        The storage is checked before anything is made. What an earlier attempt made and could not save, with the same
+        type, payload and workflow retry number, is used in place of a new generation. Every file is saved, as output 0
+        and up, or kept on this machine for the next attempt. The one small file of a job with ``save_assets: false`` is
+        not stored but goes into the result as a data URL.
+
+        Args:
+            make: asks the service, and returns all that it made before any of it is saved.
+            result: builds the result of ``Generated.data`` and the saved files, in their order. A pure function; it
+                runs in a thread where there is much to do.
+            expects_files: whether there will be files. If not, the storage is not checked; files that come all the same
+                are saved.
+
+        Raises:
+            InvalidJob, ConfigError: nothing of this job could be saved; ``make`` was not called.
+            AssetError, DeadlineExceeded: as :meth:`save_asset`; the text also says where the files are kept.
+            Exception: whatever ``make`` raises.
+            trio.Cancelled: in the upload after the files were kept, or, where ``context.stop_remote_work`` says that
+                nobody wants them any more, after those of an earlier attempt were removed; both shielded and limited.
+        """
+        assets = self.connector_context.assets
+        if expects_files:
+            assets.check(job)
+        generated = await assets.kept(job)
+        if generated is None:
+            generated = await make()
+        else:
+            context.report(0, "uploading what an earlier attempt has generated")
+            log.info("kept.found", job_id=job.id, files=len(generated.files))
+        if generated.files:
+            context.report(SAVING, "saving the result")
+        saved = await _save_or_keep(assets, generated, job, context)
+        context.report(100, "done")
+        return await off_loop(weight((generated.data, job.payload)), result, generated.data, saved)
+
+    def check_storage(self, job: Job) -> None:
+        """Look whether an asset of this job could be saved, without asking anybody. :meth:`produce` does it; whoever
+        saves by :meth:`save_asset` alone does it before anything is made.
+
+        Raises:
+            InvalidJob, ConfigError: as :meth:`save_asset` certainly would.
+        """
+        self.connector_context.assets.check(job)
 
     async def save_asset(
         self,
@@ -53,71 +107,43 @@ class SavesAssets:
         """
         return await self.connector_context.assets.save(data, job, context, media_type=media_type, index=index)
 
-    async def generated(self, job: Job, context: AttemptContext, make: Callable[[], Awaitable[Generated]]) -> Generated:
-        """What a service makes for this job: what an earlier attempt kept on this machine, else ``await make()``.
 
-        Args:
-            job: an earlier attempt counts if it had the same type, payload and workflow retry number.
-            context: told when nothing has to be made.
-            make: asks the service, and returns what it made before anything of it is saved.
-
-        Raises:
-            InvalidJob, ConfigError: nothing of this job could be saved; ``make`` was not called.
-            Exception: whatever ``make`` raises.
-        """
-        kept = await self.connector_context.assets.kept(job)
-        if kept is None:
-            return await make()
-        context.report(0, "uploading what an earlier attempt has generated")
-        log.info("kept.found", job_id=job.id, files=len(kept.files))
-        return kept
-
-    async def save_generated(self, generated: Generated, job: Job, context: AttemptContext) -> list[SavedAsset]:
-        """Save every file, as output 0 and up. What can't be saved is kept on this machine for the next attempt.
-
-        The one small file of a job with ``save_assets: false`` is not stored but goes into the result as a data URL.
-
-        Returns:
-            the saved assets in the order of the files; nothing is kept any more.
-
-        Raises:
-            AssetError, DeadlineExceeded: as :meth:`save_asset`; the text also says where the files are kept.
-            trio.Cancelled: after the files were kept, or, where ``context.stop_remote_work`` says that nobody wants
-                them any more, after those of an earlier attempt were removed. Both are shielded and limited.
-        """
-        assets = self.connector_context.assets
-        if job.payload.get("save_assets") is False and len(generated.files) == 1:
-            inline = assets.inline(generated.files[0])
-            if inline is not None:
+async def _save_or_keep(
+    assets: AssetSaving, generated: Generated, job: Job, context: AttemptContext
+) -> list[SavedAsset]:
+    """Save every file. What can't be saved is kept for the next attempt; when all is saved, nothing is kept."""
+    if job.payload.get("save_assets") is False and len(generated.files) == 1:
+        inline = assets.inline(generated.files[0])
+        if inline is not None:
+            await assets.forget(job)
+            return [inline]
+        log.info("asset.too_large_for_result", job_id=job.id, size=len(generated.files[0].data))
+    try:
+        saved = [
+            await assets.save(file.data, job, context, media_type=file.media_type, index=index)
+            for index, file in enumerate(generated.files)
+        ]
+    except AssetError as error:
+        kept, where = await assets.keep(generated, job)
+        raise AssetError(
+            f"{error.message}. {where}",
+            paid=error.paid,
+            type=error.type,
+            reason=error.reason,
+            retry=error.retry or kept,  # another attempt costs nothing, and somebody may mend the store meanwhile
+            retry_after=error.retry_after,
+        ) from error
+    except DeadlineExceeded as late:
+        text = f"{late.detail}. The generation itself had succeeded and is paid for. "
+        _, where = await assets.keep(generated, job)
+        raise DeadlineExceeded(late.stage, late.seconds, text + where) from late
+    except BaseException as error:
+        if not isinstance(error, Exception):  # Cancelled, or a group of nothing else
+            if context.stop_remote_work:
                 await assets.forget(job)
-                return [inline]
-            log.info("asset.too_large_for_result", job_id=job.id, size=len(generated.files[0].data))
-        try:
-            saved = [
-                await self.save_asset(file.data, job, context, media_type=file.media_type, index=index)
-                for index, file in enumerate(generated.files)
-            ]
-        except AssetError as error:
-            kept, where = await assets.keep(generated, job)
-            raise AssetError(
-                f"{error.message}. {where}",
-                paid=error.paid,
-                type=error.type,
-                reason=error.reason,
-                retry=error.retry or kept,  # another attempt costs nothing, and somebody may mend the store meanwhile
-                retry_after=error.retry_after,
-            ) from error
-        except DeadlineExceeded as late:
-            text = f"{late.detail}. The generation itself had succeeded and is paid for. "
-            _, where = await assets.keep(generated, job)
-            raise DeadlineExceeded(late.stage, late.seconds, text + where) from late
-        except BaseException as error:
-            if not isinstance(error, Exception):  # Cancelled, or a group of nothing else
-                if context.stop_remote_work:
-                    await assets.forget(job)
-                else:
-                    _, where = await assets.keep(generated, job)
-                    log.info("kept.cancelled", job_id=job.id, what=where)
-            raise
-        await assets.forget(job)
-        return saved
+            else:
+                _, where = await assets.keep(generated, job)
+                log.info("kept.cancelled", job_id=job.id, what=where)
+        raise
+    await assets.forget(job)
+    return saved

@@ -81,7 +81,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
             trio.Cancelled: after the simulation was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         if wants_assets(job):
-            self.connector_context.assets.check(job)
+            self.check_storage(job)
         request = {
             "job_id": job.id,
             "job_type": job.type,

@@ -84,7 +84,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
             trio.Cancelled: after the simulation was cancelled upstream.
         """
         if wants_assets(job):
-            self.connector_context.assets.check(job)
+            self.check_storage(job)
         wire_id = f"{job.id}-{job.attempt}"  # messages of an earlier attempt are none of this one's business
         request = {
             "type": "simulation_job",

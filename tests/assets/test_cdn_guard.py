@@ -14,6 +14,7 @@ from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, InvalidJob
+from emp_trio.jobs import JobResult
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.cdn import open_cdn
@@ -50,7 +51,7 @@ class Closed(SavesAssets):
         self.connector_context = ConnectorContext(assets=saver)
 
     async def run(self, job: Any) -> None:
-        await self.generated(job, FakeAttempt(), self._make)
+        await self.produce(job, FakeAttempt(), make=self._make, result=lambda facts, saved: JobResult(success=True))
 
     async def _make(self) -> Generated:
         raise AssertionError("the service was asked")

@@ -21,7 +21,7 @@ from emp_trio.assets.spool import GenerationSpool
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, ServiceError
-from emp_trio.jobs import Job, JobContext, SavedAsset
+from emp_trio.jobs import Job, JobContext, JobResult, SavedAsset
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
@@ -32,23 +32,32 @@ MADE = Generated(
     files=(GeneratedFile(data=make_png(), media_type="image/png"), GeneratedFile(data=b"words")),
     data={"model": "m", "usage": {"tokens": 3}},
 )
+BROUGHT = (MADE.data, [file.data for file in MADE.files])
 
 
 class Service(SavesAssets):
     """A connector's part that makes things, and counts what it is paid for."""
 
-    def __init__(self, connector_context: ConnectorContext) -> None:
+    def __init__(self, connector_context: ConnectorContext, made: Generated = MADE) -> None:
         self.connector_context = connector_context
+        self.made = made
         self.paid = 0
 
-    async def run(self, job: Job, context: FakeAttempt) -> tuple[Generated, list[SavedAsset]]:
-        made = await self.generated(job, context, self._make)
-        return made, await self.save_generated(made, job, context)
+    async def run(self, job: Job, context: FakeAttempt) -> tuple[dict[str, Any], list[SavedAsset]]:
+        """The facts and the files that the result was made of."""
+        parts: list[Any] = []
+
+        def result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
+            parts.extend((facts, saved))
+            return JobResult(success=True)
+
+        await self.produce(job, context, make=self._make, result=result)
+        return parts[0], parts[1]
 
     async def _make(self) -> Generated:
         self.paid += 1
         await trio.lowlevel.checkpoint()
-        return MADE
+        return self.made
 
 
 class Machine:
@@ -61,7 +70,7 @@ class Machine:
         self._keep = KeepSettings(folder=self.kept, **keep)
 
     async def attempt(self, job: Job, context: FakeAttempt | None = None, *, broken: bool = False) -> Any:
-        """One attempt: what was made and saved, or the error."""
+        """One attempt: what the result was made of (see BROUGHT) and the saved files, or the error."""
         path = self.folder
         if broken:
             path = self.folder.with_name("in the way")
@@ -69,7 +78,8 @@ class Machine:
         async with open_asset_saver(local_storage(path, keep=self._keep)) as saver:
             service = Service(ConnectorContext(assets=saver))
             try:
-                return await service.run(job, context or FakeAttempt())
+                facts, saved = await service.run(job, context or FakeAttempt())
+                return (facts, [(path / asset.file_path).read_bytes() for asset in saved]), saved
             except (AssetError, DeadlineExceeded) as error:
                 return error
             finally:
@@ -98,8 +108,7 @@ async def test_the_next_attempt_uploads_and_generates_nothing(machine: Machine) 
     context = FakeAttempt()
     made, saved = await machine.attempt(msgspec.structs.replace(job, attempt=2, retry_count=1), context)
     assert machine.paid == 1
-    assert made == MADE
-    assert [(machine.folder / asset.file_path).read_bytes() for asset in saved] == [f.data for f in MADE.files]
+    assert made == BROUGHT
     assert [asset.file_name.rpartition("_")[2] for asset in saved] == ["0.png", "1.txt"]
     assert context.reports[0].message == "uploading what an earlier attempt has generated"
     assert machine.files() == []
@@ -107,7 +116,7 @@ async def test_the_next_attempt_uploads_and_generates_nothing(machine: Machine) 
 
 async def test_an_upload_that_works_keeps_nothing(machine: Machine) -> None:
     made, saved = await machine.attempt(a_job())
-    assert (made, len(saved), machine.paid) == (MADE, 2, 1)
+    assert (made, len(saved), machine.paid) == (BROUGHT, 2, 1)
     assert machine.files() == []
 
 
@@ -116,7 +125,7 @@ async def test_a_stage_that_runs_out_of_time_keeps_the_files(machine: Machine) -
     assert isinstance(error, DeadlineExceeded)
     assert error.stage == "upload"
     assert "succeeded and is paid for. Its files are kept" in error.message
-    assert (await machine.attempt(a_job()))[0] == MADE
+    assert (await machine.attempt(a_job()))[0] == BROUGHT
     assert machine.paid == 1
 
 
@@ -134,10 +143,9 @@ async def test_a_cancelled_upload(machine: Machine, users: bool) -> None:
 
 async def test_a_damaged_generation_is_not_kept(machine: Machine) -> None:
     async with open_asset_saver(local_storage(machine.folder)) as saver:
+        service = Service(ConnectorContext(assets=saver), Generated(files=(GeneratedFile(data=b""),), data={}))
         with pytest.raises(ServiceError, match="empty"):
-            await Service(ConnectorContext(assets=saver)).save_generated(
-                Generated(files=(GeneratedFile(data=b""),), data={}), a_job(), FakeAttempt()
-            )
+            await service.run(a_job(), FakeAttempt())
     assert machine.files() == []
 
 
@@ -187,7 +195,7 @@ async def test_a_spoilt_file_is_ignored(machine: Machine, spoil: Callable[[Path]
     await machine.attempt(a_job(), broken=True)
     spoil(machine.files()[0])
     made, _ = await machine.attempt(a_job())
-    assert (made, machine.paid) == (MADE, 2)
+    assert (made, machine.paid) == (BROUGHT, 2)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +315,7 @@ async def test_nothing_is_taken_from_or_done_in_a_folder_that_is_not_ours_alone(
     os.utime(machine.files()[0], (1, 1))  # old enough to be swept away
     spoil(machine.kept)
     made, _ = await machine.attempt(a_job("another"))
-    assert made == MADE
+    assert made == BROUGHT
     await machine.attempt(a_job())
     assert machine.paid == 3, "what lies there is not trusted"
     assert [(path.name, path.read_bytes()) for path in machine.files()] == before

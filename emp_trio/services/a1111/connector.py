@@ -20,7 +20,7 @@ from emp_trio.protocols.auth import Auth
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
-from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.protocols.saves_assets import SAVING, Generated, SavesAssets
 from emp_trio.secrets import excerpt
 from emp_trio.services.a1111.answers import kept_info, read_answer
 from emp_trio.services.a1111.calls import Calls
@@ -50,7 +50,6 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 _ASKING: Final = 5.0  # progress when the request is sent
-_SAVING: Final = 90.0
 _LOOK_BACK: Final = 3  # earlier attempts whose work is looked for
 
 
@@ -98,12 +97,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
             trio.Cancelled: after the generation was interrupted.
         """
         request = read_payload(job.payload, restore_model=self._a1111.restore_model)
-        self.connector_context.assets.check(job)  # before a GPU is kept busy
-        generated = await self.generated(job, context, lambda: self._make(request, job, context))
-        context.report(_SAVING, "saving the images")
-        saved = await self.save_generated(generated, job, context)
-        context.report(100, "done")
-        return _result(generated.data, saved)
+        return await self.produce(job, context, make=lambda: self._make(request, job, context), result=_result)
 
     async def health(self) -> Health:
         """Whether the server answers, and its memory is in order. One that does not know the question is asked for its
@@ -168,7 +162,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         return Generated(files=had.files, data=facts)
 
     async def _ask(self, endpoint: Endpoint, task: str, body: dict[str, Any], context: AttemptContext) -> Any:
-        meter = Meter(_ASKING, _SAVING)
+        meter = Meter(_ASKING, SAVING)
         try:
             return await generate(
                 self.calls, self._a1111, task_id=task, endpoint=endpoint, body=body, context=context, meter=meter

@@ -106,7 +106,7 @@ class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAsset
 async def _run(connector: Any, job: Job, context: AttemptContext) -> JobResult:
     workflow = read_workflow(job.payload)
     flag(job.payload, "include_temp", default=False)  # what can't be read is said before the work, not after it
-    connector.connector_context.assets.check(job)  # before a GPU is kept busy
+    connector.check_storage(job)  # before a GPU is kept busy
     ran = await with_previews(
         connector,
         job,

@@ -75,12 +75,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             configured=self.settings.gemini.model,
             in_address=self.address.model,
         )
-        self.connector_context.assets.check(job)  # before anything is paid
-        generated = await self.generated(job, context, lambda: self._generate(asked, job, context))
-        context.report(90, "saving the image")
-        saved = await self.save_generated(generated, job, context)
-        context.report(100, "done")
-        return _result(generated.data, saved)
+        return await self.produce(job, context, make=lambda: self._generate(asked, job, context), result=_result)
 
     async def _generate(self, asked: Asked, job: Job, context: AttemptContext) -> Generated:
         approach, made, warnings = asked.api, None, list(asked.warnings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
-from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.protocols.saves_assets import SAVING, Generated, GeneratedFile, SavesAssets
 from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.inputs import input_file
@@ -39,7 +40,6 @@ log = structlog.get_logger(__name__)
 
 _ASKING: Final = 5.0  # progress when the request is sent
 _PULLED: Final = 50.0  # progress when a missing model has been downloaded
-_SAVING: Final = 90.0
 _SLOWNESS: Final = 200.0  # pieces after which progress is about two thirds of the way, where no limit is known
 
 
@@ -99,14 +99,13 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         request = ollama_request(job.type, job.payload, default_model=self._ollama.model)
         for warning in request.warnings:
             log.warning(warning)
-        if _saves_text(request, job):
-            self.connector_context.assets.check(job)  # before the work is done
-        generated = await self.generated(job, context, lambda: self._make(request, job, context))
-        if generated.files:
-            context.report(_SAVING, "saving the answer")
-        saved = await self.save_generated(generated, job, context)
-        context.report(100, "done")
-        return await off_loop(weight(request.body), _result, request, generated.data, saved)
+        return await self.produce(
+            job,
+            context,
+            make=lambda: self._make(request, job, context),
+            result=partial(_result, request),
+            expects_files=_saves_text(request, job),
+        )
 
     async def health(self) -> Health:
         """Whether it is an Ollama server, and has the configured model or may download it."""
@@ -143,7 +142,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             case "models":
                 return Generated(files=(), data={"models": await self.models()})
             case "pull":
-                return Generated(files=(), data=await self._pull(request.model, context, up_to=_SAVING))
+                return Generated(files=(), data=await self._pull(request.model, context, up_to=SAVING))
         body = await self._with_input_images(request.body)
         try:
             return await self._ask(request, body, job, context, _ASKING)
@@ -180,7 +179,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
             await off_loop(weight(line), words.feed, line)
             share = _share(words.pieces, most)
             doing = "thinking" if words.thinking else "writing"
-            context.report(begin + (_SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
+            context.report(begin + (SAVING - begin) * share, f"{request.model} is {doing}: {words.pieces} pieces")
 
         try:
             await self._follow(request.path, body, take, ends, self.settings.http.timeout, self._ollama.line_timeout)

@@ -109,23 +109,23 @@ async def with_files(caller: Caller, found: Found, *, work: str = "") -> Generat
     return Generated(files=had.files, data=data | ({"service_job_id": work} if work else {}))
 
 
-def rest_result(call: RestCall, made: Generated, saved: list[SavedAsset], *, service_type: str) -> JobResult:
-    """The result of a job."""
-    data: dict[str, Any] = {name: made.data[name] for name in ("result", "text") if name in made.data}
+def rest_result(call: RestCall, facts: dict[str, Any], saved: list[SavedAsset], *, service_type: str) -> JobResult:
+    """The result of a job, from the data of :func:`with_files` or of an answer that is itself the file or text."""
+    data: dict[str, Any] = {name: facts[name] for name in ("result", "text") if name in facts}
     if "text" in data:
         data |= {"text_content": data["text"], "content_type": "text"}
     if saved:
         data |= asset_data(saved[0])
     metadata: dict[str, Any] = {"saved_asset": saved_asset(saved[0])} if saved else {}
-    if made.data.get("warnings"):
-        metadata["warnings"] = made.data["warnings"]
+    if facts.get("warnings"):
+        metadata["warnings"] = facts["warnings"]
     service = {"service_version": "rest", "service_type": service_type}
     return JobResult(
         success=True,
         data=data,
         metadata=metadata,
         output_files=tuple(asset.output_file() for asset in saved),
-        service_metadata=service | {name: made.data[name] for name in ("service_job_id",) if name in made.data},
+        service_metadata=service | {name: facts[name] for name in ("service_job_id",) if name in facts},
         raw_request_payload=redacted(call.body),
     )
 

@@ -102,14 +102,13 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             trio.Cancelled: after the work was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
-        if self.settings.answer.files_at is not None:
-            self.connector_context.assets.check(job)  # before the work is done
-        made = await self.generated(job, context, lambda: self._make(call, job, context))
-        context.report(90, "saving the result")
-        saved = await self.save_generated(made, job, context)
-        context.report(100, "done")
-        build = partial(rest_result, call, made, saved, service_type=self.service_type)
-        return await off_loop(weight(call.body), build)
+        return await self.produce(
+            job,
+            context,
+            make=lambda: self._make(call, job, context),
+            result=partial(rest_result, call, service_type=self.service_type),
+            expects_files=self.settings.answer.files_at is not None,
+        )
 
     @property
     def _work(self) -> WorkSettings:

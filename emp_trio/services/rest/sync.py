@@ -12,7 +12,7 @@ from emp_trio.assets.media import HEAD, sniff
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
-from emp_trio.offload import off_loop, weight
+from emp_trio.offload import off_loop
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpResponse, HttpSettings
 from emp_trio.protocols.http.errors import bad_answer
@@ -80,14 +80,13 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
             trio.Cancelled: the connection is closed. Whether the service goes on is its own affair.
         """
         call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
-        if self._makes_files:
-            self.connector_context.assets.check(job)  # before the work is done
-        made = await self.generated(job, context, lambda: self._make(call, job, context))
-        context.report(90, "saving the result")
-        saved = await self.save_generated(made, job, context)
-        context.report(100, "done")
-        build = partial(rest_result, call, made, saved, service_type=self.service_type)
-        return await off_loop(weight(call.body), build)
+        return await self.produce(
+            job,
+            context,
+            make=lambda: self._make(call, job, context),
+            result=partial(rest_result, call, service_type=self.service_type),
+            expects_files=self._makes_files,
+        )
 
     @property
     def _makes_files(self) -> bool:

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 import structlog
 import trio
 
-from emp_trio.assets.config import KeepSettings
+from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
+from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
 from emp_trio.jobs import Job, JobResult
@@ -31,10 +32,16 @@ def at(url: str, port: int) -> str:
 
 
 @asynccontextmanager
-async def open_toolbox(folder: Path) -> AsyncIterator[ConnectorContext]:
-    """A worker's connector_context that stores assets in a folder, and keeps what it can't store beside it."""
-    keep = KeepSettings(folder=folder.with_name(f"{folder.name}-kept"))
-    async with open_asset_saver(local_storage(folder, keep=keep)) as saver:
+async def open_toolbox(folder: Path | None) -> AsyncIterator[ConnectorContext]:
+    """A worker's connector_context that stores assets in a folder, and keeps what it can't store beside it.
+
+    Args:
+        folder: None for a worker that has no storage.
+    """
+    settings = StorageSettings()
+    if folder is not None:
+        settings = local_storage(folder, keep=KeepSettings(folder=folder.with_name(f"{folder.name}-kept")))
+    async with open_asset_saver(settings) as saver:
         yield ConnectorContext(assets=saver)
 
 
@@ -142,3 +149,15 @@ async def until(met: Callable[[], bool], what: str, *, limit: float) -> None:
             await trio.sleep(0.002)
         return
     raise AssertionError(f"not within {limit} s: {what}")
+
+
+@asynccontextmanager
+async def no_service() -> AsyncIterator[None]:
+    """No service at all."""
+    await trio.lowlevel.checkpoint()
+    yield None
+
+
+def short_attempt() -> FakeAttempt:
+    """An attempt of a fifth of a second, but for its later stages."""
+    return FakeAttempt(0.4, limits=StageLimits(upload=0.1, cdn=0.1, settle=0.05))

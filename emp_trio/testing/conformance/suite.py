@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeVar
@@ -17,13 +17,14 @@ import trio
 
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
-from emp_trio.errors import DeadlineExceeded, EmpTrioError
+from emp_trio.errors import ConfigError, DeadlineExceeded, EmpTrioError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Connector
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.conformance.checks import check_progress, secrets_in
 from emp_trio.testing.conformance.mutations import cut_places, other_labels, said_in, sampled, saying, wrong_bodies
+from emp_trio.testing.conformance.needs import NEEDS, needs
 from emp_trio.testing.conformance.relay import (
     Answered,
     Relay,
@@ -34,13 +35,22 @@ from emp_trio.testing.conformance.relay import (
     kind_of,
     open_relay,
 )
-from emp_trio.testing.conformance.scene import CTX_SECRET, Running, StuckAssets, at, open_running, open_toolbox, until
+from emp_trio.testing.conformance.scene import (
+    CTX_SECRET,
+    Running,
+    StuckAssets,
+    at,
+    no_service,
+    open_running,
+    open_toolbox,
+    short_attempt,
+    until,
+)
 from emp_trio.testing.conformance.steps import run_steps
 from emp_trio.testing.faulty_server import Received, open_faulty_server, reply
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 HEAVY = os.environ.get("EMP_TRIO_HEAVY") == "1"
 
@@ -49,24 +59,6 @@ _SPARE: Final = 8 if HEAVY else 0  # steps that a run may have more than another
 _in_parts = pytest.mark.parametrize("part", range(_PARTS))
 
 _numbers = itertools.count(1)
-
-_NEEDS: Final = {
-    "service": "this connector talks to no service",
-    "cancellation": "this connector has no work that it could stop",
-    "job_status": "this connector cannot look for work that an earlier attempt began",
-    "assets": "this connector saves no assets",
-}
-
-
-def _needs(what: str) -> Callable[[F], F]:
-    """Mark a test that is not for every connector."""
-    assert what in _NEEDS
-
-    def mark(test: F) -> F:
-        test.needs = what  # type: ignore[attr-defined]
-        return test
-
-    return mark
 
 
 class ConnectorConformance:
@@ -100,7 +92,7 @@ class ConnectorConformance:
 
     def open_service(self) -> AbstractAsyncContextManager[Any]:
         """A fake of the service, served for the length of a block; ``base_url`` says where. None without a service."""
-        return _no_service()
+        return no_service()
 
     def settings(self, service: Any, url: str) -> Any:
         """The connector's settings, with short pauses, for the service at ``url``: that is where it is to be reached,
@@ -143,7 +135,7 @@ class ConnectorConformance:
             "assets": issubclass(self.connector, SavesAssets),
         }
         if not has[what]:
-            pytest.skip(_NEEDS[str(what)])
+            pytest.skip(NEEDS[str(what)])
 
     def job(self, **fields: Any) -> Job:
         """A new job with :attr:`payload`, to which a submitter has added storage credentials, as some do."""
@@ -212,7 +204,7 @@ class ConnectorConformance:
                     assert context.reports, "no progress was reported"
                     check_progress(context.reports)
 
-    @_needs("service")
+    @needs("service")
     async def test_a_slow_service_is_waited_for(self, tmp_path: Path) -> None:
         """Answers that come late and in small pieces."""
         async with self._behind_proxy() as (service, proxy, url):
@@ -220,7 +212,7 @@ class ConnectorConformance:
             async with self._opened(tmp_path, service, url) as running:
                 self._right(await running.attempt(self.job()))
 
-    @_needs("service")
+    @needs("service")
     async def test_the_service_does_not_see_the_credentials_of_the_storage(self, tmp_path: Path) -> None:
         """``payload.ctx`` is the worker's business."""
         async with self._behind_relay() as (service, relay, url):
@@ -232,7 +224,7 @@ class ConnectorConformance:
     # --- faults of the line and of the service ---
 
     @_in_parts
-    @_needs("service")
+    @needs("service")
     async def test_an_exchange_cut_anywhere_is_a_typed_error_or_the_right_result(
         self, tmp_path: Path, part: int
     ) -> None:
@@ -249,7 +241,7 @@ class ConnectorConformance:
                     self._right_or_typed(await running.attempt(self.job()))
 
     @_in_parts
-    @_needs("service")
+    @needs("service")
     async def test_bad_answers_are_typed_errors(self, tmp_path: Path, part: int) -> None:
         """Each answer in turn, and then it and all after it, replaced by pages, nothing, or something else."""
         async with self._behind_relay() as (service, relay, url):
@@ -264,7 +256,7 @@ class ConnectorConformance:
                 self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, spoil=spoil))
 
     @_in_parts
-    @_needs("service")
+    @needs("service")
     async def test_refusals_are_typed_errors_that_reveal_nothing(self, tmp_path: Path, part: int) -> None:
         """Each request in turn, and then it and all after it, is refused; some servers repeat what they were sent."""
         async with self._behind_relay() as (service, relay, url):
@@ -279,7 +271,7 @@ class ConnectorConformance:
                 self._right_or_typed(await self._spoilt(tmp_path, service, relay, url, name, instead=instead))
 
     @_in_parts
-    @_needs("service")
+    @needs("service")
     async def test_values_of_wrong_types_are_typed_errors(self, tmp_path: Path, part: int) -> None:
         """Every value of every JSON answer, of another type or missing. A result may come of it, but a whole one."""
         async with self._behind_relay() as (service, relay, url):
@@ -293,7 +285,7 @@ class ConnectorConformance:
                 spoil = from_kind(kind, wrong, lasting=False)
                 await self._spoilt(tmp_path, service, relay, url, repr(body), spoil=spoil)
 
-    @_needs("service")
+    @needs("service")
     async def test_an_odd_answer_with_a_result_in_it_is_a_result(self, tmp_path: Path) -> None:
         """What is in hand is paid for: it is kept, and nothing is begun a second time."""
         tried = 0
@@ -306,7 +298,7 @@ class ConnectorConformance:
                     self._right(await self._spoilt(tmp_path, service, relay, url, repr(odd)[:2000], spoil=spoil))
         assert tried or type(self).odd is ConnectorConformance.odd, "odd() knows none of the answers that came"
 
-    @_needs("service")
+    @needs("service")
     async def test_an_answer_is_read_by_its_bytes_whatever_its_label_says(self, tmp_path: Path) -> None:
         """Proxies and other servers label answers as they like; some put a byte order mark before them."""
         async with self._behind_relay() as (service, relay, url):
@@ -363,7 +355,7 @@ class ConnectorConformance:
                 self._right(await running.attempt(self.job()))
 
     @_in_parts
-    @_needs("cancellation")
+    @needs("cancellation")
     async def test_a_cancel_stops_the_work_or_leaves_it_to_the_next_attempt(self, tmp_path: Path, part: int) -> None:
         """Work that runs after a cancel is known to the checkpoint; where nobody wants it any more, it is stopped."""
         async with self.open_service() as service:
@@ -382,7 +374,7 @@ class ConnectorConformance:
                         what = f"work runs on that was cancelled at step {step}, stop_remote_work={stop}"
                         await until(functools.partial(self._at_most, service, known), what, limit=self.limit)
 
-    @_needs("job_status")
+    @needs("job_status")
     async def test_the_next_attempt_adopts_what_an_earlier_one_began(self, tmp_path: Path) -> None:
         """Stopped as soon as the work is known, the next attempt brings its result, and nothing is begun again."""
         async with self.open_service() as service:
@@ -410,12 +402,12 @@ class ConnectorConformance:
             url = self._url(service)
             job = self.long_job(service)
             async with self._opened(tmp_path, service, url) as running:
-                self._late(await running.attempt(job, _short()), "service")
+                self._late(await running.attempt(job, short_attempt()), "service")
                 if self.connector.service_features.cancellation:
                     what = "the work of a job whose time is up runs on"
                     await until(lambda: self.running(service) == 0, what, limit=self.limit)
 
-    @_needs("assets")
+    @needs("assets")
     @pytest.mark.parametrize("stage", ["upload", "cdn"])
     async def test_the_stages_of_an_asset_end_in_time(self, tmp_path: Path, stage: Literal["upload", "cdn"]) -> None:
         """Storage or a CDN that never gets done costs the job that stage's time."""
@@ -426,6 +418,20 @@ class ConnectorConformance:
                 outcome = await running.attempt(self.job(), FakeAttempt(limits=StageLimits(upload=0.1, cdn=0.1)))
                 if not isinstance(outcome, JobResult) or outcome.output_files:
                     self._late(outcome, stage)
+
+    @needs("assets")
+    async def test_nothing_is_generated_that_could_not_be_stored(self, tmp_path: Path) -> None:
+        """Where there is no storage, a job that would save files fails before the service has begun anything."""
+        async with self.open_service() as service, open_toolbox(None) as nowhere:
+            url = self._url(service)
+            async with self._opened(tmp_path, service, url, connector_context=nowhere) as running:
+                before = self.begun(service)
+                outcome = await running.attempt(self.job())
+                if isinstance(outcome, JobResult):
+                    assert not outcome.output_files, "files were saved nowhere"
+                    return
+                assert isinstance(outcome, ConfigError), f"without storage the job ended with {outcome!r}"
+                assert self.begun(service) == before, "the service was set to work before the storage was checked"
 
     def _at_most(self, service: Any, running: int) -> bool:
         return self.running(service) <= running
@@ -467,7 +473,7 @@ class ConnectorConformance:
         assert health.healthy is expected, f"the connector finds the service healthy: {health.healthy}"
         assert health.healthy or health.detail, "an unhealthy service, and no word why"
 
-    @_needs("service")
+    @needs("service")
     async def test_closing_gives_everything_back(self, tmp_path: Path) -> None:
         """No connection is open after the connector was closed: after a job, and in the middle of one."""
         async with self._behind_proxy() as (service, proxy, url):
@@ -483,14 +489,3 @@ class ConnectorConformance:
 
 def _untouched(request: Received) -> None:
     """Every answer as it is."""
-
-
-@asynccontextmanager
-async def _no_service() -> AsyncIterator[None]:
-    await trio.lowlevel.checkpoint()
-    yield None
-
-
-def _short() -> FakeAttempt:
-    """An attempt of a fifth of a second, but for its later stages."""
-    return FakeAttempt(0.4, limits=StageLimits(upload=0.1, cdn=0.1, settle=0.05))

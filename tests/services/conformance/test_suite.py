@@ -60,6 +60,12 @@ async def swallows_cancelled(self: Any, job: Job, progress: Any) -> JobResult:
         raise ServiceError("something went wrong") from None
 
 
+async def paints_before_it_looks_at_the_storage(self: Any, job: Job, progress: Any) -> JobResult:
+    made = await self._paint(job.payload["prompt"], job, progress)
+    asset = await self.save_asset(made.files[0].data, job, progress)
+    return atelier._result(made.data, [asset])
+
+
 async def hides_the_stage(self: Any, job: Job, progress: Any) -> JobResult:
     try:
         return await run(self, job, progress)
@@ -117,6 +123,12 @@ CUT = "test_an_exchange_cut_anywhere_is_a_typed_error_or_the_right_result"
         ("run", returns_the_file, SUCCESS, "holds a file"),
         ("run", swallows_cancelled, "test_a_cancel_at_any_checkpoint_leaves_nothing_behind", "cancelled at step"),
         ("run", hides_the_stage, "test_the_stages_of_an_asset_end_in_time", "upload stage ended with ServiceError"),
+        (
+            "run",
+            paints_before_it_looks_at_the_storage,
+            "test_nothing_is_generated_that_could_not_be_stored",
+            "before the storage was checked",
+        ),
         ("request", sends_the_whole_payload, "test_the_service_does_not_see_the_credentials_of_the_storage", "sent"),
         ("request", repeats_what_costs_money, CUT, "began 2 works"),
         ("_image", waits_for_ever, CUT, "did not end within"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -10,7 +9,7 @@ import structlog
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
-from emp_trio.jobs import Job, JobResult
+from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
@@ -71,8 +70,6 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
         base_url = self.settings.http.base_url
         call = chat_call(job, self.settings.openai, self.settings.chat, base_url=base_url, stream=False)
         saves = flag(job.payload, "save_output", default=False)
-        if saves:
-            self.connector_context.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
             nonlocal call
@@ -87,21 +84,23 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             files = (GeneratedFile(data=text.encode(), media_type="text/plain"),) if saves and text else ()
             return Generated(files=files, data=await off_loop(weight(made), _plain, made, call.hide))
 
-        generated = await self.generated(job, context, make) if saves else await make()
+        def result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
+            made = msgspec.convert(facts, _Made)
+            return chat_result(
+                job,
+                call,
+                made.answer,
+                service_type=self.service_type,
+                request_ids=made.request_ids,
+                saved=saved[0] if saved else None,
+            )
+
+        if saves:
+            return await self.produce(job, context, make=make, result=result)
+        facts = (await make()).data
         context.report(90, "the answer is there")
-        saved = await self.save_generated(generated, job, context) if saves else []
-        made = msgspec.convert(generated.data, _Made)
         context.report(100, "done")
-        build = partial(
-            chat_result,
-            job,
-            call,
-            made.answer,
-            service_type=self.service_type,
-            request_ids=made.request_ids,
-            saved=saved[0] if saved else None,
-        )
-        return await off_loop(weight([call.request.body, made]), build)
+        return await off_loop(weight((facts, job.payload)), result, facts, [])
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""

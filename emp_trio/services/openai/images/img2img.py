@@ -87,17 +87,12 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
             today=datetime.datetime.now(datetime.UTC).date(),
         )
         order = choose_approaches(self.settings.approaches, job.payload.get("approach"), wanted.options)
-        self.connector_context.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
             async with self.limit():
                 return await self._make(job, context, wanted, order)
 
-        generated = await self.generated(job, context, make)
-        context.report(90, "saving the image")
-        saved = await self.save_generated(generated, job, context)
-        context.report(100, "done")
-        return image_result(generated, saved)
+        return await self.produce(job, context, make=make, result=image_result)
 
     async def models(self) -> list[str]:
         """Image models of the account."""

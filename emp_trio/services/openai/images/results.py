@@ -87,15 +87,14 @@ async def generated_images(
     )
 
 
-def image_result(generated: Generated, saved: list[SavedAsset]) -> JobResult:
+def image_result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
     """The result of an image job whose images are saved; the last one is the main one, as in the fleet (connector
     OpenAI reference 4.3).
 
     Args:
-        generated: of :func:`generated_images`, in this attempt or an earlier one.
+        facts: the data of :func:`generated_images`, in this attempt or an earlier one.
         saved: its files, in their order.
     """
-    facts = generated.data
     return JobResult(
         success=True,
         data=asset_data(saved[-1]) | facts["data"],

@@ -99,7 +99,6 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetch
         order = choose_approaches(listed_approaches(self.settings.approaches), job.payload.get("approach"), options)
         for warning in options.warnings:
             log.warning(warning)
-        self.connector_context.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
             calls = ImageCalls(self, job, context, prompt, options)
@@ -115,11 +114,7 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetch
                 metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
             )
 
-        generated = await self.generated(job, context, make)
-        context.report(90, "saving the image")
-        saved = await self.save_generated(generated, job, context)
-        context.report(100, "done")
-        return image_result(generated, saved)
+        return await self.produce(job, context, make=make, result=image_result)
 
     async def models(self) -> list[str]:
         """Image models of the account."""

@@ -77,8 +77,6 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
         for warning in request.warnings:
             log.warning(warning)
         text_saved = flag(job.payload, "save_assets", default=True)
-        if text_saved or request.image_model is not None:
-            self.connector_context.assets.check(job)  # before anything is paid
 
         async def make() -> Generated:
             run = run_stream if request.body.get("stream") else run_background
@@ -89,11 +87,8 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
             build = partial(_generated, request, answer, had, text_saved=text_saved, earlier_calls=before)
             return await off_loop(weight([request.body, answer.raw]), build)
 
-        generated = await self.generated(job, context, make)
-        context.report(90, "saving the answer")
-        saved = await self.save_generated(generated, job, context)
-        context.report(100, "done")
-        return _result(generated, saved)
+        may_have_files = text_saved or request.image_model is not None
+        return await self.produce(job, context, make=make, result=_result, expects_files=may_have_files)
 
     async def _images(self, request: ResponsesRequest, answer: Answer) -> OutputFiles:
         """The images of an answer. Where none of them can be had, words are enough if they may be the answer."""
@@ -152,8 +147,7 @@ def _generated(
     return Generated(files=files, data=facts)
 
 
-def _result(generated: Generated, saved: list[SavedAsset]) -> JobResult:
-    facts = generated.data
+def _result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
     data, metadata = dict(facts["data"]), dict(facts["metadata"])
     if saved and "text" in data:
         data |= {"mime_type": "text/plain", "saved_asset": saved_asset(saved[-1])}
