@@ -1,8 +1,8 @@
 """Finished generations whose upload failed: kept on this machine, so that the job's next attempt only uploads them.
 
-One file per job, named by a digest of the job's id: a line with a digest of the header, the header (JSON), the bytes of
-the files one after the other. A file is written beside its place and renamed into it; what is cut, altered, somebody
-else's or of another request is ignored. Everything here blocks and is called in threads.
+One zip file per job, named by a digest of the job's id, with the files as they are. It is written beside its place and
+renamed into it; what is cut, altered, somebody else's or of another request is ignored. Everything here blocks and is
+called in threads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import hashlib
 import os
 import secrets
 import stat
+import struct
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,22 +31,19 @@ log = structlog.get_logger(__name__)
 
 _BLOCK: Final = 2**20
 _BIGGEST_HEADER: Final = 16 * 2**20
+_HEADER: Final = "generation.json"
 _SUFFIX: Final = ".kept"
 _UNFINISHED: Final = ".unfinished"
 _SWEEP_EVERY: Final = 3600.0
 
 
-class _File(msgspec.Struct, frozen=True):
-    size: int
-    sha256: str
-    media_type: str | None
-
-
 class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The member ``generation.json``. The files follow as ``0``, ``1`` and so on."""
+
     job: str
     request: str
     data: dict[str, Any]
-    files: list[_File]
+    media_types: list[str | None]
 
 
 class GenerationSpool:
@@ -104,9 +103,7 @@ class GenerationSpool:
         unfinished = folder / f"{secrets.token_hex(8)}{_UNFINISHED}"
         try:
             with open(unfinished, "xb", opener=private_opener) as file:
-                for block in _blocks(_encoded(generated, job), *(file.data for file in generated.files)):
-                    check()
-                    file.write(block)
+                _write(file, generated, job, check)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.replace(path)
@@ -159,36 +156,35 @@ def _request(job: Job) -> str:
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()
 
 
-def _encoded(generated: Generated, job: Job) -> bytes:
-    files = [_File(len(f.data), hashlib.sha256(f.data).hexdigest(), f.media_type) for f in generated.files]
-    header = msgspec.json.encode(_Header(ascii(job.id), _request(job), generated.data, files))
-    return f"{hashlib.sha256(header).hexdigest()} {len(header)}\n".encode() + header
+def _write(file: IO[bytes], generated: Generated, job: Job, check: Callable[[], None]) -> None:
+    media_types = [output.media_type for output in generated.files]
+    header = msgspec.json.encode(_Header(ascii(job.id), _request(job), generated.data, media_types))
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in ((_HEADER, header), *((str(n), f.data) for n, f in enumerate(generated.files))):
+            member = zipfile.ZipInfo(name)
+            member.file_size = len(content)  # decides whether the member is written as one of above 2 GiB
+            with archive.open(member, "w") as target:
+                for at in range(0, len(content), _BLOCK):
+                    check()
+                    target.write(memoryview(content)[at : at + _BLOCK])
 
 
 def _read(file: IO[bytes], job: Job, size: int) -> Generated:
-    """Raises ValueError, or msgspec's errors, where the file is not what :func:`_encoded` and its files make."""
-    digest, _, length = file.readline(100).decode("ascii").strip().partition(" ")
-    if not length.isdigit() or int(length) > _BIGGEST_HEADER:
-        raise ValueError("it is not a kept generation")
-    encoded = file.read(int(length))
-    if hashlib.sha256(encoded).hexdigest() != digest:
-        raise ValueError("its header is damaged")
-    header = msgspec.json.decode(encoded, type=_Header)
-    if header.request != _request(job):
-        raise ValueError("it belongs to another request under the same job id")
-    if file.tell() + sum(f.size for f in header.files) != size:
-        raise ValueError("it is cut")
-    files = []
-    for about in header.files:
-        data = file.read(about.size)
-        if hashlib.sha256(data).hexdigest() != about.sha256:
-            raise ValueError("it is damaged")
-        files.append(GeneratedFile(data=data, media_type=about.media_type))
-    return Generated(files=tuple(files), data=header.data)
-
-
-def _blocks(*contents: bytes) -> Any:
-    for content in contents:
-        view = memoryview(content)
-        for at in range(0, len(view), _BLOCK):
-            yield view[at : at + _BLOCK]
+    """Raises ValueError, or msgspec's errors, where the file is not what :func:`_write` makes of this request."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            # Nothing of ours is compressed, so that nothing can be larger than the file.
+            if any(m.compress_type or m.file_size != m.compress_size for m in archive.infolist()):
+                raise ValueError("it is not a kept generation")
+            if archive.getinfo(_HEADER).file_size > min(size, _BIGGEST_HEADER):
+                raise ValueError("its header is too large")
+            header = msgspec.json.decode(archive.read(_HEADER), type=_Header)
+            if header.request != _request(job):
+                raise ValueError("it belongs to another request under the same job id")
+            files = tuple(
+                GeneratedFile(data=archive.read(str(number)), media_type=media_type)
+                for number, media_type in enumerate(header.media_types)
+            )
+    except (zipfile.BadZipFile, KeyError, RuntimeError, EOFError, struct.error) as error:
+        raise ValueError(f"it is not a kept generation: {error}") from error
+    return Generated(files=files, data=header.data)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,13 +155,28 @@ def _cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 1)
 
 
-def _alter(at: int) -> Callable[[Path], None]:
+def _alter(part: bytes) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         content = bytearray(path.read_bytes())
-        content[at] ^= 1
+        content[content.index(part) + len(part) - 1] ^= 1
         path.write_bytes(content)
 
     return change
+
+
+def _older(path: Path) -> None:
+    """As the version before wrote it."""
+    header = b'{"job":"x","request":"y","data":{},"files":[]}'
+    path.write_bytes(f"{hashlib.sha256(header).hexdigest()} {len(header)}\n".encode() + header)
+
+
+def _packed(path: Path) -> None:
+    """With the same members, compressed."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
 
 
 def _link(path: Path) -> None:
@@ -170,10 +187,12 @@ def _link(path: Path) -> None:
     "spoil",
     [
         _cut,
-        _alter(-1),
-        _alter(3),
-        _alter(100),
-        _alter(68),
+        _alter(b"words"),
+        _alter(b"PK"),
+        _alter(b'"request":"'),
+        _alter(b"generation.json"),
+        _older,
+        _packed,
         _link,
         lambda path: path.write_bytes(b""),
         lambda path: path.write_bytes(b"\xff" * 1000),
@@ -182,9 +201,11 @@ def _link(path: Path) -> None:
     ids=[
         "cut",
         "altered file",
-        "altered digest",
+        "altered signature",
         "altered header",
-        "altered length",
+        "altered name",
+        "older version",
+        "packed",
         "link",
         "empty",
         "junk",
@@ -196,6 +217,18 @@ async def test_a_spoilt_file_is_ignored(machine: Machine, spoil: Callable[[Path]
     spoil(machine.files()[0])
     made, _ = await machine.attempt(a_job())
     assert (made, machine.paid) == (BROUGHT, 2)
+
+
+def test_whatever_bit_is_altered_nothing_else_comes_of_it(tmp_path: Path) -> None:
+    keep = GenerationSpool(KeepSettings(folder=tmp_path / "kept"))
+    small = Generated(files=(GeneratedFile(data=b"a file"), GeneratedFile(data=b"")), data={"n": 1})
+    path = keep.store(small, a_job(), lambda: None)
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        assert keep.find(a_job()) in (None, small)
 
 
 @pytest.mark.parametrize(
