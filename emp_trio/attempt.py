@@ -6,7 +6,7 @@ service stage stands still while an asset is being uploaded or waited for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
 
@@ -76,13 +76,20 @@ class Stages:
     Args:
         attempt_deadline: absolute Trio time at which the attempt must be over.
         limits: the limits of the stages.
+
+    Attributes:
+        on_end: called with the name of each stage that is over and its seconds; those of the service stage are without
+            the stages inside it. None: nobody wants to know.
     """
 
     def __init__(self, attempt_deadline: float, limits: StageLimits) -> None:
         self.attempt_deadline = attempt_deadline
         self.limits = limits
+        self.on_end: Callable[[Stage, float], None] | None = None
         self._service: trio.CancelScope | None = None
         self._inside = 0
+        self._inside_since = 0.0
+        self._inside_seconds = 0.0
         self._open: list[trio.CancelScope] = []
 
     @property
@@ -102,6 +109,8 @@ class Stages:
         """A stage inside the service stage, whose clock stands still meanwhile. Raises DeadlineExceeded(name)."""
         started = trio.current_time()
         deadline = self._end(name, started)
+        if not self._inside:
+            self._inside_since = started
         self._inside += 1
         if self._service is not None:
             self._service.deadline = self.attempt_deadline
@@ -113,10 +122,14 @@ class Stages:
                 finally:
                     self._open.remove(scope)
         finally:
+            now = trio.current_time()
             self._inside -= 1
-            if self._service is not None and not self._inside:
-                now = trio.current_time()
-                self._service.deadline = max(self._end("service", now), now)
+            if not self._inside:
+                self._inside_seconds += now - self._inside_since
+                if self._service is not None:
+                    self._service.deadline = max(self._end("service", now), now)
+            if self.on_end is not None:
+                self.on_end(name, now - started)
         if scope.cancelled_caught:
             raise DeadlineExceeded(name, deadline - started)
 
@@ -141,6 +154,9 @@ class _ServiceStage:
         self._stages._service = None
         self._stages._open.remove(self._scope)
         caught = bool(self._scope.__exit__(*error))
+        if self._stages.on_end is not None:
+            seconds = trio.current_time() - self._started - self._stages._inside_seconds
+            self._stages.on_end("service", seconds)
         if caught and trio.current_time() >= self._scope.deadline:
             raise DeadlineExceeded("service", self._scope.deadline - self._started)
         return caught

@@ -268,24 +268,3 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(type="resource_limit", reason="out_of_memory", message="out of memory", retry=True)
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return Failure(type="system_error", reason="internal_error", message=text, retry=True)
-
-
-def leading_error(error: BaseException) -> BaseException:
-    """The one error that stands for a group: one of ours that forbids a retry, then any of ours, then the first."""
-    leaves: list[BaseException] = []
-
-    def flatten(item: BaseException) -> None:
-        if isinstance(item, BaseExceptionGroup):
-            for part in item.exceptions:
-                flatten(part)
-        else:
-            leaves.append(item)
-
-    flatten(error)
-
-    def rank(item: BaseException) -> int:
-        if isinstance(item, EmpTrioError):
-            return 1 if item.retry else 0
-        return 2 if isinstance(item, Exception) else 3
-
-    return min(leaves, key=rank)

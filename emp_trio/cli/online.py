@@ -11,8 +11,9 @@ import trio
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.connector_context import ConnectorContext
-from emp_trio.errors import EmpTrioError, Problem, failure_of, leading_error
+from emp_trio.errors import EmpTrioError, Problem, failure_of
 from emp_trio.mapping import Plan, ServicePlan
+from emp_trio.nursery import leading_error
 from emp_trio.services.connector import open_connector
 from emp_trio.worker.settings import WorkerSettings
 

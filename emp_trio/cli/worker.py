@@ -149,7 +149,7 @@ async def _run_embedded(state: Path, run: Callable[[Secret], Awaitable[None]]) -
     """Run with a server of our own; if that ends by itself, so does the run."""
     import trio
 
-    from emp_trio.errors import leading_error
+    from emp_trio.nursery import leading_error
     from emp_trio.queue.embedded import open_embedded_server
     from emp_trio.secrets import Secret
 

@@ -33,7 +33,7 @@ Kind = Literal["completed", "failed", "retry", "release"]
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """Arguments of the one call that ends an attempt (see ``functions/settle.lua``).
 
-    ``last_words``: message, step and number of steps of the last progress of a completed attempt; published with its
+    ``last_progress``: message, step and number of steps of the last progress of a completed attempt; published with its
     100 percent.
     """
 
@@ -44,7 +44,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     stored: bytes = b""
     message: bytes = b""
     records: tuple[tuple[str, bytes], ...] = ()
-    last_words: tuple[str, str, int] = ("", "", 0)
+    last_progress: tuple[str, str, int] = ("", "", 0)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

@@ -401,7 +401,7 @@ def _progress_arguments(reports: Iterable[tuple[LeaseRef, float, str, str, int]]
 
 
 def _settle_arguments(lease: LeaseRef, machine_id: str, settlement: Settlement, how: int) -> list[str | bytes | int]:
-    failure, (words, step, total) = settlement.failure, settlement.last_words
+    failure, (message, step, total) = settlement.failure, settlement.last_progress
     return [
         lease.job_id,
         lease.token,
@@ -409,7 +409,7 @@ def _settle_arguments(lease: LeaseRef, machine_id: str, settlement: Settlement, 
         settlement.kind,
         settlement.retry_count,
         _ms(settlement.delay),
-        failure.message if failure else _unicode(words),
+        failure.message if failure else _unicode(message),
         failure.type if failure else _unicode(step),
         failure.reason if failure else total,
         settlement.stored,

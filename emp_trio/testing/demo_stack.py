@@ -14,8 +14,9 @@ import msgspec
 import trio
 
 from emp_trio.assets.config import storage_settings
-from emp_trio.errors import ConfigError, QueueError, leading_error
+from emp_trio.errors import ConfigError, QueueError
 from emp_trio.mapping import load_mapping, plan
+from emp_trio.nursery import leading_error
 from emp_trio.queue.embedded import open_embedded_server
 from emp_trio.queue.port import RedisSettings
 from emp_trio.secrets import Redactor, Secret
@@ -139,6 +140,6 @@ async def _open_machine(scene: Scene, url: str, environment: dict[str, str]) -> 
             machine = await nursery.start(run)
             yield machine
             closing = True
-            machine.drain.stop("the demo is over")
+            machine.shutdown.stop("the demo is over")
     except ExceptionGroup as group:
         raise leading_error(group) from group

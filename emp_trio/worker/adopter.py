@@ -10,8 +10,7 @@ import trio
 
 from emp_trio.errors import EmpTrioError
 from emp_trio.queue.orphans import absent_workers, adopt, gone_since
-from emp_trio.queue.worker_queue import WorkerQueue
-from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.context import MachineContext
 
 log = structlog.get_logger("emp_trio.adopter")
 
@@ -29,11 +28,10 @@ class Adopter:
         requeued: called when jobs went back to the queue.
     """
 
-    def __init__(
-        self, worker_queue: WorkerQueue, settings: WorkerSettings, after: float, requeued: Callable[[], None]
-    ) -> None:
-        self._queue = worker_queue
-        self._max_crashes = settings.max_crashes
+    def __init__(self, context: MachineContext, after: float, requeued: Callable[[], None]) -> None:
+        self._queue = context.queue
+        self._max_crashes = context.settings.max_crashes
+        self._observers = context.observers
         self._after = after
         self._requeued = requeued
         self._gone: dict[bytes, float] = {}
@@ -54,9 +52,6 @@ class Adopter:
         for worker in [worker for worker, since in self._gone.items() if now - since >= self._after]:
             adopted = await adopt(self._queue, worker, max_crashes=self._max_crashes)
             name = worker.decode("utf-8", "replace")
-            for job_id in adopted.requeued:
-                log.warning("job.adopted", job=job_id, worker=name, why="its worker is gone")
-            for job_id, why in adopted.failed:
-                log.error("job.failed", job=job_id, error=why)
+            self._observers.put_back("worker_gone", adopted.requeued, adopted.failed, worker=name)
             if adopted.requeued:
                 self._requeued()

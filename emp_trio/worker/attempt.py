@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 import trio
@@ -13,13 +13,43 @@ import trio
 from emp_trio.attempt import Ending, StageLimits, Stages
 from emp_trio.errors import InvalidJob, Stage
 from emp_trio.jobs import Job
+from emp_trio.nursery import without_cancelled
 from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.secrets import Redactor
-from emp_trio.worker.circuit import Verdict
+from emp_trio.services.connector import Connector
+from emp_trio.worker.outcome import AttemptEnd
 
 _LONGEST_TEXT: Final = 500  # characters of a progress message
 _BIGGEST_CHECKPOINT: Final = 16 * 1024  # bytes
-_Said: TypeAlias = tuple[float, str, str, int]  # percent, message, step, total steps
+_Report: TypeAlias = tuple[float, str, str, int]  # percent, message, step, total steps
+
+
+class AttemptTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """When an attempt must be over.
+
+    Attributes:
+        expires: Trio time at which the lease ends unless it is renewed.
+        margin: seconds before that at which the local work must stop.
+        deadline: Trio time at which the attempt must be over.
+        limits: limits of the stages.
+        cleanup: seconds the connector has for its cleanup after it was told to stop.
+    """
+
+    expires: float
+    margin: float
+    deadline: float
+    limits: StageLimits
+    cleanup: float
+
+
+class AttemptHost(Protocol):
+    """Who publishes what attempts report: :class:`~emp_trio.worker.leases.Leases`."""
+
+    def has_progress(self) -> None:
+        """There is progress to publish."""
+
+    async def save_checkpoint(self, lease: LeaseRef, checkpoint: bytes) -> None:
+        """Store a checkpoint with the lease."""
 
 
 class Attempt:
@@ -29,13 +59,8 @@ class Attempt:
         job: the job.
         lease: job id and lease token.
         worker_id: the slot.
-        expires: Trio time at which the lease ends unless it is renewed.
-        margin: seconds before that at which the local work must stop.
-        deadline: Trio time at which the attempt must be over.
-        limits: limits of the stages.
-        cleanup: seconds the connector has for its cleanup after it was told to stop.
-        changed: called when there is progress to publish.
-        store: stores a checkpoint with the lease.
+        times: when it must be over.
+        host: publishes what it reports.
         redactor: takes secrets out of what is published.
 
     Attributes:
@@ -43,44 +68,63 @@ class Attempt:
         ending: why the attempt was stopped from outside, or None.
         stop_at: Trio time at which the local work must stop, unless the lease is renewed. No scope has it as its
             deadline: whoever asks how much time is left would take it for the end of the attempt.
-        verdict: what its end says about the service.
-        silent: whether nothing is to be published of it yet.
+        muted: whether nothing is to be published of it yet.
     """
 
     def __init__(
-        self,
-        job: Job,
-        lease: LeaseRef,
-        worker_id: str,
-        *,
-        expires: float,
-        margin: float,
-        deadline: float,
-        limits: StageLimits,
-        cleanup: float,
-        changed: Callable[[], None],
-        store: Callable[[LeaseRef, bytes], Awaitable[None]],
-        redactor: Redactor,
+        self, job: Job, lease: LeaseRef, worker_id: str, times: AttemptTimes, host: AttemptHost, redactor: Redactor
     ) -> None:
         self.job = job
         self.lease = lease
         self.worker_id = worker_id
-        self.stages = Stages(deadline, limits)
-        self._scope: trio.CancelScope | None = None
-        self.stop_at = expires - margin
+        self.stages = Stages(times.deadline, times.limits)
+        self.stop_at = times.expires - times.margin
         self.running = False
         self.ending: Ending | None = None
-        self.verdict: Verdict = "neutral"
-        self.silent = False
-        self._margin = margin
-        self._cleanup = cleanup
-        self._over_by = deadline + cleanup
-        self._changed = changed
-        self._store = store
+        self.muted = False
+        self._scope: trio.CancelScope | None = None
+        self._margin = times.margin
+        self._cleanup = times.cleanup
+        self._over_by = times.deadline + times.cleanup
+        self._host = host
         self._redactor = redactor
         self._value = 0.0
-        self._unsaid: _Said | None = None
-        self._said: _Said | None = None
+        self._unpublished: _Report | None = None
+        self._taken: _Report | None = None
+
+    async def run(self, connector: Connector) -> AttemptEnd:
+        """Run the connector in a nursery of its own, to its end or until the attempt is stopped from outside.
+
+        Raises:
+            trio.Cancelled: the machine itself is being cancelled.
+        """
+        began = trio.current_time()
+        returned: object = None
+        raised: BaseException | None = None
+        completed = False
+        self.running = True
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                if self.ending is not None:
+                    nursery.cancel_scope.cancel(reason=self.ending)
+                try:
+                    with self.stages.service():
+                        returned = await connector.run(self.job, self)
+                        completed = True
+                except BaseException as error:  # noqa: BLE001 - whatever a connector raises is its job's failure
+                    raised = without_cancelled(error)
+                    await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation, ours or the machine's, goes on
+        finally:
+            self.running = False
+        return AttemptEnd(
+            completed=completed,
+            returned=returned,
+            raised=raised,
+            ending=self.ending,
+            seconds=trio.current_time() - began,
+            last_progress=self.last_progress,
+        )
 
     # -- for the connector
 
@@ -88,15 +132,15 @@ class Attempt:
         """See :meth:`emp_trio.attempt.AttemptContext.report`. 100 is kept for the outcome."""
         if value == value:  # not NaN
             self._value = max(self._value, min(99.0, float(value)))
-        self._unsaid = (self._value, self._shown(message), self._shown(step), int(total_steps))
-        self._changed()
+        self._unpublished = (self._value, self._shown(message), self._shown(step), int(total_steps))
+        self._host.has_progress()
 
     async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """See :meth:`emp_trio.attempt.AttemptContext.save_checkpoint`. Raises InvalidJob when it is not small."""
         encoded = msgspec.json.encode(checkpoint)
         if len(encoded) > _BIGGEST_CHECKPOINT:
             raise InvalidJob(f"a checkpoint of {len(encoded)} bytes is larger than {_BIGGEST_CHECKPOINT}")
-        await self._store(self.lease, encoded)
+        await self._host.save_checkpoint(self.lease, encoded)
 
     def stage(self, name: Stage) -> AbstractContextManager[None]:
         """See :meth:`emp_trio.attempt.AttemptContext.stage`."""
@@ -114,38 +158,30 @@ class Attempt:
 
     def take_progress(self) -> tuple[LeaseRef, float, str, str, int] | None:
         """What has not been published yet, or None; asked for once."""
-        if self.silent or self._unsaid is None:
+        if self.muted or self._unpublished is None:
             return None
-        self._said, self._unsaid = self._unsaid, None
+        self._taken, self._unpublished = self._unpublished, None
         if self.ending is not None:
             return None
-        value, message, step, total_steps = self._said
+        value, message, step, total_steps = self._taken
         return self.lease, value, message, step, total_steps
 
     def not_published(self) -> None:
-        """What was taken last did not reach Redis: it is to be said again, unless there is something newer."""
-        if self._unsaid is None:
-            self._unsaid = self._said
+        """What was taken last did not reach Redis: it is to be published again, unless there is something newer."""
+        if self._unpublished is None:
+            self._unpublished = self._taken
 
-    def speak(self) -> None:
+    def unmute(self) -> None:
         """It may be published what the attempt reports."""
-        self.silent = False
-        if self._unsaid is not None:
-            self._changed()
+        self.muted = False
+        if self._unpublished is not None:
+            self._host.has_progress()
 
     @property
-    def last_words(self) -> tuple[str, str, int]:
+    def last_progress(self) -> tuple[str, str, int]:
         """Message, step and number of steps of the last report, without secrets."""
-        said = self._unsaid or self._said
-        if said is None:
-            return "", "", 0
-        return said[1], said[2], said[3]
-
-    def enter(self, scope: trio.CancelScope) -> None:
-        """The connector runs in ``scope`` from now on."""
-        self._scope = scope
-        if self.ending is not None:
-            scope.cancel(reason=self.ending)
+        report = self._unpublished or self._taken
+        return ("", "", 0) if report is None else report[1:]
 
     def renewed(self, expires: float) -> None:
         """The lease now ends at ``expires``."""

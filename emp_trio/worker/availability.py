@@ -10,6 +10,7 @@ import msgspec
 from emp_trio.mapping import WorkerPlan
 from emp_trio.worker.capabilities import WORKER_ID_MARK, Hardware, capabilities
 from emp_trio.worker.connectors import Supervisor
+from emp_trio.worker.context import MachineContext
 from emp_trio.worker.fleet_events import ServiceStatus
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -23,7 +24,7 @@ class Availability:
         supervisors: connectors by worker service.
         environment: for capabilities that are set there.
         hardware: of the machine.
-        machine_id: its name.
+        context: of the machine.
     """
 
     def __init__(
@@ -32,13 +33,13 @@ class Availability:
         supervisors: Mapping[str, Supervisor],
         environment: Mapping[str, str],
         hardware: Hardware,
-        machine_id: str,
+        context: MachineContext,
     ) -> None:
         self._workers = {worker.key: worker for worker in workers}
         self._supervisors = supervisors
         self._environment = environment
         self._hardware = hardware
-        self._machine_id = machine_id
+        self._machine_id = context.settings.machine_id
         self._known: dict[str, Mapping[str, Any]] = {}
         self._arguments: dict[str, bytes | None] = {}
 
@@ -71,6 +72,21 @@ class Availability:
             encoded = _encode({k: v for k, v in found.items() if v != WORKER_ID_MARK})
             self._arguments[lane] = encoded if found["services"] else None
         return self._arguments[lane]
+
+    def supervisor(self, lane: str, job_type: str) -> Supervisor | None:
+        """The service that runs jobs of a type in a lane, usable or not; None where the type is not served there."""
+        service = self._workers[lane].routes.get(job_type)
+        return None if service is None else self._supervisors[service.key]
+
+    def statuses(self) -> list[dict[str, Any]]:
+        """The fleet's status word for each connector; of several instances the usable one comes last."""
+        found = [supervisor.status() for supervisor in self._supervisors.values()]
+        return sorted(found, key=lambda status: status["status"] == "active")
+
+    @property
+    def gpus(self) -> int:
+        """How many the machine has."""
+        return self._hardware.gpus
 
     def services(self, lane: str) -> list[ServiceStatus]:
         """Every service of a lane, usable or not."""

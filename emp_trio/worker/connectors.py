@@ -5,25 +5,51 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 import trio
 
 from emp_trio.connector_context import ConnectorContext
-from emp_trio.errors import EmpTrioError, ServiceError, leading_error
+from emp_trio.errors import EmpTrioError, NotStarted, ServiceError
 from emp_trio.mapping import ServicePlan
-from emp_trio.secrets import Redactor
+from emp_trio.nursery import leading_error
 from emp_trio.services.connector import Connector, Health, open_connector
 from emp_trio.services.probing import NO_ROUTE
 from emp_trio.worker.circuit import Circuit, Verdict
+from emp_trio.worker.context import MachineContext
+from emp_trio.worker.observer import ConnectorHealthChanged
 from emp_trio.worker.outcome import described
-from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.standstill import CONNECTOR
 from emp_trio.worker.wakeup import Wakeup, first_of
 
 log = structlog.get_logger("emp_trio.connector")
+
+
+class Admission:
+    """Leave for one job to use a service; the end of the ``with`` block tells the service's circuit how that ended.
+
+    Attributes:
+        connector: the open connector.
+        verdict: what the end of the job says about the service.
+        trouble: its error, where there is one; holds no secret.
+    """
+
+    __slots__ = ("_began", "_supervisor", "connector", "trouble", "verdict")
+
+    def __init__(self, supervisor: Supervisor, connector: Connector, began: float) -> None:
+        self.connector = connector
+        self.verdict: Verdict = "neutral"
+        self.trouble = ""
+        self._supervisor = supervisor
+        self._began = began
+
+    def __enter__(self) -> Admission:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._supervisor.ended(self._began, self.verdict, self.trouble)
 
 
 class Supervisor:
@@ -32,8 +58,6 @@ class Supervisor:
     Args:
         plan: connector class and settings.
         connector_context: what connectors get.
-        settings: pauses and limits of health checks.
-        redactor: takes secrets out of what is logged.
         changed: called when the service becomes usable or stops being so.
 
     Attributes:
@@ -46,9 +70,8 @@ class Supervisor:
     def __init__(
         self,
         plan: ServicePlan,
+        context: MachineContext,
         connector_context: ConnectorContext,
-        settings: WorkerSettings,
-        redactor: Redactor,
         changed: Callable[[], None],
     ) -> None:
         self.plan = plan
@@ -57,8 +80,9 @@ class Supervisor:
         self.models: list[str] = []
         self.looked_at = trio.Event()
         self._connector_context = connector_context
-        self._settings = settings
-        self._redactor = redactor
+        self._settings = settings = context.settings
+        self._redactor = context.redactor
+        self._observers = context.observers
         self._changed = changed
         self._look = Wakeup()
         self._tries = 0
@@ -71,25 +95,28 @@ class Supervisor:
         """Whether jobs may be claimed for this service now."""
         return self.connector is not None and self.health.healthy and self._circuit.admits(trio.current_time())
 
-    def begin(self) -> float | None:
-        """A job is about to begin; None if it must be handed back, because the circuit is open.
+    def admit(self) -> Admission:
+        """A job is about to begin.
 
-        Returns:
-            what :meth:`end` wants to know of it.
+        Raises:
+            NotStarted: the connector closed, or the circuit opened, while the job was claimed.
         """
         now = trio.current_time()
-        admitted = self._circuit.begin(now)
-        self._tell()
-        return now if admitted else None
+        admitted = self.connector is not None and self._circuit.begin(now)
+        if self.connector is not None:
+            self._tell()
+        if self.connector is None or not admitted:
+            raise NotStarted("the service can't be used for now", retry_after=self._settings.health_retry)
+        return Admission(self, self.connector, now)
 
-    def end(self, began: float, said: Verdict, trouble: str = "") -> None:
-        """Learn of the end of a job that had begun.
+    def ended(self, began: float, said: Verdict, trouble: str) -> None:
+        """Learn of the end of a job that was admitted.
 
         A failure of the service leads to a health check now; several in a row, or one that no further job can escape,
         keep jobs away from it for a while.
 
         Args:
-            began: what :meth:`begin` returned.
+            began: Trio time at which it was admitted.
             said: what that end says about the service.
             trouble: its error, where there is one; holds no secret.
         """
@@ -101,9 +128,9 @@ class Supervisor:
             self._look.set()
         if self._circuit.until is not None and self._circuit.until != before:
             pause = self._circuit.until - trio.current_time()
-            log.warning("connector.circuit_open", service=self.plan.worker_service, seconds=pause, error=self._trouble)
+            self._health_changed("circuit_open", detail=self._trouble, seconds=pause)
         elif before is not None and self._circuit.until is None:
-            log.info("connector.circuit_closed", service=self.plan.worker_service)
+            self._health_changed("circuit_closed")
         self._tell()
 
     def status(self) -> dict[str, Any]:
@@ -198,10 +225,28 @@ class Supervisor:
         before, self.health = self.health, health
         self.looked_at.set()
         if before != health and health.healthy:
-            log.info("connector.healthy", service=self.plan.worker_service, connector=self.plan.connector_name)
+            self._health_changed("healthy")
         elif before != health:
-            log.warning("connector.unhealthy", service=self.plan.worker_service, detail=health.detail)
+            self._health_changed("unhealthy", detail=health.detail)
         self._tell()
+
+    def _health_changed(
+        self,
+        state: Literal["healthy", "unhealthy", "circuit_open", "circuit_closed"],
+        *,
+        detail: str = "",
+        seconds: float = 0.0,
+    ) -> None:
+        if tell := self._observers.connector_health_changed:
+            tell(
+                ConnectorHealthChanged(
+                    service=self.plan.worker_service,
+                    connector=self.plan.connector_name,
+                    state=state,
+                    detail=detail,
+                    seconds=seconds,
+                )
+            )
 
     def _tell(self) -> None:
         """Say so when the service became usable, or stopped being so."""

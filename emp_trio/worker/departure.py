@@ -8,8 +8,8 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError
-from emp_trio.queue.worker_queue import Departure, WorkerQueue
-from emp_trio.worker.settings import WorkerSettings
+from emp_trio.queue.worker_queue import Departure
+from emp_trio.worker.context import MachineContext
 
 log = structlog.get_logger("emp_trio.machine")
 
@@ -25,9 +25,9 @@ class Leaving:
     so, it may have been killed just now: the jobs are left to it when it has given a sign of life since.
     """
 
-    def __init__(self, worker_queue: WorkerQueue, settings: WorkerSettings, process: str) -> None:
-        self._queue = worker_queue
-        self._settings = settings
+    def __init__(self, context: MachineContext, process: str) -> None:
+        self._queue = context.queue
+        self._settings = context.settings
         self._process = process
         self._first: Departure | None = None
         self._left: Departure | None = None

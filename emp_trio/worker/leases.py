@@ -4,38 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError
 from emp_trio.queue.lease_table import LeaseTable
-from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
+from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.worker.attempt import Attempt
-from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.context import MachineContext
+from emp_trio.worker.observer import JobProgressed, LeaseLost
 from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.leases")
 
 _LOOK: Final = 1.0  # seconds between two looks for connectors that do not stop
-_STUCK: Final = "its connector goes on although it was told to stop; its lease is left to run out"
 
 
 class Leases:
-    """The running attempts by job id, and the tasks that speak for all of them: progress, and the end of those whose
+    """The running attempts by job id, and the tasks that serve all of them: progress, and the end of those whose
     lease could not be renewed.
 
     Args:
         table: what the keeper renews.
     """
 
-    def __init__(self, table: LeaseTable, worker_queue: WorkerQueue, settings: WorkerSettings) -> None:
+    def __init__(self, table: LeaseTable, context: MachineContext) -> None:
         self._table = table
-        self._queue = worker_queue
-        self._settings = settings
+        self._queue = context.queue
+        self._settings = context.settings
+        self._observers = context.observers
         self._attempts: dict[str, Attempt] = {}
-        self._talk = Wakeup()
+        self._progress = Wakeup()
         self._sooner = Wakeup()
         self._next_end = math.inf
         self._idle = trio.Event()
@@ -70,7 +71,7 @@ class Leases:
         """The user cancelled the job: stop its attempt if it runs here."""
         attempt = self._attempts.get(job_id)
         if attempt is not None:
-            log.info("job.cancelled", job=job_id, slot=attempt.worker_id)
+            self._lost(attempt, "cancel_heard")
             attempt.end("cancelled")
 
     def renew_now(self) -> None:
@@ -88,28 +89,36 @@ class Leases:
             await self._idle.wait()
 
     def has_progress(self) -> None:
-        """An attempt has something to say."""
-        self._talk.set()
+        """An attempt has progress to publish."""
+        self._progress.set()
 
-    def say_last(self, attempt: Attempt) -> None:
+    async def save_checkpoint(self, lease: LeaseRef, checkpoint: bytes) -> None:
+        """Store a checkpoint with the lease; waits while Redis is away. Raises LeaseLost."""
+        await self._queue.retry_until_accepted(lambda: self._queue.save_checkpoint(lease, checkpoint))
+
+    def publish_last_progress(self, attempt: Attempt) -> None:
         """Publish what an attempt that failed has reported last, without waiting for Redis."""
-        said = attempt.take_progress()
-        if said is not None:
-            self._queue.progress_soon([said])
+        report = attempt.take_progress()
+        if report is not None:
+            self._queue.progress_soon([report])
 
     def gone(self, leases: Mapping[LeaseRef, str]) -> None:
         """These leases are ``lost``, or their jobs were ``cancelled``: stop their attempts."""
         for lease, why in leases.items():
             attempt = self._attempts.get(lease.job_id)
             if attempt is not None and attempt.lease == lease and attempt.ending is None:
-                log.warning("lease.gone", job=lease.job_id, slot=attempt.worker_id, why=why)
+                self._lost(attempt, "cancelled" if why == "cancelled" else "lost")
                 attempt.end("cancelled" if why == "cancelled" else "lease_lost")
+
+    def _lost(self, attempt: Attempt, cause: Literal["cancel_heard", "cancelled", "lost", "expired", "stuck"]) -> None:
+        if tell := self._observers.lease_lost:
+            tell(LeaseLost(job_id=attempt.lease.job_id, slot=attempt.worker_id, cause=cause))
 
     async def watch(self) -> None:
         """Give up the leases of connectors that go on although they were told to stop; ends only by cancellation."""
         while True:
             for attempt in [a for a in self._attempts.values() if a.stuck]:
-                log.error("job.stuck", job=attempt.lease.job_id, slot=attempt.worker_id, hint=_STUCK)
+                self._lost(attempt, "stuck")
                 attempt.end("lease_lost")
                 self.drop(attempt.lease)
             await trio.sleep(min(_LOOK, self._settings.renew_every))
@@ -122,6 +131,7 @@ class Leases:
             for attempt in running:
                 attempt.renewed(self._table.until(attempt.lease))  # also while this loop stood still
                 if attempt.stop_at <= now:
+                    self._lost(attempt, "expired")
                     attempt.end("lease_lost")
             self._next_end = min((a.stop_at for a in running if a.ending is None), default=math.inf)
             await self._sooner.wait(self._next_end - now)
@@ -129,17 +139,27 @@ class Leases:
     async def publish_progress(self) -> None:
         """Publish what attempts report, at most once per ``progress_every`` for each; ends only by cancellation."""
         while True:
-            await self._talk.wait()
-            speaking = [(a, said) for a in self._attempts.values() if (said := a.take_progress()) is not None]
-            if speaking:
+            await self._progress.wait()
+            reports = [(a, report) for a in self._attempts.values() if (report := a.take_progress()) is not None]
+            if reports:
                 try:
-                    gone = await self._queue.progress([said for _, said in speaking])
+                    gone = await self._queue.progress([report for _, report in reports])
                 except EmpTrioError as error:
-                    log.debug("progress.not_published", jobs=len(speaking), error=error.message)
-                    for attempt, _ in speaking:
+                    log.debug("progress.not_published", jobs=len(reports), error=error.message)
+                    for attempt, _ in reports:
                         attempt.not_published()
-                    self._talk.set()
+                    self._progress.set()
                 else:
+                    if tell := self._observers.job_progressed:
+                        for attempt, report in reports:
+                            tell(
+                                JobProgressed(
+                                    job_id=attempt.lease.job_id,
+                                    slot=attempt.worker_id,
+                                    attempt=attempt.job.attempt,
+                                    value=report[1],
+                                )
+                            )
                     if any(job_id in self._attempts for job_id in gone):
                         self.renew_now()
             await trio.sleep(self._settings.progress_every)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Final
 
@@ -13,17 +14,19 @@ import structlog
 import trio
 
 from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.connector_context import ConnectorContext
-from emp_trio.errors import EmpTrioError, leading_error
+from emp_trio.errors import EmpTrioError
 from emp_trio.mapping import Plan, WorkerPlan
-from emp_trio.queue import library, messages
+from emp_trio.nursery import leading_error_raised, outliving
+from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
 from emp_trio.queue.keeper import open_thread_keeper
 from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Others, Process
 from emp_trio.queue.lease_table import LeaseTable
+from emp_trio.queue.messages import cancelled_job
 from emp_trio.queue.port import Gap, RedisSettings
-from emp_trio.queue.worker_queue import Claim, LeaseRef, WorkerQueue
+from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
 from emp_trio.secrets import Redactor
 from emp_trio.worker.adopter import Adopter
 from emp_trio.worker.availability import Availability
@@ -31,17 +34,21 @@ from emp_trio.worker.build import this_build
 from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
+from emp_trio.worker.context import MachineContext
 from emp_trio.worker.departure import Leaving
-from emp_trio.worker.first_words import FirstWords
+from emp_trio.worker.executor import Executor
 from emp_trio.worker.fleet_events import SlotState
+from emp_trio.worker.job_log import JobLog
 from emp_trio.worker.leases import Leases
+from emp_trio.worker.observer import JobObserver, Observers
 from emp_trio.worker.reaper import Reaper
 from emp_trio.worker.registration import Registration
 from emp_trio.worker.rivals import Rivals
 from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.settler import Settler
 from emp_trio.worker.shutdown import Shutdown
-from emp_trio.worker.slots import Slots
 from emp_trio.worker.standstill import where
+from emp_trio.worker.start_events import StartEvents
 from emp_trio.worker.wakeup import first_of
 
 log = structlog.get_logger("emp_trio.machine")
@@ -50,86 +57,61 @@ _FIRST_LOOK: Final = 0.4  # seconds that services have to show their health befo
 
 
 class Machine:
-    """The parts of one machine and the tasks over them; run it with :func:`run_machine`."""
+    """The parts of one machine and the tasks over them; run it with :func:`run_machine`.
+
+    Attributes:
+        process: what it says of itself to others.
+        table: the leases and slots that are to be kept alive.
+        shutdown: stops it.
+    """
 
     def __init__(
-        self,
-        plan: Plan,
-        settings: WorkerSettings,
-        worker_queue: WorkerQueue,
-        connector_context: ConnectorContext,
-        hardware: Hardware,
-        redactor: Redactor,
-        process: Process,
-        table: LeaseTable,
+        self, plan: Plan, context: MachineContext, connector_context: ConnectorContext, hardware: Hardware
     ) -> None:
-        self.settings = settings
-        self._queue = worker_queue
-        self.drain = Shutdown()
-        self._table = table
-        self._failure: EmpTrioError | None = None
-        self.rivals = Rivals(process.nonce, process.machine_id)
-        self.leases = Leases(table, worker_queue, settings)
-        self.first_words = FirstWords(worker_queue, settings, self.leases.renew_now)
-        self.reaper = Reaper(worker_queue, settings, process.nonce, self.look_again)
-        self._leaving = Leaving(worker_queue, settings, process.nonce)
+        self.settings = settings = context.settings
+        self.process = _this_process(settings)
+        self.table = LeaseTable(trio.current_time())
+        self.shutdown = Shutdown()
+        self.rivals = Rivals(self.process.nonce, settings.machine_id)
+        self.leases = Leases(self.table, context)
+        self.start_events = StartEvents(context, self.leases.renew_now)
+        self.reaper = Reaper(context, self.process.nonce, self.look_again)
         after = settings.adopt_orphans
-        self.adopter = None if after is None else Adopter(worker_queue, settings, after, self.look_again)
-        self._attempts: trio.Nursery | None = None
-        states = {
-            worker_id: SlotState(worker_id=worker_id, worker_type=worker.name, lane=worker.key)
-            for worker in plan.workers
-            for worker_id in worker_ids(worker, settings.machine_id)
-        }
+        self.adopter = None if after is None else Adopter(context, after, self.look_again)
         self.supervisors = {
-            name: Supervisor(service, connector_context, settings, redactor, self._services_changed)
+            name: Supervisor(service, context, connector_context, self._services_changed)
             for name, service in plan.services.items()
         }
-        self.offers = Availability(
-            plan.workers, self.supervisors, connector_context.environment, hardware, settings.machine_id
-        )
-        self.registration = Registration(
-            worker_queue,
-            settings,
-            list(states.values()),
-            self.offers,
-            this_build(connector_context.environment),
-            gpus=hardware.gpus,
-            statuses=lambda: [supervisor.status() for supervisor in self.supervisors.values()],
-            process=process.nonce,
-            shared=self.rivals.shared,
-        )
-        self.slots = Slots(
-            states,
-            plan.workers,
-            self.supervisors,
-            worker_queue,
-            self.leases,
-            self.first_words,
-            self.registration,
-            settings,
-            redactor,
-            requeued=self._requeued,
-        )
-        self.claimers = [
-            Claimer(
-                worker.key,
-                [state.worker_id for state in states.values() if state.lane == worker.key],
-                worker_queue,
-                settings,
-                capabilities=partial(self.offers.claim_argument, worker.key),
-                start=self._start,
-                first_words=self.first_words,
-                table=table,
-            )
+        environment = connector_context.environment
+        self.availability = Availability(plan.workers, self.supervisors, environment, hardware, context)
+        slots = {
+            worker.key: [
+                SlotState(worker_id=worker_id, worker_type=worker.name, lane=worker.key)
+                for worker_id in worker_ids(worker, settings.machine_id)
+            ]
             for worker in plan.workers
+        }
+        self.registration = Registration(
+            context,
+            [slot for of_type in slots.values() for slot in of_type],
+            self.availability,
+            this_build(environment),
+            self.rivals,
+        )
+        self.settler = Settler(context, self.leases, self.registration, self._requeued)
+        self.executor = Executor(context, self.availability, self.leases, self.registration, self.settler)
+        self.claimers = [
+            Claimer(lane, of_type, context, self.availability, self.table, self.start_events)
+            for lane, of_type in slots.items()
         ]
+        self._leaving = Leaving(context, self.process.nonce)
+        self._failure: EmpTrioError | None = None
 
     # -- what others tell it
 
     def pushed(self) -> None:
         """Somebody else changed the queue."""
-        self.first_words.pushed()
+        self.start_events.pushed()
         self.look_again()
 
     def look_again(self) -> None:
@@ -150,8 +132,8 @@ class Machine:
 
     def others(self, found: Others) -> None:
         """The keeper says that another process has slots of ours, or had."""
-        suspects, error = self.rivals.hear(found, leaving=self.drain.begun.is_set())
-        self._table.suspect(suspects)
+        suspects, error = self.rivals.hear(found, leaving=self.shutdown.begun.is_set())
+        self.table.suspect(suspects)
         if error is not None:
             log.error("machine.id_in_use", error=error.message)
             self.fail(error)
@@ -159,8 +141,8 @@ class Machine:
     def fail(self, error: EmpTrioError) -> None:
         """Hand all jobs back, and end with this error."""
         self._failure = self._failure or error
-        self.drain.stop("it can't go on")
-        self.drain.stop("at once")
+        self.shutdown.stop("it can't go on")
+        self.shutdown.stop("at once")
 
     def _requeued(self) -> None:
         """A job went back by our own hand, which Redis does not push to us."""
@@ -168,7 +150,7 @@ class Machine:
         self.look_again()
 
     def _services_changed(self) -> None:
-        self.offers.changed()
+        self.availability.changed()
         self.registration.again()
         self.look_again()
 
@@ -180,78 +162,91 @@ class Machine:
         Raises:
             MachineIdInUse: another process has the same slots, and stays.
         """
-        async with trio.open_nursery() as house:
-            await house.start(self.drain.watch_signals)
-            for supervisor in self.supervisors.values():
-                house.start_soon(supervisor.run)
-            house.start_soon(self.leases.watch)
-            house.start_soon(self.leases.expire)
-            house.start_soon(self.leases.publish_progress)
-            house.start_soon(self.first_words.run)
-            house.start_soon(self._listen, bridge)
-            house.start_soon(self.reaper.run)
-            house.start_soon(self.slots.finish_late)
-            if self.adopter is not None:
-                house.start_soon(self.adopter.run)
-            with trio.move_on_after(_FIRST_LOOK):  # so that slots are registered with the services they have
-                for supervisor in self.supervisors.values():
-                    await supervisor.looked_at.wait()
-            house.start_soon(self.registration.run)
-            house.start_soon(self.registration.tell_moves)
+        stages, shutdown = self.settings.stages, self.shutdown
+        async with trio.open_nursery() as background:
+            await self._start_background(background, bridge)
             try:
-                await first_of(self.registration.registered.wait, self.drain.begun.wait)
+                await first_of(self.registration.registered.wait, shutdown.begun.wait)
                 if self.registration.registered.is_set():
-                    self._table.introduce([slot for claimer in self.claimers for slot in claimer.free])
-                    slots = {claimer.name: len(claimer.free) for claimer in self.claimers}
-                    log.info("machine.ready", machine=self.settings.machine_id, slots=slots)
+                    self._ready()
                 task_status.started(self)
-                async with trio.open_nursery() as self._attempts:
+                async with trio.open_nursery() as jobs:
                     try:
-                        await self._claim_until_drained()
+                        async with trio.open_nursery() as claims:
+                            for claimer in self.claimers:
+                                claims.start_soon(claimer.run, lambda job: jobs.start_soon(self.executor.run, job))
+                            await shutdown.begun.wait()  # the machine works until here
+                            end = trio.current_time() + self.settings.drain
+                            self._stop_claiming()
+                            claims.cancel_scope.deadline = min(end, trio.current_time() + stages.settle)
+                        with trio.CancelScope(deadline=end):  # running jobs may finish until then
+                            await first_of(self.leases.wait_idle, shutdown.now.wait)
+                        self.leases.end_all()  # the others are handed back
                     finally:
-                        self.slots.limit_settle_time()
-            finally:
-                await self._leave()
-            house.cancel_scope.cancel(reason="the machine has drained")
+                        self.settler.limit_settle_time()
+            finally:  # also while it is being cancelled: each step is shielded and has a limit
+                await self._store_last_outcomes()
+                await self._deregister()
+                if self._failure is None:
+                    await self._leave_queue()
+            background.cancel_scope.cancel(reason="the machine has drained")
         log.info("machine.stopped", machine=self.settings.machine_id)
         if self._failure is not None:
             raise self._failure
 
-    async def _claim_until_drained(self) -> None:
-        """Claim jobs until the machine is to stop; then wait for those that run, and stop the rest."""
-        stages = self.settings.stages
-        async with trio.open_nursery() as claiming:
-            for claimer in self.claimers:
-                claiming.start_soon(claimer.run)
-            await self.drain.begun.wait()
-            log.info("machine.draining", jobs=len(self.leases), seconds=self.settings.drain)
-            end = trio.current_time() + self.settings.drain
-            self._table.leave()
-            self.slots.close()
-            for claimer in self.claimers:
-                claimer.stop()
-            claiming.cancel_scope.deadline = min(end, trio.current_time() + stages.settle)
-        with trio.CancelScope(deadline=end):
-            await first_of(self.leases.wait_idle, self.drain.now.wait)
-        self.leases.end_all()
+    async def _start_background(self, background: trio.Nursery, bridge: Bridge) -> None:
+        """Start everything that serves jobs, and wait a moment for services to show their health."""
+        await background.start(self.shutdown.watch_signals)
+        for supervisor in self.supervisors.values():
+            background.start_soon(supervisor.run)
+        background.start_soon(self.leases.watch)
+        background.start_soon(self.leases.expire)
+        background.start_soon(self.leases.publish_progress)
+        background.start_soon(self.start_events.run)
+        background.start_soon(self._listen, bridge)
+        background.start_soon(self.reaper.run)
+        background.start_soon(self.settler.run)
+        if self.adopter is not None:
+            background.start_soon(self.adopter.run)
+        with trio.move_on_after(_FIRST_LOOK):  # so that slots are registered with the services they have
+            for supervisor in self.supervisors.values():
+                await supervisor.looked_at.wait()
+        background.start_soon(self.registration.run)
+        background.start_soon(self.registration.tell_moves)
 
-    async def _leave(self) -> None:
-        """Store the outcomes that Redis has not taken yet, and take the slots out of the fleet's lists."""
+    def _ready(self) -> None:
+        self.table.introduce([slot.worker_id for claimer in self.claimers for slot in claimer.free])
+        slots = {claimer.lane: len(claimer.free) for claimer in self.claimers}
+        log.info("machine.ready", machine=self.settings.machine_id, slots=slots)
+
+    def _stop_claiming(self) -> None:
+        log.info("machine.draining", jobs=len(self.leases), seconds=self.settings.drain)
+        self.table.leave()
+        self.settler.close()
+        for claimer in self.claimers:
+            claimer.stop()
+
+    async def _store_last_outcomes(self) -> None:
+        """Store the outcomes that Redis has not taken yet."""
         with trio.move_on_after(self.settings.stages.settle, shield=True):
-            await first_of(self.leases.wait_idle, self.slots.finish_late)
+            await first_of(self.leases.wait_idle, self.settler.run)
+
+    async def _deregister(self) -> None:
+        """Take the slots out of the fleet's lists, and the process off the list of those that look for what is due."""
         self.reaper.stop()
         with trio.move_on_after(self.settings.stages.settle, shield=True) as scope:
             try:
-                await self.registration.deregister(self.drain.reason)
+                await self.registration.deregister(self.shutdown.reason)
                 await self._leaving.farewell()
             except EmpTrioError as error:
                 log.warning("machine.not_deregistered", error=error.message)
         if scope.cancelled_caught:
             log.warning("machine.not_deregistered", error="Redis did not answer in time")
-        if self._failure is not None:
-            return
+
+    async def _leave_queue(self) -> None:
+        """Leave no job behind that nobody else would look after; a second signal cuts the wait short."""
         try:
-            await first_of(self._leaving.outstay, self.drain.now.wait)
+            await first_of(self._leaving.outstay, self.shutdown.now.wait)
         finally:
             await self._leaving.hand_over()
 
@@ -261,26 +256,22 @@ class Machine:
         def wanted(channel: str, message: bytes) -> bool:
             if channel != "job_submitted":
                 return True
-            self.first_words.heard(message)
-            self.first_words.tracking = bridge.tracking
+            self.start_events.heard(message)
+            self.start_events.tracking = bridge.tracking
             return not bridge.tracking
 
-        self.first_words.tracking = bridge.tracking
+        self.start_events.tracking = bridge.tracking
         async with bridge.subscribe("cancel_job", "job_submitted", wanted=wanted) as heard:
             async for item in heard:
                 if isinstance(item, Gap):
                     self.leases.renew_now()  # jobs may have been cancelled meanwhile
                     self.look_again()
                 elif item[0] == "cancel_job":
-                    job_id = messages.cancelled_job(item[1])
+                    job_id = cancelled_job(item[1])
                     if job_id is not None:
                         self.leases.cancel(job_id)
                 else:
                     self.look_again()
-
-    def _start(self, claimer: Claimer, claim: Claim, expires: float) -> None:
-        assert self._attempts is not None
-        self._attempts.start_soon(self.slots.run, claimer, claim, expires)
 
 
 def worker_ids(worker: WorkerPlan, machine_id: str) -> list[str]:
@@ -299,10 +290,11 @@ async def run_machine(
     environment: Mapping[str, str],
     hardware: Hardware,
     redactor: Redactor,
+    observers: Sequence[JobObserver] = (),
     open_keeper: OpenKeeper | None = None,
     task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a machine until it is told to stop (a signal, or ``Machine.drain.stop``) and has drained.
+    """Run a machine until it is told to stop (a signal, or ``Machine.shutdown.stop``) and has drained.
 
     Cancellation hands the running jobs back at once.
 
@@ -310,6 +302,7 @@ async def run_machine(
         plan: what to run, from :func:`emp_trio.mapping.plan`.
         environment: for capabilities.
         redactor: knows the secrets of settings, storage and Redis.
+        observers: told of what happens to jobs, beside the log.
         open_keeper: renews the leases; by default a thread with a connection of its own.
 
     Raises:
@@ -317,48 +310,37 @@ async def run_machine(
         MachineIdInUse: another live process has slots of the same ids, and stays.
         NotSent: Redis can't be reached.
     """
-    machines: list[Machine] = []
-    running = trio.CancelScope()
     keeper = open_keeper or partial(open_thread_keeper, redis, limit=settings.lease_margin, where=where)
+    machine: Machine | None = None
 
-    def tell(what: str) -> None:
-        for machine in machines:
-            machine.pushed() if what == "pending" else machine.connected()
+    def pushed() -> None:
+        if machine is not None:
+            machine.pushed()
 
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_pass_on, running)
-            with trio.CancelScope() as shelter:
-                async with (
-                    open_asset_saver(storage) as assets,
-                    open_bridge(
-                        redis, on_pending=lambda: tell("pending"), on_connect=lambda: tell("connected")
-                    ) as bridge,
-                ):
-                    shelter.shield = True  # the connection outlives the jobs that are handed back by it
-                    with running:
-                        worker_queue = WorkerQueue(bridge)
-                        await worker_queue.retry_until_accepted(lambda: library.ensure(bridge), patience=redis.patience)
-                        connector_context = ConnectorContext(assets=assets, environment=environment)
-                        process = _this_process(settings)
-                        table = LeaseTable(trio.current_time())
-                        machine = Machine(
-                            plan, settings, worker_queue, connector_context, hardware, redactor, process, table
-                        )
-                        async with keeper(table, process, _keep(settings), machine):
-                            machines.append(machine)
-                            await machine.run(bridge, task_status=task_status)
-            nursery.cancel_scope.cancel(reason="the machine has stopped")
-    except ExceptionGroup as group:
-        raise leading_error(group) from group
+    def connected() -> None:
+        if machine is not None:
+            machine.connected()
+
+    opening = _open_resources(storage, open_bridge(redis, on_pending=pushed, on_connect=connected))
+    with leading_error_raised():
+        async with outliving(opening) as (assets, bridge):  # the connection outlives jobs that are handed back by it
+            queue = WorkerQueue(bridge)
+            await queue.retry_until_accepted(lambda: library.ensure(bridge), patience=redis.patience)
+            context = MachineContext(
+                settings=settings, queue=queue, redactor=redactor, observers=Observers([JobLog(), *observers])
+            )
+            connector_context = ConnectorContext(assets=assets, environment=environment)
+            machine = Machine(plan, context, connector_context, hardware)
+            async with keeper(machine.table, machine.process, _keep(settings), machine):
+                await machine.run(bridge, task_status=task_status)
 
 
-async def _pass_on(scope: trio.CancelScope) -> None:
-    """Cancel ``scope`` once this task is cancelled."""
-    try:
-        await trio.sleep_forever()
-    finally:
-        scope.cancel(reason="run_machine was cancelled")
+@asynccontextmanager
+async def _open_resources(
+    storage: StorageSettings, opening: AbstractAsyncContextManager[Bridge]
+) -> AsyncIterator[tuple[AssetSaver, Bridge]]:
+    async with open_asset_saver(storage) as assets, opening as bridge:
+        yield assets, bridge
 
 
 def _this_process(settings: WorkerSettings) -> Process:

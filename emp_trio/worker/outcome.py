@@ -8,17 +8,97 @@ from typing import Final
 
 import msgspec
 
-from emp_trio.errors import InvalidJob, NotStarted, ServiceError, failure_of, leading_error
+from emp_trio.attempt import Ending
+from emp_trio.errors import InvalidJob, NotStarted, ServiceError, failure_of
 from emp_trio.failures import Failure
 from emp_trio.jobs import Job, JobResult
+from emp_trio.nursery import leading_error
 from emp_trio.queue import settlement as settlements
 from emp_trio.queue.job_hash import read_job
 from emp_trio.queue.settlement import Identity, Settlement, released
 from emp_trio.retry import LONGEST_WAIT
 from emp_trio.secrets import Redactor
+from emp_trio.worker.circuit import Verdict, verdict
 
 _LONGEST_TEXT: Final = 64 * 2**10  # characters of an error that are looked at at all; what is stored is shorter
 _LONG_WAIT: Final = 30.0  # seconds; a shorter one fits into a call, so that whoever still fails has used its attempt
+
+
+class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How the run of a connector ended.
+
+    Attributes:
+        completed: whether it returned.
+        returned: what it returned.
+        raised: what it raised, without cancellations.
+        ending: why it was stopped from outside, or None.
+        seconds: how long it ran.
+        last_progress: message, step and number of steps of its last report.
+    """
+
+    completed: bool
+    returned: object = None
+    raised: BaseException | None = None
+    ending: Ending | None = None
+    seconds: float = 0.0
+    last_progress: tuple[str, str, int] = ("", "", 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped from outside before it had a result."""
+        return self.ending is not None and not isinstance(self.returned, JobResult)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of an attempt.
+
+    Attributes:
+        settlement: what is stored; None where the lease is lost or the job was cancelled.
+        verdict: what the end says about the service.
+        error: what counts as the attempt's error, or None.
+    """
+
+    settlement: Settlement | None
+    verdict: Verdict = "neutral"
+    error: BaseException | None = None
+
+
+def classify(
+    job: Job,
+    end: AttemptEnd,
+    who: Identity,
+    *,
+    redactor: Redactor,
+    now: float,
+    random: float,
+    size: int | None = None,
+) -> Outcome:
+    """What becomes of an attempt.
+
+    Args:
+        now: seconds since the epoch.
+        random: a number from 0 to 1, for a retry's delay.
+        size: :func:`~emp_trio.offload.weight` of what the connector returned, where that is known.
+    """
+    if end.stopped:
+        return Outcome(settlement=released() if end.ending == "drain" else None, error=end.raised)
+    error = end.raised
+    if error is None:
+        try:
+            if not end.completed:
+                raise RuntimeError("the connector ended by a cancellation that nobody had asked for")
+            settlement = succeeded(job, end.returned, who, redactor=redactor, took=end.seconds, now=now, size=size)
+            if any(end.last_progress):
+                settlement = msgspec.structs.replace(settlement, last_progress=end.last_progress)
+            return Outcome(settlement=settlement, verdict="good")
+        except Exception as unusable:  # noqa: BLE001 - a result that can't be used is an error of the connector
+            error = unusable
+    settlement, leading = failed(job, error, who, redactor=redactor, now=now, random=random), leading_error(error)
+    if settlement.failure is not None:
+        said = verdict(leading, settlement.failure)
+    else:
+        said = "unready" if isinstance(leading, NotStarted) else "neutral"
+    return Outcome(settlement=settlement, verdict=said, error=error)
 
 
 def succeeded(

@@ -10,8 +10,7 @@ import structlog
 import trio
 
 from emp_trio.errors import EmpTrioError
-from emp_trio.queue.worker_queue import WorkerQueue
-from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.context import MachineContext
 from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.reaper")
@@ -27,11 +26,10 @@ class Reaper:
         requeued: called when jobs went back to the queue: Redis does not push a connection's own changes to it.
     """
 
-    def __init__(
-        self, worker_queue: WorkerQueue, settings: WorkerSettings, process: str, requeued: Callable[[], None]
-    ) -> None:
-        self._queue = worker_queue
-        self._settings = settings
+    def __init__(self, context: MachineContext, process: str, requeued: Callable[[], None]) -> None:
+        self._queue = context.queue
+        self._settings = context.settings
+        self._observers = context.observers
         self._process = process
         self._requeued = requeued
         self._look = Wakeup()
@@ -66,10 +64,7 @@ class Reaper:
             except EmpTrioError as error:
                 log.warning("reap.failed", error=error.message)
             else:
-                for job_id in reaped.requeued:
-                    log.warning("job.requeued", job=job_id, why="its lease ran out")
-                for job_id, why in reaped.failed:
-                    log.error("job.failed", job=job_id, error=why)
+                self._observers.put_back("lease_expired", reaped.requeued, reaped.failed)
                 for job_id, why in reaped.broken:
                     log.error("job.broken", job=job_id, error=why, hint="a key is not what it should be")
                 if reaped.requeued or reaped.due:

@@ -6,8 +6,8 @@ Hash and heartbeat: queue protocol 1.5, 4.4; what is published with them is in :
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 import msgspec
 import structlog
@@ -15,12 +15,12 @@ import trio
 
 from emp_trio.errors import EmpTrioError
 from emp_trio.queue.messages import iso
-from emp_trio.queue.worker_queue import WorkerQueue
 from emp_trio.worker import fleet_events
 from emp_trio.worker.availability import Availability
 from emp_trio.worker.build import Build
+from emp_trio.worker.context import MachineContext
 from emp_trio.worker.fleet_events import Messages, ServiceStatus, SlotState
-from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.rivals import Rivals
 from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.registration")
@@ -29,7 +29,7 @@ _encode: Final = msgspec.json.Encoder().encode
 _BATCH: Final = 100  # slots in one call, so that Redis is never kept busy for long
 _TOGETHER: Final = 0.05  # seconds in which moves of slots are put into one status
 _MOVES_EVERY: Final = 0.25  # seconds between two such statuses, at least
-_TOLD_PER_SECOND: Final = 200  # slots that they name, at most: the API writes a hash for each
+_PUBLISHED_PER_SECOND: Final = 200  # slots that they name, at most: the API writes a hash for each
 _REACTION: Final = 0.1  # seconds in which the API writes down what it hears of a machine that leaves
 _RETRY: Final = 0.25  # seconds before a registration that Redis did not take is made again
 
@@ -39,12 +39,9 @@ class Registration:
 
     Args:
         slots: every slot of the machine.
-        offers: what the machine can do.
+        availability: what the machine can do.
         build: what runs here.
-        gpus: how many it has.
-        statuses: connector name -> status (:meth:`emp_trio.worker.connectors.Supervisor.status`).
-        process: nonce of this process.
-        shared: ids of slots that another live process has, too: they stay registered.
+        rivals: knows the slots that another live process has, too: they stay registered.
 
     Attributes:
         registered: set once the slots are registered.
@@ -52,33 +49,25 @@ class Registration:
 
     def __init__(
         self,
-        worker_queue: WorkerQueue,
-        settings: WorkerSettings,
+        context: MachineContext,
         slots: Sequence[SlotState],
-        offers: Availability,
+        availability: Availability,
         build: Build,
-        *,
-        gpus: int,
-        statuses: Callable[[], list[dict[str, Any]]],
-        process: str,
-        shared: Collection[str],
+        rivals: Rivals,
     ) -> None:
         self.registered = trio.Event()
-        self._queue = worker_queue
-        self._settings = settings
+        self._queue = context.queue
+        self._settings = context.settings
         self._slots = slots
-        self._gpus = gpus
         self._build = build
         self._lanes = sorted({slot.lane for slot in slots})
-        self._offers = offers
-        self._statuses = statuses
-        self._process = process
-        self._shared = shared
+        self._availability = availability
+        self._rivals = rivals
         self._connected_at = iso(time.time())
         self._began = time.monotonic()
         self._now = Wakeup()
-        self._beating = trio.CancelScope()
-        self._told: dict[str, list[ServiceStatus]] = {}
+        self._registering = trio.CancelScope()
+        self._published: dict[str, list[ServiceStatus]] = {}
         self._moved = Wakeup()
         self._left = False
 
@@ -93,7 +82,7 @@ class Registration:
     async def tell_moves(self) -> None:
         """Publish the machine's status soon after slots have moved, for monitors (queue protocol 2.9); ends only by
         cancellation. Under an aggregator that is its task."""
-        pause = max(_MOVES_EVERY, len(self._slots) / _TOLD_PER_SECOND)
+        pause = max(_MOVES_EVERY, len(self._slots) / _PUBLISHED_PER_SECOND)
         while not self._settings.unified:
             await self._moved.wait()
             await trio.sleep(_TOGETHER)
@@ -104,27 +93,27 @@ class Registration:
 
     async def run(self) -> None:
         """Register, then beat every ``beat_every`` seconds until :meth:`leave`."""
-        with self._beating:
+        with self._registering:
             while True:
                 try:
-                    await self._beat()
+                    await self._heartbeat()
                 except EmpTrioError as error:
                     log.warning("beat.failed", error=error.message)
                 else:
                     self.registered.set()
                 await self._now.wait(self._settings.beat_every if self.registered.is_set() else _RETRY)
 
-    async def freed(self, slot: SlotState, *, untold: bool = False) -> None:
+    async def freed(self, slot: SlotState, *, unpublished: bool = False) -> None:
         """Say that a slot is idle whose job was not settled by it. Shielded, within the settle stage's time.
 
         Args:
-            untold: whether nobody was told yet that it had been busy.
+            unpublished: whether nobody was told yet that it had been busy.
         """
         said = fleet_events.freed(
             slot.worker_id,
             self._settings.machine_id,
             self._build,
-            slot.current_job_id if untold else None,
+            slot.current_job_id if unpublished else None,
             now=time.time(),
         )
         with trio.move_on_after(self._settings.stages.settle, shield=True):
@@ -135,38 +124,38 @@ class Registration:
 
     async def deregister(self, reason: str) -> None:
         """Take the slots out of the fleet's lists (queue protocol 4.9) and keep them out."""
-        self._beating.cancel(reason="the machine leaves the fleet")
+        self._registering.cancel(reason="the machine leaves the fleet")
         self._left = True
         machine, now, unified = self._settings.machine_id, time.time(), self._settings.unified
-        own = [slot.worker_id for slot in self._slots if slot.worker_id not in self._shared]
+        own = [slot.worker_id for slot in self._slots if slot.worker_id not in self._rivals.shared]
         batches = [own[start : start + _BATCH] for start in range(0, len(own), _BATCH)]
         for ids in batches:
             said: Messages = []
             for worker in ids:
                 said += fleet_events.leaving(worker, machine, self._build, reason, now=now, unified=unified)
-            if not unified and not self._shared and ids is batches[-1]:
+            if not unified and not self._rivals.shared and ids is batches[-1]:
                 said.append(self._status("event_driven", self._services(), now, leaving=True))
-            await self._queue.deregister(ids, said, process=self._process)
+            await self._queue.deregister(ids, said, process=self._rivals.nonce)
         await trio.sleep(_REACTION)
         for ids in batches:
             await self._queue.age(ids)
 
     def _services(self) -> dict[str, list[ServiceStatus]]:
-        return {name: self._offers.services(name) for name in self._lanes}
+        return {name: self._availability.services(name) for name in self._lanes}
 
-    async def _beat(self) -> None:
+    async def _heartbeat(self) -> None:
         now, fresh = time.time(), not self.registered.is_set()
-        offers = self._services()
+        services = self._services()
         for start in range(0, len(self._slots), _BATCH):
             batch = self._slots[start : start + _BATCH]
-            said = self._arrivals(batch, now) if fresh else self._changes(batch, offers, now)
+            said = self._arrivals(batch, now) if fresh else self._changes(batch, services, now)
             if start == 0 and not self._settings.unified:
-                said.append(self._status("initial" if fresh else "periodic", offers, now))
+                said.append(self._status("initial" if fresh else "periodic", services, now))
             await self._write(batch, said, fresh=fresh)
-        self._told = offers
+        self._published = services
 
     def _arrivals(self, slots: Sequence[SlotState], now: float) -> Messages:
-        capabilities = {name: self._offers.capabilities(name) for name in self._lanes}
+        capabilities = {name: self._availability.capabilities(name) for name in self._lanes}
         said: Messages = []
         for slot in slots:
             said += fleet_events.arriving(
@@ -180,11 +169,11 @@ class Registration:
             )
         return said
 
-    def _changes(self, slots: Sequence[SlotState], offers: Mapping[str, list[ServiceStatus]], now: float) -> Messages:
+    def _changes(self, slots: Sequence[SlotState], services: Mapping[str, list[ServiceStatus]], now: float) -> Messages:
         """What an aggregator must hear of services; without one the machine's status says it."""
         if not self._settings.unified:
             return []
-        changed = {name: [o for o in found if o not in self._told[name]] for name, found in offers.items()}
+        changed = {name: [o for o in found if o not in self._published[name]] for name, found in services.items()}
         return [
             fleet_events.service_changed(slot.worker_id, self._settings.machine_id, offer, now=now)
             for slot in slots
@@ -194,7 +183,7 @@ class Registration:
     def _status(
         self,
         update: Literal["initial", "periodic", "event_driven"],
-        offers: Mapping[str, list[ServiceStatus]],
+        services: Mapping[str, list[ServiceStatus]],
         now: float,
         *,
         leaving: bool = False,
@@ -202,21 +191,21 @@ class Registration:
         return fleet_events.machine_status(
             self._settings.machine_id,
             self._slots,
-            offers,
+            services,
             self._build,
             update=update,
             leaving=leaving,
-            gpus=self._gpus,
+            gpus=self._availability.gpus,
             uptime=time.monotonic() - self._began,
             now=now,
         )
 
     async def _write(self, slots: Sequence[SlotState], messages: Messages, *, fresh: bool) -> None:
-        capabilities = {name: _encode(self._offers.capabilities(name)).decode() for name in {s.lane for s in slots}}
+        capabilities = {
+            name: _encode(self._availability.capabilities(name)).decode() for name in {s.lane for s in slots}
+        }
         at, about = iso(time.time()), msgspec.structs.astuple(self._build)
-        statuses = sorted(
-            self._statuses(), key=lambda s: s["status"] == "active"
-        )  # of several instances, one is enough
+        statuses = self._availability.statuses()
         left = await self._queue.heartbeat(
             self._settings.machine_id,
             connected_at=self._connected_at,

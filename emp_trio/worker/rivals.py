@@ -47,12 +47,13 @@ class Rivals:
     """What one process knows of others with slots of its own.
 
     Attributes:
+        nonce: of this process.
         shared: our slots that another live process has, too.
     """
 
     def __init__(self, nonce: str, machine_id: str) -> None:
         self.shared: set[str] = set()
-        self._nonce = nonce
+        self.nonce = nonce
         self._machine_id = machine_id
         self._first_seen: dict[str, int] = {}
         self._slots: dict[str, set[str]] = {}
@@ -79,7 +80,7 @@ class Rivals:
             self.shared |= self._slots.get(rival.nonce, set())
         if leaving:
             return (), None
-        stays = winner(self._nonce, found, rivals)
+        stays = winner(self.nonce, found, rivals)
         if stays is not None:
             return (), self._in_use(stays, found)
         for rival in rivals:

@@ -22,9 +22,9 @@ from emp_trio.errors import (
     ServerRefused,
     ServiceError,
     failure_of,
-    leading_error,
 )
 from emp_trio.failures import REASONS, FailureType, classify_status
+from emp_trio.nursery import leading_error
 
 EVERY = [
     (EmpTrioError("x"), "system_error", "internal_error", True),

@@ -80,7 +80,7 @@ async def test_completed(worker_queue: WorkerQueue, lib: Library, ear: Ear) -> N
     ear.heard()
     job = read_job("j", claim.attempt, claim.fields)
     settlement = completed(job, JobResult(success=True, data={"n": 1}), WHO, now=time.time())
-    settlement = msgspec.structs.replace(settlement, last_words=("polished", "", 0))
+    settlement = msgspec.structs.replace(settlement, last_progress=("polished", "", 0))
     assert await worker_queue.settle(lease, "m1", settlement)
 
     hash_ = lib.job("j")

@@ -14,7 +14,7 @@ from typing import Any
 
 import trio
 
-from emp_trio.errors import leading_error
+from emp_trio.nursery import leading_error
 from tests.worker.support import LIMIT
 
 ROOT = Path(__file__).parents[2]

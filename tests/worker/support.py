@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeAlias
@@ -16,15 +16,16 @@ import trio
 
 from emp_trio.assets.config import StorageSettings
 from emp_trio.attempt import AttemptContext
-from emp_trio.errors import leading_error
 from emp_trio.jobs import Job, JobResult
 from emp_trio.mapping import Plan, ServicePlan, WorkerPlan
 from emp_trio.mapping.schema import Service
+from emp_trio.nursery import leading_error
 from emp_trio.queue.port import RedisSettings
 from emp_trio.secrets import Redactor, Secret
 from emp_trio.services.connector import Connector
 from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.machine import Machine, run_machine
+from emp_trio.worker.observer import JobObserver
 from emp_trio.worker.settings import WorkerSettings
 from tests.queue.support import OLD_FIELDS, iso
 
@@ -149,6 +150,7 @@ async def open_machine(
     job_timeout_minutes: float | None = None,
     plan: Plan | None = None,
     storage: StorageSettings | None = None,
+    observers: Sequence[JobObserver] = (),
     **settings: Any,
 ) -> AsyncIterator[Machine]:
     """A machine in the test's own run, ready; at the end of the block it hands its jobs back and stops.
@@ -167,14 +169,15 @@ async def open_machine(
         environment=environment or {},
         hardware=Hardware(gpus=1, gpu_memory_gb=24, gpu_model="A", ram_gb=64),
         redactor=Redactor([Secret(text) for text in secrets]),
+        observers=observers,
     )
     try:
         async with trio.open_nursery() as nursery:
             with trio.fail_after(LIMIT):
                 machine = await nursery.start(run)
             yield machine
-            machine.drain.stop("the test is over")
-            machine.drain.stop("at once")
+            machine.shutdown.stop("the test is over")
+            machine.shutdown.stop("at once")
             nursery.cancel_scope.deadline = trio.current_time() + LIMIT
         assert not nursery.cancel_scope.cancelled_caught, "the machine did not stop"
     except BaseExceptionGroup as group:

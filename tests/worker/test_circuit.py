@@ -137,7 +137,7 @@ async def test_exhausted_credit_stops_the_service_at_once(valkey: str, db: Any) 
         await until_status(db, submit(db, "t"), "failed")
         await eventually(lambda: not machine.supervisors["t-service"].usable)
         waiting = submit(db, "t")
-        other = machine.offers.claim_argument("t")
+        other = machine.availability.claim_argument("t")
         assert other is None
         assert db.hget(f"job:{waiting}", "status") == "pending"
         assert service.calls == 1

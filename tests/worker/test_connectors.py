@@ -245,8 +245,7 @@ async def test_a_claim_that_meets_a_closed_connector_is_handed_back(valkey: str,
     async with open_machine(valkey, {"t": play}) as machine:
         supervisor = machine.supervisors["t-service"]
         kept, supervisor.connector = supervisor.connector, None
-        for claimer in machine.claimers:
-            claimer._capabilities = lambda: b'{"job_service_required_map":["t"]}'
+        machine.availability.claim_argument = lambda lane: b'{"job_service_required_map":["t"]}'
         job_id = submit(db, "t")
         await eventually(lambda: db.zscore("emp:delayed", job_id))
         supervisor.connector = kept

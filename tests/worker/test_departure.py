@@ -80,7 +80,7 @@ async def test_the_last_machine_waits_for_the_lease_of_one_that_was_killed(valke
         db.hset("job:killed", mapping=fields)  # as if another machine, which is dead, had it
         await play.until_over()
         db.zadd("emp:leases", {"killed": time.time() * 1000 + 1200})
-        machine.drain.stop("the test is over")
+        machine.shutdown.stop("the test is over")
         await eventually(lambda: db.zscore("jobs:pending", "killed"))
         assert db.hget("job:killed", "crashes") == "1"
     assert ours(db) == set()

@@ -101,7 +101,7 @@ async def test_what_the_connector_sees_when_its_job_is_handed_back(valkey: str, 
     async with open_machine(valkey, {"t": play}, drain=0.1) as machine:
         submit(db, "t")
         attempt = await play.until_begun()
-        machine.drain.stop("deploy")
+        machine.shutdown.stop("deploy")
         await play.until_over()
         assert attempt.cancelled
         assert attempt.stop_remote_work is False  # the next attempt adopts what runs upstream
@@ -117,7 +117,7 @@ async def test_a_claim_under_way_is_answered_and_handed_back(valkey: str, db: An
             proxy.latency = 0.15
             job_id = submit(db, "t")
             await eventually(lambda: db.hget(f"job:{job_id}", "status") == "assigned")
-            machine.drain.stop("deploy")
+            machine.shutdown.stop("deploy")
         job = db.hgetall(f"job:{job_id}")
     assert play.attempts == []
     assert (job["status"], job["retry_count"], job["lease_token"]) == ("pending", "0", "")
@@ -155,7 +155,7 @@ async def test_a_crash_of_the_machine_hands_its_jobs_back_and_is_raised(
             jobs.append(job_id)
             await play.until_begun()
             await until_status(db, job_id, "in_progress")
-            monkeypatch.setattr(machine.registration, "_beat", _crash)
+            monkeypatch.setattr(machine.registration, "_heartbeat", _crash)
             machine.registration.again()
             await trio.sleep_forever()
 
@@ -201,7 +201,7 @@ async def test_a_result_that_comes_while_draining_is_stored(valkey: str, db: Any
     async with open_machine(valkey, {"t": Play(act)}, drain=0.05) as machine:
         job_id = submit(db, "t")
         await until_status(db, job_id, "in_progress")
-        machine.drain.stop("deploy")
+        machine.shutdown.stop("deploy")
         await until_status(db, job_id, "completed")
 
 
@@ -219,8 +219,8 @@ async def test_an_outcome_that_redis_has_not_taken_is_stored_before_the_machine_
             proxy.reset_all()
             play.finish.set()
             await play.until_over()
-            machine.drain.stop("deploy")
-            machine.drain.stop("at once")
+            machine.shutdown.stop("deploy")
+            machine.shutdown.stop("at once")
             nursery.start_soon(_recover_later, proxy)
     assert db.hget(f"job:{job_id}", "status") == "completed"
     assert len(ear.heard("complete_job")) == 1
@@ -236,10 +236,12 @@ async def test_an_idle_machine_stops_at_once_although_redis_is_away(valkey: str,
     async with open_proxy(int(valkey.rpartition(":")[2])) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}"
         async with open_machine(url, {"t": Play()}, poll_every=0.1, redis_settings={"longest_pause": 0.05}) as machine:
-            await eventually(lambda: machine.claimers[0]._dry)  # no claim is under way, whose outcome it would await
+            await eventually(
+                lambda: machine.claimers[0].policy.queue_empty
+            )  # no claim is under way, whose outcome it would await
             proxy.refuse = True
             proxy.reset_all()
-            await eventually(lambda: machine.claimers[0]._failing)
+            await eventually(lambda: machine.claimers[0].failing)
             told = trio.current_time()
-            machine.drain.stop("deploy")
+            machine.shutdown.stop("deploy")
         assert trio.current_time() - told < 2.0

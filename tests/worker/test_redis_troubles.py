@@ -168,7 +168,7 @@ async def test_a_job_that_cannot_go_back_into_a_broken_queue_is_not_lost(valkey:
         await play.until_begun()
         await until_status(db, job_id, "in_progress")
         db.set("jobs:pending", "oops")
-        machine.drain.stop("deploy")
+        machine.shutdown.stop("deploy")
         await play.until_over()
     assert db.hget(f"job:{job_id}", "retry_count") == "0"
     assert db.zscore("emp:delayed", job_id)  # it is looked at again in a minute

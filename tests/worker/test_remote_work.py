@@ -54,12 +54,12 @@ async def test_the_next_worker_adopts_what_runs_in_the_service(
         await service.until_started(1)
         await eventually(lambda: db.hget(f"job:{job_id}", "checkpoint"))
         if how == "drain":
-            old.drain.stop("deploy")
+            old.shutdown.stop("deploy")
         else:
             db.hset(f"job:{job_id}", mapping={"lease_token": "", "worker_id": "", "status": "pending"})
             db.zrem("emp:leases", job_id)
             await eventually(lambda: len(old.leases) == 0)
-            old.drain.stop("deploy")
+            old.shutdown.stop("deploy")
             await eventually(lambda: not db.exists("worker:old-worker-sim-0"))
             db.zadd("jobs:pending", {job_id: 5e16})
     async with open_machine(valkey, served_by(service), machine_id="new"):

@@ -163,7 +163,7 @@ async def test_a_machine_that_starts_while_the_one_before_drains_is_no_rival(val
     async with open_machine(valkey, {"t": old}, slots=1) as draining:
         job_id = submit(db, "t")
         await old.until_begun()
-        draining.drain.stop("deploy")
+        draining.shutdown.stop("deploy")
         (process,) = db.keys("emp:process:*")
         await eventually(lambda: db.hget(process, "leaving") == "1")
         async with open_machine(valkey, {"t": new}, slots=1):

@@ -17,8 +17,10 @@ from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Process, Told, firs
 from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.secrets import Redactor
-from emp_trio.worker.attempt import Attempt
+from emp_trio.worker.attempt import Attempt, AttemptTimes
+from emp_trio.worker.context import MachineContext
 from emp_trio.worker.leases import Leases
+from emp_trio.worker.observer import Observers
 from emp_trio.worker.settings import WorkerSettings
 
 SETTINGS = WorkerSettings(machine_id="m")
@@ -86,24 +88,27 @@ class Quiet:
         raise error
 
 
-def attempt(job_id: str) -> Attempt:
-    async def store(lease: LeaseRef, checkpoint: bytes) -> None:
+class Host:
+    """Publishes nothing."""
+
+    def has_progress(self) -> None:
+        pass
+
+    async def save_checkpoint(self, lease: LeaseRef, checkpoint: bytes) -> None:
         raise AssertionError("no checkpoint")
 
+
+def attempt(job_id: str) -> Attempt:
     now = trio.current_time()
-    return Attempt(
-        Job(id=job_id, type="t", payload={}, attempt=1),
-        LeaseRef(job_id, f"x/{job_id}"),
-        f"slot-{job_id}",
+    times = AttemptTimes(
         expires=now + SETTINGS.lease,
         margin=SETTINGS.lease_margin,
         deadline=now + 3600,
         limits=StageLimits(),
         cleanup=10,
-        changed=lambda: None,
-        store=store,
-        redactor=Redactor(),
     )
+    job = Job(id=job_id, type="t", payload={}, attempt=1)
+    return Attempt(job, LeaseRef(job_id, f"x/{job_id}"), f"slot-{job_id}", times, Host(), Redactor())
 
 
 async def move(table: LeaseTable) -> None:
@@ -116,7 +121,13 @@ async def move(table: LeaseTable) -> None:
 async def leases_of(server: Server, *, moves: bool = True) -> AsyncIterator[Leases]:
     """Leases with their tasks. ``moves``: whether the loop shows that it moves."""
     table = LeaseTable(trio.current_time())
-    leases = Leases(table, None, SETTINGS)  # type: ignore[arg-type]  # nothing is published
+    context = MachineContext(
+        settings=SETTINGS,
+        queue=None,  # type: ignore[arg-type]  # nothing is published
+        redactor=Redactor(),
+        observers=Observers(),
+    )
+    leases = Leases(table, context)
     async with trio.open_nursery() as nursery:
         async with simulated_keeper(server)(table, ME, KEEP, Quiet(leases)):
             nursery.start_soon(leases.expire)

@@ -15,9 +15,11 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue.client import open_queue
 from emp_trio.queue.messages import announced_job
-from emp_trio.queue.worker_queue import WorkerQueue
-from emp_trio.worker.first_words import FirstWords, speaks_at
+from emp_trio.secrets import Redactor
+from emp_trio.worker.context import MachineContext
+from emp_trio.worker.observer import Observers
 from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.start_events import StartEvents, publish_at
 from tests.queue.support import Ear
 from tests.worker.processes import open_worker
 from tests.worker.standin import saw_the_start, submitted_by_api
@@ -45,7 +47,7 @@ NOW, WINDOW = 1000.0, 0.025
 )
 def test_when_the_first_events_of_a_job_may_be_published(known: dict[str, Any], at: float) -> None:
     given = {"heard": None, "pushed": NOW - 0.01, "age": 1.0, "vain": -math.inf} | known
-    assert speaks_at(now=NOW, window=WINDOW, **given) == pytest.approx(NOW + at, abs=1e-6)
+    assert publish_at(now=NOW, window=WINDOW, **given) == pytest.approx(NOW + at, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -77,13 +79,18 @@ def _in_order(heard: list[tuple[str, dict[str, Any]]], job_id: str) -> bool:
 
 
 async def test_announcements_are_remembered_at_the_same_cost_however_many_have_been_heard() -> None:
-    settings = WorkerSettings(machine_id="m")
-    words = FirstWords(WorkerQueue(cast(Any, None)), settings, lambda: None)
+    context = MachineContext(
+        settings=WorkerSettings(machine_id="m"),
+        queue=cast(Any, None),
+        redactor=Redactor(),
+        observers=Observers(),
+    )
+    starts = StartEvents(context, lambda: None)
 
     def hear(first: int, count: int) -> float:
         began = time.thread_time()
         for number in range(first, first + count):
-            words.heard(b'{"job_id":"job-%d"}' % number)
+            starts.heard(b'{"job_id":"job-%d"}' % number)
         return time.thread_time() - began
 
     # The quickest of several parts, since a busy machine makes some of them slow.
@@ -91,9 +98,9 @@ async def test_announcements_are_remembered_at_the_same_cost_however_many_have_b
     hear(10_000, 140_000)
     late = min(hear(150_000 + part * 2000, 2000) for part in range(5))
     assert late < 5 * early, "once as many are remembered as may be"
-    assert words._heard_at("job-159999") is not None
-    assert words._heard_at(f"job-{160_000 - 32_768}") is not None
-    assert words._heard_at("job-0") is None
+    assert starts._heard_at("job-159999") is not None
+    assert starts._heard_at(f"job-{160_000 - 32_768}") is not None
+    assert starts._heard_at("job-0") is None
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])

@@ -9,16 +9,16 @@ announces in the same moment, so of its jobs nothing is held back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import trio
 
 from emp_trio.queue.messages import announced_job
-from emp_trio.queue.worker_queue import Claim, Claims, LeaseRef, WorkerQueue
+from emp_trio.queue.worker_queue import Claim, Claims, LeaseRef
 from emp_trio.worker.attempt import Attempt
-from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.context import MachineContext
 from emp_trio.worker.wakeup import Wakeup
 
 _CONNECTING: Final = 0.005  # seconds that a submitter needs after its announcement to listen to the job's events
@@ -29,7 +29,7 @@ _MOST_IDS: Final = 32_768  # announcements that are remembered at the least, and
 _LONGEST_ID: Final = 512  # characters of an id that is
 
 
-def speaks_at(
+def publish_at(
     *, now: float, heard: float | None, pushed: float, age: float | None, vain: float, window: float
 ) -> float:
     """When the first events of a job that was claimed now may be published, in the same time as ``now``.
@@ -51,50 +51,67 @@ def speaks_at(
     return now + window
 
 
-class Held:
+class DeferredStart:
     """A job of which nothing has been published yet.
 
+    Args:
+        due: Trio time at which its first events are published.
+        waiting: the others of its kind, by job id.
+
     Attributes:
-        said: set once its first events are published.
-        attempt: its attempt, when there is one.
+        published: set once its first events are published.
     """
 
-    __slots__ = ("attempt", "due", "lease", "said")
+    __slots__ = ("_attempt", "_waiting", "due", "lease", "published")
 
-    def __init__(self, lease: LeaseRef, due: float) -> None:
+    def __init__(self, lease: LeaseRef, due: float, waiting: dict[str, DeferredStart]) -> None:
         self.lease = lease
         self.due = due
-        self.said = trio.Event()
-        self.attempt: Attempt | None = None
+        self.published = trio.Event()
+        self._attempt: Attempt | None = None
+        self._waiting = waiting
 
-    def speak(self) -> None:
-        """From now on everything may be published."""
-        self.said.set()
-        if self.attempt is not None:
-            self.attempt.speak()
+    def mute(self, attempt: Attempt) -> None:
+        """Publish nothing of the job's attempt before its first events."""
+        if not self.published.is_set():
+            self._attempt, attempt.muted = attempt, True
+
+    def publish(self) -> None:
+        """The first events are on their way: from now on everything may be published."""
+        self.published.set()
+        if self._attempt is not None:
+            self._attempt.unmute()
+
+    def drop(self) -> bool:
+        """The job's lease is gone. Returns whether nothing has been published of it, nor will be."""
+        unpublished = not self.published.is_set()
+        if unpublished and self._waiting.get(self.lease.job_id) is self:
+            del self._waiting[self.lease.job_id]
+        return unpublished
 
 
-class FirstWords:
-    """Starts claimed jobs in Redis, and holds back their first events as :func:`speaks_at` says.
+class StartEvents:
+    """Starts claimed jobs in Redis, and holds back their first events as :func:`publish_at` says.
 
     Args:
-        doubt: called when the lease of a claimed job was gone before it was started.
+        renew_now: called when the lease of a claimed job was gone before it was started.
 
     Attributes:
         tracking: whether the server pushes changes of the queue.
     """
 
-    def __init__(self, worker_queue: WorkerQueue, settings: WorkerSettings, doubt: Callable[[], None]) -> None:
+    def __init__(self, context: MachineContext, renew_now: Callable[[], None]) -> None:
+        settings = context.settings
         self.tracking = True
-        self._queue = worker_queue
+        self._queue = context.queue
         self._machine = settings.machine_id
         self._unified = settings.unified
         self._window = settings.announcement
-        self._doubt = doubt
+        self._renew_now = renew_now
         self._pushed = self._vain = -math.inf
         self._heard: dict[str, float] = {}
         self._heard_before: dict[str, float] = {}
-        self._held: dict[str, Held] = {}
+        self._deferred: dict[str, DeferredStart] = {}
         self._changed = Wakeup()
 
     def pushed(self) -> None:
@@ -110,48 +127,45 @@ class FirstWords:
         self._heard[job_id] = now
         if len(self._heard) > _MOST_IDS:  # taking out the oldest one by one reads all gaps before it each time
             self._heard, self._heard_before = {}, self._heard
-        held = self._held.get(job_id)
-        if held is not None:
-            held.due = now + min(_CONNECTING, self._window)
+        deferred = self._deferred.get(job_id)
+        if deferred is not None:
+            deferred.due = now + min(_CONNECTING, self._window)
             self._changed.set()
 
-    def begin(self, claims: Claims) -> None:
-        """Mark claimed jobs as running, and publish what may be published of them, without waiting for Redis."""
+    def begin(self, claims: Claims, leases: Sequence[LeaseRef]) -> dict[str, DeferredStart]:
+        """Mark claimed jobs as running, and publish what may be published of them, without waiting for Redis.
+
+        Args:
+            leases: of the jobs, in their order.
+
+        Returns:
+            by job id, those of which nothing may be published yet.
+        """
         now = trio.current_time()
-        loud: list[LeaseRef] = []
-        tell: list[LeaseRef] = []
-        quiet: list[LeaseRef] = []
-        for claim in claims.jobs:
-            lease = LeaseRef(claim.job_id, claim.token)
+        announced: list[LeaseRef] = []
+        due_now: list[LeaseRef] = []
+        deferred: dict[str, DeferredStart] = {}
+        for claim, lease in zip(claims.jobs, leases, strict=True):
             if claim.announced:
-                loud.append(lease)
+                announced.append(lease)
             elif (due := self._due(claim, claims.at, now)) <= now:
-                tell.append(lease)
+                due_now.append(lease)
             else:
-                quiet.append(lease)
-                before = self._held.pop(claim.job_id, None)
+                before = self._deferred.pop(claim.job_id, None)
                 if before is not None:  # it was given back and claimed again meanwhile
-                    before.speak()
-                self._held[claim.job_id] = Held(lease, due)
-        if loud:  # one message for all of them, ahead of anything that they will say themselves
-            self._queue.start(loud, self._machine if self._unified else "", self._doubt)
-        if tell:
-            self._queue.begin(tell, self._machine, self._doubt, what="both", unified=self._unified)
-        if quiet:
-            self._queue.begin(quiet, self._machine, self._doubt, what="mark", unified=self._unified)
+                    before.publish()
+                deferred[claim.job_id] = self._deferred[claim.job_id] = DeferredStart(lease, due, self._deferred)
+        if announced:  # one message for all of them, ahead of anything that they will report themselves
+            self._queue.start(announced, self._machine if self._unified else "", self._renew_now)
+        if due_now:
+            self._begin(due_now, "both")
+        if deferred:
+            self._begin([start.lease for start in deferred.values()], "mark")
             self._changed.set()
+        return deferred
 
-    def held(self, claim: Claim) -> Held | None:
-        """What is held back of a claimed job, or None where nothing is."""
-        held = self._held.get(claim.job_id)
-        return held if held is not None and held.lease.token == claim.token else None
-
-    def forget(self, held: Held) -> bool:
-        """The job's lease is gone. Returns whether nothing has been published of it, nor will be."""
-        untold = not held.said.is_set()
-        if untold and self._held.get(held.lease.job_id) is held:
-            del self._held[held.lease.job_id]
-        return untold
+    def _begin(self, leases: Sequence[LeaseRef], what: Literal["mark", "tell", "both"]) -> None:
+        self._queue.begin(leases, self._machine, self._renew_now, what=what, unified=self._unified)
 
     async def run(self) -> None:
         """Publish first events when their time has come; ends only by cancellation."""
@@ -159,17 +173,15 @@ class FirstWords:
         while True:
             await self._changed.wait(limit)
             now = trio.current_time()
-            due = [job_id for job_id, held in self._held.items() if held.due <= now + _TOGETHER]
-            if due and min(self._held[job_id].due for job_id in due) <= now:
-                told = [self._held.pop(job_id) for job_id in due]
-                self._queue.begin(
-                    [held.lease for held in told], self._machine, self._doubt, what="tell", unified=self._unified
-                )
-                for held in told:
-                    held.speak()
+            due = [job_id for job_id, start in self._deferred.items() if start.due <= now + _TOGETHER]
+            if due and min(self._deferred[job_id].due for job_id in due) <= now:
+                starts = [self._deferred.pop(job_id) for job_id in due]
+                self._begin([start.lease for start in starts], "tell")
+                for start in starts:
+                    start.publish()
                 if any(self._heard_at(job_id) is None for job_id in due):
                     self._vain = now
-            limit = min((held.due for held in self._held.values()), default=math.inf) - now
+            limit = min((start.due for start in self._deferred.values()), default=math.inf) - now
 
     def _heard_at(self, job_id: str) -> float | None:
         at = self._heard.get(job_id)
@@ -182,7 +194,7 @@ class FirstWords:
             age = None
         else:
             age = at - made
-        return speaks_at(
+        return publish_at(
             now=now,
             heard=self._heard_at(claim.job_id),
             pushed=self._pushed if self.tracking else math.inf,
