@@ -98,8 +98,10 @@ class Executor:
             attempt = self._begin(job, claimed, supervisor)
             with masked(*_credentials(job)):
                 end = await attempt.run(admission.connector)
-                found = await self._classify(attempt, end, claimed)
-            self._report(attempt, end, found, supervisor)
+                size = weight(end.returned)
+                found = await off_loop(size, self._classify, attempt, end, claimed, size)
+            if found.verdict != "good":
+                self._report(attempt, end, found, supervisor)
             admission.verdict = found.verdict
             if found.settlement is not None and found.settlement.failure is not None:
                 admission.trouble = found.settlement.failure.message
@@ -182,21 +184,16 @@ class Executor:
 
             attempt.stages.on_end = ended
 
-    async def _classify(self, attempt: Attempt, end: AttemptEnd, claimed: ClaimedJob) -> Outcome:
-        size = weight(end.returned)
-
-        def classified() -> Outcome:
-            return classify(
-                attempt.job,
-                end,
-                self._identity(claimed),
-                redactor=self._redactor,
-                now=time.time(),
-                random=random.random(),
-                size=size,
-            )
-
-        return await off_loop(size, classified)
+    def _classify(self, attempt: Attempt, end: AttemptEnd, claimed: ClaimedJob, size: int) -> Outcome:
+        return classify(
+            attempt.job,
+            end,
+            self._identity(claimed),
+            redactor=self._redactor,
+            now=time.time(),
+            random=random.random(),
+            size=size,
+        )
 
     def _report(self, attempt: Attempt, end: AttemptEnd, found: Outcome, supervisor: Supervisor) -> None:
         """Say what the settlement does not say, and publish the last progress of an attempt that failed."""

@@ -34,10 +34,11 @@ class JobLog(JobObserver):
 
     def job_settled(self, event: JobSettled) -> None:
         """``job.completed``, ``job.released``, ``job.retry``, ``job.failed`` or ``job.lost``."""
+        if event.kind == "completed" and event.stored:  # the way of nearly every job
+            self._slots.debug("job.completed", job=event.job_id, slot=event.slot, attempt=event.attempt)
+            return
         job, slot, attempt, failure = event.job_id, event.slot, event.attempt, event.failure
-        if event.kind == "completed" and event.stored:
-            self._slots.debug("job.completed", job=job, slot=slot, attempt=attempt)
-        elif not event.stored:
+        if not event.stored:
             self._slots.warning("job.lost", job=job, slot=slot, attempt=attempt, kind=event.kind, why=_LOST)
         elif failure is None:
             self._slots.info("job.released", job=job, slot=slot, attempt=attempt)

@@ -162,11 +162,8 @@ E = TypeVar("E")
 
 
 class Observers:
-    """All observers of a machine. Each attribute tells those that want the event, and is None where nobody does::
-
-    if tell := observers.job_claimed:
-        tell(JobClaimed(...))
-    """
+    """All observers of a machine. Each attribute tells those that want the event, and is None where nobody does:
+    ``if tell := observers.job_claimed: tell(JobClaimed(...))``."""
 
     def __init__(self, observers: Iterable[JobObserver] = ()) -> None:
         found = tuple(observers)
@@ -200,15 +197,19 @@ class Observers:
 def _all_of(observers: tuple[JobObserver, ...], method: Callable[[JobObserver, E], None]) -> Callable[[E], None] | None:
     """What calls this method of every observer that overrides it; None where none does."""
     name = method.__name__
-    wanted = [getattr(observer, name) for observer in observers if getattr(type(observer), name) is not method]
+    wanted = [
+        (type(observer).__name__, getattr(observer, name))
+        for observer in observers
+        if getattr(type(observer), name) is not method
+    ]
     if not wanted:
         return None
 
     def tell(event: E) -> None:
-        for hear in wanted:
+        for observer, hear in wanted:
             try:
                 hear(event)
             except Exception as error:
-                log.error("observer.failed", observer=type(hear.__self__).__name__, method=name, exc_info=error)
+                log.error("observer.failed", observer=observer, method=name, exc_info=error)
 
     return tell
