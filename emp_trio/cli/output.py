@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emp_trio.errors import ConfigError, EmpTrioError
+from emp_trio.nursery import errors_in
 from emp_trio.printable import escaped, escaped_json, printable
 from emp_trio.secrets import MASK, Redactor, Secret, distinct, hides
 from emp_trio.secrets.names import named_secret
@@ -125,7 +126,7 @@ def report(error: BaseException) -> int:
     Returns:
         2 for wrong configuration, 1 for any other failure, 130 for an interrupt by the user.
     """
-    leaves = list(_leaves(error))
+    leaves = list(errors_in(error))
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return INTERRUPTED
     ours = [leaf for leaf in leaves if isinstance(leaf, EmpTrioError)]
@@ -137,11 +138,3 @@ def report(error: BaseException) -> int:
         print(escaped(trace, keep="\n"), file=sys.stderr)
         return FAILED
     return WRONG_USAGE if any(isinstance(leaf, ConfigError) for leaf in ours) else FAILED
-
-
-def _leaves(error: BaseException) -> Iterable[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for part in error.exceptions:
-            yield from _leaves(part)
-    else:
-        yield error

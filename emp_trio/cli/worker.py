@@ -147,18 +147,13 @@ def _log_configuration(problems: Sequence[Problem], planned: Plan) -> None:
 
 async def _run_embedded(state: Path, run: Callable[[Secret], Awaitable[None]]) -> None:
     """Run with a server of our own; if that ends by itself, so does the run."""
-    import trio
-
-    from emp_trio.nursery import leading_error
+    from emp_trio.nursery import leading_error_raised, open_background
     from emp_trio.queue.embedded import open_embedded_server
     from emp_trio.secrets import Secret
 
     async with open_embedded_server(state) as server:
         print(f"queue at {server.tcp_url} - for the other commands: export HUB_REDIS_URL={server.tcp_url}", flush=True)
-        try:
-            async with trio.open_nursery() as nursery:
+        with leading_error_raised():
+            async with open_background() as nursery:
                 nursery.start_soon(server.watch)
                 await run(Secret(server.url))
-                nursery.cancel_scope.cancel(reason="the worker has stopped")
-        except ExceptionGroup as group:
-            raise leading_error(group) from group

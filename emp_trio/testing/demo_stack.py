@@ -16,7 +16,7 @@ import trio
 from emp_trio.assets.config import storage_settings
 from emp_trio.errors import ConfigError, QueueError
 from emp_trio.mapping import load_mapping, plan
-from emp_trio.nursery import leading_error
+from emp_trio.nursery import leading_error_raised
 from emp_trio.queue.embedded import open_embedded_server
 from emp_trio.queue.port import RedisSettings
 from emp_trio.secrets import Redactor, Secret
@@ -135,11 +135,9 @@ async def _open_machine(scene: Scene, url: str, environment: dict[str, str]) -> 
             raise Stopped("the worker was stopped")
 
     closing = False
-    try:
+    with leading_error_raised():
         async with trio.open_nursery() as nursery:
             machine = await nursery.start(run)
             yield machine
             closing = True
             machine.shutdown.stop("the demo is over")
-    except ExceptionGroup as group:
-        raise leading_error(group) from group

@@ -10,6 +10,8 @@ from typing import Any
 
 import trio
 
+from emp_trio.nursery import open_background
+
 
 @asynccontextmanager
 async def open_server(app: Any, port: int = 0, *, host: str = "127.0.0.1") -> AsyncIterator[str]:
@@ -39,15 +41,9 @@ async def open_server(app: Any, port: int = 0, *, host: str = "127.0.0.1") -> As
     bound = _bind(host, port)
     url = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
     config.bind = [f"fd://{bound.detach()}"]
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(functools.partial(serve, app, config, shutdown_trigger=trio.sleep_forever))
-            yield url
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:  # the block's own error, which the caller knows better than a group of one
-            raise group.exceptions[0] from None
-        raise
+    async with open_background() as nursery:
+        await nursery.start(functools.partial(serve, app, config, shutdown_trigger=trio.sleep_forever))
+        yield url
 
 
 def _bind(host: str, port: int) -> socket.socket:

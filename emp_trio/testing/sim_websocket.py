@@ -18,6 +18,7 @@ import trio
 import wsproto.utilities
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_server_stream
 
+from emp_trio.nursery import open_background
 from emp_trio.testing.sim_core import Simulation, begin
 
 _KEPT: Final = 10_000  # jobs remembered
@@ -202,16 +203,10 @@ async def open_simulated_websocket(
         the service; its ``url`` (``ws://``) is where to find it.
     """
     service = SimulatedWebsocketService(default_seconds=default_seconds)
-    try:
-        async with trio.open_nursery() as nursery:
-            bound: int = await nursery.start(functools.partial(service.serve, port, host=host))
-            service.url = f"ws://{host}:{bound}"
-            yield service
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:  # the block's own error, which the caller knows better than a group of one
-            raise group.exceptions[0] from None
-        raise
+    async with open_background() as nursery:
+        bound: int = await nursery.start(functools.partial(service.serve, port, host=host))
+        service.url = f"ws://{host}:{bound}"
+        yield service
 
 
 async def _send(socket: WebSocketConnection, message: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import h11
 import trio
 from starlette.types import ASGIApp, Message, Scope
 
+from emp_trio.nursery import open_background
 from emp_trio.testing.proxy import reset
 
 _CHUNK: Final = 64 * 2**10
@@ -169,12 +170,6 @@ async def open_wire_server(app: ASGIApp, port: int = 0, *, host: str = "127.0.0.
     """
     listeners = await trio.open_tcp_listeners(port, host=host)
     port = listeners[0].socket.getsockname()[1]
-    try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(functools.partial(trio.serve_listeners, functools.partial(_serve, app), listeners))
-            yield f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:  # the block's own error, which the caller knows better than a group of one
-            raise group.exceptions[0] from None
-        raise
+    async with open_background() as nursery:
+        await nursery.start(functools.partial(trio.serve_listeners, functools.partial(_serve, app), listeners))
+        yield f"http://{f'[{host}]' if ':' in host else host}:{port}"

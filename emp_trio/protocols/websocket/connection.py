@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -25,6 +25,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError,
 
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
+from emp_trio.nursery import errors_in
 from emp_trio.protocols.http.errors import describe_status
 from emp_trio.protocols.websocket.settings import WebSocketSettings
 from emp_trio.protocols.websocket.stream import Wire, connect, lost, target
@@ -220,19 +221,10 @@ async def open_link(
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery has wrapped what the block raised: take it out, unless a task of ours has failed too.
-        own = [] if inner is None else list(_leaves(inner))
-        if inner is None or any(e not in own and not isinstance(e, trio.Cancelled) for e in _leaves(group)):
+        own = [] if inner is None else list(errors_in(inner))
+        if inner is None or any(e not in own and not isinstance(e, trio.Cancelled) for e in errors_in(group)):
             raise
         _raise_as_it_was(inner)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    """The single errors in an error. (Trio rebuilds the groups in which it looks for its cancels.)"""
-    if isinstance(error, BaseExceptionGroup):
-        for one in error.exceptions:
-            yield from _leaves(one)
-    else:
-        yield error
 
 
 def _raise_as_it_was(error: BaseException) -> None:
@@ -255,9 +247,8 @@ async def _ping(connection: WebSocketConnection, answered: trio.Event) -> None:
 
 def _rejection(group: BaseExceptionGroup[ConnectionRejected]) -> ServiceError:
     """The error for an upgrade that was answered with an error status."""
-    rejected = group.exceptions[0]
-    while isinstance(rejected, BaseExceptionGroup):
-        rejected = rejected.exceptions[0]
+    rejected = next(errors_in(group))
+    assert isinstance(rejected, ConnectionRejected)
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in rejected.headers}
     error = describe_status(rejected.status_code, headers, bytes(rejected.body or b""))
     error.retry_after = parse_retry_after(headers, now=time.time())

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from emp_trio.nursery import open_background
 from emp_trio.secrets import Secret
 from emp_trio.testing.a1111.engine import Engine, Work
 from emp_trio.testing.a1111.rules import FIELDS, fault_of, openapi
@@ -225,14 +226,8 @@ async def open_fake_a1111(
     Yields:
         the fake; ``base_url`` is what a client needs.
     """
-    try:
-        async with trio.open_nursery() as nursery:
-            fake = FakeA1111(nursery, script)
-            async with open_server(fake.app, port, host=host) as url:
-                fake.base_url = url
-                yield fake
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:  # the block's own error, which its caller knows
-            raise group.exceptions[0] from None
-        raise
+    async with open_background() as nursery:
+        fake = FakeA1111(nursery, script)
+        async with open_server(fake.app, port, host=host) as url:
+            fake.base_url = url
+            yield fake

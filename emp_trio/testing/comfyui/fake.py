@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from emp_trio.nursery import open_background
 from emp_trio.testing.comfyui.api import answer, route_of
 from emp_trio.testing.comfyui.behavior import Behavior
 from emp_trio.testing.comfyui.disk import Disk
@@ -218,12 +219,6 @@ async def open_fake_comfyui(
     """
     fake = FakeComfyUI(behavior or Behavior(), host, tls)
     fake.port = port
-    try:
-        async with trio.open_nursery() as fake._nursery:
-            await fake.start()
-            yield fake
-            fake._nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:  # the block's own error, which the caller knows better than a group of one
-            raise group.exceptions[0] from None
-        raise
+    async with open_background() as fake._nursery:
+        await fake.start()
+        yield fake
