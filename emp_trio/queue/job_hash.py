@@ -1,4 +1,4 @@
-"""A job's hash as a value: reading it. Pure.
+"""Reading a job from its hash. Pure.
 
 Source: queue protocol 1.3 (job hash).
 """

@@ -1,4 +1,4 @@
-"""What ends an attempt: the arguments of the one call that settles it, and the messages and records it writes. Pure.
+"""Settlements: the arguments of the one call that ends an attempt, with the messages and records it writes. Pure.
 
 Sources: queue protocol 1.4, 1.8 (attestations), 2.4 (complete_job), 2.5 (job_failed).
 """

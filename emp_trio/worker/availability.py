@@ -1,4 +1,4 @@
-"""What the machine can do right now: per lane, its capabilities and its services, as health has it."""
+"""Capabilities and services that a machine can offer now, per lane, from the health of its connectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which emp-trio this is, as a slot says it to the fleet (queue protocol 2.8)."""
+"""Version and build of this emp-trio as a slot reports them to the fleet (queue protocol 2.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a slot tells the fleet about itself (queue protocol 4.3), and the hardware it stands on."""
+"""Capabilities of a slot as the fleet reads them (queue protocol 4.3), and the hardware of its machine."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""A circuit breaker: a service that fails job after job gets no more of them but one now and then, until one succeeds.
-
-Pure: told the time, it decides.
+"""A circuit breaker: after some consecutive failures of a service only a periodic probe job is admitted, until one
+succeeds. Pure: it is given the time.
 """
 
 from __future__ import annotations

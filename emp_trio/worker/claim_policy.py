@@ -1,4 +1,4 @@
-"""What a worker type claims next: decided from its free slots, what woke it, and what the last claim brought. Pure."""
+"""Policy of claiming: from free slots, wake-ups and the last answer to the next claim of a worker type. Pure."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Claimer:
         self._stopped = False
         self._wake = Wakeup()
 
-    def look(self) -> None:
+    def queue_changed(self) -> None:
         """Something changed in the queue, or in what this type can do."""
         self.policy.notify()
         if self.free:

@@ -64,7 +64,7 @@ class Supervisor:
         connector: the open connector, or None.
         health: what is known of the service.
         models: what it offers.
-        looked_at: set once there is a first verdict on its health.
+        checked: set once there is a first verdict on its health.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class Supervisor:
         self.connector: Connector | None = None
         self.health = Health(healthy=False, detail="starting")
         self.models: list[str] = []
-        self.looked_at = trio.Event()
+        self.checked = trio.Event()
         self._connector_context = connector_context
         self._settings = settings = context.settings
         self._redactor = context.redactor
         self._observers = context.observers
         self._changed = changed
-        self._look = Wakeup()
+        self._check_now = Wakeup()
         self._tries = 0
         self._circuit = Circuit(settings.circuit_failures, settings.circuit_pause, settings.circuit_longest)
         self._trouble = ""
@@ -104,7 +104,7 @@ class Supervisor:
         now = trio.current_time()
         admitted = self.connector is not None and self._circuit.begin(now)
         if self.connector is not None:
-            self._tell()
+            self._notify()
         if self.connector is None or not admitted:
             raise NotStarted("the service can't be used for now", retry_after=self._settings.health_retry)
         return Admission(self, self.connector, now)
@@ -125,13 +125,13 @@ class Supervisor:
         if said in ("bad", "fatal"):
             self._trouble = trouble
         if said in ("bad", "fatal", "unready"):
-            self._look.set()
+            self._check_now.set()
         if self._circuit.until is not None and self._circuit.until != before:
             pause = self._circuit.until - trio.current_time()
             self._health_changed("circuit_open", detail=self._trouble, seconds=pause)
         elif before is not None and self._circuit.until is None:
             self._health_changed("circuit_closed")
-        self._tell()
+        self._notify()
 
     def status(self) -> dict[str, Any]:
         """The fleet's status word for it (queue protocol 2.6 b)."""
@@ -157,7 +157,7 @@ class Supervisor:
             except BaseException as error:  # noqa: BLE001 - whatever a connector raises: it is opened anew
                 await trio.lowlevel.checkpoint_if_cancelled()  # but for our own cancellation, which goes on
                 self.connector = None
-                self._is(Health(healthy=False, detail=self._told(error, "connector.crashed")))
+                self._set_health(Health(healthy=False, detail=self._log_error(error, "connector.crashed")))
             finally:
                 self.connector = None
             self._tries += 1
@@ -170,22 +170,22 @@ class Supervisor:
             if health.healthy and not self.health.healthy:
                 self._tries = 0
                 self.models = await self._models(connector)
-            self._is(health)
+            self._set_health(health)
             pause = self._settings.health_every if health.healthy else self._settings.health_retry
             pause *= random.uniform(0.8, 1.2)
             if self._circuit.until is not None:
                 pause = min(pause, max(self._circuit.until - trio.current_time(), self._settings.health_retry))
-            await self._look.wait(pause)
+            await self._check_now.wait(pause)
 
     async def _listen(self, connector: Connector) -> None:
         """Have the health looked at whenever the connector itself says so."""
         try:
             while True:
                 await connector.health_changes()
-                self._look.set()
+                self._check_now.set()
                 await trio.lowlevel.checkpoint()  # the others' turn, whatever that call does
         except Exception as error:  # noqa: BLE001 - nor is an error in there: the health is looked at in its turn
-            self._told(error, "connector.health_changes")
+            self._log_error(error, "connector.health_changes")
             await trio.sleep_forever()
 
     async def _check(self, connector: Connector) -> Health:
@@ -200,7 +200,7 @@ class Supervisor:
             except EmpTrioError as error:
                 return Health(healthy=False, detail=self._redactor.text(error.message))
             except Exception as error:  # noqa: BLE001 - a connector's health check may raise anything
-                return Health(healthy=False, detail=self._told(error, "connector.health"))
+                return Health(healthy=False, detail=self._log_error(error, "connector.health"))
         return Health(healthy=False, detail=f"no answer to the health check within {limit:g} s")
 
     async def _models(self, connector: Connector) -> list[str]:
@@ -209,26 +209,26 @@ class Supervisor:
                 return [self._redactor.known(name) for name in msgspec.convert(await connector.models(), list[str])]
             except ServiceError as error:
                 if error.status not in NO_ROUTE:  # a service that has no such list has no such list
-                    self._told(error, "connector.models")
+                    self._log_error(error, "connector.models")
             except Exception as error:  # noqa: BLE001 - nor may the list of its models do more harm than being empty
-                self._told(error, "connector.models")
+                self._log_error(error, "connector.models")
         return []
 
-    def _told(self, error: BaseException, event: str) -> str:
+    def _log_error(self, error: BaseException, event: str) -> str:
         """Log an error, with its traceback unless it is one of ours; its text."""
         text = described(error, self._redactor).message
         ours = isinstance(leading_error(error), EmpTrioError)
         log.error(event, service=self.plan.worker_service, error=text, exc_info=None if ours else error)
         return text
 
-    def _is(self, health: Health) -> None:
+    def _set_health(self, health: Health) -> None:
         before, self.health = self.health, health
-        self.looked_at.set()
+        self.checked.set()
         if before != health and health.healthy:
             self._health_changed("healthy")
         elif before != health:
             self._health_changed("unhealthy", detail=health.detail)
-        self._tell()
+        self._notify()
 
     def _health_changed(
         self,
@@ -248,7 +248,7 @@ class Supervisor:
                 )
             )
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         """Say so when the service became usable, or stopped being so."""
         usable = self.usable
         if usable != self._was_usable:

@@ -1,4 +1,4 @@
-"""What every part of a machine is given."""
+"""Dependencies that every part of a machine is given."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from emp_trio.worker.settings import WorkerSettings
 
 
 class MachineContext(msgspec.Struct, frozen=True, kw_only=True):
-    """What every part of a machine is given: its settings, its calls of the queue, the redactor for what it publishes
-    and logs, and who observes it."""
+    """Settings of the machine, its calls of the queue, the redactor for what it publishes and logs, and its
+    observers."""
 
     settings: WorkerSettings
     queue: WorkerQueue

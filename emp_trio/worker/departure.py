@@ -1,4 +1,4 @@
-"""The end of a process' part in the queue: nothing of ours stays behind that the rest of the fleet can't see."""
+"""Departure of a process from the queue: nothing of ours stays behind that the rest of the fleet can't see."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SPEAKS: Final = 8.0  # seconds for which a killed process seems to be there (fu
 _HURRY: Final = 2.0  # seconds that are left for it after a second signal
 
 
-class Leaving:
+class ProcessDeparture:
     """A process on its way out of the queue.
 
-    Until :meth:`farewell` the others take it for one that looks after what is due. Where another process seems to do
+    Until :meth:`leave` the others take it for one that looks after what is due. Where another process seems to do
     so, it may have been killed just now: the jobs are left to it when it has given a sign of life since.
     """
 
@@ -32,12 +32,12 @@ class Leaving:
         self._first: Departure | None = None
         self._left: Departure | None = None
 
-    async def farewell(self) -> None:
+    async def leave(self) -> None:
         """Take the process off the list of those that look for what is due; where it was the last one, put all delayed
         jobs back into the queue. Raises as ``RedisPort.call``."""
         self._left = self._first = await self._put_back(self._process)
 
-    async def outstay(self) -> None:
+    async def wait_for_successor(self) -> None:
         """Wait until another process has shown that it is alive, or for the leases of killed ones, and put back their
         jobs, which nobody else would. Takes a lease's length and 8 s at most; may be cancelled at any time."""
         if self._left and self._left.leased and self._left.looked is None:
@@ -48,9 +48,9 @@ class Leaving:
                 await trio.sleep(min(_PAUSE, self._left.ends + 0.01) if self._left.looked is None else _PAUSE)
                 await self._look_again()
 
-    async def hand_over(self) -> None:
-        """What :meth:`outstay` had no time for: delayed jobs go back now unless somebody shows in 2 s that he is alive
-        to look after them. Their retries are early, which does no harm."""
+    async def put_back_rest(self) -> None:
+        """What :meth:`wait_for_successor` had no time for: delayed jobs go back now, unless another process shows
+        within 2 s that it is alive to look after them. Their retries are early, which does no harm."""
         if self._left is None or not self._left.delayed or self._followed:
             return
         with trio.move_on_after(_HURRY, shield=True):

@@ -1,4 +1,4 @@
-"""The way of one claimed job through the machine: read, route, admit, run, classify; then it is settled."""
+"""Executor of claimed jobs: read, route, admit, run, classify; then settle."""
 
 from __future__ import annotations
 

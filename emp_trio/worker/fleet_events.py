@@ -1,4 +1,4 @@
-"""What a machine says of its slots: (channel, message) pairs of the fleet. Pure.
+"""Messages about a machine's slots: (channel, message) pairs of the fleet. Pure.
 
 Shapes: queue protocol 2 (worker_status), 2.7 (registration), 2.8 (aggregator), 2.9 (machine status).
 """

@@ -35,7 +35,7 @@ from emp_trio.worker.capabilities import Hardware
 from emp_trio.worker.claimer import Claimer
 from emp_trio.worker.connectors import Supervisor
 from emp_trio.worker.context import MachineContext
-from emp_trio.worker.departure import Leaving
+from emp_trio.worker.departure import ProcessDeparture
 from emp_trio.worker.executor import Executor
 from emp_trio.worker.fleet_events import SlotState
 from emp_trio.worker.job_log import JobLog
@@ -75,9 +75,9 @@ class Machine:
         self.rivals = Rivals(self.process.nonce, settings.machine_id)
         self.leases = Leases(self.table, context)
         self.start_events = StartEvents(context, self.leases.renew_now)
-        self.reaper = Reaper(context, self.process.nonce, self.look_again)
+        self.reaper = Reaper(context, self.process.nonce, self.queue_changed)
         after = settings.adopt_orphans
-        self.adopter = None if after is None else Adopter(context, after, self.look_again)
+        self.adopter = None if after is None else Adopter(context, after, self.queue_changed)
         self.supervisors = {
             name: Supervisor(service, context, connector_context, self._services_changed)
             for name, service in plan.services.items()
@@ -104,7 +104,7 @@ class Machine:
             Claimer(lane, of_type, context, self.availability, self.table, self.start_events)
             for lane, of_type in slots.items()
         ]
-        self._leaving = Leaving(context, self.process.nonce)
+        self._departure = ProcessDeparture(context, self.process.nonce)
         self._failure: EmpTrioError | None = None
 
     # -- what others tell it
@@ -112,18 +112,18 @@ class Machine:
     def pushed(self) -> None:
         """Somebody else changed the queue."""
         self.start_events.pushed()
-        self.look_again()
+        self.queue_changed()
 
-    def look_again(self) -> None:
+    def queue_changed(self) -> None:
         """The queue changed."""
         for claimer in self.claimers:
-            claimer.look()
+            claimer.queue_changed()
 
     def connected(self) -> None:
         """There is a new connection to Redis: changes before it were not pushed, leases could not be renewed."""
         self.reaper.hold_off()
         self.leases.renew_now()
-        self.registration.again()
+        self.registration.write_now()
         self.pushed()
 
     def gone(self, leases: Mapping[LeaseRef, str]) -> None:
@@ -146,13 +146,13 @@ class Machine:
 
     def _requeued(self) -> None:
         """A job went back by our own hand, which Redis does not push to us."""
-        self.reaper.look_sooner()
-        self.look_again()
+        self.reaper.reap_sooner()
+        self.queue_changed()
 
     def _services_changed(self) -> None:
         self.availability.changed()
-        self.registration.again()
-        self.look_again()
+        self.registration.write_now()
+        self.queue_changed()
 
     # -- supervision (docs/how-it-works.md)
 
@@ -210,9 +210,9 @@ class Machine:
             background.start_soon(self.adopter.run)
         with trio.move_on_after(_FIRST_LOOK):  # so that slots are registered with the services they have
             for supervisor in self.supervisors.values():
-                await supervisor.looked_at.wait()
+                await supervisor.checked.wait()
         background.start_soon(self.registration.run)
-        background.start_soon(self.registration.tell_moves)
+        background.start_soon(self.registration.publish_moves)
 
     def _ready(self) -> None:
         self.table.introduce([slot.worker_id for claimer in self.claimers for slot in claimer.free])
@@ -237,7 +237,7 @@ class Machine:
         with trio.move_on_after(self.settings.stages.settle, shield=True) as scope:
             try:
                 await self.registration.deregister(self.shutdown.reason)
-                await self._leaving.farewell()
+                await self._departure.leave()
             except EmpTrioError as error:
                 log.warning("machine.not_deregistered", error=error.message)
         if scope.cancelled_caught:
@@ -246,9 +246,9 @@ class Machine:
     async def _leave_queue(self) -> None:
         """Leave no job behind that nobody else would look after; a second signal cuts the wait short."""
         try:
-            await first_of(self._leaving.outstay, self.shutdown.now.wait)
+            await first_of(self._departure.wait_for_successor, self.shutdown.now.wait)
         finally:
-            await self._leaving.hand_over()
+            await self._departure.put_back_rest()
 
     async def _listen(self, bridge: Bridge) -> None:
         """Hear of cancelled jobs, and of announced ones, which wake where the server pushes no changes of the queue."""
@@ -265,13 +265,13 @@ class Machine:
             async for item in heard:
                 if isinstance(item, Gap):
                     self.leases.renew_now()  # jobs may have been cancelled meanwhile
-                    self.look_again()
+                    self.queue_changed()
                 elif item[0] == "cancel_job":
                     job_id = cancelled_job(item[1])
                     if job_id is not None:
                         self.leases.cancel(job_id)
                 else:
-                    self.look_again()
+                    self.queue_changed()
 
 
 def worker_ids(worker: WorkerPlan, machine_id: str) -> list[str]:

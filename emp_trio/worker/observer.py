@@ -1,4 +1,4 @@
-"""What happens to jobs, as frozen values, and who is told of it.
+"""Events of jobs and services as frozen values, and the protocol of those that observe them.
 
 Logging, metrics and traces are observers. An event that no observer wants is not even made.
 """

@@ -1,4 +1,4 @@
-"""What becomes of an attempt: a connector's result, or whatever it raised, as the settlement that is stored. Pure."""
+"""Classification of an attempt: a connector's result, or whatever it raised, as the settlement to store. Pure."""
 
 from __future__ import annotations
 

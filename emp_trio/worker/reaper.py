@@ -40,7 +40,7 @@ class Reaper:
         """Redis was away: whoever held a lease has ``renew_every`` seconds to renew it or to store an outcome."""
         self._not_before = trio.current_time() + self._settings.renew_every
 
-    def look_sooner(self) -> None:
+    def reap_sooner(self) -> None:
         """Something new may be due soon."""
         self._look.set()
 

@@ -71,7 +71,7 @@ class Registration:
         self._moved = Wakeup()
         self._left = False
 
-    def again(self) -> None:
+    def write_now(self) -> None:
         """Something that is registered changed (or Redis may have forgotten): write it now."""
         self._now.set()
 
@@ -79,7 +79,7 @@ class Registration:
         """A slot began or ended a job."""
         self._moved.set()
 
-    async def tell_moves(self) -> None:
+    async def publish_moves(self) -> None:
         """Publish the machine's status soon after slots have moved, for monitors (queue protocol 2.9); ends only by
         cancellation. Under an aggregator that is its task."""
         pause = max(_MOVES_EVERY, len(self._slots) / _PUBLISHED_PER_SECOND)
@@ -109,7 +109,7 @@ class Registration:
         Args:
             unpublished: whether nobody was told yet that it had been busy.
         """
-        said = fleet_events.freed(
+        messages = fleet_events.freed(
             slot.worker_id,
             self._settings.machine_id,
             self._build,
@@ -118,7 +118,7 @@ class Registration:
         )
         with trio.move_on_after(self._settings.stages.settle, shield=True):
             try:
-                await self._write([slot], said, fresh=True)  # also takes the job off the slot's list
+                await self._write([slot], messages, fresh=True)  # also takes the job off the slot's list
             except EmpTrioError as error:  # the next beat writes it, though it does not publish it
                 log.debug("beat.failed", error=error.message)
 
@@ -130,12 +130,12 @@ class Registration:
         own = [slot.worker_id for slot in self._slots if slot.worker_id not in self._rivals.shared]
         batches = [own[start : start + _BATCH] for start in range(0, len(own), _BATCH)]
         for ids in batches:
-            said: Messages = []
+            messages: Messages = []
             for worker in ids:
-                said += fleet_events.leaving(worker, machine, self._build, reason, now=now, unified=unified)
+                messages += fleet_events.leaving(worker, machine, self._build, reason, now=now, unified=unified)
             if not unified and not self._rivals.shared and ids is batches[-1]:
-                said.append(self._status("event_driven", self._services(), now, leaving=True))
-            await self._queue.deregister(ids, said, process=self._rivals.nonce)
+                messages.append(self._status("event_driven", self._services(), now, leaving=True))
+            await self._queue.deregister(ids, messages, process=self._rivals.nonce)
         await trio.sleep(_REACTION)
         for ids in batches:
             await self._queue.age(ids)
@@ -148,17 +148,17 @@ class Registration:
         services = self._services()
         for start in range(0, len(self._slots), _BATCH):
             batch = self._slots[start : start + _BATCH]
-            said = self._arrivals(batch, now) if fresh else self._changes(batch, services, now)
+            messages = self._arrivals(batch, now) if fresh else self._changes(batch, services, now)
             if start == 0 and not self._settings.unified:
-                said.append(self._status("initial" if fresh else "periodic", services, now))
-            await self._write(batch, said, fresh=fresh)
+                messages.append(self._status("initial" if fresh else "periodic", services, now))
+            await self._write(batch, messages, fresh=fresh)
         self._published = services
 
     def _arrivals(self, slots: Sequence[SlotState], now: float) -> Messages:
         capabilities = {name: self._availability.capabilities(name) for name in self._lanes}
-        said: Messages = []
+        messages: Messages = []
         for slot in slots:
-            said += fleet_events.arriving(
+            messages += fleet_events.arriving(
                 slot.worker_id,
                 self._settings.machine_id,
                 capabilities[slot.lane],
@@ -167,7 +167,7 @@ class Registration:
                 now=now,
                 unified=self._settings.unified,
             )
-        return said
+        return messages
 
     def _changes(self, slots: Sequence[SlotState], services: Mapping[str, list[ServiceStatus]], now: float) -> Messages:
         """What an aggregator must hear of services; without one the machine's status says it."""

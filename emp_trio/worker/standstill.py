@@ -1,4 +1,4 @@
-"""Where the event loop stands while it does not move: read from its stack, by another thread, when somebody asks.
+"""Location of an event loop that does not move: read from its stack, by another thread, on demand.
 
 That costs nothing until it is needed, unlike counting the steps of every task.
 """

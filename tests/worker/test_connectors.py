@@ -135,7 +135,7 @@ async def test_a_health_check_that_hangs_counts_as_unhealthy(valkey: str, db: An
 
     async with open_machine(valkey, {"t": Play(health=health)}, health_timeout=0.05) as machine:
         supervisor = machine.supervisors["t-service"]
-        await supervisor.looked_at.wait()
+        await supervisor.checked.wait()
         assert "no answer to the health check within 0.05 s" in supervisor.health.detail
 
 

@@ -156,7 +156,7 @@ async def test_a_crash_of_the_machine_hands_its_jobs_back_and_is_raised(
             await play.until_begun()
             await until_status(db, job_id, "in_progress")
             monkeypatch.setattr(machine.registration, "_heartbeat", _crash)
-            machine.registration.again()
+            machine.registration.write_now()
             await trio.sleep_forever()
 
     jobs: list[str] = []
