@@ -100,8 +100,8 @@ class Executor:
                 end = await attempt.run(admission.connector)
                 size = weight(end.returned)
                 found = await off_loop(size, self._classify, attempt, end, claimed, size)
-            if found.verdict != "good":
-                self._report(attempt, end, found, supervisor)
+                if found.settlement is None or found.error is not None:
+                    self._report(attempt, end, found, supervisor)
             admission.verdict = found.verdict
             if found.settlement is not None and found.settlement.failure is not None:
                 admission.trouble = found.settlement.failure.message

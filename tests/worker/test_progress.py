@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import trio
 
 from emp_trio.attempt import AttemptContext
-from emp_trio.errors import ServiceError
+from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.secrets import Redactor
 from emp_trio.testing.proxy import open_proxy
+from emp_trio.worker import executor
 from tests.queue.support import Ear
 from tests.worker.support import DONE, Play, eventually, open_machine, submit, until_status
 
@@ -125,6 +128,40 @@ async def test_no_secret_is_told_in_progress_errors_or_results(valkey: str, db: 
     assert machine_key not in everything
     assert job_key not in everything
     assert "***" in everything
+
+
+async def test_the_credentials_of_a_job_are_masked_in_the_log_of_its_failure(
+    valkey: str, db: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log masks what is held when a line is written, and the credentials of a job are held while it runs."""
+    job_key, lines = "am9iLWtleS0wMTIzNDU2Nzg5", list[str]()
+
+    class Log:
+        def warning(self, event: str, *, exc_info: BaseException, **_: Any) -> None:
+            lines.append(f"{event} {Redactor().text(str(exc_info))}")
+
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        raise ValueError(f"key {job_key}")
+
+    monkeypatch.setattr(executor, "log", Log())
+    async with open_machine(valkey, {"t": Play(act)}):
+        ctx = {"storage": {"accountName": "acc", "accountKey": job_key}}
+        await until_status(db, submit(db, "t", ctx=ctx, max_retries=1), "failed")
+    assert lines == ["connector.error key ***"]
+
+
+@pytest.mark.parametrize("error", [Refused("not that"), ServiceError("out of order", retry=False), ValueError("x")])
+async def test_the_last_report_of_a_job_that_fails_is_published(
+    valkey: str, db: Any, ear: Ear, error: Exception
+) -> None:
+    async def act(job: Job, context: AttemptContext) -> JobResult:
+        context.report(30, "the last report")
+        raise error
+
+    async with open_machine(valkey, {"t": Play(act)}, progress_every=60.0, announcement=0.0):
+        for _ in range(2):  # the second one within the pause after the first one's message
+            await until_status(db, submit(db, "t", max_retries=1), "failed")
+    assert [m["message"] for m in told(ear) if m["progress"] == 30] == ["the last report"] * 2
 
 
 def _dump(db: Any) -> str:
