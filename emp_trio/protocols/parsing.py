@@ -24,6 +24,9 @@ Lenient: TypeAlias = Annotated[T, _LENIENT]
 """``Lenient[T]``: what is no ``T`` counts as not there. A field, which needs a default then, gets that; an entry of a
 list or a dict is left out."""
 
+NoObject: TypeAlias = str | list[Any] | bool | int | float | None
+"""Whatever JSON value is no object: ``Struct | NoObject`` takes all there are."""
+
 
 def parse(kind: type[T], value: Any, where: str) -> T:
     """A JSON value of a service as a struct; its texts are not copied.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
+from emp_trio.protocols.parsing import Lenient, NoObject, parse, parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 
 
@@ -79,6 +79,18 @@ class File2(msgspec.Struct, frozen=True):
     """A file of which nothing need be known."""
 
     name: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer whose result has no form that is known beforehand."""
+
+    result: File | NoObject = None
+
+
+@pytest.mark.parametrize("result", [None, True, 7, 1.5, "x", [1, {"name": "f"}]])
+def test_a_field_can_take_whatever_is_no_object_as_it_is(result: Any) -> None:
+    assert parse(Reply, {"result": result}, "it") == Reply(result=result)
+    assert parse(Reply, {"result": {"name": "f", "size": "x"}}, "it") == Reply(result=File(name="f"))
 
 
 def test_texts_are_not_copied() -> None:

@@ -30,7 +30,7 @@ class _Wrong(msgspec.Struct, frozen=True):
     """What is wrong with one parameter."""
 
     loc: Lenient[list[Any]] = []
-    msg: Lenient[str] = "is wrong"
+    msg: Any = "is wrong"
 
     @property
     def place(self) -> str:
@@ -41,9 +41,9 @@ class _Wrong(msgspec.Struct, frozen=True):
 class _ErrorBody(msgspec.Struct, frozen=True):
     """An error of the web UI, which has all members, or of the library beneath it, which has only ``detail``."""
 
-    detail: Lenient[str | list[Lenient[_Wrong]] | msgspec.UnsetType] = msgspec.UNSET
+    detail: list[Lenient[_Wrong]] | dict[str, Any] | str | bool | int | float | None
     error: Lenient[str] = ""
-    errors: Lenient[str | msgspec.UnsetType] = msgspec.UNSET
+    errors: Any = msgspec.UNSET
 
 
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
@@ -120,8 +120,6 @@ def _said(body: bytes) -> tuple[str | None, str, str | None] | None:
         said = parse(_ErrorBody, decode_json(body), "an error")
     except ServiceError:
         return None  # the status says enough
-    if said.detail is msgspec.UNSET and said.errors is msgspec.UNSET:
-        return None
     code = said.error or None if said.errors is not msgspec.UNSET else None
     if isinstance(said.detail, list):
         texts = [f"{wrong.place}: {wrong.msg}" for wrong in said.detail]

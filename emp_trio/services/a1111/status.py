@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
+from emp_trio.protocols.parsing import Lenient, NoObject, parse, parse_or_empty
 from emp_trio.secrets import excerpt
 
 _LONGEST: Final = 80
@@ -58,7 +58,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Work(msgspec.Struct, frozen=True):
     interrupted: Lenient[bool] = False
-    job_count: Lenient[int] = 0
+    job_count: Any = 0
     job_timestamp: Lenient[str] = ""
 
 
@@ -74,8 +74,8 @@ class _Part(msgspec.Struct, frozen=True):
 
 
 class _Memory(msgspec.Struct, frozen=True):
-    ram: _Part | None
-    cuda: _Part | None
+    ram: _Part | NoObject
+    cuda: _Part | NoObject
 
 
 def read_task(answer: Any) -> Task:
@@ -116,9 +116,9 @@ def trouble_in(memory: Any) -> str:
     except ServiceError:
         return "what answers is no A1111: look at A1111_HOST and A1111_PORT"
     for name, part in (("cuda", said.cuda), ("ram", said.ram)):
-        if part is None or part.error:
-            why = "nothing is known of it" if part is None else excerpt(str(part.error), 200)
-            return f"A1111 has trouble with its {name}: {why}"
+        error = part.error if isinstance(part, _Part) else "nothing is known of it"
+        if error:
+            return f"A1111 has trouble with its {name}: {excerpt(str(error), 200)}"
     return ""
 
 

@@ -119,12 +119,9 @@ def read_class(name: str, answer: Any) -> NodeClass | None:
 def read_replacements(table: Any) -> dict[str, str]:
     """An answer of ``GET /node_replacements``: for each class that is replaced, the class that a server takes, which is
     the first in its list."""
-    found = parse_or_empty(dict[str, Lenient[list[_Replacement] | _Replacement]], table)
-    first = {
-        old: choices if isinstance(choices, _Replacement) else next(iter(choices), None)
-        for old, choices in found.items()
-    }
-    return {old: choice.new_node_id for old, choice in first.items() if choice is not None and choice.new_node_id}
+    found = parse_or_empty(dict[str, Any], table)
+    first = {old: choices[0] if isinstance(choices, list) and choices else choices for old, choices in found.items()}
+    return {old: new for old, choice in first.items() if (new := parse_or_empty(_Replacement, choice).new_node_id)}
 
 
 def with_titles(graph: Graph, classes: Mapping[str, NodeClass | None]) -> Graph:

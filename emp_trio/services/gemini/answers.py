@@ -75,12 +75,17 @@ class _File(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Candidate(msgspec.Struct, frozen=True, rename="camel"):
-    """One answer. ``finish_reason`` is empty, null or missing in good ones of some gateways."""
+    """One answer. ``end`` is empty, null or missing in good ones of some gateways, and a number in those of others."""
 
     content: Lenient[list[Lenient[_Part]] | _Part] = []
-    finish_reason: Lenient[str] = ""
+    end: Any = msgspec.field(name="finishReason", default=None)
     finish_message: Lenient[str] = ""
     safety_ratings: Lenient[list[Lenient[Rating]]] = []
+
+    @property
+    def finish_reason(self) -> str:
+        """Why it ended."""
+        return "" if self.end is None else str(self.end)
 
     def parts(self) -> Iterator[_Part]:
         """Its parts; thoughts are among them, and have images too."""
@@ -89,7 +94,7 @@ class _Candidate(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Feedback(msgspec.Struct, frozen=True, rename="camel"):
-    block_reason: Lenient[str] = ""
+    block_reason: Any = None
     safety_ratings: Lenient[list[Lenient[Rating]]] = []
 
 
@@ -167,11 +172,9 @@ def read_generated(response: Any) -> Answer:
     if not candidates and (stated := error_in(response)) is not None:
         raise _stated_error(response, stated)
     if feedback.block_reason and not candidates:
-        raise Refused(
-            f"Gemini blocked the prompt ({feedback.block_reason})",
-            reason=refusal_reason(feedback.block_reason, feedback.safety_ratings),
-            code=feedback.block_reason,
-        )
+        word = str(feedback.block_reason)
+        reason = refusal_reason(word, feedback.safety_ratings)
+        raise Refused(f"Gemini blocked the prompt ({word})", reason=reason, code=word)
     if not candidates:
         raise _failed(f"Gemini answered without candidates, and without a word why: {_shown(response)}")
     parts = [part for candidate in candidates for part in candidate.parts()]

@@ -60,7 +60,7 @@ class _Detail(msgspec.Struct, frozen=True):
 class _Error(msgspec.Struct, frozen=True):
     """An error. ``code`` is a number, and a word in those of interactions."""
 
-    code: Lenient[int | str | None] = None
+    code: Any = None
     message: Lenient[str] = ""
     status: Lenient[str] = ""
     details: Lenient[list[Lenient[_Detail]]] = []
@@ -126,7 +126,7 @@ def failed_interaction(errors: Any) -> ServiceError:
     """
     found = parse_or_empty(tuple[Lenient[_Error], ...], errors)
     error = found[0] if found else _Error()
-    code = error.code if isinstance(error.code, int) else excerpt(error.code, 100) if error.code else None
+    code = error.code if isinstance(error.code, int) else excerpt(str(error.code), 100) if error.code else None
     message = f"Gemini failed the interaction{f' with {code}' if code else ''}: {error.words}"
     if isinstance(code, str) and (reason := refusal_reason(code)) is not None:
         return Refused(message, reason=reason, code=code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -33,7 +33,7 @@ class Rating(msgspec.Struct, frozen=True):
     """One of ``safetyRatings``."""
 
     category: Lenient[str] = ""
-    blocked: Lenient[bool] = False
+    blocked: Any = False
 
 
 def refusal_reason(word: str, ratings: Iterable[Rating] = ()) -> str | None:

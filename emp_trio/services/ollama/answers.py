@@ -9,7 +9,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http.errors import bad_answer
-from emp_trio.protocols.parsing import Lenient, parse_or_empty
+from emp_trio.protocols.parsing import Lenient, NoObject, parse_or_empty
 from emp_trio.protocols.wire_json import excerpt, join_halves
 from emp_trio.services.error_shapes import error_in, words_of
 from emp_trio.services.finish_reasons import end_of
@@ -47,9 +47,9 @@ class _Line(_Part, frozen=True):
     """A line of ``/api/chat``, or one of ``/api/generate``, which has the members of a message itself."""
 
     response: Any = None
-    message: Lenient[_Part | str | list[Any] | None] = None
+    message: _Part | NoObject = None
     done: Any = None
-    done_reason: Lenient[str] = ""
+    done_reason: Any = None
     error: Any = None
 
 
@@ -162,7 +162,8 @@ class Words:
         Raises:
             ServiceError: (response_error) there is neither text nor a tool call nor an image.
         """
-        text, reason = join_halves("".join(self._text)), parse_or_empty(_Line, self._last).done_reason
+        text, reason = join_halves("".join(self._text)), self._last.get("done_reason")
+        reason = reason if isinstance(reason, str) else ""
         thoughts = join_halves("".join(self._thoughts))
         truncated = "done_reason" in self._last and end_of(reason) != "good"  # older versions have none
         if self._broken_off is not None:

@@ -46,7 +46,7 @@ class PullProgress:
         Raises:
             ServiceError: it is an error, or no object.
         """
-        said = parse(_Line, line, "a line of the download")
+        said = parse(_Line, line, "a line of the download is not an object")
         if said.error is not msgspec.UNSET:
             raise error_line(line)
         self.status = excerpt(said.status, 100)

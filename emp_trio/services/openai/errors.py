@@ -111,7 +111,7 @@ _KEY: Final = re.compile(r"\bsk-\S+")
 
 
 class _Moderation(msgspec.Struct, frozen=True):
-    categories: Lenient[list[Lenient[str]]] = []
+    categories: Lenient[list[Any]] = []
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -228,7 +228,7 @@ def refuses(error: ServiceError, field: str) -> bool:
 def refusal(error: Mapping[str, Any], message: str, *, status: int | None = None) -> Refused:
     """A refusal, with the reason that moderation gives for it where it does (OpenAI reference 12)."""
     details = parse_or_empty(_Error, error).moderation_details
-    names = " ".join(details.categories).lower() if details is not None else ""
+    names = " ".join(map(str, details.categories)).lower() if details is not None else ""
     reason = next((reason for word, reason in _CATEGORIES if word in names), None)
     if reason is None:
         safety = code_of(error) in ("moderation_blocked", "content_filter")

@@ -118,6 +118,16 @@ def test_finish_reasons_that_refuse(finish: str, reason: str) -> None:
     assert (caught.value.reason, caught.value.retry, caught.value.code) == (reason, False, finish)
 
 
+@pytest.mark.parametrize("end", [3, ["SAFETY"], {"reason": "SAFETY"}])
+def test_an_end_that_is_no_word_is_none_of_the_good_ones(end: Any) -> None:
+    with pytest.raises(ServiceError, match="Gemini stopped") as caught:
+        read_generated(response({"text": "x"}, finishReason=end))
+    assert not caught.value.retry
+    assert read_generated(response(IMAGE, finishReason=end)).warnings
+    with pytest.raises(Refused, match="blocked the prompt"):
+        read_generated({"promptFeedback": {"blockReason": end}})
+
+
 @pytest.mark.parametrize(
     ("category", "reason"),
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from emp_trio.protocols.parsing import Lenient
+from emp_trio.protocols.parsing import Lenient, NoObject
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import excerpt
 from emp_trio.services.finish_reasons import end_of
@@ -48,8 +48,8 @@ class GivenChoice(msgspec.Struct, frozen=True):
     """An entry of ``choices``, of a whole completion or of a chunk; whether a member is there counts as well."""
 
     index: Lenient[int] = 0
-    delta: Lenient[_Message | str | list[Any] | msgspec.UnsetType | None] = msgspec.UNSET
-    message: Lenient[_Message | str | list[Any] | msgspec.UnsetType | None] = msgspec.UNSET
+    delta: _Message | NoObject | msgspec.UnsetType = msgspec.UNSET
+    message: _Message | NoObject | msgspec.UnsetType = msgspec.UNSET
     text: Any = None
     finish_reason: Lenient[str | _Reason | None] = None
     logprobs: Any = None

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.protocols.parsing import Lenient, parse_or_empty
+from emp_trio.protocols.parsing import Lenient, NoObject, parse_or_empty
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import quoted
 from emp_trio.services.image_fields import image_in
@@ -38,7 +38,7 @@ class ImageFacts(msgspec.Struct, frozen=True):
 
 
 class _Why(msgspec.Struct, frozen=True):
-    reason: Lenient[str | None] = None
+    reason: Any = None
 
 
 class _Details(msgspec.Struct, frozen=True):
@@ -72,10 +72,10 @@ class _Response(_Spent, frozen=True, kw_only=True):
     """A response object. The output may be one item in place of a list; of some gateways it is that of the Images API.
     Items are kept as they are: where their images and words stand differs from one service to the next."""
 
-    id: Lenient[str | int | None] = None
-    status: Lenient[str | None] = None
+    id: Any = None
+    status: Any = None
     error: Any = None
-    incomplete_details: Lenient[_Why | str | None] = None
+    incomplete_details: _Why | NoObject = None
     output: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
     data: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
     images: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
@@ -150,7 +150,7 @@ def read_response(response: Mapping[str, Any], *, image_wanted: bool, image_mode
     What was asked for and is there is the answer, however the response has ended: it is paid for.
     """
     said = parse_or_empty(_Response, response)
-    items, status = said.items(), said.status or ""
+    items, status = said.items(), said.status
     failure: ServiceError | None = None
     stopped: str | None = None
     match phase_of(status):
@@ -160,26 +160,26 @@ def read_response(response: Mapping[str, Any], *, image_wanted: bool, image_mode
             failure = ServiceError("the response was cancelled at OpenAI", code="cancelled", retry=False)
         case "expired":
             failure = ServiceError(
-                f"the response ended at OpenAI without an answer ({excerpt(status, 40)})",
-                code=excerpt(status, 40),
+                f"the response ended at OpenAI without an answer ({excerpt(str(status), 40)})",
+                code=excerpt(str(status), 40),
                 type="response_error",
                 reason="missing_expected_data",
             )
         case "stopped":
             why = said.incomplete_details
-            stopped = excerpt((why.reason if isinstance(why, _Why) else why) or "unknown", 100)
+            stopped = excerpt(str((why.reason if isinstance(why, _Why) else why) or "unknown"), 100)
         case "done":
             pass
         case "unknown" if items and not status:  # odd proxies leave the status out
             pass
         case "unknown" if items and _has_what_was_asked_for(items, image_wanted):
-            stopped = excerpt(status, 40)
+            stopped = excerpt(str(status), 40)
         case _:
             return None
     if failure is not None:
         if not _has_what_was_asked_for(items, image_wanted):
             raise failure
-        stopped = failure.code or status
+        stopped = failure.code or str(status)
     return _answer(said, response, image_wanted, image_model, stopped=stopped)
 
 

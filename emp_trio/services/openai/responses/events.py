@@ -123,7 +123,7 @@ class _Told(msgspec.Struct, frozen=True):
     """What an event's response says of itself."""
 
     id: Lenient[str] = ""
-    status: Lenient[str] = ""
+    status: Lenient[str | None] = None
 
 
 class _Whole(msgspec.Struct, frozen=True):
@@ -199,7 +199,9 @@ def _without_type(state: ResponseStream, event: Any) -> ResponseStream:
 
 def _told(state: ResponseStream, response: Any) -> ResponseStream:
     said = parse_or_empty(_Told, response)
-    return msgspec.structs.replace(state, response_id=state.response_id or said.id, status=said.status or state.status)
+    return msgspec.structs.replace(
+        state, response_id=state.response_id or said.id, status=state.status if said.status is None else said.status
+    )
 
 
 def _ended(state: ResponseStream, said: Mapping[str, Any] | None, kind: str) -> ResponseStream:

@@ -172,6 +172,26 @@ def test_content_of_an_unknown_kind_is_quoted_and_never_read_as_empty(content: A
         assert not caught.value.retry
 
 
+@pytest.mark.parametrize("message", [7, True, [7]])
+def test_a_message_of_an_unknown_kind_is_quoted(message: Any) -> None:
+    for read in (
+        lambda: read_completion({"choices": [{"message": message, "finish_reason": "stop"}]}),
+        lambda: folded({"choices": [{"delta": message, "finish_reason": "stop"}]}),
+    ):
+        with pytest.raises(ServiceError, match=r"not understood: .*(7|true)"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "odd", [{"id": 7, "model": ["m"], "usage": [1]}, {"choices": [None, "x"]}, {"usage": {"total_tokens": "3"}}]
+)
+def test_an_odd_member_takes_nothing_from_the_others(odd: dict[str, Any]) -> None:
+    good = {"id": "c", "model": "m", "choices": [choice("one")], "usage": {"prompt_tokens": 1}}
+    odd = {**odd, "choices": [*odd.get("choices", ()), choice("one")]}
+    assert read_completion(good | odd).text == "one"
+    assert folded(good | odd).text == "one"
+
+
 @pytest.mark.parametrize(
     "parts", [[{"type": "refusal", "refusal": "I won't."}], [{"type": "refusal", "text": "I won't."}]]
 )
