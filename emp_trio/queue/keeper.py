@@ -15,18 +15,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import redis
 import structlog
 import trio
 from redis.backoff import NoBackoff
-from redis.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from emp_trio.errors import ConfigError, EmpTrioError, NotSent
 from emp_trio.queue import library
+from emp_trio.queue.address import read_address
 from emp_trio.queue.keeping import (
     Duty,
     KeepSettings,
@@ -41,6 +42,7 @@ from emp_trio.queue.keeping import (
 )
 from emp_trio.queue.lease_table import LeaseTable, View
 from emp_trio.queue.port import RedisSettings
+from emp_trio.queue.sentinel import locate
 from emp_trio.secrets import Redactor
 
 log = structlog.get_logger("emp_trio.leases")
@@ -54,30 +56,38 @@ _SIGN: Final = 1.0  # seconds between two signs that the loop moves
 _SHORTEST: Final = 0.5  # seconds; a shorter limit for a reply would take a busy server for a dead one
 
 
+_CLASSES: Final[Mapping[str, Any]] = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
+
+
 class _Wire:
-    """One connection, made when it is needed. Nothing is sent twice by itself."""
+    """One connection, made when it is needed, to the server that is the one then. Nothing is sent twice by itself."""
 
     def __init__(self, settings: RedisSettings, limit: float) -> None:
-        options: dict[str, Any] = dict(cast(Any, parse_url)(settings.url.reveal()))
-        cls = options.pop("connection_class", Connection)
-        if cls is not UnixDomainSocketConnection:
-            options.setdefault("socket_keepalive", True)
-        self._connection: Any = cls(
+        self._address = read_address(settings.url)
+        self._redactor = Redactor([settings.url])
+        self._reply_limit = min(settings.reply_timeout, limit)
+        self._connect_limit = min(settings.connect_timeout, limit)
+        self._make(self._address.options)  # which says whether the URL can be used
+        self._connection: Any = None
+        self._text, _ = library.source()
+
+    def _make(self, options: Mapping[str, Any]) -> Any:
+        return _CLASSES[self._address.transport](
             **options,
             protocol=3,
             retry=Retry(NoBackoff(), 0),
-            socket_timeout=min(settings.reply_timeout, limit),
-            socket_connect_timeout=min(settings.connect_timeout, limit),
+            socket_timeout=self._reply_limit,
+            socket_connect_timeout=self._connect_limit,
             client_name="emp-trio-leases",
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
-        self._text, _ = library.source()
 
     def functions(self, calls: Sequence[tuple[str, Sequence[str | int]]]) -> list[Any]:
         """Call library functions, all in one go; their replies. Those the server has lost are loaded first.
 
         Raises:
             redis.RedisError, OSError: no reply in time, or the first error that the server answered.
+            NotSent, ConfigError: no Sentinel says where the server is.
         """
         commands = [("FCALL", f"{library.NAME}_{name}", 0, *args) for name, args in calls]
         replies = self._exchange(commands)
@@ -90,6 +100,8 @@ class _Wire:
         return replies
 
     def _exchange(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        if self._connection is None:
+            self._connection = self._make(locate(self._address, self._redactor))
         self._connection.connect()
         self._connection.send_packed_command(self._connection.pack_commands(commands))
         replies: list[Any] = []
@@ -102,7 +114,9 @@ class _Wire:
 
     def close(self) -> None:
         """Close the connection; the next call makes a new one."""
-        self._connection.disconnect()
+        if self._connection is not None:
+            self._connection.disconnect()
+            self._connection = None
 
 
 class ThreadKeeper:
@@ -153,13 +167,15 @@ class ThreadKeeper:
         while not self._table.closed:
             now = self._now()
             view = self._table.view()
+            if view.anew:
+                self._wire.close()
             pace, duty = look(pace, view, now, self._settings)
             if duty.loop:
                 self._say(duty, pace)
             if duty.renew or duty.claims or duty.alive:
                 try:
                     self._do(view, duty)
-                except (redis.RedisError, OSError) as error:
+                except (redis.RedisError, OSError, EmpTrioError) as error:
                     if isinstance(error, redis.ResponseError):
                         self._is_connected()
                     self._wire.close()
@@ -169,7 +185,7 @@ class ThreadKeeper:
                     self._failing = False
                     self._is_connected()
             self._table.wait(pace.wake, pace.wake - self._now())
-        with suppress(redis.RedisError, OSError):  # else it is forgotten by itself in a minute
+        with suppress(redis.RedisError, OSError, EmpTrioError):  # else it is forgotten by itself in a minute
             self._wire.functions([("ended", (self._process.nonce,))])
 
     def _do(self, view: View, duty: Duty) -> None:
@@ -296,7 +312,7 @@ async def open_thread_keeper(
     redactor = Redactor([redis_settings.url])
     try:
         wire = _Wire(redis_settings, max(limit, _SHORTEST))
-    except (ValueError, TypeError, redis.RedisError):  # their text may hold a part of the password
+    except (TypeError, redis.RedisError):  # their text may hold a part of the password
         raise ConfigError("the Redis URL can't be used for the renewal of leases") from None
     keeper = ThreadKeeper(wire, table, process, settings, told, redactor, where)
     keeper.thread.start()

@@ -26,6 +26,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
         slots: worker ids that are alive.
         leaving: whether the process takes no jobs any more.
         suspects: nonces of processes that may have slots of ours.
+        anew: whether the server may be another one: connect anew.
     """
 
     held: tuple[LeaseRef, ...]
@@ -36,6 +37,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     slots: tuple[str, ...] = ()
     leaving: bool = False
     suspects: tuple[str, ...] = ()
+    anew: bool = False
 
 
 class LeaseTable:
@@ -54,6 +56,7 @@ class LeaseTable:
         self._slots: tuple[str, ...] = ()
         self._leaving = False
         self._suspects: tuple[str, ...] = ()
+        self._anew = False
         self._closed = False
         self._wake = now
 
@@ -102,6 +105,12 @@ class LeaseTable:
             self._asked = True
             self._tell()
 
+    def connected_anew(self) -> None:
+        """The loop has a new connection, maybe to another server: have the keeper make one, and look."""
+        with self._lock:
+            self._anew = self._asked = True
+            self._tell()
+
     def introduce(self, slots: Sequence[str]) -> None:
         """These slots are registered: keep them alive from now on."""
         with self._lock:
@@ -144,8 +153,8 @@ class LeaseTable:
     def view(self) -> View:
         """What is to be kept now. What was asked for is answered by it."""
         with self._lock:
-            asked, introduce = self._asked, self._introduce
-            self._asked = self._introduce = self._news = False
+            asked, introduce, anew = self._asked, self._introduce, self._anew
+            self._asked = self._introduce = self._anew = self._news = False
             return View(
                 held=tuple(self._until),
                 claims=tuple(slot for asked in self._claims.values() for slot in asked),
@@ -155,6 +164,7 @@ class LeaseTable:
                 slots=self._slots,
                 leaving=self._leaving,
                 suspects=self._suspects,
+                anew=anew,
             )
 
     def renewed(self, leases: Sequence[LeaseRef], until: float) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 
 from emp_trio.errors import ConfigError, ServerRefused
 from emp_trio.queue.port import RedisPort
+from emp_trio.queue.refusals import PASSING
 
 NAME: Final = "emp_trio"
 # a file may use what files before it define
@@ -61,6 +62,6 @@ async def load(port: RedisPort, text: str) -> None:
         await port.call("FUNCTION", "LOAD", "REPLACE", text)
     except ServerRefused as refusal:
         hint = "emp-trio needs Valkey, or Redis 7.0 or later, and a user that may call FUNCTION LOAD"
-        if refusal.code in ("OOM", "READONLY", "LOADING"):
+        if refusal.code in PASSING:
             raise
         raise ConfigError(f"the function library can't be loaded: {refusal.message}; {hint}") from refusal

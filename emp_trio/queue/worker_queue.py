@@ -18,11 +18,10 @@ import trio
 from emp_trio.errors import LeaseLost, NotSent, OutcomeUnknown, ServerRefused
 from emp_trio.queue import library
 from emp_trio.queue.port import RedisPort
+from emp_trio.queue.refusals import PASSING
 from emp_trio.queue.settlement import Settlement
 
 T = TypeVar("T")
-# What a server says when it will take the same command later.
-_PASSING: Final = frozenset({"OOM", "READONLY", "LOADING", "BUSY", "MISCONF", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN"})
 _LONG: Final = frozenset({"payload", "ctx", "checkpoint"})  # fields that may be long; no other is read when it is
 _KEPT: Final = 1.0  # seconds for which the list of completed jobs need not be kept for a day anew
 _SCAN_BUDGET: Final = 512  # pending ids one claim call looks at; about 2 ms of Redis time where none of them fits
@@ -160,7 +159,7 @@ class WorkerQueue:
                 if trio.current_time() >= end:
                     raise
             except ServerRefused as refusal:
-                if refusal.code not in _PASSING or trio.current_time() >= end:
+                if refusal.code not in PASSING or trio.current_time() >= end:
                     raise
             await trio.sleep(self._pause * random.uniform(0.5, 1.5))
 

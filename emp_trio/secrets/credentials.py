@@ -69,12 +69,20 @@ def named_secrets(value: Any, *, most: int = 32) -> tuple[Secret, ...]:
 
 
 def url_secrets(url: Secret) -> tuple[Secret, ...]:
-    """A URL with a password in it, and that password, as it is written and as it is meant; nothing without one."""
+    """A URL with passwords in it, and those passwords, as they are written and as they are meant; nothing without any.
+
+    A password stands before the host, or in the query under the name of a secret.
+    """
     try:
-        password = urlsplit(url.reveal()).password or ""
+        parts = urlsplit(url.reveal())
+        found = [parts.password or ""]
+        found += [
+            value for name, _, value in (pair.partition("=") for pair in parts.query.split("&")) if is_secret_name(name)
+        ]
     except ValueError:
-        password = ""
-    return tuple(dict.fromkeys([url, Secret(password), Secret(unquote(password))])) if password else ()
+        found = []
+    passwords = [Secret(form) for text in found if text for form in (text, unquote(text))]
+    return tuple(dict.fromkeys([url, *passwords])) if passwords else ()
 
 
 def address_secrets(text: str) -> tuple[Secret, ...]:

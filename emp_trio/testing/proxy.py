@@ -68,6 +68,10 @@ class FaultProxy:
         for client in list(self._clients):
             reset(client)
 
+    def turn_to(self, port: int, host: str = "127.0.0.1") -> None:
+        """Lead new connections to another server, as a name of the DNS or a moving address would; old ones stay."""
+        self._upstream = (host, port)
+
     async def _serve(self, client: trio.SocketStream) -> None:
         self.accepted += 1
         if self.refuse:

@@ -122,7 +122,7 @@ class Machine:
     def connected(self) -> None:
         """There is a new connection to Redis: changes before it were not pushed, leases could not be renewed."""
         self.reaper.hold_off()
-        self.leases.renew_now()
+        self.table.connected_anew()
         self.registration.write_now()
         self.pushed()
 

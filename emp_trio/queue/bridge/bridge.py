@@ -13,28 +13,38 @@ import redis
 import trio
 import trio_asyncio
 
-from emp_trio.errors import ConfigError, EmpTrioError, NotSent, OutcomeUnknown, QueueError
+from emp_trio.errors import ConfigError, EmpTrioError, NotSent, OutcomeUnknown, QueueError, ServerRefused
+from emp_trio.queue.address import Address, read_address
+from emp_trio.queue.bridge.master import Master
 from emp_trio.queue.bridge.reconnecting import Reconnecting
 from emp_trio.queue.bridge.redis_py import make_connection
-from emp_trio.queue.bridge.replies import LOOKS, Refusal, Replies, packed, refused, run_while
+from emp_trio.queue.bridge.replies import LOOKS, Refusal, Replies, packed, run_while
 from emp_trio.queue.bridge.subscriptions import Subscriptions
 from emp_trio.queue.port import Gap, Message, RedisSettings, Reply
+from emp_trio.queue.refusals import CLUSTER, SENTINEL, end_of_connection, refused
 from emp_trio.queue.waiting import Request
 from emp_trio.secrets import Redactor, Secret, held
 from emp_trio.secrets.credentials import url_secrets
 
 _TRACK: Final = ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "jobs:pending", "NOLOOP")
+_UNUSABLE: Final = {b"cluster": CLUSTER, b"sentinel": SENTINEL}  # by what HELLO says of the server's mode
 
 
 class Bridge:
     """Redis for Trio tasks; made by :func:`open_bridge`. Implements :class:`~emp_trio.queue.port.RedisPort`."""
 
     def __init__(
-        self, settings: RedisSettings, on_pending: Callable[[], None] | None, on_connect: Callable[[], None] | None
+        self,
+        address: Address,
+        settings: RedisSettings,
+        on_pending: Callable[[], None] | None,
+        on_connect: Callable[[], None] | None,
     ) -> None:
         redactor = Redactor([settings.url])
-        self._commands = Reconnecting(settings, redactor)
-        self._messages = Reconnecting(settings, redactor)
+        self._address = address
+        self._master = Master(address, settings, redactor, self._move)
+        self._commands = Reconnecting(address.transport, self._master.locate, settings, redactor)
+        self._messages = Reconnecting(address.transport, self._master.locate, settings, redactor)
         self._subscriptions = Subscriptions(settings)
         self.settings = settings
         self._on_pending = on_pending
@@ -43,6 +53,7 @@ class Bridge:
         self._sent: collections.deque[Request] = collections.deque()
         self._kick: asyncio.Event | None = None
         self._link: Replies | None = None
+        self._leaving = False
         self._ready = trio.Event()
         self.tracking = False
 
@@ -99,6 +110,8 @@ class Bridge:
         self._kick.set()
 
     def _not_sent(self) -> EmpTrioError:
+        if isinstance(self.problem, ServerRefused):
+            return ServerRefused(self.problem.message, code=self.problem.code)
         return NotSent(self.problem.message if self.problem else "no connection to Redis")
 
     def subscribe(
@@ -126,7 +139,8 @@ class Bridge:
     # -- asyncio side
 
     async def _serve(self, connection: Any) -> None:
-        link = Replies(connection, self._take)
+        self._link = link = Replies(connection, self._take)
+        self._leaving = False
         try:
             await run_while(self._talk(link), link.ended(), self._watch(link))
         finally:
@@ -141,10 +155,9 @@ class Bridge:
 
     async def _talk(self, link: Replies) -> None:
         """Send what is waiting, a batch at a time."""
-        if self._on_pending is not None:
-            self.tracking = await self._track(link)
+        await self._greet(link)
+        self._commands.problem = None
         kick = self._kick = asyncio.Event()
-        self._link = link
         self._ready.set()
         if self._on_connect is not None:
             self._on_connect()
@@ -158,15 +171,32 @@ class Bridge:
             if batch:
                 link.transport.write(b"".join([r.packed for r in batch]))
 
-    async def _track(self, link: Replies) -> bool:
-        """Ask for pushes; whether the server gives them. Else (a proxy) the machine subscribes to job_submitted."""
+    async def _greet(self, link: Replies) -> None:
+        """See who answers, and ask for pushes. A server that gives none (a proxy) has the machine subscribe to
+        job_submitted instead.
+
+        Raises:
+            ConfigError: it is a cluster, or a Sentinel.
+            NotSent: it is not the master that the Sentinels say it is.
+        """
+        said, *pushes = await self._ask(link, ("HELLO",), *([_TRACK] if self._on_pending is not None else []))
+        self.tracking = bool(pushes) and not isinstance(pushes[0], Exception)
+        who = said if isinstance(said, dict) else {}  # a proxy may refuse to say
+        if (mode := who.get(b"mode")) in _UNUSABLE:
+            raise ConfigError(_UNUSABLE[mode])
+        if self._address.sentinels and who.get(b"role", b"master") != b"master":
+            raise NotSent(f"the Sentinels name {link.peer()}, which is no master")
+
+    async def _ask(self, link: Replies, *commands: tuple[str, ...]) -> list[Any]:
+        """What the server replies to commands, or refuses, before anybody else may send one."""
         replied = asyncio.Event()
-        request = Request(packed(_TRACK), lambda reply: replied.set(), None)
-        self._sent.append(request)
-        link.transport.write(request.packed)
+        requests = [Request(packed(command), None, None) for command in commands]
+        requests[-1].on_reply = lambda reply: replied.set()
+        self._sent.extend(requests)
+        link.transport.write(b"".join([request.packed for request in requests]))
         async with asyncio.timeout(self.settings.connect_timeout):
             await replied.wait()
-        return not isinstance(request.value, Exception)
+        return [request.value for request in requests]
 
     def _take(self, reply: Any) -> None:
         """A reply, or a push, in the order of the commands."""
@@ -176,11 +206,38 @@ class Bridge:
         elif not self._sent:
             raise redis.InvalidResponse("the server answers what nobody asked")
         elif isinstance(reply, Refusal):
-            if str(reply).startswith("NOAUTH"):  # no login any more
-                raise redis.AuthenticationError(str(reply))
-            self._sent.popleft().settle(refused(reply))
+            text = str(reply)
+            self._sent.popleft().settle(refused(text))
+            if (error := end_of_connection(text)) is not None:
+                self._leave(error)
         else:
             self._sent.popleft().settle(reply)
+
+    def _leave(self, error: EmpTrioError) -> None:
+        """Send nothing more to this server; read the replies that are due, then have the connection end."""
+        if self._leaving or self._link is None:
+            return
+        self._leaving = True
+        self._kick = None
+        self._commands.problem = error
+        self._subscriptions.drop(error)
+
+        def take(reply: Any) -> None:
+            self._take(reply)
+            if not self._sent:
+                raise error
+
+        self._link.take = take
+        if not self._sent:
+            raise error
+
+    def _move(self, error: EmpTrioError) -> None:
+        """Leave the server at once for another one: what it still takes would be lost."""
+        self._kick = None
+        self._commands.problem = error
+        if self._link is not None:
+            self._link.end(error)
+        self._subscriptions.drop(error)
 
     async def _watch(self, link: Replies) -> None:
         """A peer that takes no bytes and sends none although a reply is due (half-open connection) is given up after
@@ -223,20 +280,17 @@ async def open_bridge(
         ConfigError: the URL is wrong or Redis refuses the login.
         NotSent: no connection within ``settings.patience`` seconds.
     """
+    address = read_address(settings.url)
     try:
-        make_connection(settings)
-    except ValueError:  # its text may hold a part of the password
-        raise ConfigError(
-            "the Redis URL can't be read: it must be redis://user:password@host:port/database, rediss:// for TLS, or "
-            "unix://path; in user and password, write / : @ # ? % and spaces as %2F and so on"
-        ) from None
+        make_connection(address.transport, address.options, settings.connect_timeout)
     except (redis.RedisError, TypeError) as error:
         text = Redactor([settings.url]).text(str(error))
         raise ConfigError(f"the Redis URL has an option that can't be used: {text}") from None
     failure: Exception | None = None
     async with trio_asyncio.open_loop(), trio.open_nursery() as nursery, _hidden(settings.url):
-        bridge = Bridge(settings, on_pending, on_connect)
+        bridge = Bridge(address, settings, on_pending, on_connect)
         nursery.start_soon(bridge._commands.keep, bridge._serve)
+        nursery.start_soon(bridge._master.watch)
         try:
             await bridge.wait_connected()
             nursery.start_soon(bridge._messages.keep, bridge._subscriptions.serve)

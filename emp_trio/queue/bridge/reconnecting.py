@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import redis
@@ -27,32 +28,51 @@ async def _from_aio(function: Callable[[], Awaitable[R]]) -> R:
 class Reconnecting:
     """One connection: connects for ever, calls ``serve`` while it stands.
 
+    Args:
+        transport: ``tcp``, ``tls`` or ``unix``.
+        locate: says where to connect to, as arguments of redis-py's connection, or raises an EmpTrioError.
+
     Attributes:
-        problem: why there is no connection, or None.
+        problem: why there is no connection, or None; for ``serve`` to clear once the connection can be used.
     """
 
-    def __init__(self, settings: RedisSettings, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        transport: str,
+        locate: Callable[[], Awaitable[Mapping[str, Any]]],
+        settings: RedisSettings,
+        redactor: Redactor,
+    ) -> None:
+        self._transport = transport
+        self._locate = locate
         self._settings = settings
         self._redactor = redactor
         self.problem: EmpTrioError | None = None
 
     async def keep(self, serve: Callable[[Any], Awaitable[None]]) -> None:
-        """Connect, serve, reconnect with growing pauses; ends only by cancellation."""
+        """Connect, serve, reconnect with growing pauses; ends only by cancellation. Each time the server is looked up
+        anew."""
         pause = 0.01
         while True:
             began = trio.current_time()
-            await _from_aio(lambda: self._once(serve))
+            try:
+                options = await self._locate()
+            except EmpTrioError as error:
+                self.problem = error
+            else:
+                await _from_aio(partial(self._once, options, serve))
             stood = trio.current_time() - began > self._settings.longest_pause + self._settings.connect_timeout
             pause = 0.01 if stood else min(pause * 2, self._settings.longest_pause)
             await trio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _once(self, serve: Callable[[Any], Awaitable[None]]) -> None:
-        connection = make_connection(self._settings)
+    async def _once(self, options: Mapping[str, Any], serve: Callable[[Any], Awaitable[None]]) -> None:
+        connection = make_connection(self._transport, options, self._settings.connect_timeout)
         try:
             async with asyncio.timeout(self._settings.connect_timeout):  # redis-py's own leaves out the login
                 await connection.connect()
-            self.problem = None
             await serve(connection)
+        except EmpTrioError as error:
+            self.problem = error
         except redis.AuthenticationError as error:
             self.problem = ConfigError(f"Redis refuses the login: {self._redactor.text(str(error))}; check the URL")
         except redis.ResponseError as error:

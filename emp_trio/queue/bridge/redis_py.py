@@ -18,17 +18,15 @@ private                why                                                the pu
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio as aioredis
-from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
-
-from emp_trio.queue.port import RedisSettings
 
 
 class _SafeSend:
@@ -56,27 +54,25 @@ class _Tls(_SafeSend, SSLConnection): ...
 class _Unix(_SafeSend, UnixDomainSocketConnection): ...
 
 
-def make_connection(settings: RedisSettings) -> Any:
+_CLASSES: Final[Mapping[str, Any]] = {"tcp": _Tcp, "tls": _Tls, "unix": _Unix}
+
+
+def make_connection(transport: str, options: Mapping[str, Any], connect_timeout: float) -> Any:
     """A connection that is not connected yet, and that sends nothing twice by itself.
 
+    Args:
+        transport, options: as in :class:`~emp_trio.queue.address.Address`.
+        connect_timeout: seconds for the connection, without the login.
+
     Raises:
-        ValueError: the URL can't be read; the error may quote a part of it.
-        redis.RedisError, TypeError: the URL has an option that redis-py does not take.
+        redis.RedisError, TypeError: there is an option that redis-py does not take.
     """
-    url = settings.url.reveal()
-    options: dict[str, Any] = dict(parse_url(url))
-    kind = options.pop("connection_class", None)
-    cls = _Tls if kind is SSLConnection else _Unix if kind is UnixDomainSocketConnection else _Tcp
-    if cls is not _Unix:
-        options.setdefault("socket_keepalive", True)
-        if "db" not in options and urlsplit(url).path.strip("/"):
-            raise ValueError("the database is not a number")
-    return cls(
+    return _CLASSES[transport](
         **options,
         protocol=3,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=None,
-        socket_connect_timeout=settings.connect_timeout,
+        socket_connect_timeout=connect_timeout,
         client_name="emp-trio",
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 import hiredis
 import redis
 
-from emp_trio.errors import QueueError, ServerRefused
+from emp_trio.errors import QueueError
 from emp_trio.queue.bridge.redis_py import transport_of
 
 LOOKS: Final = 10
@@ -33,7 +33,7 @@ class Replies(asyncio.Protocol):
         self.heard = False
         self.writable = asyncio.Event()
         self.writable.set()
-        self._take = take
+        self.take = take
         self._reader = hiredis.Reader(protocolError=redis.InvalidResponse, replyError=Refusal, notEnoughData=_NOTHING)
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport.set_protocol(self)
@@ -42,14 +42,19 @@ class Replies(asyncio.Protocol):
         """Send a command."""
         self.transport.write(packed(args))
 
+    def peer(self) -> str:
+        """Who is at the other end, for people."""
+        peer = self.transport.get_extra_info("peername")
+        return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer)
+
     def data_received(self, data: bytes) -> None:
         self.heard = True
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _NOTHING:
-                self._take(reply)
+                self.take(reply)
         except Exception as error:  # noqa: BLE001 - ends the connection, and is raised there
-            self._end(error)
+            self.end(error)
 
     def pause_writing(self) -> None:
         self.writable.clear()
@@ -58,9 +63,10 @@ class Replies(asyncio.Protocol):
         self.writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(redis.ConnectionError(str(exc) if exc else "the server closed the connection"))
+        self.end(redis.ConnectionError(str(exc) if exc else "the server closed the connection"))
 
-    def _end(self, error: Exception) -> None:
+    def end(self, error: Exception) -> None:
+        """Have :meth:`ended` raise ``error``."""
         if not self._ended.done():
             self._ended.set_exception(error)
 
@@ -75,13 +81,6 @@ def packed(args: tuple[Any, ...]) -> bytes:
         return cast(bytes, hiredis.pack_command(args))
     except (TypeError, ValueError) as error:
         raise QueueError(f"the command {args[0]} can't be written: {error}") from None
-
-
-def refused(refusal: Refusal) -> ServerRefused:
-    """The error of a command that the server answered with ``refusal``."""
-    text = str(refusal)
-    first = text.split(" ", 1)[0]
-    return ServerRefused(f"Redis refused the command: {text}", code=first if first.isupper() else "ERR")
 
 
 async def run_while(*jobs: Awaitable[None]) -> None:

@@ -25,6 +25,7 @@ class Subscriptions:
         self._settings = settings
         self._listeners: list[Listener] = []
         self._changed: asyncio.Event | None = None  # while there is a connection
+        self._link: Replies | None = None
 
     @asynccontextmanager
     async def subscribe(
@@ -45,9 +46,14 @@ class Subscriptions:
 
     # -- asyncio side
 
+    def drop(self, error: Exception) -> None:
+        """Give the connection up, if there is one: the server is not the one to be heard any more."""
+        if self._link is not None:
+            self._link.end(error)
+
     async def serve(self, connection: Any) -> None:
         """Hear what the listeners want until the connection ends, and raise why it did."""
-        link = Replies(connection, self._hear)
+        self._link = link = Replies(connection, self._hear)
         self._changed = asyncio.Event()
         self._changed.set()
         for listener in self._listeners:
@@ -55,7 +61,7 @@ class Subscriptions:
         try:
             await run_while(self._follow(link, self._changed), link.ended(), self._ping(link))
         finally:
-            self._changed = None
+            self._changed = self._link = None
 
     async def _follow(self, link: Replies, changed: asyncio.Event) -> None:
         """Keep the server's subscriptions equal to what the listeners want."""
@@ -84,6 +90,8 @@ class Subscriptions:
                         listener.offer(channel, reply[2])
         elif isinstance(reply, Refusal):
             raise redis.ResponseError(str(reply))
+        elif not (isinstance(reply, bytes) and reply.isdigit()):
+            raise redis.InvalidResponse("the server answers what nobody asked")
         else:
             for listener in self._listeners:
                 listener.confirm(int(reply))
