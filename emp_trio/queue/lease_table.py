@@ -41,9 +41,16 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseTable:
-    """What the loop and the keeper share. Every method may be called from any thread; only :meth:`wait` waits."""
+    """What the loop and the keeper share. Every method may be called from any thread; only :meth:`wait` waits.
 
-    def __init__(self, now: float) -> None:
+    Args:
+        now: Trio time.
+        process: nonce of this process, which the tokens of its leases begin with: so the queue tells a crash, after
+            which it is never heard of again, from a lapse.
+    """
+
+    def __init__(self, now: float, process: str = "") -> None:
+        self.process = process
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._news = False

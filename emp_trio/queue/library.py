@@ -18,6 +18,7 @@ _FILES: Final = (
     "common",
     "match",
     "failing",
+    "lapse",
     "claim",
     "lease",
     "settle",

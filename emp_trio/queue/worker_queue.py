@@ -75,13 +75,14 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 class Reaped(msgspec.Struct, frozen=True, kw_only=True):
     """What a reap did. ``next_due`` is the number of seconds until there is something to do again, or None;
-    ``broken`` lists jobs whose keys could not be handled, with the error."""
+    ``broken`` lists jobs whose keys could not be handled, with the error; ``at`` is the server's time in ms."""
 
     requeued: tuple[str, ...]
     failed: tuple[tuple[str, str], ...]
     due: tuple[str, ...]
     next_due: float | None
     broken: tuple[tuple[str, str], ...] = ()
+    at: int = 0
 
 
 class Departure(msgspec.Struct, frozen=True, kw_only=True):
@@ -317,14 +318,29 @@ class WorkerQueue:
         reply = await self.function("renew", _ms(lease), *args)
         return {_str(job_id): _str(why) for job_id, why in reply}
 
-    async def reap(self, *, process: str = "", most: int = 100, max_crashes: int = 3) -> Reaped:
+    async def reap(
+        self,
+        *,
+        process: str = "",
+        most: int = 100,
+        max_crashes: int = 3,
+        until: int = 0,
+        silence: float = 0.0,
+        grace: float = 0.0,
+    ) -> Reaped:
         """Requeue (or fail) up to ``most`` jobs whose lease ran out, and up to as many delayed ones that are due.
 
         Args:
             process: nonce of a process that does this again and again: the others know by it that they are not alone.
+            until: the server's time in ms after which this call does nothing: it was under way while the server stood
+                still. 0 for none.
+            silence: seconds without a word of any process that mean that the server was away.
+            grace: seconds that the holders of leases then have to renew them.
         """
-        next_ms, requeued, failed, due, broken = await self.function("reap", most, max_crashes, process)
+        reply = await self.function("reap", most, max_crashes, process, until, _ms(silence), _ms(grace))
+        next_ms, requeued, failed, due, broken, at = reply
         return Reaped(
+            at=at,
             requeued=tuple(map(_str, requeued)),
             failed=tuple((_str(job_id), _str(why)) for job_id, why in failed),
             due=tuple(map(_str, due)),

@@ -161,7 +161,7 @@ class Claimer:
         self, batch: Batch, slots: dict[str, SlotState], capabilities: bytes
     ) -> tuple[list[ClaimedJob], Claims]:
         """Claim jobs for slots, and hold their leases from the moment on in which they are known."""
-        nonce = secrets.token_hex(8)
+        nonce = f"{self._table.process}.{secrets.token_hex(4)}"
         asked = [(worker_id, f"{nonce}-{number}") for number, worker_id in enumerate(slots)]
         self._table.claiming(nonce, asked)
         try:

@@ -70,7 +70,7 @@ class Machine:
     ) -> None:
         self.settings = settings = context.settings
         self.process = _this_process(settings)
-        self.table = LeaseTable(trio.current_time())
+        self.table = LeaseTable(trio.current_time(), self.process.nonce)
         self.shutdown = Shutdown()
         self.rivals = Rivals(self.process.nonce, settings.machine_id)
         self.leases = Leases(self.table, context)

@@ -16,6 +16,10 @@ from emp_trio.worker.wakeup import Wakeup
 log = structlog.get_logger("emp_trio.reaper")
 
 _SHORTEST = 0.05  # seconds between two looks
+_JITTER = 1.2  # the longest pause between two looks, in reap_every
+# Of the pause between renewals: without a word of any process for so long the server was away, and the holders of leases
+# have so long to renew them then. Each process speaks once per pause, so that a silence is longer than the grace.
+_SILENCE, _GRACE = 1.6, 1.2
 
 
 class Reaper:
@@ -33,6 +37,8 @@ class Reaper:
         self._process = process
         self._requeued = requeued
         self._look = Wakeup()
+        self._seen = 0  # the server's time in ms of the last look; the next one comes within so many seconds
+        self._longest = _JITTER * self._settings.reap_every + self._settings.renew_every
         self._not_before = -math.inf
         self._running = trio.CancelScope()
 
@@ -60,10 +66,17 @@ class Reaper:
                 continue
             wait = self._settings.reap_every
             try:
-                reaped = await self._queue.reap(process=self._process, max_crashes=self._settings.max_crashes)
+                reaped = await self._queue.reap(
+                    process=self._process,
+                    max_crashes=self._settings.max_crashes,
+                    until=self._seen and self._seen + round(1000 * self._longest),
+                    silence=_SILENCE * self._settings.renew_every,
+                    grace=_GRACE * self._settings.renew_every,
+                )
             except EmpTrioError as error:
                 log.warning("reap.failed", error=error.message)
             else:
+                self._seen = reaped.at
                 self._observers.put_back("lease_expired", reaped.requeued, reaped.failed)
                 for job_id, why in reaped.broken:
                     log.error("job.broken", job=job_id, error=why, hint="a key is not what it should be")
@@ -72,4 +85,4 @@ class Reaper:
                 if reaped.next_due is not None:
                     wait = min(wait, max(reaped.next_due, _SHORTEST))
             await trio.sleep(_SHORTEST)
-            await self._look.wait(wait * random.uniform(1.0, 1.2))
+            await self._look.wait(wait * random.uniform(1.0, _JITTER))

@@ -1,5 +1,6 @@
 """Any order of what slots, clients, the reaper, the API and old workers do to jobs keeps the invariants of the queue:
-each job in exactly one place, stale holders without a voice, one outcome published per life, attempts counted right."""
+each job in exactly one place, stale holders without a voice, one outcome published per life, attempts and crashes counted
+right: what ran out under a process that speaks again was no crash."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from tests.queue.support import Ear, Library, iso, listening, old_score
 from tests.queue.test_repeat import state
 
 SLOTS = ("s1", "s2", "s3")
+PROCESSES = {"s1": "p1", "s2": "p1", "s3": "p3"}
 OLD = "old-1"
 RUNNING = ("assigned", "in_progress")
 KINDS = st.sampled_from(("completed", "failed", "retry", "release"))
@@ -37,6 +39,7 @@ class Life:
         self.max_attempts = max_attempts
         self.retries = self.crashes = 0
         self.token: str | None = None  # of the lease that holds it now
+        self.charged: list[str] = []  # processes whose lease on it ran out, and which were not heard of since
         self.started = False
         self.over = False
         self.announced = 0  # terminal messages that this life should have led to
@@ -100,7 +103,7 @@ class Fleet(RuleBasedStateMachine):
             workers, nonces = self.claims[number % len(self.claims)]
         else:
             workers = tuple(sorted(slots))
-            nonces = tuple(self.lib.nonce() for _ in workers)
+            nonces = tuple(f"{PROCESSES[worker]}.{self.lib.nonce()}" for worker in workers)
             self.claims.append((workers, nonces))
         for job_id, (worker, token, _) in self.lib.claim(*workers, nonces=nonces, repeated=again)["jobs"].items():
             life = self.jobs[job_id]
@@ -141,13 +144,33 @@ class Fleet(RuleBasedStateMachine):
         reply = self.lib.settle(job_id, token, kind, count=count, delay=delay, records=records)
         if not held:
             assert reply[0] == 0 or reply == [1, "repeated"]
-            assert state(self.lib) == before
+            if reply[0] == 1 or not self.charges(token):
+                assert state(self.lib) == before
+            else:
+                self.refund(token)
             assert self.ear.heard() == []
             return
         assert reply == [1, "done"]
         life.token, life.retries = None, count
+        if kind == "retry":
+            life.crashes, life.charged = 0, []
         if kind in ("completed", "failed"):
             self.end(life)
+
+    @rule(process=st.sampled_from(("p1", "p3")))
+    def speak(self, process: str) -> None:
+        self.lib.call("alive", process, "m1", "here", "0", "0", 0, 10**9, 0)
+        self.refund(process)
+
+    def charges(self, token: str) -> list[Life]:
+        return [life for life in self.jobs.values() if token.partition(".")[0] in life.charged]
+
+    def refund(self, token: str) -> None:
+        process = token.partition(".")[0]
+        for life in self.charges(token):
+            if not life.over:
+                life.crashes -= life.charged.count(process)
+                life.charged = [one for one in life.charged if one != process]
 
     @precondition(lambda self: self.tokens)
     @rule()
@@ -158,6 +181,8 @@ class Fleet(RuleBasedStateMachine):
             if self.jobs[job_id].token == token:
                 assert (job_id, "lost") not in gone or any(t != token for j, t in self.tokens if j == job_id)
                 assert self.lib.db.zscore("emp:leases", job_id) > 1e12
+            elif (job_id, "lost") in gone or (job_id, "cancelled") in gone:
+                self.refund(token)
 
     # -- time
 
@@ -175,11 +200,13 @@ class Fleet(RuleBasedStateMachine):
         _, requeued, failed, _, broken = self.lib.call("reap", 1000, 3)
         assert broken == []
         for life in ran_out:
-            life.token = None
+            assert life.token is not None
             life.crashes += life.started
-            life.retries += life.started
-            if life.started and (life.crashes >= 3 or life.retries >= life.max_attempts):
+            if life.started and life.crashes >= 3:
                 self.end(life)
+            elif life.started:
+                life.charged = [*life.charged, life.token.partition(".")[0]]
+            life.token = None
         assert len(requeued) + len(failed) == len(ran_out)
 
     # -- the API and an old worker, which know nothing of leases (queue protocol 3.3, 4.6, 4.7, 4.8)
@@ -278,6 +305,8 @@ class Fleet(RuleBasedStateMachine):
             assert sum(places) == 1, (job_id, job["status"], places)
             assert (job["status"] in ("completed", "failed")) is life.over
             assert int(job.get("retry_count") or 0) == life.retries or job["status"] == "failed"
+            if not life.over:
+                assert int(job.get("crashes") or 0) == life.crashes
 
     @invariant()
     def slots_hold_what_they_lease(self) -> None:

@@ -87,7 +87,7 @@ async def test_a_partition_stops_the_work_before_the_lease_can_be_given_away(val
                 assert cut_off.ended is not None
                 assert cut_off.ended < adopted.began
                 assert cut_off.stop_remote_work is False
-                assert (adopted.job.attempt, adopted.job.retry_count) == (2, 1)
+                assert (adopted.job.attempt, adopted.job.retry_count) == (2, 0)
                 there.finish.set()
                 await until_status(db, job_id, "completed")
             proxy.blackhole = False

@@ -62,7 +62,7 @@ redis.register_function('emp_trio_retry', function(_, argv)
   redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'retry_count', '0',
     'crashes', '0', 'unstarted', '0', 'lease_token', '', 'retry_token', argv[2])
   redis.call('HDEL', 'job:' .. id, 'error', 'failure_type', 'failure_reason', 'failed_at', 'cancelled_at',
-    'started_at', 'checkpoint')
+    'started_at', 'checkpoint', 'charged')
   redis.pcall('HDEL', 'jobs:failed', id)
   drop_lease(id, f.lease_worker)  -- the API's cancel leaves it
   redis.pcall('ZREM', DELAYED, id)

@@ -18,6 +18,7 @@
 --   emp:delayed             zset    job id -> time in ms at which it goes back to jobs:pending
 --   emp:processes           zset    nonce of a process -> time in ms at which it last looked for what is due
 --   emp:process:{nonce}     hash    what a process of emp-trio says of itself (see process.lua); 60 s
+--   emp:charges:{nonce}, emp:heard, emp:grace   crashes that may prove to be lapses (see lapse.lua); an hour at most
 -- Field of ours in worker:{wid}: process, the nonce of the process that has the slot
 --
 -- Whatever stands in these keys: a function reads and checks first, and writes when nothing can go wrong any more. What
@@ -26,7 +27,8 @@
 -- Fields of ours in job:{id}:
 --   lease_token    token of the present lease, '' when there is none; lease_worker: its slot
 --   settled_token  token of the attempt that ended last, so that a repeated settle is recognised
---   attempt        claims so far; crashes: leases that ran out; checkpoint: JSON of the upstream work
+--   attempt        claims so far; checkpoint: JSON of the upstream work
+--   crashes        leases that ran out and were no lapse; charged: under which processes (see lapse.lua)
 --   unstarted      leases that ran out before their attempt had begun
 --   submit_token, retry_token   nonces of the submit and of the last new life, so that repeats are recognised
 --

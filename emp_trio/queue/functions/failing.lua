@@ -30,7 +30,7 @@ end
 
 -- Fields that the end of a job needs.
 local ENDING = {'id', 'service_required', 'status', 'worker_id', 'lease_token', 'lease_worker', 'retry_count', 'max_retries',
-  'crashes', 'unstarted', 'workflow_id', 'current_step', 'total_steps', 'workflow_priority', 'workflow_datetime',
+  'crashes', 'charged', 'unstarted', 'workflow_id', 'current_step', 'total_steps', 'workflow_priority', 'workflow_datetime',
   'cancelled_at', 'retry_token'}
 
 local SETTLED = {completed = true, failed = true, cancelled = true, timeout = true, unworkable = true}

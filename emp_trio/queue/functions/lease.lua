@@ -95,6 +95,7 @@ redis.register_function{function_name = 'emp_trio_renew', flags = {'allow-oom'},
     elseif settled ~= argv[i + 1] then
       -- A cancel is the only way a running job becomes failed without its holder: ours clears the token, the API's not.
       gone[#gone + 1] = {id, status == 'failed' and 'cancelled' or 'lost'}
+      refund(process_of(argv[i + 1]))
     end
   end
   return gone

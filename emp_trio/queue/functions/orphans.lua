@@ -15,7 +15,7 @@ redis.register_function{function_name = 'emp_trio_adopt', flags = {'allow-oom'},
     local f = record('job:' .. id, ENDING)
     if RUNNING[f.status] and f.worker_id == worker and not redis.call('ZSCORE', LEASES, id) and
       not redis.call('ZSCORE', PENDING, id) then
-      local why = end_of_worker(id, f, worker, 1, max_crashes, 'is gone: nothing was heard of it for long', now)
+      local why = end_of_worker(id, f, worker, 1, true, max_crashes, 'is gone: nothing was heard of it for long', now)
       if why then
         failed[#failed + 1] = {id, why}
       else

@@ -53,6 +53,8 @@ redis.register_function{function_name = 'emp_trio_alive', flags = {'allow-oom'},
     started = now.ms
   end
   if before.leaving == '1' then leaving = '1' end
+  hear(now)
+  refund(nonce)
   redis.pcall('HSET', key, 'machine', argv[2], 'where', argv[3], 'started', int(started), 'last', now.text,
     'seen', argv[6], 'take_over', take_over, 'leaving', leaving)
   redis.call('EXPIRE', key, HEARTBEAT_TTL)
@@ -85,5 +87,7 @@ end}
 
 -- emp_trio_ended: a process has ended.   ARGV 1 nonce
 redis.register_function{function_name = 'emp_trio_ended', flags = {'allow-oom'}, callback = function(_, argv)
+  refund(argv[1])
+  redis.call('DEL', 'emp:heard')  -- the others speak again before long
   return redis.call('DEL', 'emp:process:' .. argv[1])
 end}

@@ -1,8 +1,10 @@
 -- emp_trio_reap: jobs whose lease ran out, and delayed jobs that are due. Any machine may call it at any time.
 --   ARGV  1 entries to handle of each kind, at most   2 crashes after which a job fails for good
---         3 nonce of a process that does this again and again, '' for somebody who looks once
+--         3 nonce of a process that does this again and again, '' for somebody who looks once; he gives also
+--         4 ms, by this server's time, after which this call is too late to judge, or 0   5, 6 silence and grace, see
+--           lapse.lua
 --   reply {ms until there is something to do again or -1, requeued ids, {failed id, reason} each, due ids,
---         {id or key, error} of each that could not be handled}
+--         {id or key, error} of each that could not be handled}, and ms where ARGV 4 is given
 -- A lease that ran out before the attempt began to run (its claim's reply was lost) is no crash and uses no attempt. But
 -- a job to which that happens again and again may be what ends its worker: it fails after UNSTARTED times as many.
 local UNSTARTED = 3
@@ -26,10 +28,12 @@ local function put_back(id, f, now)
   requeue(id, 0, now)
 end
 
--- A worker that runs a job for the last time: its lease ran out, or it is gone for good. used: whether that costs an
--- attempt. Returns why the job has failed for good, or nil where it went back into the queue.
-local function end_of_worker(id, f, worker, used, max_crashes, why, now)
-  local crashes, count = count_of(f.crashes) + used, count_of(f.retry_count) + used
+-- A worker that runs a job for the last time: its lease ran out, or it is gone for good. used: whether it had begun to
+-- run. counted: whether that costs one of the submitter's attempts, as with a worker of whom nobody can say more; a
+-- process of ours is charged with a crash. Returns why the job has failed for good, or nil where it went back into the
+-- queue.
+local function end_of_worker(id, f, worker, used, counted, max_crashes, why, now)
+  local crashes, count = count_of(f.crashes) + used, count_of(f.retry_count) + (counted and used or 0)
   local unstarted = count_of(f.unstarted) + 1 - used
   local failure = {type = 'system_error', reason = 'internal_error',
     error = 'worker ' .. unicode(worker) .. ' ' .. why .. ' (crash ' .. int(crashes) .. ')'}
@@ -39,11 +43,14 @@ local function end_of_worker(id, f, worker, used, max_crashes, why, now)
       ': the job may end the process that takes it'
   end
   redis.call('HSET', 'job:' .. id, 'crashes', int(crashes), 'unstarted', int(unstarted))
-  if never or (used == 1 and (crashes >= max_crashes or count >= attempts_of(f))) then
+  if never or (used == 1 and (crashes >= max_crashes or (counted and count >= attempts_of(f)))) then
     fail_for_good(id, f, worker, '', failure, count, now)
     return failure.error
   end
-  if used == 1 then attest_failure(id, f, worker, '', failure, count, false, now) end
+  if used == 1 then
+    attest_failure(id, f, worker, '', failure, count + (counted and 0 or 1), false, now)
+    charge(id, f.lease_token, f.charged)
+  end
   redis.call('HSET', 'job:' .. id, 'status', 'pending', 'worker_id', '', 'assigned_at', '', 'lease_token', '',
     'retry_count', int(count), 'last_failed_worker', worker, 'failed_at', now.iso, 'error', failure.error)
   requeue(id, 0, now)
@@ -55,7 +62,8 @@ local function reap_lease(id, max_crashes, now, requeued, failed)
   local worker, holder = given(f.worker_id), given(f.lease_worker)
   if (f.status == 'assigned' or f.status == 'in_progress') and worker and holder == worker then
     local used = f.status == 'in_progress' and 1 or 0
-    local why = end_of_worker(id, f, worker, used, max_crashes, 'stopped renewing its lease on this job', now)
+    local counted = not process_of(f.lease_token)
+    local why = end_of_worker(id, f, worker, used, counted, max_crashes, 'stopped renewing its lease on this job', now)
     if why then
       failed[#failed + 1] = {id, why}
     else
@@ -114,20 +122,28 @@ end
 redis.register_function{function_name = 'emp_trio_reap', flags = {'allow-oom'}, callback = function(_, argv)
   local now, most, max_crashes, nonce = clock(), tonumber(argv[1]), tonumber(argv[2]), argv[3]
   local requeued, failed, due, broken = {}, {}, {}, {}
-  if given(nonce) then redis.pcall('ZADD', PROCESSES, int(now.ms), nonce) end
-  if not lists_stand(broken) then return {BROKEN_PAUSE, requeued, failed, due, broken} end
-  each_due(LEASES, most, function(id) reap_lease(id, max_crashes, now, requeued, failed) end,
-    now, broken)
+  local latest, at = tonumber(argv[4] or '0'), argv[4] and now.ms or nil
+  if given(nonce) then
+    redis.pcall('ZADD', PROCESSES, int(now.ms), nonce)
+    hear(now)
+    if argv[6] then redis.pcall('HSET', 'emp:heard', 'silence', argv[5], 'grace', argv[6]) end
+  end
+  if latest > 0 and now.ms > latest then return {0, requeued, failed, due, broken, at} end
+  if not lists_stand(broken) then return {BROKEN_PAUSE, requeued, failed, due, broken, at} end
+  local grace = grace_left()
+  if grace == 0 then
+    each_due(LEASES, most, function(id) reap_lease(id, max_crashes, now, requeued, failed) end, now, broken)
+  end
   each_due(DELAYED, most, function(id) reap_delayed(id, now, due) end, now, broken)
   local next_ms = -1
   for _, set in ipairs({LEASES, DELAYED}) do
     local first = redis.call('ZRANGE', set, 0, 0, 'WITHSCORES')
     if first[2] then
-      local wait = math.min(1e12, math.max(0, tonumber(first[2]) - now.ms))
+      local wait = math.min(1e12, math.max(set == LEASES and grace or 0, tonumber(first[2]) - now.ms))
       if next_ms < 0 or wait < next_ms then next_ms = wait end
     end
   end
-  return {next_ms, requeued, failed, due, broken}
+  return {next_ms, requeued, failed, due, broken, at}
 end}
 
 -- emp_trio_depart: a process goes, or somebody looks who is none. Where no other process looks for what is due any more,

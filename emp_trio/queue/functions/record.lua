@@ -10,7 +10,7 @@ local KNOWN = {'id', 'service_required', 'job_type', 'priority', 'payload', 'req
   'status', 'retry_count', 'max_retries', 'workflow_id', 'workflow_priority', 'workflow_datetime', 'current_step',
   'total_steps', 'job_trace_id', 'job_span_id', 'workflow_trace_id', 'workflow_span_id', 'ctx', 'worker_id',
   'assigned_at', 'started_at', 'completed_at', 'failed_at', 'last_failed_worker', 'error', 'cancelled_at', 'deadline',
-  'lease_token', 'lease_worker', 'settled_token', 'attempt', 'crashes', 'unstarted', 'checkpoint', 'submit_token',
+  'lease_token', 'lease_worker', 'settled_token', 'attempt', 'crashes', 'charged', 'unstarted', 'checkpoint', 'submit_token',
   'retry_token'}
 
 -- What a refused read means: a key of another type is nil, everything else (a missing right) ends the call.

@@ -9,12 +9,15 @@
 --            failed attempts when it was claimed, 4 when the caller has had jobs:completed kept less than a second ago
 --         13.. attestation key, record, ...
 --   reply {1, 'done'}, {1, 'repeated'} when this token settled before, {0, status} when the lease is not held:
---         then nothing was changed and nothing published
+--         then nothing of the job was changed and nothing published
 redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}, callback = function(_, argv)
   local id, token, machine, kind = argv[1], argv[2], argv[3], argv[4]
   local ours, status, settled, worker, place = held(id, token)
   if settled == token then return {1, 'repeated'} end
-  if not ours then return {0, status} end
+  if not ours then
+    refund(process_of(token))
+    return {0, status}
+  end
   if (kind == 'retry' or kind == 'release') and not can_requeue() then return not_zset(PENDING) end
   local now, key, how = clock(), 'job:' .. id, tonumber(argv[12])
   for i = 13, #argv, 2 do redis.call('SET', argv[i], argv[i + 1]) end
@@ -46,6 +49,7 @@ redis.register_function{function_name = 'emp_trio_settle', flags = {'allow-oom'}
     if kind == 'retry' then
       redis.call('HSET', key, 'retry_count', argv[5], 'last_failed_worker', worker, 'failed_at', now.iso,
         'error', argv[7], 'failure_type', argv[8], 'failure_reason', argv[9])
+      redis.call('HDEL', key, 'crashes', 'charged', 'unstarted')  -- this attempt did not end its process
     end
     drop_lease(id, worker)
     requeue(id, tonumber(argv[6]), now)
