@@ -17,8 +17,8 @@ log = structlog.get_logger("emp_trio.reaper")
 
 _SHORTEST = 0.05  # seconds between two looks
 _JITTER = 1.2  # the longest pause between two looks, in reap_every
-# Of the pause between renewals: without a word of any process for so long the server was away, and the holders of leases
-# have so long to renew them then. Each process speaks once per pause, so that a silence is longer than the grace.
+# In pauses between renewals: the silence of all processes that means that the server was away, and the time in which
+# leases may be renewed then. Each process speaks once per pause; the silence must be longer than the grace.
 _SILENCE, _GRACE = 1.6, 1.2
 
 

@@ -1,6 +1,6 @@
 """Any order of what slots, clients, the reaper, the API and old workers do to jobs keeps the invariants of the queue:
-each job in exactly one place, stale holders without a voice, one outcome published per life, attempts and crashes counted
-right: what ran out under a process that speaks again was no crash."""
+each job in exactly one place, stale holders without a voice, one outcome published per life, attempts and crashes
+counted right: what ran out under a process that speaks again was no crash."""
 
 from __future__ import annotations
 
