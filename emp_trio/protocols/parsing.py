@@ -90,9 +90,9 @@ def _without_misfits(kind: Any, value: Any) -> Any:
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """What there is to look into: the members of a struct, of a dict (``others``), the items of a list."""
+    """Where there is something to look into: the members of a struct, those of a dict (``others``), items of a list."""
 
-    lenient: bool
+    lenient: bool = False
     members: dict[str, Any] = {}
     others: Any = None
     items: Any = None
@@ -104,9 +104,9 @@ def _shape(kind: Any) -> _Shape:
     members, others, items = {}, None, None
     for arm in _arms(kind):
         origin, arguments = typing.get_origin(arm), typing.get_args(arm)
-        if origin is dict:
+        if origin is dict and _shape(arguments[1]) != _Shape():
             others = arguments[1]
-        elif origin in (list, tuple):
+        elif origin in (list, tuple) and _shape(arguments[0]) != _Shape():  # a million numbers are left alone
             items = arguments[0]
         elif isinstance(arm, type) and issubclass(arm, msgspec.Struct) and not arm.__struct_config__.array_like:
             members = {field.encode_name: field.type for field in msgspec.structs.fields(arm)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -100,6 +101,19 @@ def test_texts_are_not_copied() -> None:
     assert work.state is text
     assert isinstance(work.files, list)
     assert work.files[0].name is text
+
+
+class Unread(list[Any]):
+    """A list into which nobody may look in Python."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("read one by one")
+
+
+def test_what_has_no_lenient_places_is_not_looked_through() -> None:
+    """A million numbers would take a second."""
+    with pytest.raises(ServiceError, match=r"no vectors: .*`\$\[1\]\[0\]`"):
+        parse(list[list[float]], Unread([Unread([0.5] * 10), Unread(["x"])]), "no vectors")
 
 
 ANYTHING = st.recursive(

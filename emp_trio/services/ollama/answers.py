@@ -9,7 +9,7 @@ import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http.errors import bad_answer
-from emp_trio.protocols.parsing import Lenient, NoObject, parse_or_empty
+from emp_trio.protocols.parsing import Lenient, NoObject, parse, parse_or_empty
 from emp_trio.protocols.wire_json import excerpt, join_halves
 from emp_trio.services.error_shapes import error_in, words_of
 from emp_trio.services.finish_reasons import end_of
@@ -219,12 +219,7 @@ def read_embeddings(answer: Any, *, count: int) -> list[list[float]]:
     place, found = _vectors_in(answer)
     if found is None:
         raise bad_answer(_without_vectors(answer), reason="missing_expected_data")
-    try:
-        vectors = msgspec.convert(found, list[list[float]])
-    except msgspec.ValidationError as error:
-        raise bad_answer(
-            f"{place!r} of the answer is no list of lists of numbers: {error}", reason="invalid_response_format"
-        ) from error
+    vectors = parse(list[list[float]], found, f"{place!r} of the answer is no list of lists of numbers")
     if len(vectors) != count or not vectors[0] or len({len(vector) for vector in vectors}) > 1:
         lengths = sorted({len(vector) for vector in vectors})
         raise bad_answer(
