@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.http.errors import may_have_started
-from emp_trio.protocols.parsing import Lenient, parse_or_empty
+from emp_trio.protocols.parsing import parse_or_empty
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import error_in, status_of, words_of
 from emp_trio.services.gemini.errors import described_error, failed_interaction
-from emp_trio.services.gemini.refusals import Rating, refusal_reason
+from emp_trio.services.gemini.messages import Candidate, File, Interaction, Part, Response, Usage, several
+from emp_trio.services.gemini.refusals import refusal_reason
 from emp_trio.services.gemini.scrub import scrubbed
 from emp_trio.services.gemini.wire import camel
 from emp_trio.services.image_fields import image_in, media_type_of
@@ -25,8 +26,6 @@ _FAILED: Final = frozenset(
     ("NO_IMAGE", "IMAGE_OTHER", "OTHER", "MALFORMED_RESPONSE", "MALFORMED_FUNCTION_CALL", "FINISH_REASON_UNSPECIFIED")
 )
 _GOOD_ENDS: Final = ("STOP", "")
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)] | None
-T = TypeVar("T")
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,105 +57,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class _Part(msgspec.Struct, frozen=True, rename="camel"):
-    """A part of a content: words, or data of an image, or the address of a file. A content is one as well: some
-    gateways leave the level between out. ``inline_data`` and ``file_data`` go by many names inside."""
-
-    text: Lenient[str] = ""
-    thought: Lenient[bool] = False
-    inline_data: Lenient[dict[str, Any]] = {}
-    file_data: Lenient[dict[str, Any]] = {}
-    parts: Lenient[list[Lenient[_Part]] | _Part | None] = None
-
-
-class _File(msgspec.Struct, frozen=True, rename="camel"):
-    data: Lenient[str] = ""
-    file_uri: Lenient[str] = ""
-
-
-class _Candidate(msgspec.Struct, frozen=True, rename="camel"):
-    """One answer. ``end`` is empty, null or missing in good ones of some gateways, and a number in those of others."""
-
-    content: Lenient[list[Lenient[_Part]] | _Part] = []
-    end: Any = msgspec.field(name="finishReason", default=None)
-    finish_message: Lenient[str] = ""
-    safety_ratings: Lenient[list[Lenient[Rating]]] = []
-
-    @property
-    def finish_reason(self) -> str:
-        """Why it ended."""
-        return "" if self.end is None else str(self.end)
-
-    def parts(self) -> Iterator[_Part]:
-        """Its parts; thoughts are among them, and have images too."""
-        for content in _several(self.content):
-            yield from (content,) if content.parts is None else _several(content.parts)
-
-
-class _Feedback(msgspec.Struct, frozen=True, rename="camel"):
-    block_reason: Any = None
-    safety_ratings: Lenient[list[Lenient[Rating]]] = []
-
-
-class _Response(msgspec.Struct, frozen=True, rename="camel"):
-    """A response of ``generateContent``; one candidate in place of a list counts as a list of one."""
-
-    candidates: Lenient[list[Lenient[_Candidate]] | _Candidate] = []
-    prompt_feedback: Lenient[_Feedback] = _Feedback()
-    response_id: Lenient[str] = ""
-    model_version: Lenient[str] = ""
-    usage_metadata: Any = None
-
-
-class _Step(msgspec.Struct, frozen=True):
-    """A step of an interaction; its parts stay as they are, as an image goes by many names in them."""
-
-    type: Lenient[str] = ""
-    content: Lenient[list[Lenient[dict[str, Any]]]] = []
-    summary: Lenient[list[Lenient[dict[str, Any]]]] = []
-
-
-class _Interaction(msgspec.Struct, frozen=True):
-    """An interaction; ``error`` and ``output_image`` are for those who read no list."""
-
-    id: Lenient[str] = ""
-    status: Lenient[str] = ""
-    model: Lenient[str] = ""
-    steps: Lenient[list[Lenient[_Step]]] = []
-    output_image: Lenient[dict[str, Any]] = {}
-    errors: Any = None
-    error: Any = None
-    usage: Any = None
-
-    def output(self) -> list[dict[str, Any]]:
-        """The parts of what the model gave out."""
-        return [part for step in self.steps if step.type == "model_output" for part in step.content]
-
-    def thoughts(self) -> list[dict[str, Any]]:
-        """The parts of what it thought."""
-        return [part for step in self.steps if step.type == "thought" for part in step.summary + step.content]
-
-    def finished_images(self) -> tuple[Image, ...]:
-        """Images that are no drafts. ``output_image`` is a copy of one, for those who read nothing else."""
-        found = tuple(_images(part for part in self.output() if part.get("thought") is not True))
-        return found or tuple(_images([self.output_image]))
-
-
-class _Usage(msgspec.Struct, frozen=True, rename="camel"):
-    """Tokens in the words of either interface; where the service says nothing, nothing is guessed."""
-
-    prompt_token_count: Lenient[_Count] = None
-    candidates_token_count: Lenient[_Count] = None
-    total_token_count: Lenient[_Count] = None
-    cached_content_token_count: Lenient[_Count] = None
-    thoughts_token_count: Lenient[_Count] = None
-    input: Lenient[_Count] = msgspec.field(name="total_input_tokens", default=None)
-    output: Lenient[_Count] = msgspec.field(name="total_output_tokens", default=None)
-    total: Lenient[_Count] = msgspec.field(name="total_tokens", default=None)
-    cached: Lenient[_Count] = msgspec.field(name="total_cached_tokens", default=None)
-    thought: Lenient[_Count] = msgspec.field(name="total_thought_tokens", default=None)
-
-
 def read_generated(response: Any) -> Answer:
     """What a response of ``generateContent`` says.
 
@@ -167,8 +67,8 @@ def read_generated(response: Any) -> Answer:
     response = _one(response)
     if not isinstance(response, dict):
         raise _failed(f"Gemini sent {_shown(response)} where a response was expected", "invalid_response_format")
-    said = parse_or_empty(_Response, camel(response))
-    candidates, feedback = _several(said.candidates), said.prompt_feedback
+    said = parse_or_empty(Response, camel(response))
+    candidates, feedback = several(said.candidates), said.prompt_feedback
     if not candidates and (stated := error_in(response)) is not None:
         raise _stated_error(response, stated)
     if feedback.block_reason and not candidates:
@@ -201,7 +101,7 @@ def _one(response: Any) -> Any:
         merged: dict[str, Any] = {}
         for piece in response:
             merged |= {name: value for name, value in piece.items() if value is not None and name != "candidates"}
-        candidates = [entry for piece in response for entry in _several(piece.get("candidates")) if entry]
+        candidates = [entry for piece in response for entry in several(piece.get("candidates")) if entry]
         return merged | ({"candidates": candidates} if candidates else {})
     if isinstance(response, dict) and "candidates" not in response and isinstance(response.get("response"), dict):
         return response["response"]
@@ -230,7 +130,7 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
         Refused: Gemini declined, or answered in words.
         ServiceError: it failed, was cancelled, or ended without an image; ``maybe_started`` is set.
     """
-    said = parse_or_empty(_Interaction, interaction)
+    said = parse_or_empty(Interaction, interaction)
     status, failure = said.status, None
     match phase_of(status):
         case "done":
@@ -248,7 +148,7 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
                 retry=False,
                 code=status,
             )
-        case "unknown" if said.finished_images():  # whatever its word is: they have been made
+        case "unknown" if _finished_images(said):  # whatever its word is: they have been made
             pass
         case _:
             return None
@@ -257,7 +157,7 @@ def read_interaction(interaction: Mapping[str, Any]) -> Answer | None:
 
 def usage(said: Any) -> dict[str, Any]:
     """Tokens in the fleet's shape: None where the service said nothing, never a guessed 0."""
-    found = parse_or_empty(_Usage, camel(said))
+    found = parse_or_empty(Usage, camel(said))
     counts = {
         "input_tokens": _first(found.prompt_token_count, found.input),
         "output_tokens": _first(found.candidates_token_count, found.output),
@@ -274,10 +174,10 @@ def _first(*counts: int | None) -> int | None:
     return next((count for count in counts if count is not None), None)
 
 
-def _ended(said: _Interaction, failure: ServiceError | None, interaction: Any) -> Answer:
+def _ended(said: Interaction, failure: ServiceError | None, interaction: Any) -> Answer:
     """What an interaction that has ended holds: its images, however it has ended."""
-    parts, found = said.output(), said.finished_images()
-    words = _words([parse_or_empty(_Part, part) for part in parts if part.get("type") == "text"])
+    parts, found = said.output(), _finished_images(said)
+    words = _words([parse_or_empty(Part, part) for part in parts if part.get("type") == "text"])
     drafts = () if found else tuple(_images(parts))
     if not (found or drafts or words):
         drafts = tuple(_images(said.thoughts()))
@@ -298,6 +198,12 @@ def _ended(said: _Interaction, failure: ServiceError | None, interaction: Any) -
     )
 
 
+def _finished_images(said: Interaction) -> tuple[Image, ...]:
+    """Images that are no drafts. ``output_image`` is a copy of one, for those who read nothing else."""
+    found = tuple(_images(part for part in said.output() if part.get("thought") is not True))
+    return found or tuple(_images([said.output_image]))
+
+
 def _odd(ends: list[str], *, drafts: bool) -> tuple[str, ...]:
     stopped = f"Gemini stopped ({excerpt(', '.join(ends), 100)}); the image that it had made is kept"
     return ((stopped,) if ends else ()) + (("the only image is one of Gemini's thoughts",) if drafts else ())
@@ -315,11 +221,11 @@ def _images(parts: Iterable[dict[str, Any]]) -> Iterator[Image]:
             yield Image(data=data, media_type=kind)
 
 
-def _inline_images(parts: Iterable[_Part]) -> Iterator[Image]:
+def _inline_images(parts: Iterable[Part]) -> Iterator[Image]:
     """The images among parts of ``generateContent``: data, or the address of a file."""
     for part in parts:
         for about in (part.inline_data, part.file_data):
-            file, kind = parse_or_empty(_File, about), media_type_of(about)
+            file, kind = parse_or_empty(File, about), media_type_of(about)
             if (data := file.data or file.file_uri) and _may_be_image(kind):
                 yield Image(data=data, media_type=kind)
 
@@ -329,11 +235,11 @@ def _may_be_image(media_type: str | None) -> bool:
     return (media_type or "image/*").split("/", 1)[0].lower() not in ("audio", "video", "text")
 
 
-def _words(parts: Iterable[_Part]) -> str:
+def _words(parts: Iterable[Part]) -> str:
     return "\n".join(part.text for part in parts if part.text and not part.thought).strip()
 
 
-def _no_image(candidate: _Candidate) -> ServiceError:
+def _no_image(candidate: Candidate) -> ServiceError:
     words = _words(candidate.parts())
     said = _quote(" ".join(text for text in (candidate.finish_message, words) if text))
     if candidate.finish_reason in _GOOD_ENDS:
@@ -366,8 +272,3 @@ def _quote(text: str) -> str:
 
 def _shown(value: Any) -> str:
     return _quote(msgspec.json.encode(scrubbed(value)).decode("utf-8", "replace"))
-
-
-def _several(value: list[T] | T) -> list[T]:
-    """The entries of a list; of one thing in place of a list, that."""
-    return value if isinstance(value, list) else [value]

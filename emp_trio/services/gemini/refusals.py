@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-import msgspec
-
-from emp_trio.protocols.parsing import Lenient
+from emp_trio.services.gemini.messages import Rating
 
 _REASONS: Final = {
     "SAFETY": "safety_filter",
@@ -27,13 +25,6 @@ _CATEGORIES: Final = {
     "HARM_CATEGORY_SEXUALLY_EXPLICIT": "nsfw_content",
     "HARM_CATEGORY_DANGEROUS_CONTENT": "violence_detected",
 }
-
-
-class Rating(msgspec.Struct, frozen=True):
-    """One of ``safetyRatings``."""
-
-    category: Lenient[str] = ""
-    blocked: Any = False
 
 
 def refusal_reason(word: str, ratings: Iterable[Rating] = ()) -> str | None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
 from emp_trio.errors import ServiceError
 from emp_trio.protocols.http.errors import bad_answer
-from emp_trio.protocols.parsing import Lenient, NoObject, parse, parse_or_empty
+from emp_trio.protocols.parsing import parse, parse_or_empty
 from emp_trio.protocols.wire_json import excerpt, join_halves
 from emp_trio.services.error_shapes import error_in, words_of
 from emp_trio.services.finish_reasons import end_of
 from emp_trio.services.message_content import read_content
 from emp_trio.services.ollama.errors import error_line
+from emp_trio.services.ollama.messages import Counts, Line, Message, Models
 from emp_trio.services.redaction import excerpt_of
 
-_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _DONE: Final = (True, "true", "True")
 _MEMBERS: Final = frozenset(("response", "message", "done", "done_reason", "thinking", "image", "images"))
 _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
@@ -25,55 +25,6 @@ _DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", 
 
 LONGEST: Final = 2**20
 """Bytes of an answer, with its thoughts and tool calls. It stands in the result, and results travel through Redis."""
-
-
-class _Part(msgspec.Struct, frozen=True):
-    """A message. ``content`` is a text, or parts as of other vendors; there are models that answer with images, one or
-    several."""
-
-    content: Any = None
-    thinking: Lenient[str] = ""
-    tool_calls: Any = None
-    images: Lenient[list[Lenient[str]] | str | None] = None
-    image: Lenient[list[Lenient[str]] | str | None] = None
-
-    def all_images(self) -> list[str]:
-        """Base64 of each image."""
-        found = self.images or self.image or []
-        return [found] if isinstance(found, str) else [text for text in found if text]
-
-
-class _Line(_Part, frozen=True):
-    """A line of ``/api/chat``, or one of ``/api/generate``, which has the members of a message itself."""
-
-    response: Any = None
-    message: _Part | NoObject = None
-    done: Any = None
-    done_reason: Any = None
-    error: Any = None
-
-
-class _Counts(msgspec.Struct, frozen=True):
-    """What an answer has cost. What is zero is left out, so that what is missing, or is no count, is 0."""
-
-    model: Lenient[str] = ""
-    prompt_eval_count: Lenient[_Count] = 0
-    eval_count: Lenient[_Count] = 0
-    total_duration: Lenient[_Count] = 0
-    load_duration: Lenient[_Count] = 0
-    prompt_eval_duration: Lenient[_Count] = 0
-    eval_duration: Lenient[_Count] = 0
-
-
-class _Model(msgspec.Struct, frozen=True):
-    name: Lenient[str] = ""
-    model: Lenient[str] = ""
-
-
-class _Models(msgspec.Struct, frozen=True):
-    """The answer of ``/api/tags``; entries that are none are left out."""
-
-    models: Lenient[list[Lenient[_Model]]] = []
 
 
 class Words:
@@ -123,9 +74,9 @@ class Words:
             raise bad_answer(
                 f"a line of the answer is not an object: {_quoted(line)}", reason="invalid_response_format"
             )
-        whole = parse_or_empty(_Line, line)
+        whole = parse_or_empty(Line, line)
         error = _error_of(whole, line)
-        part = whole.message if isinstance(whole.message, _Part) else whole
+        part = whole.message if isinstance(whole.message, Message) else whole
         other = whole.message if part is whole and error is None else None
         said = read_content(part.content or whole.response or other)
         text, thought = said.text, part.thinking or said.reasoning
@@ -181,7 +132,7 @@ class Words:
             "content_type": "text",
             "text": text,
             "text_content": text,
-            "model_used": parse_or_empty(_Counts, self._last).model,
+            "model_used": parse_or_empty(Counts, self._last).model,
             "done_reason": reason or None,
             "usage": usage(self._last),
             "timing": timing(self._last),
@@ -202,7 +153,7 @@ def ends(line: Any) -> bool:
     """Whether a line of an answer in words is its last one."""
     if isinstance(line, list):
         return any(ends(item) for item in line)
-    said = parse_or_empty(_Line, line)
+    said = parse_or_empty(Line, line)
     return said.done in _DONE or bool(said.done_reason) or _error_of(said, line) is not None
 
 
@@ -256,12 +207,12 @@ def _kind(value: Any) -> str:
 
 def model_names(answer: Any) -> list[str]:
     """Names of the installed models in an answer of ``/api/tags``."""
-    return [name for entry in parse_or_empty(_Models, answer).models if (name := entry.name or entry.model)]
+    return [name for entry in parse_or_empty(Models, answer).models if (name := entry.name or entry.model)]
 
 
 def usage(said: Mapping[str, Any]) -> dict[str, Any]:
     """Tokens in the project's shape."""
-    counts = parse_or_empty(_Counts, said)
+    counts = parse_or_empty(Counts, said)
     return {
         "input_tokens": counts.prompt_eval_count,
         "output_tokens": counts.eval_count,
@@ -272,7 +223,7 @@ def usage(said: Mapping[str, Any]) -> dict[str, Any]:
 
 def timing(said: Mapping[str, Any]) -> dict[str, float]:
     """Durations in milliseconds; Ollama says them in nanoseconds, and leaves out what took no time."""
-    counts = parse_or_empty(_Counts, said)
+    counts = parse_or_empty(Counts, said)
     return {f"{name}_ms": round(getattr(counts, name) / 1e6, 3) for name in _DURATIONS if name in said}
 
 
@@ -283,7 +234,7 @@ def strange_answer(line: Any) -> ServiceError:
     )
 
 
-def _error_of(said: _Line, line: Any) -> Any:
+def _error_of(said: Line, line: Any) -> Any:
     """The error that a line tells of, in Ollama's shape or in one of a gateway's; None where it tells of none. Some
     write an empty one into every line."""
     if said.error:
@@ -291,7 +242,7 @@ def _error_of(said: _Line, line: Any) -> Any:
     names = line.keys() if isinstance(line, dict) else set()
     if "error" in names and not names & _MEMBERS:
         return "no reason given"
-    if names & _MEMBERS - {"message"} or isinstance(said.message, _Part):
+    if names & _MEMBERS - {"message"} or isinstance(said.message, Message):
         return None
     stated = error_in(line)
     return None if stated is None else {"message": words_of(stated) or "no reason given"}

@@ -14,33 +14,19 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import SseEvent
 from emp_trio.protocols.http.response import HttpResponse
-from emp_trio.protocols.parsing import Lenient, parse_or_empty
+from emp_trio.protocols.parsing import parse_or_empty
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import one_line
 from emp_trio.services.error_shapes import error_in, event_value, quoted, stated_error
 from emp_trio.services.finish_reasons import end_of
-from emp_trio.services.openai.chat.choice import Choice, GivenChoice, kind_of
+from emp_trio.services.openai.chat.choice import Choice, kind_of
+from emp_trio.services.openai.chat.messages import Completion
 from emp_trio.services.openai.errors import answered_error, refusal, stream_error
 from emp_trio.services.openai.responses.answer import usage
 
 log = structlog.get_logger(__name__)
 
 _QUOTED: Final = 500  # characters of a model's words in an error
-
-
-class _Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """A completion or a chunk of one. One choice in place of a list counts as a list of one; services repeat the other
-    members in each chunk, or leave them out, or null, in most."""
-
-    id: Lenient[str | None] = None
-    model: Lenient[str | None] = None
-    usage: Lenient[dict[str, Any] | None] = None
-    object: Any = None
-    choices: Lenient[list[Lenient[GivenChoice]] | GivenChoice | None] = None
-
-    def several(self) -> list[GivenChoice]:
-        """Its choices."""
-        return [self.choices] if isinstance(self.choices, GivenChoice) else self.choices or []
 
 
 class ChatAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +107,7 @@ class ChatFold:
         Raises:
             Refused, ServiceError: it tells of an error, beside what else is in it.
         """
-        said = parse_or_empty(_Completion, chunk)
+        said = parse_or_empty(Completion, chunk)
         self._id, self._model = said.id or self._id, said.model or self._model
         self._usage = said.usage or self._usage
         words, piece = "", said.object == "chat.completion.chunk"
@@ -171,7 +157,7 @@ class ChatFold:
     def answer(self) -> ChatAnswer:
         """What has come, once the stream is at its end. Raises as :func:`read_completion`."""
         choices = [choice for _, choice in sorted(self._choices.items())]
-        said = _Completion(id=self._id, model=self._model, usage=self._usage)
+        said = Completion(id=self._id, model=self._model, usage=self._usage)
         return _answer(said, choices, self._unknown, self._note)
 
 
@@ -186,7 +172,7 @@ def read_completion(completion: Any) -> ChatAnswer:
     if error is not None:
         raise error
     whole = completion[0] if isinstance(completion, list) and len(completion) == 1 else completion
-    said = parse_or_empty(_Completion, whole)
+    said = parse_or_empty(Completion, whole)
     choices = []
     for given in said.several():
         choice = Choice.begin(whole=True)
@@ -235,7 +221,7 @@ def _events(body: bytes) -> list[SseEvent]:
         return []
 
 
-def _answer(said: _Completion, choices: list[Choice], unknown: Any, note: str | None) -> ChatAnswer:
+def _answer(said: Completion, choices: list[Choice], unknown: Any, note: str | None) -> ChatAnswer:
     if not choices:
         if unknown is not None:
             raise _nothing(f"has no choices: {quoted(unknown)}", retry=False)

@@ -8,52 +8,11 @@ from typing import Any
 
 import msgspec
 
-from emp_trio.protocols.parsing import Lenient, NoObject
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.secrets import excerpt
 from emp_trio.services.finish_reasons import end_of
-from emp_trio.services.message_content import Words, read_content
+from emp_trio.services.openai.chat.messages import EndReason, GivenChoice, Message
 from emp_trio.services.openai.chat.tool_calls import ToolCalls
-
-
-class _Reason(msgspec.Struct, frozen=True):
-    """Why a choice ended, as an object."""
-
-    type: Lenient[str] = ""
-    reason: Lenient[str] = ""
-
-
-class _Message(msgspec.Struct, frozen=True):
-    """A message, or a piece of one. What it says is a text, a part or a list of parts, under one of several names."""
-
-    content: Any = None
-    refusal: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    tool_calls: Any = None
-    function_call: Lenient[dict[str, Any] | None] = None
-
-    def words(self) -> Words:
-        """What it says."""
-        words = read_content(self.content)
-        if self.refusal:
-            words.refusal += read_content(self.refusal).text
-        for reasoning in (self.reasoning_content, self.reasoning):
-            if reasoning and not words.reasoning:
-                words.reasoning = read_content(reasoning).text
-        return words
-
-
-class GivenChoice(msgspec.Struct, frozen=True):
-    """An entry of ``choices``, of a whole completion or of a chunk; whether a member is there counts as well."""
-
-    index: Lenient[int] = 0
-    delta: _Message | NoObject | msgspec.UnsetType = msgspec.UNSET
-    message: _Message | NoObject | msgspec.UnsetType = msgspec.UNSET
-    text: Any = None
-    finish_reason: Lenient[str | _Reason | None] = None
-    logprobs: Any = None
-    error: Any = None
 
 
 class Choice(msgspec.Struct, kw_only=True):
@@ -91,9 +50,9 @@ class Choice(msgspec.Struct, kw_only=True):
             piece: it stands in a chunk of a stream. Some services put the next piece into ``message`` there; it is a
                 whole one only where it begins with all that has come.
         """
-        whole = given.message is not msgspec.UNSET and (not given.delta or given.delta == _Message())
+        whole = given.message is not msgspec.UNSET and (not given.delta or given.delta == Message())
         said = given.message if whole else given.text if given.delta is msgspec.UNSET else given.delta
-        message = said if isinstance(said, _Message) else _Message(content=said)
+        message = said if isinstance(said, Message) else Message(content=said)
         words = message.words()
         if whole and piece:
             whole = words.text.startswith("".join(self.text))
@@ -111,13 +70,13 @@ class Choice(msgspec.Struct, kw_only=True):
         self.logprobs = _logprobs(self.logprobs, given.logprobs)
         self.error = given.error or self.error
         reason = given.finish_reason
-        if isinstance(reason, _Reason):
+        if isinstance(reason, EndReason):
             reason = reason.type or reason.reason or None
         if reason is not None:
             self.finish_reason = reason or self.finish_reason or ""
         return words.text
 
-    def _add_calls(self, message: _Message, *, whole: bool) -> None:
+    def _add_calls(self, message: Message, *, whole: bool) -> None:
         given = message.tool_calls
         calls = given if isinstance(given, list) else [given] if given else []
         known = [call for call in calls if isinstance(call, dict)]

@@ -12,7 +12,8 @@ from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.image_fields import image_in
 from emp_trio.services.openai.errors import failed_response
 from emp_trio.services.openai.images.options import ImageOptions
-from emp_trio.services.openai.responses.answer import MEDIA_TYPES, Answer, Image, ImageFacts, usage
+from emp_trio.services.openai.responses.answer import MEDIA_TYPES, Answer, Image, usage
+from emp_trio.services.openai.responses.messages import ImageFacts
 from emp_trio.services.redaction import excerpt_of
 
 _LISTS: Final = ("data", "images", "output", "artifacts", "predictions", "results")

@@ -8,12 +8,22 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import Refused, ServiceError
-from emp_trio.protocols.parsing import Lenient, NoObject, parse_or_empty
+from emp_trio.protocols.parsing import parse_or_empty
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.error_shapes import quoted
 from emp_trio.services.image_fields import image_in
 from emp_trio.services.message_content import Words, read_content
 from emp_trio.services.openai.errors import failed_response, refusal
+from emp_trio.services.openai.responses.messages import (
+    ImageFacts,
+    IncompleteDetails,
+    ItemParts,
+    Response,
+    Spent,
+    TokenDetails,
+    Tokens,
+    ToolUsage,
+)
 from emp_trio.services.outputs import Output
 from emp_trio.services.work_states import phase_of
 
@@ -26,72 +36,6 @@ MEDIA_TYPES: Final = {
     "gif": "image/gif",
     "svg": "image/svg+xml",
 }
-
-
-class ImageFacts(msgspec.Struct, frozen=True):
-    """What the service says of an image beside its data; gateways leave out what they like."""
-
-    output_format: Lenient[str] = ""
-    revised_prompt: Lenient[str | None] = None
-    size: Lenient[str | None] = None
-    quality: Lenient[str | None] = None
-
-
-class _Why(msgspec.Struct, frozen=True):
-    reason: Any = None
-
-
-class _Details(msgspec.Struct, frozen=True):
-    cached_tokens: Lenient[int | None] = None
-    reasoning_tokens: Lenient[int | None] = None
-
-
-class _Counts(msgspec.Struct, frozen=True):
-    """Tokens; None where the service says nothing of them."""
-
-    input_tokens: Lenient[int | None] = None
-    output_tokens: Lenient[int | None] = None
-    total_tokens: Lenient[int | None] = None
-    input_tokens_details: Lenient[_Details | None] = None
-    output_tokens_details: Lenient[_Details | None] = None
-
-
-class _ToolUsage(msgspec.Struct, frozen=True):
-    image_gen: Lenient[dict[str, Any] | None] = None
-
-
-class _Spent(msgspec.Struct, frozen=True):
-    """What a response says of its cost."""
-
-    model: Lenient[str | None] = None
-    usage: Lenient[_Counts | None] = None
-    tool_usage: Lenient[_ToolUsage | None] = None
-
-
-class _Response(_Spent, frozen=True, kw_only=True):
-    """A response object. The output may be one item in place of a list; of some gateways it is that of the Images API.
-    Items are kept as they are: where their images and words stand differs from one service to the next."""
-
-    id: Any = None
-    status: Any = None
-    error: Any = None
-    incomplete_details: _Why | NoObject = None
-    output: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
-    data: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
-    images: Lenient[list[Lenient[dict[str, Any]]] | dict[str, Any] | None] = None
-    output_text: Lenient[str | None] = None
-
-    def items(self) -> list[dict[str, Any]]:
-        """The objects of the output."""
-        output = self.output or self.data or self.images or []
-        return [output] if isinstance(output, dict) else output
-
-
-class _Parts(msgspec.Struct, frozen=True):
-    """Where gateways put images into an item."""
-
-    content: Lenient[list[Lenient[dict[str, Any]]]] = []
-    images: Lenient[list[Lenient[dict[str, Any]]]] = []
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +93,7 @@ def read_response(response: Mapping[str, Any], *, image_wanted: bool, image_mode
 
     What was asked for and is there is the answer, however the response has ended: it is paid for.
     """
-    said = parse_or_empty(_Response, response)
+    said = parse_or_empty(Response, response)
     items, status = said.items(), said.status
     failure: ServiceError | None = None
     stopped: str | None = None
@@ -167,7 +111,7 @@ def read_response(response: Mapping[str, Any], *, image_wanted: bool, image_mode
             )
         case "stopped":
             why = said.incomplete_details
-            stopped = excerpt(str((why.reason if isinstance(why, _Why) else why) or "unknown"), 100)
+            stopped = excerpt(str((why.reason if isinstance(why, IncompleteDetails) else why) or "unknown"), 100)
         case "done":
             pass
         case "unknown" if items and not status:  # odd proxies leave the status out
@@ -184,7 +128,7 @@ def read_response(response: Mapping[str, Any], *, image_wanted: bool, image_mode
 
 
 def _answer(
-    said: _Response,
+    said: Response,
     response: Mapping[str, Any],
     image_wanted: bool,
     image_model: str | None,
@@ -229,7 +173,7 @@ def _images(items: list[dict[str, Any]]) -> Iterator[Image]:
             yield from (_image(item, one) for one in given if one is not None and one.source)
         elif item.get("type", "image") in _IMAGES and (found := image_in(item)) is not None:
             yield _image(item, found)
-        parts = parse_or_empty(_Parts, item)
+        parts = parse_or_empty(ItemParts, item)
         for part in parts.content + parts.images:
             if part.get("type") in _IMAGES and (found := image_in(part)) is not None:
                 yield _image(part, found)
@@ -323,14 +267,14 @@ def _nothing(items: list[dict[str, Any]], stopped: str | None) -> ServiceError:
 
 def usage(response: Mapping[str, Any], image_model: str | None = None) -> dict[str, Any]:
     """Tokens in the project's shape (OpenAI reference 11): None where the service said nothing, never a guessed 0."""
-    said = parse_or_empty(_Spent, response)
-    spent, details = said.usage or _Counts(), {}
-    if (cached := (spent.input_tokens_details or _Details()).cached_tokens) is not None:
+    said = parse_or_empty(Spent, response)
+    spent, details = said.usage or Tokens(), {}
+    if (cached := (spent.input_tokens_details or TokenDetails()).cached_tokens) is not None:
         details["cached_tokens"] = cached
-    if (reasoning := (spent.output_tokens_details or _Details()).reasoning_tokens) is not None:
+    if (reasoning := (spent.output_tokens_details or TokenDetails()).reasoning_tokens) is not None:
         details["reasoning_tokens"] = reasoning
-    image = (said.tool_usage or _ToolUsage()).image_gen
-    drawn = parse_or_empty(_Counts, image)
+    image = (said.tool_usage or ToolUsage()).image_gen
+    drawn = parse_or_empty(Tokens, image)
     return {
         "input_tokens": spent.input_tokens,
         "output_tokens": spent.output_tokens,
