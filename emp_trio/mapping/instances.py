@@ -7,20 +7,18 @@ the worker with the number ``n`` talks to the base port plus ``n`` increments.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.paths import service_path
+from emp_trio.mapping.plans import ServicePlan
 from emp_trio.mapping.schema import Service, Template
 from emp_trio.mapping.substitution import substitute
 from emp_trio.mapping.substitution_errors import SubstitutionError
 from emp_trio.secrets import excerpt
 from emp_trio.settings import setting_fields
-
-if TYPE_CHECKING:
-    from emp_trio.mapping.resolve import ServicePlan
 
 _LAST_PORT = 65535
 

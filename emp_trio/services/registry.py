@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from emp_trio.errors import ConfigError
+from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.settings import setting_fields
 
@@ -64,10 +65,11 @@ def find_connector(name: str, path: str | None = None) -> type[Connector] | None
             belongs to the fleet's own worker and means "by name", as does None.
 
     Returns:
-        the class, or None when nobody has a connector of that name.
+        the class, or None when nobody has a connector of that name, or of one like it.
 
     Raises:
-        ConfigError: there is one, but it can't be imported or is no connector; says why.
+        ConfigError: there is one, but it can't be imported or is no connector; says why. Or there is one of nearly that
+            name.
     """
     if path and not path.endswith(".js"):
         return _load(path, f"connectors[{name!r}].path")
@@ -75,6 +77,8 @@ def find_connector(name: str, path: str | None = None) -> type[Connector] | None
         return _load(_BUILT_IN[name], f"the built-in connector {name}")
     found = [point for point in _entry_points() if point.name == name]
     if not found:
+        if hint := did_you_mean(name, sorted({*_BUILT_IN, *(point.name for point in _entry_points())})):
+            raise ConfigError(f"there is no connector {name!r} ({hint})")
         return None
     if len({point.value for point in found}) > 1:
         places = ", ".join(f"{point.value} of {_package(point)}" for point in found)

@@ -17,7 +17,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Availability:
-    """Capabilities by lane (:class:`~emp_trio.mapping.resolve.WorkerPlan`); made once per change of a service's health.
+    """Capabilities by lane (:class:`~emp_trio.mapping.plans.WorkerPlan`); made once per change of a service's health.
 
     Args:
         workers: the worker types.

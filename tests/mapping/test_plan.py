@@ -195,25 +195,6 @@ def test_of_two_routes_for_one_job_type_the_first_is_used(tmp_path: Path) -> Non
     assert found.workers[0].routes["x"].worker_service == "one"
 
 
-def test_a_fleet_connector_of_another_version_leaves_its_jobs_to_others(tmp_path: Path) -> None:
-    parts: dict[str, Any] = {
-        "workers": {"a": worker("x>echo", "t>text"), "t": worker("t>text")},
-        "services": {
-            "echo": {"connector": "EchoConnector"},
-            "text": {"connector": "OpenAITextConnector", "required_env": ["OPENAI_API_KEY"]},
-        },
-    }
-    found = planned(tmp_path, "a", **parts)
-    assert list(found.workers[0].routes) == ["x"]
-    assert said(found.warnings) == [
-        "warning: $.services.text.connector: this version has no OpenAITextConnector "
-        "(jobs for text are left to other workers)"
-    ]
-    assert problems_of(tmp_path, "t", **parts)[0] == (
-        "error: $.workers.t.job_service_required_map: leaves no job that can be run"
-    )
-
-
 def test_settings_that_only_the_mapping_gives(tmp_path: Path) -> None:
     parts: dict[str, Any] = {
         "workers": {"post": worker("letter>letters")},

@@ -74,6 +74,19 @@ def test_every_built_in_connector_loads() -> None:
         assert info.service_features is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OpenAITxtConnector", "OpenAITextConnector"),
+        ("MockConector", "MockConnector"),
+        ("comfyuiwebsocketconnector", "ComfyUIWebSocketConnector"),
+    ],
+)
+def test_a_slip_in_a_name_is_told(name: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"there is no connector '{name}' \(did you mean {meant}\?\)"):
+        find_connector(name)
+
+
 @pytest.mark.parametrize("name", ["NobodysConnector", "Nonsense", ""])
 def test_an_unknown_name_is_nobody(name: str) -> None:
     assert find_connector(name, "./redis-direct-worker.js") is None

@@ -12,34 +12,24 @@ import trio
 from emp_trio.testing.comfyui.behavior import Behavior, Item, Say
 from emp_trio.testing.comfyui.disk import Disk
 from emp_trio.testing.comfyui.execution import Execution
+from emp_trio.testing.comfyui.state import ServerState
 
 
-class Engine:
+class Engine(ServerState):
     """Lives as long as the server's process; made by it.
 
     Attributes:
         pending, running: prompts that wait, next first, and the one that runs.
         history: entries by prompt id.
-        node: the node that runs.
-        flags: feature flags by client id.
-        cache: outputs of nodes by signature; None for a node that shows nothing.
-        interrupted: the running prompt is to be interrupted.
         dead: the worker thread has died: nothing that waits is run any more.
     """
 
     def __init__(self, disk: Disk, behavior: Behavior, executions: Counter[str], say: Say) -> None:
+        super().__init__(disk, behavior, executions, say)
         self.pending: list[Item] = []
         self.running: Item | None = None
         self.history: dict[str, dict[str, Any]] = {}
-        self.node: str | None = None
-        self.flags: dict[str, dict[str, Any]] = {}
-        self.disk = disk
-        self.behavior = behavior
-        self.executions = executions
-        self.say = say
-        self.cache: dict[str, dict[str, Any] | None] = {}
         self._counter = 0
-        self.interrupted = False
         self.dead = False
         self._changed = trio.Event()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -14,10 +14,8 @@ import trio
 from emp_trio.testing.comfyui.behavior import Item
 from emp_trio.testing.comfyui.disk import ROOT, content
 from emp_trio.testing.comfyui.nodes import Act, act_of
+from emp_trio.testing.comfyui.state import ServerState
 from emp_trio.testing.comfyui.validation import is_link
-
-if TYPE_CHECKING:
-    from emp_trio.testing.comfyui.engine import Engine
 
 _JPEG: Final = bytes.fromhex("ffd8ffe000104a46494600") + bytes(200)
 
@@ -31,8 +29,8 @@ class _End(Exception):
 class Execution:
     """The run of one prompt."""
 
-    def __init__(self, engine: Engine, item: Item) -> None:
-        self._engine = engine
+    def __init__(self, server: ServerState, item: Item) -> None:
+        self._server = server
         self._id = item.prompt_id
         self._item = item
         self._sid: str | None = item.extra_data.get("client_id")
@@ -47,31 +45,31 @@ class Execution:
             its history entry. A node without inputs, or a link to nowhere that validation does not look at, ends the
             worker thread for good: it never returns (4.6).
         """
-        engine = self._engine
-        engine.executions[self._id] += 1
+        server = self._server
+        server.executions[self._id] += 1
         self._record("execution_start")
-        if engine.behavior.dead_thread or any("inputs" not in node for node in self._item.graph.values()):
+        if server.behavior.dead_thread or any("inputs" not in node for node in self._item.graph.values()):
             await trio.sleep_forever()
         order = self._order()
         if any(key not in self._item.graph for key in order):
             await trio.sleep_forever()
-        cached = [key for key in self._item.graph if key in order and self._signature(key) in engine.cache]
+        cached = [key for key in self._item.graph if key in order and self._signature(key) in server.cache]
         self._record("execution_cached", nodes=cached)
         try:
             for key in order:
                 if key not in cached:
                     await self._run_node(key)
                 elif key in self._item.outputs:
-                    self._executed(key, engine.cache[self._signature(key)])
+                    self._executed(key, server.cache[self._signature(key)])
                     self._tell_state(key, 1, 1, "finished")
         except _End as end:
             self._record(end.type, **end.data)
         else:
             self._record("execution_success")
-        kept = {} if not engine.behavior.keep_cache else dict(engine.cache)
+        kept = {} if not server.behavior.keep_cache else dict(server.cache)
         done = {self._signature(key) for key in order if self._states.get(key, {}).get("state") == "finished"}
         done |= {self._signature(key) for key in cached}
-        engine.cache = kept | {name: shown for name, shown in engine.cache.items() if name in done}
+        server.cache = kept | {name: shown for name, shown in server.cache.items() if name in done}
         succeeded = self._messages[-1][0] == "execution_success"
         return {
             "prompt": self._item.wire,
@@ -88,20 +86,20 @@ class Execution:
         }
 
     async def _run_node(self, key: str) -> None:
-        engine, node = self._engine, self._item.graph[key]
-        engine.node = key
+        server, node = self._server, self._item.graph[key]
+        server.node = key
         place = {"node_id": key, "node_type": node["class_type"], "executed": list(self._states)}
-        if engine.interrupted:
+        if server.interrupted:
             raise _End("execution_interrupted", **place)
-        act = act_of(node["class_type"], node["inputs"], seconds=engine.behavior.seconds)
+        act = act_of(node["class_type"], node["inputs"], seconds=server.behavior.seconds)
         self._tell_state(key, 0.0, 1.0, "running")
         self._tell("executing", node=key, display_node=key)
         if act.says and self._sid is not None:
             name = key.encode()
-            engine.say(self._sid, b"\0\0\0\x03" + len(name).to_bytes(4, "big") + name + act.says.encode())
+            server.say(self._sid, b"\0\0\0\x03" + len(name).to_bytes(4, "big") + name + act.says.encode())
         for step in range(1, act.steps + 1):
             await trio.sleep(act.seconds / act.steps)
-            if engine.interrupted:
+            if server.interrupted:
                 raise _End("execution_interrupted", **place)
             self._tell_state(key, step, act.steps, "running", everybody=True)
             self._tell("progress", value=step, max=act.steps, node=key, everybody=True)
@@ -121,7 +119,7 @@ class Execution:
                 current_outputs=list(self._outputs),
             )
         shown = self._save(key, act)
-        engine.cache[self._signature(key)] = shown
+        server.cache[self._signature(key)] = shown
         self._executed(key, shown)
         self._tell_state(key, 1.0, 1.0, "finished")
 
@@ -139,10 +137,10 @@ class Execution:
                 continue
             if act.bare and inputs.get("output_path"):
                 prefix = f"{inputs['output_path']}/{prefix}"
-            made = self._engine.disk.save(folder, prefix, extension, content(extension, seed))
+            made = self._server.disk.save(folder, prefix, extension, content(extension, seed))
             shown.setdefault(name, []).append(made)
-            if act.bare and self._engine.behavior.listed is not None:
-                text = json.dumps(self._engine.behavior.listed)
+            if act.bare and self._server.behavior.listed is not None:
+                text = json.dumps(self._server.behavior.listed)
                 return dict(json.loads(text.replace("{name}", made["filename"]).replace("{folder}", f"{ROOT}/output")))
         return shown
 
@@ -164,22 +162,22 @@ class Execution:
         self._tell("progress_state", nodes=dict(self._states), everybody=everybody)
 
     def _preview(self, key: str) -> None:
-        if self._engine.flags.get(self._sid or "", {}).get("supports_preview_metadata"):
+        if self._server.flags.get(self._sid or "", {}).get("supports_preview_metadata"):
             about = msgspec.json.encode({"node_id": key, "prompt_id": self._id, "image_type": "image/jpeg"})
-            self._engine.say(self._sid, b"\0\0\0\x04" + len(about).to_bytes(4, "big") + about + _JPEG)
+            self._server.say(self._sid, b"\0\0\0\x04" + len(about).to_bytes(4, "big") + about + _JPEG)
         else:
-            self._engine.say(self._sid, b"\0\0\0\x01\0\0\0\x01" + _JPEG)
+            self._server.say(self._sid, b"\0\0\0\x01\0\0\0\x01" + _JPEG)
 
     def _record(self, type: str, **data: Any) -> None:
         whole = {**data, "prompt_id": self._id, "timestamp": int(time.time() * 1000)}
         self._messages.append([type, whole])
         if self._sid is not None or type == "execution_interrupted":
-            self._engine.say(self._sid, {"type": type, "data": whole})
+            self._server.say(self._sid, {"type": type, "data": whole})
 
     def _tell(self, type: str, *, everybody: bool = False, **data: Any) -> None:
         """A message to the prompt's client; without one, only some go out, and to everybody (4.9)."""
         if self._sid is not None or everybody:
-            self._engine.say(self._sid, {"type": type, "data": {**data, "prompt_id": self._id}})
+            self._server.say(self._sid, {"type": type, "data": {**data, "prompt_id": self._id}})
 
     def _order(self) -> list[str]:
         """The nodes that the outputs need, each after what it needs itself."""
@@ -204,5 +202,5 @@ class Execution:
                 continue
             parts += [name, self._signature(value[0], files_too=files_too) if is_link(value) else repr(value)]
         if node["class_type"] == "LoadImage":
-            parts.append(hashlib.sha256(self._engine.disk.find(node["inputs"]["image"]) or b"").hexdigest())
+            parts.append(hashlib.sha256(self._server.disk.find(node["inputs"]["image"]) or b"").hexdigest())
         return hashlib.sha256(repr(parts).encode()).hexdigest()
