@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.stores.providers.local import LocalRoot
+from emp_trio.assets.stores.providers.local.provider import LocalRoot
 
 
 def local_storage(folder: Path, **settings: Any) -> StorageSettings:

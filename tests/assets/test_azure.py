@@ -27,7 +27,7 @@ from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.assets.stores import AssetStore, Blob, Stored
 from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
 from emp_trio.assets.stores.provider import StoreTimeouts
-from emp_trio.assets.stores.providers.azure import AzureAccount
+from emp_trio.assets.stores.providers.azure.account import AzureAccount
 from emp_trio.assets.stores.session import CuttableSession
 from emp_trio.attempt import StageLimits
 from emp_trio.errors import AssetError, DeadlineExceeded

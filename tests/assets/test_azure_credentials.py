@@ -20,7 +20,7 @@ from starlette.routing import Route
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import destination
 from emp_trio.assets.saver import open_asset_saver
-from emp_trio.assets.stores.providers.azure import AzureAccount, AzureContainer
+from emp_trio.assets.stores.providers.azure.account import AzureAccount, AzureContainer
 from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
 from emp_trio.retry import RetryPolicy

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from emp_trio.assets.config import storage_settings
-from emp_trio.assets.stores.providers.azure import AzureAccount
+from emp_trio.assets.stores.providers.azure.account import AzureAccount
 from emp_trio.testing.azurite import Azurite, install_azurite, running_azurite
 
 

@@ -10,8 +10,8 @@ import pytest
 from emp_trio.assets.config import storage_settings
 from emp_trio.assets.destination import Destination, destination
 from emp_trio.assets.stores.providers import azure, local
-from emp_trio.assets.stores.providers.azure import AzureAccount, AzureContainer
-from emp_trio.assets.stores.providers.local import LocalFolder, LocalRoot
+from emp_trio.assets.stores.providers.azure.account import AzureAccount, AzureContainer
+from emp_trio.assets.stores.providers.local.provider import LocalFolder, LocalRoot
 from emp_trio.errors import ConfigError, EmpTrioError, InvalidJob
 from emp_trio.jobs import JobContext
 from emp_trio.secrets import Secret

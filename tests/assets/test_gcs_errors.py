@@ -8,7 +8,7 @@ import pytest
 import requests
 from google.api_core.exceptions import GoogleAPICallError
 
-from emp_trio.assets.stores.gcs_errors import error_reason
+from emp_trio.assets.stores.providers.gcs.errors import error_reason
 
 
 @pytest.mark.parametrize(

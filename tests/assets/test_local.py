@@ -18,7 +18,7 @@ from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import open_asset_saver
 from emp_trio.assets.stores import Blob
 from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
-from emp_trio.assets.stores.local import LocalStore
+from emp_trio.assets.stores.providers.local.store import LocalStore
 from emp_trio.errors import AssetError
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
@@ -133,7 +133,7 @@ import json, os, resource, signal, sys
 import trio
 from pathlib import Path
 from emp_trio.assets.saver import open_asset_saver
-from emp_trio.assets.stores import local  # now: without privileges it may be out of reach
+from emp_trio.assets.stores.providers.local import store  # now: without privileges it may be out of reach
 from emp_trio.errors import AssetError
 from emp_trio.retry import RetryPolicy
 from emp_trio.testing.attempt import FakeAttempt

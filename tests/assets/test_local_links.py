@@ -14,7 +14,7 @@ import trio
 from emp_trio.assets.config import StorageSettings
 from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.assets.stores.blocking import in_thread
-from emp_trio.assets.stores.local import LocalStore
+from emp_trio.assets.stores.providers.local.store import LocalStore
 from emp_trio.errors import AssetError, ConfigError, InvalidJob
 from emp_trio.retry import RetryPolicy
 from emp_trio.testing.attempt import FakeAttempt

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.assets.naming import LONGEST_KEY, asset_name, check_names, owner_mark, safe_id
-from emp_trio.assets.stores.local import LocalStore
+from emp_trio.assets.stores.providers.local.store import LocalStore
 from emp_trio.errors import InvalidJob
 from tests.assets.support import a_job
 

@@ -21,9 +21,9 @@ from emp_trio.assets.saver import open_asset_saver
 from emp_trio.assets.stores import provider
 from emp_trio.assets.stores.provider import StoreTimeouts
 from emp_trio.assets.stores.providers import gcs, s3
-from emp_trio.assets.stores.providers.gcs import GcsBucket
-from emp_trio.assets.stores.providers.s3 import S3Account, S3Bucket
-from emp_trio.assets.stores.s3 import PART
+from emp_trio.assets.stores.providers.gcs.account import GcsBucket
+from emp_trio.assets.stores.providers.s3.account import S3Account, S3Bucket
+from emp_trio.assets.stores.providers.s3.store import PART
 from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
 from emp_trio.retry import RetryPolicy

@@ -14,7 +14,7 @@ import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
 from emp_trio.assets.saver import open_asset_saver
-from emp_trio.assets.stores.providers.local import LocalRoot
+from emp_trio.assets.stores.providers.local.provider import LocalRoot
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, Refused, ServiceError

@@ -10,7 +10,7 @@ import structlog
 
 from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.secrets import excerpt
-from emp_trio.services.openai.images.options import ImageOptions
+from emp_trio.services.openai.image_options import ImageOptions
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.secrets import excerpt, one_line
 from emp_trio.services.image_fields import image_in
 from emp_trio.services.openai.errors import failed_response
-from emp_trio.services.openai.images.options import ImageOptions
+from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.responses.answer import MEDIA_TYPES, Answer, Image, usage
 from emp_trio.services.openai.responses.messages import ImageFacts
 from emp_trio.services.redaction import excerpt_of

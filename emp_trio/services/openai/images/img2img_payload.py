@@ -11,7 +11,7 @@ import msgspec
 
 from emp_trio.errors import InvalidJob
 from emp_trio.secrets import excerpt
-from emp_trio.services.openai.images.options import ImageOptions, image_options, image_prompt
+from emp_trio.services.openai.image_options import ImageOptions, image_options, image_prompt
 
 MOST_INPUTS: Final = 16
 
@@ -51,7 +51,7 @@ def edit_job(payload: dict[str, Any], *, image_model: str, size: str, quality: s
     Args:
         payload: ``prompt``, ``text`` or ``description``; images in ``images`` or one of its other names, each a text
             or an object with an ``image_url``, ``url``, ``base64`` or ``file_id``; ``mask``; the options of
-            :func:`~emp_trio.services.openai.images.options.image_options`; ``input_fidelity``.
+            :func:`~emp_trio.services.openai.image_options.image_options`; ``input_fidelity``.
         image_model, size, quality, today: as of ``image_options``.
 
     Raises:

@@ -7,27 +7,13 @@ from typing import Any
 from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.saves_assets import Generated
-from emp_trio.services.openai.images.options import ImageOptions
-from emp_trio.services.openai.responses.answer import Answer, Image
+from emp_trio.services.openai.image_options import ImageOptions
+from emp_trio.services.openai.responses.answer import Answer
+from emp_trio.services.openai.responses.answer_files import image_files, stop_warning
 from emp_trio.services.openai.responses.raw_output import raw_output
-from emp_trio.services.outputs import Caller, Output, OutputFiles, output_files
+from emp_trio.services.outputs import Caller
 from emp_trio.services.redaction import kept_copy
 from emp_trio.services.results import asset_data, saved_asset
-
-
-async def image_files(caller: Caller, images: tuple[Image, ...]) -> OutputFiles:
-    """The files of images, as far as they can be had.
-
-    Raises:
-        ServiceError: (response_error) none can be had. They have been paid for.
-    """
-    outputs = [Output(source=image.data, media_type=image.media_type) for image in images]
-    return await output_files(caller, outputs, images=True)
-
-
-def stop_warning(answer: Answer) -> tuple[str, ...]:
-    """What is to be said of an answer that ended before its time."""
-    return (f"OpenAI stopped ({answer.stopped}); what it had made by then is kept",) if answer.truncated else ()
 
 
 async def generated_images(
@@ -51,7 +37,7 @@ async def generated_images(
         data, metadata: what else goes into those parts of the result.
 
     Raises:
-        ServiceError: as :func:`image_files`.
+        ServiceError: as :func:`~emp_trio.services.openai.responses.answer_files.image_files`.
     """
     had = await image_files(caller, answer.images)
     image = answer.images[had.places[-1]]

@@ -19,6 +19,7 @@ from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.billing import calls_before
 from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.image_options import image_options, image_prompt
 from emp_trio.services.openai.images.approaches import (
     APPROACHES,
     LISTED,
@@ -26,7 +27,6 @@ from emp_trio.services.openai.images.approaches import (
     listed_approaches,
     try_approaches,
 )
-from emp_trio.services.openai.images.options import image_options, image_prompt
 from emp_trio.services.openai.images.results import generated_images, image_result
 from emp_trio.services.openai.images.text2img_calls import ImageCalls
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model

@@ -11,9 +11,9 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, SavedAsset
 from emp_trio.services.billing import counted
+from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.images.approaches import Approach, refuses_background
 from emp_trio.services.openai.images.images_api import generations_request, read_images_answer
-from emp_trio.services.openai.images.options import ImageOptions
 from emp_trio.services.openai.responses.answer import Answer
 from emp_trio.services.openai.responses.background import request_headers, run_background
 from emp_trio.services.openai.responses.events import ResponseStream

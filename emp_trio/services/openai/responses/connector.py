@@ -22,9 +22,9 @@ from emp_trio.services.billing import calls_before
 from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import flag
 from emp_trio.services.openai.api import OpenAIApi, list_models
-from emp_trio.services.openai.images.results import image_files, stop_warning
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.responses.answer import Answer
+from emp_trio.services.openai.responses.answer_files import image_files, stop_warning
 from emp_trio.services.openai.responses.background import run_background, steady
 from emp_trio.services.openai.responses.raw_output import raw_output
 from emp_trio.services.openai.responses.request import ResponsesRequest, responses_request

@@ -10,7 +10,7 @@ import msgspec
 from emp_trio.errors import InvalidJob, Refused, ServiceError
 from emp_trio.services.lenient import numbers
 from emp_trio.services.openai.errors import refuses
-from emp_trio.services.openai.images.options import ImageOptions, image_tool
+from emp_trio.services.openai.image_options import ImageOptions, image_tool
 
 _EXTRAS: Final = frozenset(
     "ctx bucket prefix filename provider cdnUrl workflow_name user_id generation_context save_assets".split()

@@ -11,6 +11,7 @@ import pytest
 
 from emp_trio.errors import AssetError, DeadlineExceeded, InvalidJob, Refused, ServiceError
 from emp_trio.services.openai.errors import describe_error, failed_response, stream_error
+from emp_trio.services.openai.image_options import image_options
 from emp_trio.services.openai.images.approaches import (
     APPROACHES,
     LISTED,
@@ -20,7 +21,6 @@ from emp_trio.services.openai.images.approaches import (
     next_approach,
     try_approaches,
 )
-from emp_trio.services.openai.images.options import image_options
 
 
 def told(status: int, *, code: Any = None, param: Any = None, type: str = "invalid_request_error") -> ServiceError:

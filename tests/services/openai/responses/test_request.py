@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.errors import InvalidJob, Refused, ServiceError
+from emp_trio.services.openai.image_options import image_options, image_prompt
 from emp_trio.services.openai.images.images_api import generations_request
-from emp_trio.services.openai.images.options import image_options, image_prompt
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, choose_image_model, is_image_model
 from emp_trio.services.openai.responses.request import (
     ResponsesRequest,

@@ -21,8 +21,8 @@ from emp_trio.assets.stores import Blob, Stored
 from emp_trio.assets.stores.answers import lacking, wanted, whole_size
 from emp_trio.assets.stores.blocking import CancelToken, Reader
 from emp_trio.assets.stores.provider import StoreTimeouts
-from emp_trio.assets.stores.providers.s3 import S3Bucket
-from emp_trio.assets.stores.s3_errors import error_code, s3_failure
+from emp_trio.assets.stores.providers.s3.account import S3Bucket
+from emp_trio.assets.stores.providers.s3.errors import error_code, s3_failure
 from emp_trio.assets.stores.session import CuttableSession, SessionPool
 
 log = structlog.get_logger(__name__)

@@ -1,4 +1,4 @@
-"""Azure Blob Storage: its accounts and containers. The store itself is :mod:`emp_trio.assets.stores.azure`."""
+"""Azure Blob Storage: its accounts and containers, and how a store of one is opened."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qs
 
-import msgspec
-
 from emp_trio.assets.stores import AssetStore
 from emp_trio.assets.stores.provider import (
     ReportProblem,
@@ -19,6 +17,7 @@ from emp_trio.assets.stores.provider import (
     require_module,
     required_container,
 )
+from emp_trio.assets.stores.providers.azure.account import AzureAccount, AzureContainer
 from emp_trio.assets.validators import base_url_problem, without_slash
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.jobs import JobContext
@@ -26,40 +25,6 @@ from emp_trio.secrets import Secret, excerpt
 
 _ACCOUNT: Final = re.compile(r"[a-z0-9]{3,24}")
 _CONTAINER: Final = re.compile(r"(?=.{3,63}$)[a-z0-9]+(-[a-z0-9]+)*|\$root|\$web")
-
-
-class AzureAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """An account of Azure Blob Storage. Of the ways to sign in, the first that is given counts: key, signature, login.
-
-    Args:
-        name: the account.
-        key: its shared key.
-        sas: a shared access signature that may read, create and write blobs.
-        login: sign in as this machine (managed identity, workload identity, ``AZURE_CLIENT_ID`` and so on).
-        endpoint: base URL of the blob service, for private clouds and emulators; None is the public cloud.
-    """
-
-    name: str
-    key: Secret | None = None
-    sas: Secret | None = None
-    login: bool = False
-    endpoint: str | None = None
-
-    @property
-    def secrets(self) -> tuple[Secret, ...]:
-        """The key and the signature."""
-        return tuple(secret for secret in (self.key, self.sas) if secret is not None)
-
-
-class AzureContainer(msgspec.Struct, frozen=True, kw_only=True):
-    """A container of an Azure account; ``endpoint`` is the base URL of its blob service. With neither key nor shared
-    access signature, this machine signs in as itself."""
-
-    account: str
-    key: Secret | None = None
-    sas: Secret | None = None
-    endpoint: str
-    container: str
 
 
 class AzureProvider:
@@ -165,11 +130,11 @@ class AzureProvider:
 
     def load(self) -> None:
         """Import Azure's library."""
-        import emp_trio.assets.stores.azure  # noqa: F401
+        import emp_trio.assets.stores.providers.azure.store  # noqa: F401
 
     def open(self, location: AzureContainer, timeouts: StoreTimeouts) -> AssetStore:
         """A store of blobs."""
-        from emp_trio.assets.stores.azure import AzureStore
+        from emp_trio.assets.stores.providers.azure.store import AzureStore
 
         return AzureStore(location, timeouts)
 

@@ -15,10 +15,10 @@ from azure.storage.blob import BlobBlock, BlobClient, ContentSettings, LinearRet
 
 from emp_trio.assets.stores import Blob, Stored
 from emp_trio.assets.stores.answers import lacking
-from emp_trio.assets.stores.azure_errors import azure_failure, error_code
 from emp_trio.assets.stores.blocking import CancelToken, Reader
 from emp_trio.assets.stores.provider import StoreTimeouts
-from emp_trio.assets.stores.providers.azure import AzureContainer
+from emp_trio.assets.stores.providers.azure.account import AzureContainer
+from emp_trio.assets.stores.providers.azure.errors import azure_failure, error_code
 from emp_trio.assets.stores.session import SessionPool
 
 BLOCK: Final = 4 * 2**20

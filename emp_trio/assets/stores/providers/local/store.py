@@ -11,7 +11,7 @@ from typing import Final
 
 from emp_trio.assets.stores import Blob, Stored, storage_failure
 from emp_trio.assets.stores.blocking import CancelToken, Reader
-from emp_trio.assets.stores.local_files import (
+from emp_trio.assets.stores.providers.local.files import (
     Linked,
     Note,
     locked,
@@ -32,8 +32,8 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 class LocalStore:
     """A folder, made when the first asset comes; files and folders are for this user alone (600 and 700).
 
-    No link is followed, neither the folder itself nor below it: :mod:`~emp_trio.assets.stores.local_files`. Files whose
-    writer was killed remain as ``.emp-trio-*`` and can be deleted.
+    No link is followed, neither the folder itself nor below it (:mod:`~emp_trio.assets.stores.providers.local.files`).
+    Files whose writer was killed remain as ``.emp-trio-*`` and can be deleted.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Folders of this machine. The store itself is :mod:`emp_trio.assets.stores.local`."""
+"""Folders of this machine, and how a store of one is opened."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class LocalProvider:
 
     def open(self, location: LocalFolder, timeouts: StoreTimeouts) -> AssetStore:
         """A store of files."""
-        from emp_trio.assets.stores.local import LocalStore
+        from emp_trio.assets.stores.providers.local.store import LocalStore
 
         return LocalStore(location.resolved())
 

@@ -1,4 +1,4 @@
-"""Google Cloud Storage: its account and buckets. The store itself is :mod:`emp_trio.assets.stores.gcs`."""
+"""Google Cloud Storage: its account and buckets, and how a store of one is opened."""
 
 from __future__ import annotations
 
@@ -7,41 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from emp_trio.assets.stores import AssetStore
 from emp_trio.assets.stores.provider import ReportProblem, StoreTimeouts, require_module, required_container
+from emp_trio.assets.stores.providers.gcs.account import GcsAccount, GcsBucket
 from emp_trio.assets.validators import base_url_problem, without_slash
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.jobs import JobContext
-from emp_trio.secrets import Secret, excerpt
+from emp_trio.secrets import excerpt
 
 _BUCKET: Final = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
-
-
-class GcsAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """An account of Google Cloud Storage.
-
-    Args:
-        credentials: file with them; None means those that Google's library finds (``gcloud``, the machine's own).
-        endpoint: base URL of an emulator, which gets credentials only if there is a file with some.
-    """
-
-    credentials: Path | None = None
-    endpoint: str | None = None
-
-    @property
-    def secrets(self) -> tuple[Secret, ...]:
-        """None: the file with them is read when the store is opened."""
-        return ()
-
-
-class GcsBucket(msgspec.Struct, frozen=True, kw_only=True):
-    """A bucket of Google Cloud Storage; ``credentials`` and ``endpoint`` as in ``GcsAccount``."""
-
-    credentials: Path | None
-    endpoint: str | None
-    bucket: str
 
 
 class GcsProvider:
@@ -96,11 +70,11 @@ class GcsProvider:
 
     def load(self) -> None:
         """Import Google's library."""
-        import emp_trio.assets.stores.gcs  # noqa: F401
+        import emp_trio.assets.stores.providers.gcs.store  # noqa: F401
 
     def open(self, location: GcsBucket, timeouts: StoreTimeouts) -> AssetStore:
         """A store of objects."""
-        from emp_trio.assets.stores.gcs import GcsStore
+        from emp_trio.assets.stores.providers.gcs.store import GcsStore
 
         return GcsStore(location, timeouts)
 

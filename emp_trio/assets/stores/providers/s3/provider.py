@@ -1,13 +1,10 @@
-"""S3, and services that speak its protocol: accounts and buckets. The store itself is
-:mod:`emp_trio.assets.stores.s3`."""
+"""S3, and services that speak its protocol: accounts and buckets, and how a store of one is opened."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import Final
-
-import msgspec
 
 from emp_trio.assets.stores import AssetStore
 from emp_trio.assets.stores.provider import (
@@ -17,6 +14,7 @@ from emp_trio.assets.stores.provider import (
     require_module,
     required_container,
 )
+from emp_trio.assets.stores.providers.s3.account import S3Account, S3Bucket
 from emp_trio.assets.validators import base_url_problem, without_slash
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.jobs import JobContext
@@ -25,34 +23,6 @@ from emp_trio.secrets import Secret, excerpt
 _BUCKET: Final = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _REGION: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _KEY_ID: Final = re.compile(r"[\x21-\x2b\x2d\x2e\x30-\x7e]{1,128}")
-
-
-class S3Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account of S3, or of a service that speaks its protocol.
-
-    Args:
-        key_id, secret, token: credentials; without them, those that boto3 finds (profile, container, instance).
-        region: of the bucket.
-        endpoint: base URL of another service than AWS; buckets are addressed in its path.
-    """
-
-    key_id: str | None = None
-    secret: Secret | None = None
-    token: Secret | None = None
-    region: str = "us-east-1"
-    endpoint: str | None = None
-
-    @property
-    def secrets(self) -> tuple[Secret, ...]:
-        """The secret key and the token."""
-        return tuple(secret for secret in (self.secret, self.token) if secret is not None)
-
-
-class S3Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """A bucket, and the account to use it with."""
-
-    account: S3Account
-    bucket: str
 
 
 class S3Provider:
@@ -134,11 +104,11 @@ class S3Provider:
 
     def load(self) -> None:
         """Import boto3."""
-        import emp_trio.assets.stores.s3  # noqa: F401
+        import emp_trio.assets.stores.providers.s3.store  # noqa: F401
 
     def open(self, location: S3Bucket, timeouts: StoreTimeouts) -> AssetStore:
         """A store of objects."""
-        from emp_trio.assets.stores.s3 import S3Store
+        from emp_trio.assets.stores.providers.s3.store import S3Store
 
         return S3Store(location, timeouts)
 

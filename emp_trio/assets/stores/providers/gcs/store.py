@@ -22,9 +22,9 @@ from urllib3.exceptions import HTTPError
 from emp_trio.assets.stores import Blob, Stored, storage_failure
 from emp_trio.assets.stores.answers import lacking
 from emp_trio.assets.stores.blocking import CancelToken, Reader
-from emp_trio.assets.stores.gcs_errors import gcs_failure
 from emp_trio.assets.stores.provider import StoreTimeouts
-from emp_trio.assets.stores.providers.gcs import GcsBucket
+from emp_trio.assets.stores.providers.gcs.account import GcsBucket
+from emp_trio.assets.stores.providers.gcs.errors import gcs_failure
 from emp_trio.assets.stores.session import SessionPool
 from emp_trio.errors import AssetError
 
