@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
 
 from emp_trio.errors import InvalidJob
+from emp_trio.protocols.parsing import Lenient, parse_or_empty
 from emp_trio.secrets import excerpt
 
 Endpoint = Literal["txt2img", "img2img"]
@@ -128,15 +129,23 @@ def unknown_fields(body: Mapping[str, Any], known: Collection[str] | None) -> tu
     return tuple(sorted(name for name in body if known is not None and name not in known))
 
 
+class _Schema(msgspec.Struct, frozen=True):
+    """A schema of the parameters of a call, or where it stands."""
+
+    ref: Lenient[str] = msgspec.field(name="$ref", default="")
+    properties: Lenient[dict[str, Any]] = {}
+
+
 def documented_fields(schema: Any, endpoint: Endpoint) -> frozenset[str] | None:
     """Names of the parameters of an endpoint in ``/openapi.json``, or None where it does not say."""
-    found = schema
-    for step in ("paths", f"/sdapi/v1/{endpoint}", "post", "requestBody", "content", "application/json", "schema"):
-        found = found.get(step) if isinstance(found, dict) else None
-    reference = found.get("$ref") if isinstance(found, dict) else None
-    if isinstance(reference, str):
-        found = schema
-        for step in reference.removeprefix("#/").split("/"):
-            found = found.get(step) if isinstance(found, dict) else None
-    properties = found.get("properties") if isinstance(found, dict) else None
-    return frozenset(properties) if isinstance(properties, dict) and properties else None
+    path = ("paths", f"/sdapi/v1/{endpoint}", "post", "requestBody", "content", "application/json", "schema")
+    found = parse_or_empty(_Schema, _member(schema, path))
+    if found.ref:
+        found = parse_or_empty(_Schema, _member(schema, found.ref.removeprefix("#/").split("/")))
+    return frozenset(found.properties) or None
+
+
+def _member(value: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        value = parse_or_empty(dict[str, Any], value).get(name)
+    return value

@@ -71,6 +71,10 @@ class _Error(msgspec.Struct, frozen=True):
         return one_line(self.message, _LONGEST) or "no reason given"
 
 
+class _Body(msgspec.Struct, frozen=True):
+    error: Lenient[dict[str, Any] | None] = None
+
+
 def describe_error(status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
     """The error for an HTTP error answer (Gemini reference A6).
 
@@ -158,8 +162,7 @@ def _error_object(body: bytes) -> Mapping[str, Any] | None:
         return None
     if isinstance(data, list) and len(data) == 1:
         data = data[0]
-    error = data.get("error") if isinstance(data, dict) else None
-    return error if isinstance(error, dict) else None
+    return parse_or_empty(_Body, data).error
 
 
 def _retry_delay(details: list[_Detail]) -> float | None:

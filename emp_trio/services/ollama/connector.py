@@ -20,6 +20,7 @@ from emp_trio.protocols.auth import Auth, Bearer
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
+from emp_trio.protocols.parsing import parse_or_empty
 from emp_trio.protocols.saves_assets import SAVING, Generated, GeneratedFile, SavesAssets
 from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
@@ -27,6 +28,7 @@ from emp_trio.services.inputs import input_file
 from emp_trio.services.lenient import flag
 from emp_trio.services.ollama.answers import Words, ends, model_names, read_embeddings, strange_answer, timing, usage
 from emp_trio.services.ollama.errors import describe_error, is_missing_model
+from emp_trio.services.ollama.messages import Version
 from emp_trio.services.ollama.pulls import PullProgress, pull_ends
 from emp_trio.services.ollama.requests import PATHS, OllamaRequest, ollama_request
 from emp_trio.services.ollama.settings import OllamaSettings, full_name, reached
@@ -268,7 +270,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
 
 def _version(answer: Any) -> Health:
-    if isinstance(answer, dict) and answer.get("version"):
+    if parse_or_empty(Version, answer).version:
         return Health(healthy=True)
     return Health(healthy=False, detail="what answers is no Ollama server: look at OLLAMA_BASE_URL")
 

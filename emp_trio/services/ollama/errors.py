@@ -14,6 +14,7 @@ import msgspec
 from emp_trio.errors import ServiceError
 from emp_trio.failures import FailureType
 from emp_trio.protocols.http.errors import describe_status
+from emp_trio.protocols.parsing import parse_or_empty
 from emp_trio.protocols.wire_json import decode_json
 from emp_trio.secrets import one_line
 from emp_trio.services.redaction import excerpt_of
@@ -23,6 +24,10 @@ CONTEXT_LENGTH: Final = "context_length_exceeded"
 
 _LONGEST: Final = 500
 _ABOUT_MODELS: Final = re.compile(r"(?i)model|pull|manifest")
+
+
+class _Body(msgspec.Struct, frozen=True):
+    error: Any = None
 
 
 class _Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,10 +154,10 @@ def _known(text: str, message: str, status: int | None) -> ServiceError | None:
 def _said(body: bytes) -> str | None:
     """The text of an error body in the documented shape, or None."""
     try:
-        data: Any = decode_json(body)
+        error = parse_or_empty(_Body, decode_json(body)).error
     except ServiceError:
         return None
-    return _words(data["error"]) if isinstance(data, dict) and data.get("error") else None
+    return _words(error) if error else None
 
 
 def _words(error: Any) -> str:

@@ -60,3 +60,9 @@ class Models(msgspec.Struct, frozen=True):
     """The answer of ``/api/tags``; entries that are none are left out."""
 
     models: Lenient[list[Lenient[Model]]] = []
+
+
+class Version(msgspec.Struct, frozen=True):
+    """The answer of ``/api/version``."""
+
+    version: Any = None
