@@ -112,10 +112,10 @@ class ChatFold:
         self._usage = said.usage or self._usage
         words, piece = "", said.object == "chat.completion.chunk"
         for given in said.several():
-            choice = self._choices[given.index]
+            choice = self._choices[given.index or 0]
             text = choice.add(given, piece=piece)
             choice.whole = choice.whole or (given.message is not msgspec.UNSET and not piece)
-            words += text if given.index == 0 else ""
+            words += text if not given.index else ""
         error = error_in(chunk) or stated_error(chunk)
         if error is not None:
             begun = bool(self._choices)

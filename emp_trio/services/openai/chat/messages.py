@@ -41,7 +41,7 @@ class Message(msgspec.Struct, frozen=True):
 class GivenChoice(msgspec.Struct, frozen=True):
     """An entry of ``choices``, of a whole completion or of a chunk; whether a member is there counts as well."""
 
-    index: Lenient[int] = 0
+    index: Lenient[int | None] = None
     delta: Message | NoObject | msgspec.UnsetType = msgspec.UNSET
     message: Message | NoObject | msgspec.UnsetType = msgspec.UNSET
     text: Any = None
