@@ -103,7 +103,7 @@ async def worker(
         await run_machine(
             planned,
             settings,
-            RedisSettings(url=at),
+            RedisSettings(url=at, reply_timeout=settings.redis_timeout),
             storage,
             environment=env,
             hardware=hardware,

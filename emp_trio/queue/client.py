@@ -263,7 +263,7 @@ async def open_queue(url: str | Secret) -> AsyncIterator[Queue]:
     """Connect to a queue.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``.
+        url: what :func:`emp_trio.queue.address.read_address` reads.
 
     Raises:
         ConfigError, NotSent: as :func:`~emp_trio.queue.bridge.open_bridge`.

@@ -16,16 +16,17 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where Redis is and how long to wait for it.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``; with user, password and database number.
+        url: what :func:`emp_trio.queue.address.read_address` reads.
         connect_timeout: seconds for one connection attempt.
-        reply_timeout: seconds without a reply to a sent command after which the connection counts as dead.
+        reply_timeout: seconds without a reply to a sent command after which a connection counts as dead; a silent one
+            is asked for a reply after as many.
         patience: seconds :func:`~emp_trio.queue.bridge.open_bridge` waits for the first connection.
         longest_pause: seconds between reconnection attempts, at most.
     """
 
     url: Secret
     connect_timeout: float = 5.0
-    reply_timeout: float = 10.0
+    reply_timeout: float = 5.0
     patience: float = 10.0
     longest_pause: float = 1.0
 

@@ -310,7 +310,7 @@ async def run_machine(
         MachineIdInUse: another live process has slots of the same ids, and stays.
         NotSent: Redis can't be reached.
     """
-    keeper = open_keeper or partial(open_thread_keeper, redis, limit=settings.lease_margin, where=where)
+    keeper = open_keeper or partial(open_thread_keeper, redis, limit=settings.renew_timeout, where=where)
     machine: Machine | None = None
 
     def pushed() -> None:

@@ -11,6 +11,7 @@ import msgspec
 from emp_trio.attempt import StageLimits
 from emp_trio.errors import ConfigError, Problem
 from emp_trio.mapping.workers import FORBIDDEN_IN_IDS
+from emp_trio.queue.keeping import RETRY
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,6 +24,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         stages: limits of the upload, cdn and settle stages.
         cleanup: time a connector has for its cleanup after a cancel; its lease is not renewed any longer than that.
         lease: life of a lease; renewed every ``renew_every``; the local work stops ``lease_margin`` before its end.
+        renew_timeout: how long a renewal may take before it is tried again on a new connection.
+        redis_timeout: how long any other reply may take, and a connection be silent before it is asked for one.
         beat_every: how often the slots' registration and heartbeat are written.
         poll_every: how often to look for jobs although nothing announced one.
         announcement: how long the first events of a job wait for its submitter to announce it.
@@ -50,6 +53,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     lease: float = 15.0
     renew_every: float = 5.0
     lease_margin: float = 2.0
+    renew_timeout: float = 2.0
+    redis_timeout: float = 5.0
     beat_every: float = 10.0
     poll_every: float = 5.0
     announcement: float = 0.025
@@ -75,6 +80,8 @@ _SECONDS: Final = {  # setting -> (environment variable, its unit in seconds)
     "beat_every": ("WORKER_HEARTBEAT_INTERVAL_MS", 0.001),
     "health_every": ("HEALTH_CHECK_INTERVAL_MS", 0.001),
     "lease": ("EMP_TRIO_LEASE_SECONDS", 1.0),
+    "renew_timeout": ("EMP_TRIO_RENEW_TIMEOUT_SECONDS", 1.0),
+    "redis_timeout": ("EMP_TRIO_REDIS_TIMEOUT_SECONDS", 1.0),
     "announcement": ("EMP_TRIO_ANNOUNCEMENT_SECONDS", 1.0),
     "drain": ("EMP_TRIO_DRAIN_SECONDS", 1.0),
     "standstill": ("EMP_TRIO_STANDSTILL_SECONDS", 1.0),
@@ -85,6 +92,7 @@ _STAGES: Final = {
     "cdn": "EMP_TRIO_CDN_SECONDS",
     "settle": "EMP_TRIO_SETTLE_SECONDS",
 }
+_SHORTEST_REPLY: Final = 2.0  # seconds; below it a busy server looks dead, however short the lease is
 _LONGEST_BEAT: Final = 20.0  # a heartbeat key lives 60 s; two may be lost
 
 
@@ -135,8 +143,8 @@ def worker_settings(
     if "beat_every" in values:
         values["beat_every"] = min(values["beat_every"], _LONGEST_BEAT)
     if "lease" in values:
-        values["renew_every"] = values["lease"] / 3
-        values["lease_margin"] = min(2.0, values["lease"] / 6)
+        values = _for_lease(values["lease"]) | values
+    problems += _too_slow(WorkerSettings(machine_id="", **values))  # type: ignore[arg-type]
     given = machine_id or env.get("MACHINE_ID", "").strip()
     name = given or _default_machine_id()
     bad = sorted({c for c in name if c in FORBIDDEN_IN_IDS or c.isspace() or not c.isprintable()})
@@ -154,6 +162,45 @@ def worker_settings(
         raise ConfigError("the worker's settings can't be used:", problems=problems)
     unified = env.get("UNIFIED_MACHINE_STATUS", "").strip().lower() == "true"
     return WorkerSettings(machine_id=name, unified=unified, stages=stages, **values)  # type: ignore[arg-type]
+
+
+def _for_lease(lease: float) -> dict[str, float]:
+    """Times that fit into a lease."""
+    renew_every, margin = lease / 3, min(2.0, lease / 6)
+    return {
+        "renew_every": renew_every,
+        "lease_margin": margin,
+        "renew_timeout": max(0.05, min(2.0, (lease - margin - renew_every - RETRY) / 2)),
+        "redis_timeout": max(_SHORTEST_REPLY, min(5.0, (lease - margin) / 2)),
+    }
+
+
+def _too_slow(settings: WorkerSettings) -> list[Problem]:
+    """What would let a lease run out while a dead connection is not yet known to be dead."""
+    left = settings.lease - settings.lease_margin
+    found = []
+    if settings.renew_every + 2 * settings.renew_timeout > left:
+        found.append(
+            Problem(
+                path="EMP_TRIO_RENEW_TIMEOUT_SECONDS",
+                message=f"a lease of {settings.lease:g} s is renewed every {settings.renew_every:.3g} s; a renewal "
+                f"that gets no answer for {settings.renew_timeout:g} s can't be repeated within the {left:.3g} s "
+                "that a job runs without one",
+                hint=f"at most {(left - settings.renew_every) / 2:.2g}, or a longer EMP_TRIO_LEASE_SECONDS",
+                variable="EMP_TRIO_RENEW_TIMEOUT_SECONDS",
+            )
+        )
+    if settings.redis_timeout > max(_SHORTEST_REPLY, left / 2):
+        found.append(
+            Problem(
+                path="EMP_TRIO_REDIS_TIMEOUT_SECONDS",
+                message=f"a dead connection is known after twice {settings.redis_timeout:g} s, longer than the "
+                f"{left:.3g} s that a job runs without a renewal of its lease",
+                hint=f"at most {left / 2:.2g}, or a longer EMP_TRIO_LEASE_SECONDS",
+                variable="EMP_TRIO_REDIS_TIMEOUT_SECONDS",
+            )
+        )
+    return found
 
 
 def _default_machine_id() -> str:

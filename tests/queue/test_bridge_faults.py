@@ -12,7 +12,7 @@ import trio
 
 from emp_trio.errors import NotSent, OutcomeUnknown, QueueError, ServerRefused
 from emp_trio.queue.bridge import Bridge, open_bridge
-from emp_trio.queue.port import RedisSettings
+from emp_trio.queue.port import GAP, RedisSettings
 from emp_trio.secrets import Secret
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 
@@ -149,6 +149,29 @@ async def test_half_open_connection_is_given_up_after_the_reply_timeout(proxy: F
         assert 0.4 < trio.current_time() - began < 1.5
         proxy.blackhole = False
         assert await again(bridge, "PING") == b"PONG"
+
+
+async def test_half_open_connections_that_nobody_uses_are_given_up_as_well(proxy: FaultProxy) -> None:
+    """Else pushes and cancellations are missed for as long as nothing is asked."""
+    settings = settings_of(proxy, reply_timeout=0.5, connect_timeout=0.5)
+    async with open_bridge(settings) as bridge, bridge.subscribe("c") as messages:
+        assert await messages.receive() is GAP
+        for _ in range(2):
+            proxy.blackhole, before, began = True, proxy.accepted, trio.current_time()
+            await until(lambda: proxy.accepted >= before + 2)  # noqa: B023 - awaited in the same turn
+            assert 0.4 < trio.current_time() - began < 2.0
+            proxy.blackhole = False
+            proxy.reset_all()
+            assert await again(bridge, "PING") == b"PONG"
+            assert await messages.receive() is GAP
+
+
+async def test_a_silent_connection_to_a_living_server_is_kept(proxy: FaultProxy) -> None:
+    async with open_bridge(settings_of(proxy, reply_timeout=0.1)) as bridge, bridge.subscribe("c"):
+        await until(lambda: proxy.accepted == 2)
+        await trio.sleep(1.0)
+        assert proxy.accepted == 2
+        assert bridge.connected
 
 
 async def test_connection_that_is_taken_but_never_answered_does_not_hold_up_the_next_try(proxy: FaultProxy) -> None:

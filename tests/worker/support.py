@@ -36,6 +36,7 @@ SHORT: dict[str, Any] = {
     "lease": 1.5,
     "renew_every": 0.4,
     "lease_margin": 0.3,
+    "renew_timeout": 0.5,
     "beat_every": 0.5,
     "poll_every": 0.5,
     "reap_every": 0.4,

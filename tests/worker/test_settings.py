@@ -34,6 +34,9 @@ def of(env: dict[str, str], **options: Any) -> dict[str, Any]:
         ({"UNIFIED_MACHINE_STATUS": "1"}, "unified", False),
         ({"EMP_TRIO_LEASE_SECONDS": "30"}, "renew_every", 10.0),
         ({"EMP_TRIO_LEASE_SECONDS": "3"}, "lease_margin", 0.5),
+        ({"EMP_TRIO_LEASE_SECONDS": "15", "EMP_TRIO_RENEW_TIMEOUT_SECONDS": "4"}, "renew_timeout", 4.0),
+        ({"EMP_TRIO_REDIS_TIMEOUT_SECONDS": "6.5"}, "redis_timeout", 6.5),
+        ({"EMP_TRIO_LEASE_SECONDS": "6"}, "redis_timeout", 2.5),
         ({"EMP_TRIO_DRAIN_SECONDS": "5"}, "drain", 5.0),
         ({"MACHINE_ID": " gpu-box "}, "machine_id", "gpu-box"),
     ],
@@ -53,6 +56,34 @@ def test_a_lease_is_renewed_well_before_the_work_has_to_stop() -> None:
         assert 2 * settings.renew_every < settings.lease - settings.lease_margin
     default = WorkerSettings(machine_id="m")
     assert (default.lease, default.renew_every, default.lease_margin) == (15.0, 5.0, 2.0)
+
+
+@given(st.floats(0.2, 1e4))
+def test_a_renewal_that_gets_no_answer_is_repeated_before_the_work_has_to_stop(seconds: float) -> None:
+    found = worker_settings({"MACHINE_ID": "m", "EMP_TRIO_LEASE_SECONDS": str(seconds)})
+    assert found.renew_every + 2 * found.renew_timeout <= found.lease - found.lease_margin
+    if seconds > 5:
+        assert 2 * found.redis_timeout <= found.lease - found.lease_margin
+
+
+@pytest.mark.parametrize(
+    ("env", "variable", "hint"),
+    [
+        ({"EMP_TRIO_RENEW_TIMEOUT_SECONDS": "4.1"}, "EMP_TRIO_RENEW_TIMEOUT_SECONDS", "at most 4,"),
+        ({"EMP_TRIO_REDIS_TIMEOUT_SECONDS": "7"}, "EMP_TRIO_REDIS_TIMEOUT_SECONDS", "at most 6.5,"),
+        (
+            {"EMP_TRIO_LEASE_SECONDS": "6", "EMP_TRIO_RENEW_TIMEOUT_SECONDS": "2"},
+            "EMP_TRIO_RENEW_TIMEOUT_SECONDS",
+            "1.5",
+        ),
+    ],
+)
+def test_times_that_do_not_fit_the_lease_are_refused_together(env: dict[str, str], variable: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        worker_settings({"MACHINE_ID": "m"} | env)
+    (problem,) = caught.value.problems
+    assert problem.variable == variable
+    assert hint in problem.hint
 
 
 def test_all_problems_come_at_once() -> None:

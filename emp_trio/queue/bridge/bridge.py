@@ -18,7 +18,7 @@ from emp_trio.queue.address import Address, read_address
 from emp_trio.queue.bridge.master import Master
 from emp_trio.queue.bridge.reconnecting import Reconnecting
 from emp_trio.queue.bridge.redis_py import make_connection
-from emp_trio.queue.bridge.replies import LOOKS, Refusal, Replies, packed, run_while
+from emp_trio.queue.bridge.replies import Refusal, Replies, packed, run_while, watch
 from emp_trio.queue.bridge.subscriptions import Subscriptions
 from emp_trio.queue.port import Gap, Message, RedisSettings, Reply
 from emp_trio.queue.refusals import CLUSTER, SENTINEL, end_of_connection, refused
@@ -142,7 +142,11 @@ class Bridge:
         self._link = link = Replies(connection, self._take)
         self._leaving = False
         try:
-            await run_while(self._talk(link), link.ended(), self._watch(link))
+            await run_while(
+                self._talk(link),
+                link.ended(),
+                watch(link, self.settings.reply_timeout, lambda: bool(self._sent), lambda: self._ping(link)),
+            )
         finally:
             self._kick = self._link = None
             sent, waiting = list(self._sent), self._waiting
@@ -239,16 +243,10 @@ class Bridge:
             self._link.end(error)
         self._subscriptions.drop(error)
 
-    async def _watch(self, link: Replies) -> None:
-        """A peer that takes no bytes and sends none although a reply is due (half-open connection) is given up after
-        reply_timeout."""
-        unsent, silent = 0, 0
-        while silent < LOOKS:
-            await asyncio.sleep(self.settings.reply_timeout / LOOKS)
-            before, unsent = unsent, link.transport.get_write_buffer_size()
-            silent = 0 if link.heard or unsent != before or not self._sent else silent + 1
-            link.heard = False
-        raise redis.ConnectionError("no reply in time")
+    def _ping(self, link: Replies) -> None:
+        request = Request(packed(("PING",)), None, None)
+        self._sent.append(request)
+        link.transport.write(request.packed)
 
 
 @asynccontextmanager

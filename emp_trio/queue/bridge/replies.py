@@ -13,10 +13,7 @@ import redis
 from emp_trio.errors import QueueError
 from emp_trio.queue.bridge.redis_py import transport_of
 
-LOOKS: Final = 10
-"""Looks for a sign of life in one reply timeout. Silence is counted in looks, not by the clock: while this process
-itself stands still, it hears nothing."""
-
+_LOOKS: Final = 10  # for a sign of life, in one timeout
 _NOTHING: Final = object()  # what the parser says where it has no whole reply
 
 
@@ -81,6 +78,32 @@ def packed(args: tuple[Any, ...]) -> bytes:
         return cast(bytes, hiredis.pack_command(args))
     except (TypeError, ValueError) as error:
         raise QueueError(f"the command {args[0]} can't be written: {error}") from None
+
+
+async def watch(link: Replies, timeout: float, due: Callable[[], bool], ping: Callable[[], None]) -> None:
+    """Raise once the connection is dead although nobody said so (half-open, as behind a router that went away).
+
+    A peer that takes no bytes and sends none for ``timeout`` seconds is given up while a reply is due, and asked for
+    one where none is: after twice ``timeout`` at most a dead connection is known. Silence is counted in looks, not by
+    the clock: while this process itself stands still, it hears nothing.
+
+    Args:
+        due: whether a reply is due.
+        ping: asks for one.
+
+    Raises:
+        redis.ConnectionError: always; ends by it or by cancellation.
+    """
+    unsent = silent = idle = 0
+    while silent < _LOOKS:
+        await asyncio.sleep(timeout / _LOOKS)
+        before, unsent = unsent, link.transport.get_write_buffer_size()
+        lives, link.heard = link.heard or unsent != before, False
+        silent = 0 if lives or not due() else silent + 1
+        idle = 0 if lives or due() else idle + 1
+        if idle >= _LOOKS:
+            ping()
+    raise redis.ConnectionError("no reply in time")
 
 
 async def run_while(*jobs: Awaitable[None]) -> None:

@@ -11,11 +11,11 @@ import hiredis
 import redis
 import trio
 
-from emp_trio.queue.bridge.replies import LOOKS, Refusal, Replies, run_while
+from emp_trio.queue.bridge.replies import Refusal, Replies, run_while, watch
 from emp_trio.queue.port import Gap, Message, RedisSettings
 from emp_trio.queue.waiting import Listener
 
-_KEEPALIVE = "0"  # a ping that confirms nothing
+_KEEPALIVE = 0  # a ping that confirms nothing
 
 
 class Subscriptions:
@@ -26,6 +26,7 @@ class Subscriptions:
         self._listeners: list[Listener] = []
         self._changed: asyncio.Event | None = None  # while there is a connection
         self._link: Replies | None = None
+        self._pings = 0  # that have not been answered
 
     @asynccontextmanager
     async def subscribe(
@@ -54,12 +55,19 @@ class Subscriptions:
     async def serve(self, connection: Any) -> None:
         """Hear what the listeners want until the connection ends, and raise why it did."""
         self._link = link = Replies(connection, self._hear)
+        self._pings = 0
         self._changed = asyncio.Event()
         self._changed.set()
         for listener in self._listeners:
             listener.reset()
         try:
-            await run_while(self._follow(link, self._changed), link.ended(), self._ping(link))
+            await run_while(
+                self._follow(link, self._changed),
+                link.ended(),
+                watch(
+                    link, self._settings.reply_timeout, lambda: self._pings > 0, lambda: self._ping(link, _KEEPALIVE)
+                ),
+            )
         finally:
             self._changed = self._link = None
 
@@ -78,7 +86,11 @@ class Subscriptions:
                     link.write(verb, *sorted(names))
             now = want
             # The reply comes after the subscriptions' confirmations: from then on nothing is missed.
-            link.write("PING", number)
+            self._ping(link, number)
+
+    def _ping(self, link: Replies, number: int) -> None:
+        self._pings += 1
+        link.write("PING", number)
 
     def _hear(self, reply: Any) -> None:
         """A message, what confirms a subscription, or the reply to a ping."""
@@ -93,16 +105,6 @@ class Subscriptions:
         elif not (isinstance(reply, bytes) and reply.isdigit()):
             raise redis.InvalidResponse("the server answers what nobody asked")
         else:
+            self._pings -= 1
             for listener in self._listeners:
                 listener.confirm(int(reply))
-
-    async def _ping(self, link: Replies) -> None:
-        """Ask for a sign of life after ``reply_timeout`` seconds without one; raise where none comes in as many."""
-        silent = 0
-        while silent <= 2 * LOOKS:
-            await asyncio.sleep(self._settings.reply_timeout / LOOKS)
-            silent = 0 if link.heard else silent + 1
-            link.heard = False
-            if silent == LOOKS:
-                link.write("PING", _KEEPALIVE)
-        raise redis.ConnectionError("no reply in time")
