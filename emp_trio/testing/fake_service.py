@@ -35,7 +35,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from emp_trio.testing.wire import Wire, open_wire_server
+from emp_trio.testing.asgi_server import open_asgi_server
+from emp_trio.testing.http11 import Answering
 
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 """Answers a request, given it and its decoded body."""
@@ -62,9 +63,12 @@ class Injection(msgspec.Struct, kw_only=True):
     reset: bool
     rate: float | None
 
-    async def answer(self, usual: Callable[[], Awaitable[Response]], wire: Wire) -> Response:
+    async def answer(self, usual: Callable[[], Awaitable[Response]], answering: Answering) -> Response:
         """The answer to a request whose ``usual`` answer would have had its effect."""
-        wire.left, wire.reset, wire.rate = self.cut, self.reset, self.rate
+        answering.left, answering.reset = self.cut, self.reset
+        if self.rate is not None:
+            answering.piece = max(1, int(self.rate / 10))
+            answering.pause = answering.piece / self.rate
         replaced = self.response is not None or self.cut == 0
         response = await usual() if self.after or not replaced else Response()
         await trio.sleep(self.delay)
@@ -208,7 +212,8 @@ class FakeService:
         injection = self._injected(name)
         if injection is None:
             return await handle(request, body)
-        return await injection.answer(functools.partial(handle, request, body), request.scope["extensions"]["wire"])
+        answering = request.scope["extensions"]["answering"]
+        return await injection.answer(functools.partial(handle, request, body), answering)
 
     def _injected(self, name: str) -> Injection | None:
         waiting = self._injections.get(name)
@@ -239,5 +244,5 @@ async def open_fake_service(fake: S, port: int = 0, *, host: str = "127.0.0.1") 
 
     When the block ends open connections are closed and running handlers cancelled.
     """
-    async with open_wire_server(fake.app, port, host=host) as fake.base_url:
+    async with open_asgi_server(fake.app, port, host=host) as fake.base_url:
         yield fake

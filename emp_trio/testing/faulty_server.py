@@ -21,55 +21,19 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from emp_trio.testing.proxy import reset
+from emp_trio.testing.http11 import Answering, Cut, Received, read_request
 
 
-class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """A request as it came; header names in lower case."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-    head: bytes
-
-
-class Cut(Exception):
-    """The answer has been cut: the connection is to be closed."""
-
-
-class Exchange:
+class Exchange(Answering):
     """One request and the connection to answer it on.
 
     Attributes:
         request: what came.
-        stream: the connection.
-        left: bytes that may still be sent before the connection is cut; None for all.
-        cut_with_reset: whether a cut is a reset (RST) instead of a close (FIN).
-        piece, pause: size of the pieces in which bytes are sent, and seconds between them.
     """
 
     def __init__(self, request: Received, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
         self.request = request
-        self.stream = stream
-        self.left: int | None = None
-        self.cut_with_reset = False
-        self.piece: int | None = None
-        self.pause = 0.0
-
-    async def send(self, data: bytes) -> None:
-        """Send bytes of an answer, in pieces, up to the cut."""
-        wanted = len(data)
-        if self.left is not None:
-            data = data[: self.left]
-            self.left -= len(data)
-        for start in range(0, len(data), self.piece or max(1, len(data))):
-            await self.stream.send_all(data[start : start + (self.piece or len(data))])
-            await trio.sleep(self.pause)
-        if len(data) < wanted or self.left == 0:
-            if self.cut_with_reset and isinstance(self.stream, trio.SocketStream):
-                reset(self.stream)
-            raise Cut
 
     async def until_left(self) -> None:
         """Say nothing until the client goes away."""
@@ -148,7 +112,7 @@ def cut(answer: Answer, at: int, *, reset: bool = False) -> Answer:
     """``answer`` up to byte ``at``; then the connection is closed, or reset."""
 
     async def broken_off(exchange: Exchange) -> None:
-        exchange.left, exchange.cut_with_reset = at, reset
+        exchange.left, exchange.reset = at, reset
         await answer(exchange)
         raise Cut
 
@@ -252,29 +216,6 @@ class Faulty:
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
-
-
-async def read_request(stream: trio.abc.Stream, data: bytes) -> tuple[Received, bytes]:
-    """The next request, and what came after it. Raises Cut where the client has gone."""
-    while b"\r\n\r\n" not in data:
-        data += await _more(stream)
-    head, _, body = data.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    method, target, _ = first.split(" ", 2)
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    size = int(headers.get("content-length", "0"))
-    whole = bytearray(body)
-    while len(whole) < size:
-        whole += await _more(stream)
-    request = Received(method=method, target=target, headers=headers, body=bytes(whole[:size]), head=head + b"\r\n\r\n")
-    return request, bytes(whole[size:])
-
-
-async def _more(stream: trio.abc.Stream) -> bytes:
-    data = bytes(await stream.receive_some(64 * 2**10))
-    if not data:
-        raise Cut
-    return data
 
 
 @asynccontextmanager

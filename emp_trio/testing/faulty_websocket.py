@@ -21,7 +21,8 @@ from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, TextMessage
 from wsproto.utilities import LocalProtocolError
 
-from emp_trio.testing.faulty_server import Answer, Cut, Exchange, Received
+from emp_trio.testing.faulty_server import Answer, Exchange
+from emp_trio.testing.http11 import Cut, Received
 from emp_trio.testing.proxy import reset
 
 

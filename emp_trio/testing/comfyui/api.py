@@ -16,8 +16,9 @@ from emp_trio.testing.comfyui.disk import ROOT
 from emp_trio.testing.comfyui.engine import Engine
 from emp_trio.testing.comfyui.nodes import class_of
 from emp_trio.testing.comfyui.validation import validate
-from emp_trio.testing.faulty_server import Answer, Received
+from emp_trio.testing.faulty_server import Answer
 from emp_trio.testing.faulty_server import reply as plain_reply
+from emp_trio.testing.http11 import Received
 
 
 def reply(status: int = 200, body: bytes | str = b"", *, json: Any = msgspec.UNSET, **more: Any) -> Answer:

@@ -26,7 +26,8 @@ from emp_trio.testing.comfyui.behavior import Behavior
 from emp_trio.testing.comfyui.disk import Disk
 from emp_trio.testing.comfyui.engine import Engine
 from emp_trio.testing.comfyui.process import Process, refuse, upgrade
-from emp_trio.testing.faulty_server import Answer, Received, cut, reply
+from emp_trio.testing.faulty_server import Answer, cut, reply
+from emp_trio.testing.http11 import Received
 
 
 class _Injection(msgspec.Struct, kw_only=True):

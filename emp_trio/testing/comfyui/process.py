@@ -19,8 +19,9 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from emp_trio.testing.comfyui.behavior import Behavior
 from emp_trio.testing.comfyui.disk import Disk
 from emp_trio.testing.comfyui.engine import Engine
-from emp_trio.testing.faulty_server import Answer, Cut, Exchange, Received, read_request, reply
+from emp_trio.testing.faulty_server import Answer, Exchange, reply
 from emp_trio.testing.faulty_websocket import Peer
+from emp_trio.testing.http11 import Cut, Received, read_request
 
 _LOST: Final = (Cut, trio.BrokenResourceError, trio.ClosedResourceError, LocalProtocolError, RemoteProtocolError)
 

@@ -11,7 +11,8 @@ import h11
 import msgspec
 import trio
 
-from emp_trio.testing.faulty_server import Answer, Cut, Exchange, Received, open_faulty_server, reply
+from emp_trio.testing.faulty_server import Answer, Exchange, open_faulty_server, reply
+from emp_trio.testing.http11 import Cut, HttpConnection, Received
 
 _CHUNK = 64 * 2**10
 
@@ -98,29 +99,17 @@ class Relay:
 
 async def _ask(request: Received, stream: trio.SocketStream) -> tuple[Answered, dict[str, str]]:
     """Send a request to the service and read the whole answer, with its other headers."""
-    http = h11.Connection(h11.CLIENT)
-    await stream.send_all(
-        http.send(h11.Request(method=request.method, target=request.target, headers=list(request.headers.items())))
-        or b""
-    )
-    if request.body:
-        await stream.send_all(http.send(h11.Data(data=request.body)) or b"")
-    await stream.send_all(http.send(h11.EndOfMessage()) or b"")
-    status, body, headers = 0, bytearray(), {}
-    while not isinstance(event := http.next_event(), h11.EndOfMessage):
-        if event is h11.NEED_DATA:
-            http.receive_data(bytes(await stream.receive_some(_CHUNK)))
-        elif isinstance(event, h11.Response):
-            status = event.status_code
-            headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
-        elif isinstance(event, h11.Data):
-            body += event.data
-        elif isinstance(event, h11.ConnectionClosed):
-            raise Cut
+    connection = HttpConnection(h11.CLIENT, stream)
+    head = h11.Request(method=request.method, target=request.target, headers=list(request.headers.items()))
+    content = [h11.Data(data=request.body)] if request.body else []
+    await connection.send(head, *content, h11.EndOfMessage())
+    answer, body = await connection.message()
+    assert isinstance(answer, h11.Response)
+    headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
     content_type = headers.pop("content-type", "")
     for name in ("content-length", "transfer-encoding", "connection"):
         headers.pop(name, None)
-    return Answered(request=request, status=status, content_type=content_type, body=bytes(body)), headers
+    return Answered(request=request, status=answer.status_code, content_type=content_type, body=body), headers
 
 
 async def _pass_through(exchange: Exchange, service: trio.SocketStream) -> None:

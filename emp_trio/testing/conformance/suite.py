@@ -47,7 +47,8 @@ from emp_trio.testing.conformance.scene import (
     until,
 )
 from emp_trio.testing.conformance.steps import run_steps
-from emp_trio.testing.faulty_server import Received, open_faulty_server, reply
+from emp_trio.testing.faulty_server import open_faulty_server, reply
+from emp_trio.testing.http11 import Received
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 
 T = TypeVar("T")

@@ -124,7 +124,8 @@ async def test_a_compressed_answer_is_unpacked() -> None:
 
 async def test_a_chunked_answer_and_one_that_ends_with_the_connection() -> None:
     async def to_the_end(exchange: object) -> None:
-        from emp_trio.testing.faulty_server import Cut, Exchange
+        from emp_trio.testing.faulty_server import Exchange
+        from emp_trio.testing.http11 import Cut
 
         assert isinstance(exchange, Exchange)
         await exchange.send(b"HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n[1]")
