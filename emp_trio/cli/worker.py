@@ -37,9 +37,9 @@ async def worker(
 ) -> int:
     """Take jobs from the queue and run them until told to stop.
 
-    Every slot is a worker of the fleet with an id of its own, MACHINE-worker-TYPE-N. The first SIGTERM or ^C stops
-    claiming and lets running jobs finish; what is not done in time goes back to the queue without using an attempt. The
-    second one hands everything back at once.
+    Every slot is a worker of the fleet with an id of its own, MACHINE-worker-TYPE-N. The first SIGTERM, SIGHUP or ^C
+    stops claiming and lets running jobs finish; what is not done in time goes back to the queue without using an
+    attempt. The second one hands everything back at once.
 
     For example::
 
@@ -93,7 +93,7 @@ async def worker(
     redactor = Redactor()
     said = env.get("LOG_LEVEL", "").strip().lower()
     level = log_level or _FLEET_LEVELS.get(said, said) or "info"
-    configure_logs(level=level, style=log_format or _style(env), redactor=redactor, stream=sys.stderr)
+    written = configure_logs(level=level, style=log_format or _style(env), redactor=redactor, stream=sys.stderr)
     _log_configuration(found.problems, planned)
 
     async def run(at: Secret) -> None:
@@ -110,10 +110,13 @@ async def worker(
             redactor=redactor,
         )
 
-    if url is not None:
-        await run(url)
-    else:
-        await _run_embedded(state, run)
+    try:
+        if url is not None:
+            await run(url)
+        else:
+            await _run_embedded(state, run)
+    finally:
+        written()
     return OK
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import MutableMapping
-from typing import Any, Final, Literal, TextIO
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, Literal, Protocol, TextIO
 
 import msgspec
 import structlog
 from structlog.typing import Processor
 
 from emp_trio.errors import ConfigError
+from emp_trio.ops.log_stream import LogStream
 from emp_trio.printable import escaped, escaped_json
 from emp_trio.secrets import MASK, Redactor, hides
 
@@ -33,14 +34,19 @@ _LONGEST_TRACEBACK: Final = 64 * 2**10  # characters; and of all texts of a line
 _NOTE: Final = 40  # characters that say how long a text was
 
 
-def configure_logs(*, level: str, style: Style | None, redactor: Redactor, stream: TextIO) -> None:
+def configure_logs(*, level: str, style: Style | None, redactor: Redactor, stream: TextIO) -> Callable[[], None]:
     """Set up structlog and the standard library's logging for this process.
 
     Args:
         level: ``debug``, ``info``, ``warning`` or ``error``; what is below is dropped.
         style: None chooses ``console`` where ``stream`` is a terminal and ``json`` elsewhere.
         redactor: takes the secrets out; it may learn more of them later.
-        stream: where the lines go. A stream that is broken loses lines; it does not stop the worker.
+        stream: where the lines go. A stream that is broken loses lines; it does not stop the worker. One with a file
+            descriptor is written to by a thread: a reader that is slow, or none, loses lines too (``log.dropped`` says
+            how many), and never keeps the worker waiting.
+
+    Returns:
+        what waits until the lines are written, a second at most.
 
     Raises:
         ConfigError: there is no such level.
@@ -49,6 +55,7 @@ def configure_logs(*, level: str, style: Style | None, redactor: Redactor, strea
         raise ConfigError(f"there is no log level {level!r}: choose one of {', '.join(_LEVELS)}")
     least = _LEVELS[level.lower()]
     terminal = stream.isatty()
+    sink = _sink(stream)
     chosen = style or ("console" if terminal else "json")
     structlog.configure(
         processors=[
@@ -61,30 +68,61 @@ def configure_logs(*, level: str, style: Style | None, redactor: Redactor, strea
             *(_for_people(colors=terminal and not os.environ.get("NO_COLOR")) if chosen == "console" else [_as_json]),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(least),
-        logger_factory=lambda *names: _Lines(stream, names[0] if names else "emp_trio"),
+        logger_factory=lambda *names: _Lines(sink, names[0] if names else "emp_trio"),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers[:] = [_ToStructlog()]
     root.setLevel(max(least, logging.WARNING))
     logging.captureWarnings(True)
+    return sink.flush
 
 
-class _Lines(structlog.WriteLogger):
-    """Writes lines to a stream, under a logger's name."""
+class _Sink(Protocol):
+    """Where lines go."""
 
-    def __init__(self, stream: TextIO, name: str) -> None:
-        super().__init__(stream)
+    def write(self, line: str) -> None:
+        """Have a line written."""
+
+    def flush(self) -> None:
+        """Wait until it is."""
+
+
+def _sink(stream: TextIO) -> _Sink:
+    try:
+        stream.fileno()
+    except (OSError, ValueError, AttributeError):  # a text in memory
+        return _InMemory(stream)
+    return LogStream(stream, lambda lines: structlog.get_logger("emp_trio.log").warning("log.dropped", lines=lines))
+
+
+class _InMemory:
+    """A stream without a file descriptor, whose writes do not block."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        try:
+            try:
+                self._stream.write(line)
+            except UnicodeEncodeError:
+                self._stream.write(line.encode("ascii", "backslashreplace").decode())
+        except (OSError, ValueError):  # it is broken or closed: there is nowhere to say so
+            return
+
+    def flush(self) -> None: ...
+
+
+class _Lines:
+    """Writes lines under a logger's name."""
+
+    def __init__(self, sink: _Sink, name: str) -> None:
+        self._sink = sink
         self.name = name
 
     def msg(self, message: str) -> None:
-        try:
-            try:
-                super().msg(message)
-            except UnicodeEncodeError:  # a terminal that is not UTF-8
-                super().msg(message.encode("ascii", "backslashreplace").decode())
-        except (OSError, ValueError):  # the reader is gone, or the stream is closed: there is nowhere to say so
-            return
+        self._sink.write(message + "\n")
 
     log = debug = info = warn = warning = error = critical = fatal = failure = err = exception = msg
 

@@ -1,4 +1,4 @@
-"""Stopping: the first SIGTERM or SIGINT drains, the second hands everything back now."""
+"""Stopping: the first SIGTERM, SIGHUP or SIGINT drains, the second hands everything back now."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Shutdown:
     async def watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Turn signals into :meth:`stop`, until cancelled; a third one does what it does to any other program, so that
         a connector which never ends can't keep the process alive."""
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # nohup wants it ignored
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *hang_up) as signals:
             task_status.started()
             async for number in signals:
                 name = signal.Signals(number).name

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from emp_trio.testing.sim_http import open_simulated_http
 from emp_trio.testing.valkey import valkey_server
 from tests.queue.support import Ear
 from tests.worker.processes import ACTORS, open_worker
-from tests.worker.support import client, eventually, submit, until_status
+from tests.worker.support import LIMIT, client, eventually, submit, until_status
 
 
 async def test_several_types_in_one_process_from_submit_to_result(valkey: str, db: Any, ear: Ear) -> None:
@@ -135,3 +139,27 @@ async def test_levels_of_the_fleet_are_understood(valkey: str) -> None:
         await eventually(lambda: db.scard("workers:active"))
         db.close()
         assert worker.logs == []
+
+
+async def test_a_log_that_nobody_reads_does_not_stop_the_jobs(valkey: str, db: Any) -> None:
+    """A pipe holds 64 KiB; what is more than that waits, and the worker does not."""
+    words = [sys.executable, "-m", "emp_trio", "worker", "--workers", "mock:20", "--log-level", "debug", "--drain", "1"]
+    environment = {**os.environ, "HUB_REDIS_URL": valkey}
+    process = await trio.lowlevel.open_process(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
+    try:
+        jobs = [submit(db, "mock", {"delay_ms": 1}) for _ in range(800)]
+        for job_id in jobs:
+            await until_status(db, job_id, "completed")
+        process.send_signal(signal.SIGTERM)
+        with trio.fail_after(LIMIT):
+            assert await process.wait() == 0
+        assert process.stderr is not None
+        log = b"".join([piece async for piece in process.stderr])
+        assert log.count(b'"job.completed"') < 800  # the pipe was full
+    finally:
+        if process.returncode is None:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()

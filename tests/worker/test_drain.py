@@ -13,6 +13,7 @@ import trio.testing
 from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
 from emp_trio.testing.proxy import FaultProxy, open_proxy
+from emp_trio.worker.shutdown import Shutdown
 from tests.queue.support import Ear
 from tests.worker.processes import ACTORS, open_worker
 from tests.worker.support import DONE, Play, client, eventually, open_machine, submit, until_status
@@ -23,7 +24,7 @@ def keys_of_workers(db: Any) -> list[str]:
     return [key for key in keys if not key.startswith(("worker:completion", "worker:failure"))]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=str)
 async def test_a_short_job_finishes_after_the_first_signal(valkey: str, db: Any, number: signal.Signals) -> None:
     async with open_worker(valkey, "--workers", "mock:2") as worker:
         job_id = submit(db, "mock", {"delay_ms": 600})
@@ -38,6 +39,22 @@ async def test_a_short_job_finishes_after_the_first_signal(valkey: str, db: Any,
     assert status == "pending"
     assert attempt in (None, "1")  # at most a claim that was under way brought it, and handed it back
     assert keys_of_workers(db) == []
+
+
+async def test_a_hang_up_that_is_to_be_ignored_is_ignored() -> None:
+    """As nohup has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        shutdown = Shutdown()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(shutdown.watch_signals)
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+            await shutdown.begun.wait()
+            assert shutdown.reason == "SIGTERM"
+            nursery.cancel_scope.cancel()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 async def test_a_long_job_is_handed_back_and_runs_elsewhere_with_all_its_attempts(
