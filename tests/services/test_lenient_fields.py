@@ -61,3 +61,22 @@ def test_what_does_not_fit_counts_as_not_there(kind: type[msgspec.Struct]) -> No
             made = parse(kind, value | {field.encode_name: odd}, "it")
             others = [name for name in kind.__struct_fields__ if name != field.name]
             assert [getattr(made, name) for name in others] == [getattr(without, name) for name in others]
+
+
+def structs_in(kind: Any) -> set[type[msgspec.Struct]]:
+    """The structs that an annotation names."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return {kind}
+    return {found for argument in get_args(kind) for found in structs_in(argument)}
+
+
+@pytest.mark.parametrize("kind", MESSAGES, ids=lambda kind: f"{kind.__module__}.{kind.__name__}")
+def test_no_message_contains_itself(kind: type[msgspec.Struct]) -> None:
+    """How deep an answer goes is its sender's choice; a type without an end would follow it."""
+    inside, new = set[type[msgspec.Struct]](), {kind}
+    while new:
+        new = {
+            found for one in new for field in msgspec.structs.fields(one) for found in structs_in(field.type)
+        } - inside
+        inside |= new
+    assert kind not in inside

@@ -22,13 +22,17 @@ class Rating(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True, rename="camel"):
-    """A part of a content: words, or data of an image, or the address of a file. A content is one as well: some
-    gateways leave the level between out. ``inline_data`` and ``file_data`` go by many names inside."""
+    """A part of a content: words, or data of an image, or the address of a file; those go by many names inside."""
 
     text: Lenient[str] = ""
     thought: Lenient[bool] = False
     inline_data: Lenient[dict[str, Any]] = {}
     file_data: Lenient[dict[str, Any]] = {}
+
+
+class Content(Part, frozen=True, rename="camel"):
+    """Some parts, or one part, of gateways that leave the level between out."""
+
     parts: Lenient[list[Lenient[Part]] | Part | None] = None
 
 
@@ -42,7 +46,7 @@ class File(msgspec.Struct, frozen=True, rename="camel"):
 class Candidate(msgspec.Struct, frozen=True, rename="camel"):
     """One answer. ``end`` is empty, null or missing in good ones of some gateways, and a number in those of others."""
 
-    content: Lenient[list[Lenient[Part]] | Part] = []
+    content: Lenient[list[Lenient[Content]] | Content] = []
     end: Any = msgspec.field(name="finishReason", default=None)
     finish_message: Lenient[str] = ""
     safety_ratings: Lenient[list[Lenient[Rating]]] = []
