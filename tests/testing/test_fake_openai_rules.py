@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emp_trio.testing.forms import Upload, parse_form
 from emp_trio.testing.openai import Script
 from emp_trio.testing.openai.chat import Completion
 from emp_trio.testing.openai.chat_rules import chat_fault, chat_violations
@@ -16,7 +17,6 @@ from emp_trio.testing.openai.checks import Fault
 from emp_trio.testing.openai.image_info import looks_of
 from emp_trio.testing.openai.image_rules import form_body, image_fault, image_violations
 from emp_trio.testing.openai.media import make_image
-from emp_trio.testing.openai.multipart import Upload, parse_multipart
 from emp_trio.testing.openai.rules import FIELDS, fault_of, violations_of
 from emp_trio.testing.openai.sse import pieces
 
@@ -83,7 +83,7 @@ def test_no_images_request_is_fatal(body: dict[str, Any], edit: bool) -> None:
 @given(st.binary(max_size=200), st.text(max_size=40))
 def test_no_form_is_fatal(raw: bytes, boundary: str) -> None:
     try:
-        parts = parse_multipart(raw, f"multipart/form-data; boundary={boundary}")
+        parts = parse_form(raw, f"multipart/form-data; boundary={boundary}")
     except ValueError:
         return
     assert isinstance(form_body(parts), dict | Fault)
@@ -93,7 +93,7 @@ def test_no_form_is_fatal(raw: bytes, boundary: str) -> None:
 def test_forms_come_out_as_they_went_in(parts: list[tuple[str, bytes]]) -> None:
     files = [(name, (f"{name}.png", data, "image/png")) for name, data in parts]
     request = httpx.Request("POST", "http://x/", files=files or {"a": (None, "b")})
-    read = parse_multipart(request.read(), request.headers["content-type"])
+    read = parse_form(request.read(), request.headers["content-type"])
     if files:
         assert read == [
             Upload(name=name, filename=f"{name}.png", content_type="image/png", data=data) for name, data in parts

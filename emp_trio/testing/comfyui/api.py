@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as python_json
-import re
 import uuid
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +17,7 @@ from emp_trio.testing.comfyui.nodes import class_of
 from emp_trio.testing.comfyui.validation import validate
 from emp_trio.testing.faulty_server import Answer
 from emp_trio.testing.faulty_server import reply as plain_reply
+from emp_trio.testing.forms import parse_form
 from emp_trio.testing.http11 import Received
 
 
@@ -218,20 +218,14 @@ def _upload(engine: Engine, request: Received) -> Answer:
 
 
 def _form(request: Received) -> tuple[dict[str, str], str, bytes]:
-    """Texts, file name and file of a multipart form."""
-    boundary = re.search(r'boundary="?([^";]+)', request.headers.get("content-type", ""))
-    texts: dict[str, str] = {}
-    name, content = "", b""
-    for part in request.body.split(b"--" + boundary[1].encode())[1:-1] if boundary is not None else ():
-        head, _, value = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        value = value.removesuffix(b"\r\n")
-        field = re.search(rb'[; ]name="([^"]*)"', head)
-        file = re.search(rb'filename="([^"]*)"', head)
-        if file is not None and field is not None and field[1] == b"image":
-            name, content = file[1].decode(), value
-        elif field is not None:
-            texts[field[1].decode()] = value.decode()
-    return texts, name, content
+    """Texts, file name and file of a form; nothing where it is none."""
+    try:
+        parts = parse_form(request.body, request.headers.get("content-type", ""))
+        texts = {part.name: part.data.decode() for part in parts if part.filename is None}
+    except ValueError:
+        return {}, "", b""
+    image = next((part for part in reversed(parts) if part.name == "image" and part.filename is not None), None)
+    return (texts, "", b"") if image is None else (texts, image.filename or "", image.data)
 
 
 def _json(raw: bytes) -> dict[str, Any]:

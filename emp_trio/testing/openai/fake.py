@@ -13,11 +13,11 @@ from starlette.responses import JSONResponse, Response
 
 from emp_trio.secrets import Secret
 from emp_trio.testing.fake_service import FakeService, Handler, open_fake_service
+from emp_trio.testing.forms import parse_form
 from emp_trio.testing.openai import chat, images, responses
 from emp_trio.testing.openai.generation import Generation
 from emp_trio.testing.openai.headers import ANSWER_HEADERS, header_violations
 from emp_trio.testing.openai.image_rules import form_body
-from emp_trio.testing.openai.multipart import parse_multipart
 from emp_trio.testing.openai.script import Script
 from emp_trio.testing.openai.service import Service, error_answer
 
@@ -137,7 +137,7 @@ class FakeOpenAI(FakeService):
     def decoded(self, name: str, raw: bytes, content_type: str) -> Any:
         """The body of a request: JSON, or the form of an edit."""
         if name == "edits" and content_type.startswith("multipart/form-data"):
-            return form_body(parse_multipart(raw, content_type))
+            return form_body(parse_form(raw, content_type))
         return super().decoded(name, raw, content_type)
 
     def _handler(self, handle: _Handler) -> Handler:

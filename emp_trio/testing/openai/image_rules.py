@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
+from emp_trio.testing.forms import Upload
 from emp_trio.testing.openai.checks import BOOL, INT, TEXT, Fault, missing, type_fault
 from emp_trio.testing.openai.image_info import Looks
 from emp_trio.testing.openai.image_options import image_model_of, option_faults
 from emp_trio.testing.openai.input_image_rules import looks_of_image, mask_faults
-from emp_trio.testing.openai.multipart import Upload
 
 _COMMON: Final[dict[str, tuple[type, ...]]] = {
     "prompt": (str,),

@@ -7,9 +7,9 @@ import binascii
 from collections.abc import Iterator
 from typing import Any, Final
 
+from emp_trio.testing.forms import Upload
 from emp_trio.testing.openai.checks import Fault
 from emp_trio.testing.openai.image_info import Looks, looks_of
-from emp_trio.testing.openai.multipart import Upload
 
 _EXTENSIONS: Final = {"png": ("png",), "jpeg": ("jpg", "jpeg"), "webp": ("webp",)}
 _LARGEST_FILE: Final = 50 * 2**20

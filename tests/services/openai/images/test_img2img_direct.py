@@ -15,8 +15,8 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, Refused, ServiceError
 from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.faulty_server import open_faulty_server, reply
+from emp_trio.testing.forms import Upload
 from emp_trio.testing.openai import FakeOpenAI, Script
-from emp_trio.testing.openai.multipart import Upload
 from tests.services.openai.images.img2img_support import JPEG, MASK, PNG, data_url, edit, open_img2img
 from tests.services.openai.support import LONG
 from tests.services.support import job, stored
