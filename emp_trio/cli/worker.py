@@ -97,7 +97,7 @@ async def worker(
     _log_configuration(found.problems, planned)
 
     async def run(at: Secret) -> None:
-        from emp_trio.worker.machine import run_machine
+        from emp_trio.worker.run import run_machine
 
         _settle_down()
         await run_machine(

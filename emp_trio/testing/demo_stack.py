@@ -29,7 +29,8 @@ from emp_trio.testing.openai import FakeOpenAI, open_fake_openai
 from emp_trio.testing.sim_http import open_simulated_http
 from emp_trio.testing.sim_websocket import open_simulated_websocket
 from emp_trio.worker.capabilities import Hardware
-from emp_trio.worker.machine import Machine, run_machine
+from emp_trio.worker.machine import Machine
+from emp_trio.worker.run import run_machine
 from emp_trio.worker.settings import worker_settings
 
 _CDN_DELAY: Final = 0.02  # seconds per answer of the CDN

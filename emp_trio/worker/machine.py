@@ -5,29 +5,21 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import partial
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 import trio
 
-from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.saver import AssetSaver, open_asset_saver
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
 from emp_trio.mapping import Plan, WorkerPlan
-from emp_trio.nursery import leading_error_raised, outliving
-from emp_trio.queue import library
-from emp_trio.queue.bridge import Bridge, open_bridge
-from emp_trio.queue.keeper import open_thread_keeper
-from emp_trio.queue.keeping import KeepSettings, OpenKeeper, Others, Process
+from emp_trio.queue.bridge import Bridge
+from emp_trio.queue.keeping import Others, Process
 from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.messages import cancelled_job
-from emp_trio.queue.port import Gap, RedisSettings
-from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
-from emp_trio.secrets import Redactor
+from emp_trio.queue.port import Gap
+from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.worker.adopter import Adopter
 from emp_trio.worker.availability import Availability
 from emp_trio.worker.build import this_build
@@ -38,16 +30,13 @@ from emp_trio.worker.context import MachineContext
 from emp_trio.worker.departure import ProcessDeparture
 from emp_trio.worker.executor import Executor
 from emp_trio.worker.fleet_events import SlotState
-from emp_trio.worker.job_log import JobLog
 from emp_trio.worker.leases import Leases
-from emp_trio.worker.observer import JobObserver, Observers
 from emp_trio.worker.reaper import Reaper
 from emp_trio.worker.registration import Registration
 from emp_trio.worker.rivals import Rivals
 from emp_trio.worker.settings import WorkerSettings
 from emp_trio.worker.settler import Settler
 from emp_trio.worker.shutdown import Shutdown
-from emp_trio.worker.standstill import where
 from emp_trio.worker.start_events import StartEvents
 from emp_trio.worker.wakeup import first_of
 
@@ -57,7 +46,7 @@ _FIRST_LOOK: Final = 0.4  # seconds that services have to show their health befo
 
 
 class Machine:
-    """The parts of one machine and the tasks over them; run it with :func:`run_machine`.
+    """The parts of one machine and the tasks over them; run it with :func:`~emp_trio.worker.run.run_machine`.
 
     Attributes:
         process: what it says of itself to others.
@@ -281,81 +270,10 @@ def worker_ids(worker: WorkerPlan, machine_id: str) -> list[str]:
     return [f"{machine_id}-worker-{worker.name}-{number}" for number in worker.numbers]
 
 
-async def run_machine(
-    plan: Plan,
-    settings: WorkerSettings,
-    redis: RedisSettings,
-    storage: StorageSettings,
-    *,
-    environment: Mapping[str, str],
-    hardware: Hardware,
-    redactor: Redactor,
-    observers: Sequence[JobObserver] = (),
-    open_keeper: OpenKeeper | None = None,
-    task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Run a machine until it is told to stop (a signal, or ``Machine.shutdown.stop``) and has drained.
-
-    Cancellation hands the running jobs back at once.
-
-    Args:
-        plan: what to run, from :func:`emp_trio.mapping.plan`.
-        environment: for capabilities.
-        redactor: knows the secrets of settings, storage and Redis.
-        observers: told of what happens to jobs, beside the log.
-        open_keeper: renews the leases; by default a thread with a connection of its own.
-
-    Raises:
-        ConfigError: Redis refuses the login or is too old.
-        MachineIdInUse: another live process has slots of the same ids, and stays.
-        NotSent: Redis can't be reached.
-    """
-    keeper = open_keeper or partial(open_thread_keeper, redis, limit=settings.renew_timeout, where=where)
-    machine: Machine | None = None
-
-    def pushed() -> None:
-        if machine is not None:
-            machine.pushed()
-
-    def connected() -> None:
-        if machine is not None:
-            machine.connected()
-
-    opening = _open_resources(storage, open_bridge(redis, on_pending=pushed, on_connect=connected))
-    with leading_error_raised():
-        async with outliving(opening) as (assets, bridge):  # the connection outlives jobs that are handed back by it
-            queue = WorkerQueue(bridge)
-            await queue.retry_until_accepted(lambda: library.ensure(bridge), patience=redis.patience)
-            context = MachineContext(
-                settings=settings, queue=queue, redactor=redactor, observers=Observers([JobLog(), *observers])
-            )
-            connector_context = ConnectorContext(assets=assets, environment=environment)
-            machine = Machine(plan, context, connector_context, hardware)
-            async with keeper(machine.table, machine.process, _keep(settings), machine):
-                await machine.run(bridge, task_status=task_status)
-
-
-@asynccontextmanager
-async def _open_resources(
-    storage: StorageSettings, opening: AbstractAsyncContextManager[Bridge]
-) -> AsyncIterator[tuple[AssetSaver, Bridge]]:
-    async with open_asset_saver(storage) as assets, opening as bridge:
-        yield assets, bridge
-
-
 def _this_process(settings: WorkerSettings) -> Process:
     return Process(
         nonce=secrets.token_hex(8),
         machine_id=settings.machine_id,
         where=f"{socket.gethostname()}, process {os.getpid()}",
         take_over=settings.take_over,
-    )
-
-
-def _keep(settings: WorkerSettings) -> KeepSettings:
-    return KeepSettings(
-        lease=settings.lease,
-        renew_every=settings.renew_every,
-        alive_every=min(settings.renew_every, settings.beat_every),
-        standstill=settings.standstill,
     )

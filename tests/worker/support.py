@@ -24,8 +24,9 @@ from emp_trio.queue.port import RedisSettings
 from emp_trio.secrets import Redactor, Secret
 from emp_trio.services.connector import Connector
 from emp_trio.worker.capabilities import Hardware
-from emp_trio.worker.machine import Machine, run_machine
+from emp_trio.worker.machine import Machine
 from emp_trio.worker.observer import JobObserver
+from emp_trio.worker.run import run_machine
 from emp_trio.worker.settings import WorkerSettings
 from tests.queue.support import OLD_FIELDS, iso
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.errors import AssetError, DeadlineExceeded, EmpTrioError, InvalidJob, Refused, ServiceError
+from emp_trio.errors import AssetError, DeadlineExceeded, EmpTrioError, InvalidJob, NotStarted, Refused, ServiceError
 from emp_trio.failures import REASONS
 from emp_trio.jobs import Job, JobResult
 from emp_trio.queue.settlement import Identity
 from emp_trio.secrets import Redactor, Secret
-from emp_trio.worker.outcome import described, failed, succeeded, unreadable
+from emp_trio.worker.outcome import AttemptEnd, classify, described, failed, succeeded, unreadable
 
 WHO = Identity(worker_id="w", machine_id="m")
 NOW = 1_759_600_000.0
@@ -160,3 +160,49 @@ def test_a_job_that_cannot_be_read_still_fails_for_good(fields: dict[str, bytes]
     assert settlement.kind == "failed"
     assert settlement.failure is not None
     assert settlement.failure.message == "payload is not JSON"
+
+
+FINE, DEFECT = JobResult(success=True, data={"a": 1}), ValueError("a defect")
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "verdict", "error"),
+    [
+        (AttemptEnd(completed=True, returned=FINE), "completed", "good", None),
+        (AttemptEnd(completed=True, returned=FINE, ending="drain"), "completed", "good", None),  # it was quicker
+        (AttemptEnd(completed=True, returned=FINE, ending="cancelled"), "completed", "good", None),
+        (AttemptEnd(completed=False, ending="drain"), "release", "neutral", None),
+        (AttemptEnd(completed=False, ending="cancelled"), None, "neutral", None),
+        (AttemptEnd(completed=False, ending="lease_lost"), None, "neutral", None),
+        (AttemptEnd(completed=False, ending="lease_lost", raised=DEFECT), None, "neutral", "ValueError"),
+        (AttemptEnd(completed=True, returned="text", ending="drain"), "release", "neutral", None),
+        (AttemptEnd(completed=True, returned="text"), "failed", "neutral", "ServiceError"),
+        (AttemptEnd(completed=False), "retry", "neutral", "RuntimeError"),  # it cancelled itself
+        (AttemptEnd(completed=False, raised=DEFECT), "retry", "neutral", "ValueError"),
+        (AttemptEnd(completed=True, returned=FINE, raised=DEFECT), "retry", "neutral", "ValueError"),
+        (AttemptEnd(completed=False, raised=ServiceError("down", status=503)), "retry", "bad", "ServiceError"),
+        (AttemptEnd(completed=False, raised=ServiceError("key", status=401)), "failed", "fatal", "ServiceError"),
+        (AttemptEnd(completed=False, raised=Refused("no")), "failed", "good", "Refused"),
+        (AttemptEnd(completed=False, raised=NotStarted("later", retry_after=5)), "release", "unready", "NotStarted"),
+        (AttemptEnd(completed=False, raised=ExceptionGroup("", [DEFECT, Refused("no")])), "failed", "good", None),
+    ],
+    ids=repr,
+)
+def test_what_becomes_of_an_attempt(end: AttemptEnd, kind: str | None, verdict: str, error: str | None) -> None:
+    found = classify(job(), end, WHO, redactor=Redactor(), now=NOW, random=0.0)
+    assert (found.settlement and found.settlement.kind) == kind
+    assert found.verdict == verdict
+    if error is not None:
+        assert type(found.error).__name__ == error
+    if kind in ("failed", "retry"):
+        assert found.settlement is not None
+        assert found.settlement.failure is not None
+        assert found.error is not None
+
+
+def test_a_completed_job_says_what_it_has_reported_last() -> None:
+    end = AttemptEnd(completed=True, returned=FINE, seconds=1.5, last_progress=("saved", "upload", 3))
+    found = classify(job(), end, WHO, redactor=Redactor(), now=NOW, random=0.0)
+    assert found.settlement is not None
+    assert found.settlement.last_progress == ("saved", "upload", 3)
+    assert b'"processing_time_ms":1500' in found.settlement.stored

@@ -1,0 +1,100 @@
+"""Running a machine: its connection, its storage and its lease keeper are opened, and closed after it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import trio
+
+from emp_trio.assets.config import StorageSettings
+from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.connector_context import ConnectorContext
+from emp_trio.mapping import Plan
+from emp_trio.nursery import leading_error_raised, outliving
+from emp_trio.queue import library
+from emp_trio.queue.bridge import Bridge, open_bridge
+from emp_trio.queue.keeper import open_thread_keeper
+from emp_trio.queue.keeping import KeepSettings, OpenKeeper
+from emp_trio.queue.port import RedisSettings
+from emp_trio.queue.worker_queue import WorkerQueue
+from emp_trio.secrets import Redactor
+from emp_trio.worker.capabilities import Hardware
+from emp_trio.worker.context import MachineContext
+from emp_trio.worker.job_log import JobLog
+from emp_trio.worker.machine import Machine
+from emp_trio.worker.observer import JobObserver, Observers
+from emp_trio.worker.settings import WorkerSettings
+from emp_trio.worker.standstill import where
+
+
+async def run_machine(
+    plan: Plan,
+    settings: WorkerSettings,
+    redis: RedisSettings,
+    storage: StorageSettings,
+    *,
+    environment: Mapping[str, str],
+    hardware: Hardware,
+    redactor: Redactor,
+    observers: Sequence[JobObserver] = (),
+    open_keeper: OpenKeeper | None = None,
+    task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a machine until it is told to stop (a signal, or ``Machine.shutdown.stop``) and has drained.
+
+    Cancellation hands the running jobs back at once.
+
+    Args:
+        plan: what to run, from :func:`emp_trio.mapping.plan`.
+        environment: for capabilities.
+        redactor: knows the secrets of settings, storage and Redis.
+        observers: told of what happens to jobs, beside the log.
+        open_keeper: renews the leases; by default a thread with a connection of its own.
+
+    Raises:
+        ConfigError: Redis refuses the login or is too old.
+        MachineIdInUse: another live process has slots of the same ids, and stays.
+        NotSent: Redis can't be reached.
+    """
+    keeper = open_keeper or partial(open_thread_keeper, redis, limit=settings.renew_timeout, where=where)
+    machine: Machine | None = None
+
+    def pushed() -> None:
+        if machine is not None:
+            machine.pushed()
+
+    def connected() -> None:
+        if machine is not None:
+            machine.connected()
+
+    opening = _open_resources(storage, open_bridge(redis, on_pending=pushed, on_connect=connected))
+    with leading_error_raised():
+        async with outliving(opening) as (assets, bridge):  # the connection outlives jobs that are handed back by it
+            queue = WorkerQueue(bridge)
+            await queue.retry_until_accepted(lambda: library.ensure(bridge), patience=redis.patience)
+            context = MachineContext(
+                settings=settings, queue=queue, redactor=redactor, observers=Observers([JobLog(), *observers])
+            )
+            connector_context = ConnectorContext(assets=assets, environment=environment)
+            machine = Machine(plan, context, connector_context, hardware)
+            async with keeper(machine.table, machine.process, _keep(settings), machine):
+                await machine.run(bridge, task_status=task_status)
+
+
+@asynccontextmanager
+async def _open_resources(
+    storage: StorageSettings, opening: AbstractAsyncContextManager[Bridge]
+) -> AsyncIterator[tuple[AssetSaver, Bridge]]:
+    async with open_asset_saver(storage) as assets, opening as bridge:
+        yield assets, bridge
+
+
+def _keep(settings: WorkerSettings) -> KeepSettings:
+    return KeepSettings(
+        lease=settings.lease,
+        renew_every=settings.renew_every,
+        alive_every=min(settings.renew_every, settings.beat_every),
+        standstill=settings.standstill,
+    )
