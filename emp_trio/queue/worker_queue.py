@@ -142,8 +142,8 @@ class WorkerQueue:
         await library.load(self.port, self._text)
         return await self.port.call("FCALL", f"{library.NAME}_{name}", 0, *args, on_orphan=on_orphan)
 
-    async def retry_until_accepted(self, verb: Callable[[], Awaitable[T]], *, patience: float = math.inf) -> T:
-        """Repeat a verb that is safe to repeat until Redis takes it.
+    async def retry_until_accepted(self, call: Callable[[], Awaitable[T]], *, patience: float = math.inf) -> T:
+        """Repeat a call that is safe to repeat until Redis takes it.
 
         Args:
             patience: seconds after which the last error is raised; by default only the caller's cancel scope ends it.
@@ -155,7 +155,7 @@ class WorkerQueue:
         end = trio.current_time() + patience
         while True:
             try:
-                return await verb()
+                return await call()
             except (NotSent, OutcomeUnknown):
                 if trio.current_time() >= end:
                     raise

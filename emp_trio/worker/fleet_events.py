@@ -108,10 +108,10 @@ def freed(worker: str, machine: str, build: Build, untold: str | None = None, *,
     return [("worker_status", _encode(busy)), told, *said]
 
 
-def service_changed(worker: str, machine: str, offer: ServiceStatus, *, now: float) -> tuple[str, bytes]:
+def service_changed(worker: str, machine: str, service: ServiceStatus, *, now: float) -> tuple[str, bytes]:
     """A service of a slot became usable or stopped being so, for the aggregator."""
-    status, health = ("active", "healthy") if offer.usable else ("error", "unhealthy")
-    data = {"service_type": offer.service, "status": status, "health": health}
+    status, health = ("active", "healthy") if service.usable else ("error", "unhealthy")
+    data = {"service_type": service.service, "status": status, "health": health}
     return _event(worker, machine, "connector_status_changed", int(now * 1000), data)
 
 
@@ -133,7 +133,7 @@ def leaving(worker: str, machine: str, build: Build, reason: str, *, now: float,
 def machine_status(
     machine: str,
     slots: Iterable[SlotState],
-    offers: Mapping[str, Sequence[ServiceStatus]],
+    lanes: Mapping[str, Sequence[ServiceStatus]],
     build: Build,
     *,
     update: Literal["initial", "periodic", "event_driven"],
@@ -145,7 +145,7 @@ def machine_status(
     """The status that an aggregator would send: the way workers appear in the monitor.
 
     Args:
-        offers: lane -> its services.
+        lanes: services by lane.
         update: the API tells its monitors at once of an ``event_driven`` one.
         leaving: whether the machine stops; said as ``event_driven``, since of the fleet's ``shutdown`` monitors are
             not told.
@@ -156,15 +156,15 @@ def machine_status(
     services: dict[str, Any] = {}
     states: dict[str, Any] = {}
     for slot in slots:
-        offered = offers[slot.lane]
+        found = lanes[slot.lane]
         workers[slot.worker_id] = {
             "worker_id": slot.worker_id,
             "pm2_name": slot.worker_id,
             "gpu_id": 0,
             "worker_type": slot.worker_type,
             "resource_binding": "shared",
-            "services": [offer.service for offer in offered],
-            "connectors": sorted({offer.connector for offer in offered}),
+            "services": [service.service for service in found],
+            "connectors": sorted({service.connector for service in found}),
         }
         states[slot.worker_id] = {
             "is_connected": here,
@@ -173,20 +173,20 @@ def machine_status(
             "last_activity": ms,
             **msgspec.structs.asdict(build),
         }
-        for offer in offered:
-            services[f"{slot.worker_id}.{offer.service}"] = {
+        for service in found:
+            services[f"{slot.worker_id}.{service.service}"] = {
                 "worker_id": slot.worker_id,
-                "service_type": offer.service,
+                "service_type": service.service,
                 "pm2_name": slot.worker_id,
-                "status": "active" if slot.current_service == offer.service else "inactive",
-                "health": "healthy" if offer.usable else "unhealthy",
+                "status": "active" if slot.current_service == service.service else "inactive",
+                "health": "healthy" if service.usable else "unhealthy",
                 "pm2_status": "online" if here else "stopped",
             }
     message = {
         "machine_id": machine,
         "timestamp": ms,
         "update_type": update,
-        "structure": {"gpu_count": gpus, "capabilities": sorted(offers), "workers": workers, "services": services},
+        "structure": {"gpu_count": gpus, "capabilities": sorted(lanes), "workers": workers, "services": services},
         "status": {
             "machine": {"phase": "ready" if here else "shutdown", "uptime_ms": int(uptime * 1000)},
             "workers": states,

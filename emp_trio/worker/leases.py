@@ -1,10 +1,10 @@
-"""The leases this machine holds: kept together in a table that a keeper renews, lost one by one."""
+"""Leases of the running attempts: kept in a table that a keeper renews, lost one by one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 import trio
@@ -14,7 +14,7 @@ from emp_trio.queue.lease_table import LeaseTable
 from emp_trio.queue.worker_queue import LeaseRef
 from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.context import MachineContext
-from emp_trio.worker.observer import JobProgressed, LeaseLost
+from emp_trio.worker.observer import JobProgressed, LeaseLossCause, LeaseLost
 from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.leases")
@@ -110,7 +110,7 @@ class Leases:
                 self._lost(attempt, "cancelled" if why == "cancelled" else "lost")
                 attempt.end("cancelled" if why == "cancelled" else "lease_lost")
 
-    def _lost(self, attempt: Attempt, cause: Literal["cancel_heard", "cancelled", "lost", "expired", "stuck"]) -> None:
+    def _lost(self, attempt: Attempt, cause: LeaseLossCause) -> None:
         if tell := self._observers.lease_lost:
             tell(LeaseLost(job_id=attempt.lease.job_id, slot=attempt.worker_id, cause=cause))
 

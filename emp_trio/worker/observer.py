@@ -17,6 +17,8 @@ from emp_trio.queue.settlement import Kind
 
 log = structlog.get_logger("emp_trio.observer")
 
+LeaseLossCause = Literal["cancel_heard", "cancelled", "lost", "expired", "stuck"]
+
 
 class JobClaimed(msgspec.Struct, frozen=True, kw_only=True):
     """A slot has a job. ``size`` is the number of bytes of its hash that came with the claim."""
@@ -109,7 +111,7 @@ class LeaseLost(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: str
     slot: str
-    cause: Literal["cancel_heard", "cancelled", "lost", "expired", "stuck"]
+    cause: LeaseLossCause
 
 
 class ConnectorHealthChanged(msgspec.Struct, frozen=True, kw_only=True):
