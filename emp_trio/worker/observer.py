@@ -200,18 +200,25 @@ def _all_of(observers: tuple[JobObserver, ...], method: Callable[[JobObserver, E
     """What calls this method of every observer that overrides it; None where none does."""
     name = method.__name__
     wanted = [
-        (type(observer).__name__, getattr(observer, name))
+        _guarded(getattr(observer, name), type(observer).__name__)
         for observer in observers
         if getattr(type(observer), name) is not method
     ]
-    if not wanted:
-        return None
+    if len(wanted) <= 1:  # no loop on the way of every job
+        return wanted[0] if wanted else None
 
     def tell(event: E) -> None:
-        for observer, hear in wanted:
-            try:
-                hear(event)
-            except Exception as error:
-                log.error("observer.failed", observer=observer, method=name, exc_info=error)
+        for one in wanted:
+            one(event)
+
+    return tell
+
+
+def _guarded(hear: Callable[[E], None], observer: str) -> Callable[[E], None]:
+    def tell(event: E) -> None:
+        try:
+            hear(event)
+        except Exception as error:  # no job may suffer from who watches it
+            log.error("observer.failed", observer=observer, method=hear.__name__, exc_info=error)
 
     return tell
