@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from emp_trio.errors import ConfigError, EmpTrioError
-from emp_trio.nursery import errors_in
 from emp_trio.printable import escaped, escaped_json, printable
 from emp_trio.secrets import MASK, Redactor, Secret, distinct, hides
 from emp_trio.secrets.names import named_secret
@@ -126,6 +125,8 @@ def report(error: BaseException) -> int:
     Returns:
         2 for wrong configuration, 1 for any other failure, 130 for an interrupt by the user.
     """
+    from emp_trio.nursery import errors_in  # imports trio, which --help need not wait for
+
     leaves = list(errors_in(error))
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return INTERRUPTED
