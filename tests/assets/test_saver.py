@@ -147,7 +147,8 @@ def test_no_workflow_is_nobodys_workflow() -> None:
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
         "import sys, emp_trio.assets.saver, emp_trio.assets.config\n"
-        "heavy = ('azure', 'boto3', 'botocore', 'google', 'httpx', 'requests', 'starlette')\n"
+        "emp_trio.assets.config.storage_settings({})\n"
+        "heavy = ('azure', 'boto3', 'botocore', 'google', 'httpx', 'requests', 'starlette', 'urllib3')\n"
         "print([m for m in heavy if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 from emp_trio.assets.stores import AssetStore
 from emp_trio.assets.stores.provider import (
+    Provider,
     ReportProblem,
     StoreTimeouts,
     missing_key,
@@ -31,7 +32,7 @@ class AzureProvider:
     """``CLOUD_STORAGE_PROVIDER=azure``."""
 
     name = "azure"
-    aliases = ()
+    aliases: tuple[str, ...] = ()
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> AzureAccount | None:
         """Single variables first (``AZURE_STORAGE_ACCOUNT``, ``_KEY``, ``_SAS_TOKEN``, ``_AUTH_MODE``, ``_ENDPOINT``),
@@ -162,4 +163,4 @@ def _sas_problem(sas: Secret) -> str | None:
     return "is not a shared access signature: those look like sv=...&sig=..."
 
 
-PROVIDER: Final = AzureProvider()
+PROVIDER: Final[Provider[AzureAccount, AzureContainer]] = AzureProvider()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from emp_trio.assets.stores import AssetStore
-from emp_trio.assets.stores.provider import ReportProblem, StoreTimeouts, require_module, required_container
+from emp_trio.assets.stores.provider import Provider, ReportProblem, StoreTimeouts, require_module, required_container
 from emp_trio.assets.stores.providers.gcs.account import GcsAccount, GcsBucket
 from emp_trio.assets.validators import base_url_problem, without_slash
 from emp_trio.errors import ConfigError, InvalidJob
@@ -22,7 +22,7 @@ class GcsProvider:
     """``CLOUD_STORAGE_PROVIDER=gcs``."""
 
     name = "gcs"
-    aliases = ("google",)  # the fleet's name (protocol 5.2)
+    aliases: tuple[str, ...] = ("google",)  # the fleet's name (protocol 5.2)
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> GcsAccount | None:
         """``GOOGLE_APPLICATION_CREDENTIALS``, ``STORAGE_EMULATOR_HOST``. Jobs can't bring an account of their own."""
@@ -79,4 +79,4 @@ class GcsProvider:
         return GcsStore(location, timeouts)
 
 
-PROVIDER: Final = GcsProvider()
+PROVIDER: Final[Provider[GcsAccount, GcsBucket]] = GcsProvider()

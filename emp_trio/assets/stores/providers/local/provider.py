@@ -11,7 +11,7 @@ import msgspec
 
 from emp_trio.assets.naming import check_segment
 from emp_trio.assets.stores import AssetStore
-from emp_trio.assets.stores.provider import ReportProblem, StoreTimeouts
+from emp_trio.assets.stores.provider import Provider, ReportProblem, StoreTimeouts
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.jobs import JobContext
 from emp_trio.secrets import Secret
@@ -45,7 +45,7 @@ class LocalProvider:
     """``CLOUD_STORAGE_PROVIDER=local``."""
 
     name = "local"
-    aliases = ()
+    aliases: tuple[str, ...] = ()
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> LocalRoot | None:
         """``LOCAL_STORAGE_PATH``."""
@@ -93,4 +93,4 @@ class LocalProvider:
         return LocalStore(location.resolved())
 
 
-PROVIDER: Final = LocalProvider()
+PROVIDER: Final[Provider[LocalRoot, LocalFolder]] = LocalProvider()

@@ -8,6 +8,7 @@ from typing import Final
 
 from emp_trio.assets.stores import AssetStore
 from emp_trio.assets.stores.provider import (
+    Provider,
     ReportProblem,
     StoreTimeouts,
     missing_key,
@@ -29,7 +30,7 @@ class S3Provider:
     """``CLOUD_STORAGE_PROVIDER=s3``."""
 
     name = "s3"
-    aliases = ("aws",)  # the fleet's name (protocol 5.2)
+    aliases: tuple[str, ...] = ("aws",)  # the fleet's name (protocol 5.2)
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> S3Account | None:
         """``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_REGION``, ``S3_ENDPOINT_URL``.
@@ -123,4 +124,4 @@ def _key_id_problem(key_id: str) -> str | None:
     return None if _KEY_ID.fullmatch(key_id) else "is not an access key id"
 
 
-PROVIDER: Final = S3Provider()
+PROVIDER: Final[Provider[S3Account, S3Bucket]] = S3Provider()
