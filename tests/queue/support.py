@@ -5,6 +5,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import shutil
+import subprocess
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import hiredis
+import pytest
 import redis
 import trio
 
@@ -222,3 +227,37 @@ async def fake_server(answer: Callable[[list[bytes]], Awaitable[bytes]]) -> Asyn
 
 HELLO = b"%1\r\n$5\r\nproto\r\n:3\r\n"
 """A fake server's answer to HELLO."""
+
+
+@contextmanager
+def redis_server() -> Iterator[str]:
+    """URL of a Redis, of 7.0 or later, as the distribution has it; skips the test where it is missing."""
+    program = shutil.which("redis-server")
+    version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout if program else ""
+    found = re.match(r"Redis server v=(\d+)", version)
+    if program is None or found is None or int(found[1]) < 7:
+        pytest.skip("no Redis of 7.0 or later (on Debian and Ubuntu: apt install redis-server)")
+    with tempfile.TemporaryDirectory() as folder:
+        address = f"{folder}/redis.sock"
+        process = subprocess.Popen(
+            [program, "--port", "0", "--unixsocket", address, "--save", "", "--dir", folder],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not _answers(f"unix://{address}"):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            yield f"unix://{address}"
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+    except redis.ConnectionError:
+        return False
