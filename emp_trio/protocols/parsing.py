@@ -73,26 +73,31 @@ def _leniently(kind: type[T], value: Any) -> T:
 
 def _without_misfits(kind: Any, value: Any) -> Any:
     """``value`` with all that fits at the lenient places of ``kind``; UNSET where nothing does."""
+    if kind is None:  # of a member that is passed over
+        return value
     shape = _shape(kind)
     if isinstance(value, dict) and (shape.members or shape.others is not None):
-        kinds = shape.members
-        members = {name: _without_misfits(kinds.get(name, shape.others), part) for name, part in value.items()}
-        value = {name: part for name, part in members.items() if part is not msgspec.UNSET}
+        fitting = {name: _without_misfits(shape.members.get(name, shape.others), part) for name, part in value.items()}
+        value = {name: part for name, part in fitting.items() if part is not msgspec.UNSET}
     elif isinstance(value, list) and shape.items is not None:
         items = [_without_misfits(shape.items, part) for part in value]
         value = [part for part in items if part is not msgspec.UNSET]
-    if shape.lenient:
+    if shape.holder is not None:
         try:
-            msgspec.convert(value, kind)
+            msgspec.convert({"value": value}, shape.holder)
         except msgspec.ValidationError:
             return msgspec.UNSET
     return value
 
 
 class _Shape(msgspec.Struct, frozen=True):
-    """Where there is something to look into: the members of a struct, those of a dict (``others``), items of a list."""
+    """Where there is something to look into: the members of a struct, those of a dict (``others``), items of a list.
 
-    lenient: bool = False
+    ``holder`` is a struct whose ``value`` is of a lenient type: msgspec knows structs by heart, and makes itself any
+    other type anew each time that it is asked.
+    """
+
+    holder: Any = None
     members: dict[str, Any] = {}
     others: Any = None
     items: Any = None
@@ -101,6 +106,7 @@ class _Shape(msgspec.Struct, frozen=True):
 @functools.cache
 def _shape(kind: Any) -> _Shape:
     lenient = _LENIENT in getattr(kind, "__metadata__", ())
+    holder = msgspec.defstruct("Holder", [("value", kind)]) if lenient else None
     members, others, items = {}, None, None
     for arm in _arms(kind):
         origin, arguments = typing.get_origin(arm), typing.get_args(arm)
@@ -110,7 +116,7 @@ def _shape(kind: Any) -> _Shape:
             items = arguments[0]
         elif isinstance(arm, type) and issubclass(arm, msgspec.Struct) and not arm.__struct_config__.array_like:
             members = {field.encode_name: field.type for field in msgspec.structs.fields(arm)}
-    return _Shape(lenient, members, others, items)
+    return _Shape(holder, members, others, items)
 
 
 def _arms(kind: Any) -> tuple[Any, ...]:
