@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from emp_trio.cli.connection import named_redis
 from emp_trio.cli.mapping_option import MappingOption
 from emp_trio.cli.output import OK, WRONG_USAGE, console, print_json
 from emp_trio.errors import ConfigError, Problem
@@ -40,7 +41,8 @@ async def check(
     Args:
         workers: Worker types and counts, as "openai:4,comfyui:auto"; else WORKERS, or WORKER_ID and CONNECTORS.
         strict: Unknown fields in the mapping are errors.
-        online: Ask each service, too: can it be used, and which configured models end within 60 days?
+        online: Ask each service, too: can it be used, and which configured models end within 60 days? And Redis, if
+            HUB_REDIS_URL or REDIS_URL names one: can it be used, and what may it lose?
         json: Print one JSON object.
     """
     from emp_trio.cli.configuration import configure
@@ -58,9 +60,11 @@ async def check(
         problems, source, planned, asked = found.problems, found.source, found.plan, found.asked
         hold(*(planned.secrets if planned is not None else ()), *(found.storage.secrets if found.storage else ()))
         if online and found.plan is not None and found.worker is not None and found.storage is not None:
-            from emp_trio.cli.online import ask_services
+            from emp_trio.cli.online import ask_redis, ask_services
 
             problems += tuple(await ask_services(found.plan, found.worker, found.storage))
+            if (url := named_redis()) is not None:
+                problems += tuple(await ask_redis(url))
     problems = tuple(map(_redacted, problems))
     wrong = sum(problem.severity == "error" for problem in problems)
     if json:

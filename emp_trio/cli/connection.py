@@ -27,19 +27,25 @@ RedisOption = Annotated[
 ]
 
 
+def named_redis() -> Secret | None:
+    """The URL that the environment names."""
+    url = next((value for name in _VARIABLES if (value := os.environ.get(name))), None)
+    return Secret(url) if url else None
+
+
 def redis_url(given: str | None) -> Secret:
     """The URL that an option gave, or the environment.
 
     Raises:
         ConfigError: nobody gave one.
     """
-    url = given or next((value for name in _VARIABLES if (value := os.environ.get(name))), None)
-    if not url:
+    url = Secret(given) if given else named_redis()
+    if url is None:
         raise ConfigError(
             "no Redis is named: give --redis redis://HOST:PORT or set HUB_REDIS_URL "
             "(without any Redis, 'emp-trio demo' shows everything on this machine)"
         )
-    return Secret(url)
+    return url
 
 
 async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]]) -> int:

@@ -1,4 +1,5 @@
-"""What the services of a plan say when they are asked: whether they can be used, and which models are about to go."""
+"""What Redis and the services of a plan say when they are asked: whether they can be used, what Redis may lose, and
+which models are about to go."""
 
 from __future__ import annotations
 
@@ -14,11 +15,35 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, Problem, failure_of
 from emp_trio.mapping import Plan, ServicePlan
 from emp_trio.nursery import leading_error
+from emp_trio.queue.bridge import open_bridge
+from emp_trio.queue.durability import risks_of
+from emp_trio.queue.port import RedisSettings
+from emp_trio.secrets import Secret, hold
+from emp_trio.secrets.credentials import url_secrets
 from emp_trio.services.connector import open_connector
 from emp_trio.worker.settings import WorkerSettings
 
 NOTICE: Final = datetime.timedelta(days=60)
 """How long before a model's end it is warned of."""
+
+
+async def ask_redis(url: Secret) -> list[Problem]:
+    """Connect to Redis as a worker would.
+
+    Returns:
+        an error where it can't be used, a warning for each way in which it may lose jobs.
+    """
+    hold(*url_secrets(url))
+    path = "HUB_REDIS_URL"
+    try:
+        async with open_bridge(RedisSettings(url=url)) as bridge:
+            risks = await risks_of(bridge)
+    except EmpTrioError as error:
+        return [Problem(path=path, message=error.message)]
+    return [
+        Problem(path=path, message=f"Redis may lose {risk.loses}: {risk.cause}", hint=risk.hint, severity="warning")
+        for risk in risks
+    ]
 
 
 async def ask_services(plan: Plan, worker: WorkerSettings, storage: StorageSettings) -> list[Problem]:

@@ -117,7 +117,7 @@ def server_command(folder: Path, port: int, *, keep: bool, extra: Sequence[str] 
     Args:
         folder: data, log and socket; removed at the end unless ``keep``.
         port: loopback TCP port.
-        keep: whether data is written (append-only file, synced once a second) and stays.
+        keep: whether data is written (append-only file, on the disk before a command is answered) and stays.
         extra: further arguments for the server.
     """
     unix = socket_path(folder)
@@ -125,7 +125,7 @@ def server_command(folder: Path, port: int, *, keep: bool, extra: Sequence[str] 
         *("/bin/sh", "-c", _SHIM, "emp-trio-embedded", "" if keep else str(folder), server_binary()),
         *("--bind", LOOPBACK, "--port", str(port), "--protected-mode", "yes"),
         *(("--unixsocket", str(unix), "--unixsocketperm", "700") if unix else ()),
-        *("--dir", str(folder), "--appendonly", "yes" if keep else "no", "--appendfsync", "everysec", "--save", ""),
+        *("--dir", str(folder), "--appendonly", "yes" if keep else "no", "--appendfsync", "always", "--save", ""),
         *("--daemonize", "no", "--logfile", ""),
         *extra,
     ]

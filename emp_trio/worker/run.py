@@ -15,6 +15,7 @@ from emp_trio.mapping import Plan
 from emp_trio.nursery import leading_error_raised, outliving
 from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
+from emp_trio.queue.durability import tell_risks
 from emp_trio.queue.keeper import open_thread_keeper
 from emp_trio.queue.keeping import KeepSettings, OpenKeeper
 from emp_trio.queue.port import RedisSettings
@@ -74,6 +75,7 @@ async def run_machine(
         async with outliving(opening) as (assets, bridge):  # the connection outlives jobs that are handed back by it
             queue = WorkerQueue(bridge)
             await queue.retry_until_accepted(lambda: library.ensure(bridge), patience=redis.patience)
+            await tell_risks(bridge)
             context = MachineContext(
                 settings=settings, queue=queue, redactor=redactor, observers=Observers([JobLog(), *observers])
             )

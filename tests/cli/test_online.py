@@ -13,8 +13,10 @@ from typing import Any
 
 import trio
 
+from emp_trio.queue.embedded import free_port
 from emp_trio.testing.openai import open_fake_openai
 from emp_trio.testing.openai.fake import FakeOpenAI
+from emp_trio.testing.valkey import valkey_server
 
 
 async def check(openai: FakeOpenAI, **env: str) -> tuple[int, list[dict[str, Any]]]:
@@ -104,3 +106,17 @@ async def test_an_error_of_any_kind_is_shown_without_the_key(tmp_path: Path) -> 
     with trio.fail_after(60):
         done = await trio.run_process(words, env=env, capture_stdout=True, stderr=subprocess.STDOUT, check=False)
     assert b"can't use ***" in done.stdout
+
+
+async def test_redis_is_asked_too_where_one_is_named(valkey: str) -> None:
+    async with open_fake_openai() as openai:
+        code, problems = await check(openai, HUB_REDIS_URL=valkey)
+        assert code == 0, problems
+        (warning,) = [p for p in problems if p["path"] == "HUB_REDIS_URL"]
+        assert warning["severity"] == "warning"
+        assert "Redis may lose all jobs, when it stops" in warning["message"]
+        with valkey_server("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as cluster:
+            code, problems = await check(openai, HUB_REDIS_URL=cluster)
+        assert code == 2
+        (error,) = [p for p in problems if p["path"] == "HUB_REDIS_URL"]
+        assert "cluster mode, which emp-trio does not support" in error["message"]
