@@ -59,6 +59,24 @@ def proofs(session: nox.Session) -> None:
 
 
 @nox.session(python=PYTHONS[0])
+def chaos(session: nox.Session) -> None:
+    """Kills, freezes, cuts and outages of real processes at the default settings, and the table of docs/proofs.md anew.
+
+    Takes half an hour and wants a machine that does nothing else: it judges how soon jobs are recovered. EMP_TRIO_SEED
+    repeats what a run drew by chance; it is another one each time and shown where a test failed.
+    """
+    _install(session)
+    rows = Path(session.create_tmp()) / "rows"
+    rows.unlink(missing_ok=True)
+    env = {"EMP_TRIO_HEAVY": "1", "EMP_TRIO_CHAOS_ROWS": str(rows)}
+    arguments = session.posargs or ["--numprocesses", "2"]
+    try:
+        session.run("pytest", "tests/chaos", "-o", "faulthandler_timeout=0", *arguments, env=env)
+    finally:
+        session.run("python", "-m", "tests.chaos.rows", str(rows), "docs/proofs.md")
+
+
+@nox.session(python=PYTHONS[0])
 def minimums(session: nox.Session) -> None:
     """The tests with the lowest versions that pyproject.toml allows."""
     session.install("--resolution", "lowest-direct", "--group", "test", "-e", f".[{EXTRAS}]")
