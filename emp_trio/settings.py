@@ -15,9 +15,11 @@ Order of precedence for a field: an environment variable that its expression nam
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
+
+P = TypeVar("P", bound=msgspec.Struct)
 
 
 class Env:
@@ -82,6 +84,26 @@ def setting_fields(settings: type[msgspec.Struct]) -> tuple[SettingField, ...]:
                 ),
             )
     return tuple(found.values())
+
+
+def find_part(settings: msgspec.Struct, part: type[P]) -> P | None:
+    """The settings of a part of a connector, found by their type; None where there are none."""
+    values = (getattr(settings, name) for name in settings.__struct_fields__)
+    return next((value for value in values if isinstance(value, part)), None)
+
+
+def part_of(settings: msgspec.Struct, part: type[P]) -> P:
+    """:func:`find_part`, where there must be one. Raises TypeError where there is none."""
+    found = find_part(settings, part)
+    if found is None:
+        raise TypeError(f"{type(settings).__qualname__} has no field of the type {part.__name__}")
+    return found
+
+
+def part_fields(settings: type[msgspec.Struct], part: type[msgspec.Struct]) -> list[str]:
+    """Names of the fields of a connector's ``Settings`` that hold the settings of a part."""
+    bases = ((name, _split(hint)[0]) for name, hint, _ in _struct_fields(settings))
+    return [name for name, base in bases if isinstance(base, type) and issubclass(base, part)]
 
 
 def _add(found: dict[str, SettingField], settings: type, field: SettingField) -> None:

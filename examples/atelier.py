@@ -39,7 +39,7 @@ def read_image(answer: Any) -> Image:
     return parse(Image, answer, "no image")
 
 
-class AtelierConnector(Http, Polling, SavesAssets, Connector):
+class AtelierConnector(Http, Polling, SavesAssets, Connector["AtelierConnector.Settings"]):
     """Paints ``payload.prompt``."""
 
     service_type: ClassVar[str] = "atelier"
@@ -69,7 +69,7 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
 
     async def _paint(self, prompt: str, job: Job, context: AttemptContext) -> Generated:
         async def start() -> str:
-            return read_image((await self.request("POST", "/images", json={"prompt": prompt})).json()).id
+            return read_image((await self.http.request("POST", "/images", json={"prompt": prompt})).json()).id
 
         async def usable(image_id: str) -> bool:
             return (await self._image(image_id)).state in ("painting", "done")
@@ -81,13 +81,13 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
             usable=usable,
             start=start,
             wait=lambda found: self._painted(found, context),
-            cancel=lambda found: self.request("DELETE", f"/images/{found}", expect="any"),
+            cancel=lambda found: self.http.request("DELETE", f"/images/{found}", expect="any"),
             grace=self.settings.cleanup_timeout,
         )
         return Generated(files=(GeneratedFile(data=file),), data={"prompt": prompt})
 
     async def health(self) -> Health:
-        return await probe(self, "/health", retries=0)
+        return await probe(self.http, "/health", retries=0)
 
     async def _painted(self, image_id: str, context: AttemptContext) -> bytes:
         async def look() -> Image | None:
@@ -97,14 +97,14 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector):
             context.report(0.9 * image.percent, "painting")
             return image if image.state == "done" else None
 
-        await self.poll(look, hint=f"image {image_id}")
-        file = (await self.request("GET", f"/images/{image_id}/file", expect="any")).body
+        await self.poller.poll(look, hint=f"image {image_id}")
+        file = (await self.http.request("GET", f"/images/{image_id}/file", expect="any")).body
         if not (sniff(file[:HEAD]) or "").startswith("image/"):
             raise ServiceError("the atelier's file is no image", type="response_error", reason="corrupted_data")
         return file
 
     async def _image(self, image_id: str) -> Image:
-        return read_image((await self.request("GET", f"/images/{image_id}", retries=0)).json())
+        return read_image((await self.http.request("GET", f"/images/{image_id}", retries=0)).json())
 
 
 def _result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:

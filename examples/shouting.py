@@ -19,7 +19,7 @@ from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.settings import Env
 
 
-class ShoutingConnector(Http, Connector):
+class ShoutingConnector(Http, Connector["ShoutingConnector.Settings"]):
     """Sends ``payload.text`` to ``POST /shout`` and returns what comes back."""
 
     service_type: ClassVar[str] = "shouting"
@@ -36,7 +36,7 @@ class ShoutingConnector(Http, Connector):
         if not isinstance(text, str):
             raise InvalidJob("payload.text is missing", reason="missing_required_field")
         context.report(10, "shouting")
-        answer: Any = (await self.request("POST", "/shout", json={"text": text})).json()
+        answer: Any = (await self.http.request("POST", "/shout", json={"text": text})).json()
         if not isinstance(answer, dict) or "shouted" not in answer:
             raise ServiceError("no shout in the answer", type="response_error", reason="missing_expected_data")
         return JobResult(success=True, data={"text": answer["shouted"]})

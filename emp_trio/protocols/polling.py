@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, ClassVar, Final, TypeVar
 
 import msgspec
 import trio
 
 from emp_trio.errors import ServiceError
+from emp_trio.protocols.part import ConnectorPart, PartSettings
 from emp_trio.retry import RetryPolicy
 
 T = TypeVar("T")
@@ -54,10 +56,11 @@ class NotFinished(ServiceError):
         self.seconds = seconds
 
 
-class Polling:
-    """Gives a connector the verb ``poll``, with :class:`PollingSettings` in ``self.settings.polling``."""
+class Poller:
+    """Asks until the answer is there, as :class:`PollingSettings` say."""
 
-    settings: Any
+    def __init__(self, settings: PollingSettings) -> None:
+        self.settings = settings
 
     async def poll(
         self,
@@ -85,7 +88,7 @@ class Polling:
 
         A wait that the service states replaces the pause where it is longer, up to two minutes, and counts as one look.
         """
-        settings: PollingSettings = self.settings.polling
+        settings = self.settings
         began = trio.current_time()
         errors, looks = 0, 0
         left = float(settings.attempts - 1)
@@ -137,3 +140,16 @@ def _is_verdict(error: ServiceError) -> bool:
 
 def _too_long(pause: float) -> bool:
     return pause > RetryPolicy().longest_stated or trio.current_time() + pause >= trio.current_effective_deadline()
+
+
+class Polling(ConnectorPart):
+    """Attaches ``self.poller``, with the :class:`PollingSettings` among the connector's settings."""
+
+    part_settings: ClassVar[PartSettings] = PollingSettings
+    poller: Poller
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Entered when the connector starts."""
+        self.poller = Poller(self.settings_of(PollingSettings))
+        yield

@@ -8,10 +8,11 @@ from typing import Any, Final
 import structlog
 
 from emp_trio.attempt import AttemptContext
-from emp_trio.connector_context import AssetSaving, ConnectorContext, Generated, GeneratedFile
+from emp_trio.connector_context import AssetSaving, Generated, GeneratedFile
 from emp_trio.errors import AssetError, DeadlineExceeded
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
+from emp_trio.protocols.part import ConnectorPart
 
 __all__ = ["SAVING", "Generated", "GeneratedFile", "SavesAssets"]
 
@@ -21,10 +22,8 @@ SAVING: Final = 90.0
 """Progress, in percent, at which a job's files begin to be saved."""
 
 
-class SavesAssets:
+class SavesAssets(ConnectorPart):
     """Gives a connector ``produce``, ``save_asset`` and ``check_storage``; the storage itself belongs to the worker."""
-
-    connector_context: ConnectorContext
 
     async def produce(
         self,

@@ -1,10 +1,10 @@
-"""``Streaming``: answers that come as events (SSE) or as lines of JSON (NDJSON), over ``Http.stream``."""
+"""``Streaming``: answers that come as events (SSE) or as lines of JSON (NDJSON), over ``HttpClient.stream``."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 import trio
@@ -13,20 +13,12 @@ from emp_trio.errors import ServiceError
 from emp_trio.offload import off_loop
 from emp_trio.protocols.answer_decoder import AnswerDecoder
 from emp_trio.protocols.decoders import NdjsonDecoder, SseDecoder, SseEvent, ended_early
-from emp_trio.protocols.http.request import CallOptions
-from emp_trio.protocols.http.response import HttpStream
+from emp_trio.protocols.http import CallOptions, Http, HttpClient, HttpStream
+from emp_trio.protocols.part import ConnectorPart
 
 E = TypeVar("E")
 
-__all__ = ["Events", "NdjsonDecoder", "SseDecoder", "SseEvent", "Streaming"]
-
-
-class _HasStream(Protocol):
-    settings: Any
-
-    def stream(
-        self, method: str, path: str, **options: Unpack[CallOptions]
-    ) -> AbstractAsyncContextManager[HttpStream]: ...
+__all__ = ["EventStream", "Events", "NdjsonDecoder", "SseDecoder", "SseEvent", "Streaming"]
 
 
 class _Decoder(Protocol[E]):
@@ -38,16 +30,19 @@ class _Decoder(Protocol[E]):
     def finish(self) -> list[E]: ...
 
 
-class Streaming:
-    """Gives a connector that has ``Http`` the methods ``events`` and ``lines``.
+class EventStream:
+    """Streamed answers of the service that an ``HttpClient`` calls.
 
-    One event may be as large as ``http.max_response_bytes``. Errors of the stream are ServiceErrors with
-    ``maybe_started`` unless the call is idempotent; the timeout covers the whole block.
+    One event may be as large as ``max_response_bytes``. Errors of the stream are ServiceErrors with ``maybe_started``
+    unless the call is idempotent; the timeout covers the whole block.
     """
+
+    def __init__(self, http: HttpClient) -> None:
+        self._http = http
 
     @asynccontextmanager
     async def events(
-        self: _HasStream,
+        self,
         method: str,
         path: str,
         *,
@@ -57,25 +52,25 @@ class Streaming:
         """Make a call and iterate over the server-sent events of its answer.
 
         Args:
-            method, path, options: as for ``Http.request``.
+            method, path, options: as for ``HttpClient.request``.
             until: says which event is the last one. It is still given out, and then the iteration ends; a stream that
                 ends without it is a ServiceError. None: any end between two events is an end.
 
         Raises:
-            ServiceError: as ``Http.request`` does; or, from the iteration, the answer is no event stream, broke off,
-                ended early, paused for longer than the read timeout or had too large an event.
+            ServiceError: as ``HttpClient.request`` does; or, from the iteration, the answer is no event stream, broke
+                off, ended early, paused for longer than the read timeout or had too large an event.
 
         What the answer is, its bytes say and not its label: JSON that comes in place of events is one event per value.
 
         Leaving the block early, or a cancel, closes the connection.
         """
-        async with self.stream(method, path, **_accepting("text/event-stream", options)) as stream:
-            decoder = AnswerDecoder(stream.headers.get("content-type", ""), self.settings.http.max_response_bytes)
+        async with self._http.stream(method, path, **_accepting("text/event-stream", options)) as stream:
+            decoder = AnswerDecoder(stream.headers.get("content-type", ""), self._http.settings.max_response_bytes)
             yield Events(stream, decoder, until)
 
     @asynccontextmanager
     async def lines(
-        self: _HasStream,
+        self,
         method: str,
         path: str,
         *,
@@ -88,8 +83,8 @@ class Streaming:
         Args:
             keep_halves: as of :func:`~emp_trio.protocols.wire_json.decode_json`: texts of a line go on in the next.
         """
-        async with self.stream(method, path, **_accepting("application/x-ndjson", options)) as stream:
-            decoder = NdjsonDecoder(self.settings.http.max_response_bytes, keep_halves=keep_halves)
+        async with self._http.stream(method, path, **_accepting("application/x-ndjson", options)) as stream:
+            decoder = NdjsonDecoder(self._http.settings.max_response_bytes, keep_halves=keep_halves)
             yield Events(stream, decoder, until)
 
 
@@ -147,3 +142,17 @@ def _accepting(media_type: str, options: CallOptions) -> CallOptions:
     if any(name.lower() == "accept" for name in headers):
         return options
     return {**options, "headers": {**headers, "accept": media_type}}
+
+
+class Streaming(ConnectorPart):
+    """Attaches ``self.streaming`` to a connector that lists ``Http``."""
+
+    requires = (Http,)
+    http: HttpClient
+    streaming: EventStream
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Entered when the connector starts."""
+        self.streaming = EventStream(self.http)
+        yield

@@ -1,11 +1,12 @@
 """What the worker needs of a connector, and what a connector gets from the worker.
 
-A connector lists protocol mixins side by side and adds one ``run`` method::
+A connector lists protocol mixins side by side, says of what type its settings are, and adds one ``run`` method::
 
-    class OpenAIResponsesConnector(Http, Polling, SavesAssets, Connector): ...
+    class AtelierConnector(Http, Polling, SavesAssets, Connector["AtelierConnector.Settings"]): ...
 
-No connector inherits from another one. A mixin that owns resources (an HTTP pool, a socket) has an async context
-manager method ``opening``; :func:`open_connector` enters those of all mixins and leaves them in reverse order.
+Each mixin attaches one object (``self.http``, ``self.poller``), which does the work
+(:class:`~emp_trio.protocols.part.ConnectorPart`). No connector inherits from another one. :func:`open_connector` opens
+what the mixins attach, and closes it in reverse order.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic
 
 import msgspec
 import trio
@@ -21,9 +22,19 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.jobs import Job, JobResult
+from emp_trio.protocols.part import ConnectorPart
 from emp_trio.secrets import held
 from emp_trio.secrets.credentials import secrets_in
-from emp_trio.settings import setting_fields
+from emp_trio.settings import part_fields, setting_fields
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    S_co = TypeVar("S_co", bound=msgspec.Struct, covariant=True, default=msgspec.Struct)
+else:
+    from typing import TypeVar
+
+    S_co = TypeVar("S_co", bound=msgspec.Struct, covariant=True)
 
 
 class ServiceFeatures(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,8 +74,11 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     told: bool = True
 
 
-class Connector:
-    """Base of all connectors: identity, settings, and the two calls the worker makes.
+class Connector(ConnectorPart, Generic[S_co]):
+    """Base of all connectors: identity, settings, and the calls that the worker makes.
+
+    Its parameter is the type of ``self.settings``: ``Connector["MyConnector.Settings"]``; a connector without settings
+    lists ``Connector`` alone.
 
     Class attributes:
         service_type: key for status and for ``capabilities.models`` (as the fleet's connectors use it).
@@ -78,10 +92,12 @@ class Connector:
     service_features: ClassVar[ServiceFeatures] = ServiceFeatures()
     takes_any_payload: ClassVar[bool] = False
 
+    settings: S_co
+
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """No settings."""
 
-    def __init__(self, settings: Any, connector_context: ConnectorContext) -> None:
+    def __init__(self, settings: S_co, connector_context: ConnectorContext) -> None:
         self.settings = settings
         self.connector_context = connector_context
 
@@ -89,6 +105,7 @@ class Connector:
         super().__init_subclass__(**kwargs)
         if "Settings" in cls.__dict__:
             setting_fields(cls.Settings)  # a shared name is an error when the class is made
+        _check_parts(cls)
         lineage = [base.__name__ for base in cls.__mro__[1:] if "run" in base.__dict__ and base is not Connector]
         if lineage:
             raise TypeError(
@@ -101,7 +118,7 @@ class Connector:
         return cls.__name__
 
     @classmethod
-    def features(cls, settings: Any) -> ServiceFeatures:
+    def features(cls, settings: msgspec.Struct) -> ServiceFeatures:
         """What the service can do with these settings; ``service_features``, unless the settings decide."""
         return cls.service_features
 
@@ -140,12 +157,47 @@ class Connector:
         return {}
 
 
+def _check_parts(cls: type[Connector]) -> None:
+    """Raise TypeError where a mixin lacks its settings, or another mixin that it stands on."""
+    for part in cls.__mro__:
+        for needed in part.__dict__.get("requires", ()):
+            if not issubclass(cls, needed):
+                raise TypeError(f"{cls.__name__} lists {part.__name__}, which needs {needed.__name__} beside it")
+        kind = part.__dict__.get("part_settings")
+        if kind is not None and len(fields := part_fields(cls.Settings, kind)) != 1:
+            found = f"it has {len(fields)}: {', '.join(fields)}" if fields else "it has none"
+            raise TypeError(
+                f"{cls.__name__} lists {part.__name__}, so its Settings must have one field of the type "
+                f"{kind.__name__}; {found}"
+            )
+
+
+def _opening_order(cls: type[Connector]) -> list[type]:
+    """The classes that have something to open: the bases from right to left, each after those it stands on."""
+    order: list[type] = []
+
+    def add(part: type) -> None:
+        if part in order:
+            return
+        for earlier in (*part.__dict__.get("requires", ()), *part.__dict__.get("opens_after", ())):
+            if issubclass(cls, earlier):
+                add(earlier)
+        if "opening" in part.__dict__:
+            order.append(part)
+
+    for part in reversed(cls.__mro__):
+        add(part)
+    return order
+
+
 C = TypeVar("C", bound=Connector)
 
 
 @asynccontextmanager
-async def open_connector(cls: type[C], settings: Any, connector_context: ConnectorContext) -> AsyncIterator[C]:
-    """Make a connector and open what its mixins own.
+async def open_connector(
+    cls: type[C], settings: msgspec.Struct, connector_context: ConnectorContext
+) -> AsyncIterator[C]:
+    """Make a connector and open what its mixins attach.
 
     Args:
         cls: the connector class.
@@ -158,8 +210,6 @@ async def open_connector(cls: type[C], settings: Any, connector_context: Connect
     connector = cls(settings, connector_context)
     async with AsyncExitStack() as stack:
         stack.enter_context(held(*secrets_in(settings)))
-        for part in reversed(cls.__mro__):
-            opening = part.__dict__.get("opening")
-            if opening is not None:
-                await stack.enter_async_context(opening(connector))
+        for part in _opening_order(cls):
+            await stack.enter_async_context(part.__dict__["opening"](connector))
         yield connector

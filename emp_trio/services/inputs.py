@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Final, Protocol
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -13,7 +13,9 @@ import trio
 from emp_trio.assets.content import decode_text
 from emp_trio.assets.media import HEAD, extension, sniff
 from emp_trio.errors import InvalidJob, ServiceError
-from emp_trio.protocols.fetch import Fetched
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 """Images that services take. SVG is none of them: it is a program."""
@@ -34,26 +36,17 @@ class InputFile(msgspec.Struct, frozen=True, kw_only=True):
     name: str
 
 
-class _Fetches(Protocol):
-    """What is needed of a connector: :class:`emp_trio.protocols.fetch.Fetches`."""
-
-    settings: Any
-
-    @property
-    def fetch(self) -> Callable[[str], Awaitable[Fetched]]: ...
-
-
-async def input_file(caller: _Fetches, source: Any, *, kinds: Collection[str] = IMAGES) -> InputFile:
+async def input_file(fetcher: Fetcher, source: Any, *, kinds: Collection[str] = IMAGES) -> InputFile:
     """The file that ``source`` is or points to.
 
     Args:
-        caller: the connector; its ``settings.fetch`` has the limits.
+        fetcher: gets what a URL names; its limits hold for all files.
         source: a data URL, an http(s) URL, or bare base64.
         kinds: media types to accept; the file's bytes decide, whatever its server or the data URL says.
 
     Raises:
         InvalidJob: the source is none of these, is too large or is a file of another kind, or see
-            :meth:`emp_trio.protocols.fetch.Fetches.fetch`.
+            :meth:`emp_trio.protocols.fetch.fetcher.Fetcher.fetch`.
         InputUnavailable: the server of a URL failed; worth a retry.
     """
     if not isinstance(source, str):
@@ -64,9 +57,9 @@ async def input_file(caller: _Fetches, source: Any, *, kinds: Collection[str] = 
     if "{{" in text[:4096]:
         raise InvalidJob("an input file is a template whose {{...}} nobody has filled in", reason="invalid_format")
     if is_url(text):
-        found = await caller.fetch(text)
+        found = await fetcher.fetch(text)
         return _checked(found.data, found.name, kinds, "the file at the URL")
-    data = await trio.to_thread.run_sync(_decoded, text, caller.settings.fetch.input_max_bytes)
+    data = await trio.to_thread.run_sync(_decoded, text, fetcher.settings.input_max_bytes)
     return _checked(data, "", kinds, "the input file")
 
 

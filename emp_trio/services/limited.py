@@ -32,7 +32,7 @@ _OF_ERRORS: Final = frozenset(
 )  # members of an answer that is nothing but an error
 
 
-class LimitedServiceConnector(Http, Connector):
+class LimitedServiceConnector(Http, Connector["LimitedServiceConnector.Settings"]):
     """Sends the payload to ``POST {job_path}``; the JSON object that comes back is the result."""
 
     service_type: ClassVar[str] = "limited_service"
@@ -68,7 +68,7 @@ class LimitedServiceConnector(Http, Connector):
         payload = job.sent_payload
         context.report(5, "asking the service")
         async with counted(job, context, ahead=True) as sending:
-            answer = await self.request(
+            answer = await self.http.request(
                 "POST",
                 self.settings.job_path,
                 json=payload,
@@ -88,7 +88,7 @@ class LimitedServiceConnector(Http, Connector):
 
     async def health(self) -> Health:
         """Ask the one thing that the service can be asked."""
-        return await probe(self, self.settings.health_path, retries=0)
+        return await probe(self.http, self.settings.health_path, retries=0)
 
 
 def _read(answer: HttpResponse) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin
 
 import msgspec
@@ -19,12 +19,14 @@ from emp_trio.assets.content import decode_text
 from emp_trio.assets.media import HEAD, sniff
 from emp_trio.connector_context import GeneratedFile
 from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
-from emp_trio.protocols.fetch import Fetched
-from emp_trio.protocols.http import HttpResponse
+from emp_trio.protocols.http import HttpClient
 from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.http.request import LeftOrigin
 from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.services.inputs import is_url
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 _NO_IMAGE: Final = re.compile(r"(?i)(text|audio|video|multipart)/|application/(json|problem|xml|x?html|javascript)")
 
@@ -55,33 +57,19 @@ class OutputFiles(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class Caller(Protocol):
-    """What is needed of a connector: ``Http`` and ``Fetches``."""
-
-    settings: Any
-
-    @property
-    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
-        """:meth:`emp_trio.protocols.http.Http.request`."""
-
-    @property
-    def fetch(self) -> Callable[..., Awaitable[Fetched]]:
-        """:meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
-
-
-async def output_files(caller: Caller, outputs: Iterable[Output], *, images: bool) -> OutputFiles:
+async def output_files(http: HttpClient, fetcher: Fetcher, outputs: Iterable[Output], *, images: bool) -> OutputFiles:
     """The files of an answer.
 
     Args:
-        caller: the connector. A URL of its service's own origin is asked for with its credentials; any other one by the
-            guarded way of :class:`~emp_trio.protocols.fetch.Fetches`, without them, and up to ``max_response_bytes``.
+        http: the service; a URL of its own origin is asked for with its credentials.
+        fetcher: takes any other URL, the guarded way, without credentials, and up to ``max_response_bytes``.
         outputs: as the answer gives them; none may be missing.
         images: whether they must be images. Bytes that nobody knows are taken for one: formats come and go.
 
     Raises:
         ServiceError: (response_error) none of them can be had. ``maybe_started`` is set: the work has been done.
     """
-    return await kept([functools.partial(_file, caller, output, images) for output in outputs])
+    return await kept([functools.partial(_file, http, fetcher, output, images) for output in outputs])
 
 
 async def decoded_files(outputs: Iterable[Output], *, images: bool) -> OutputFiles:
@@ -110,10 +98,10 @@ async def kept(calls: Iterable[Callable[[], Awaitable[GeneratedFile]]]) -> Outpu
     return OutputFiles(files=tuple(files), places=tuple(places), warnings=tuple(warnings))
 
 
-async def _file(caller: Caller, output: Output, images: bool) -> GeneratedFile:
+async def _file(http: HttpClient, fetcher: Fetcher, output: Output, images: bool) -> GeneratedFile:
     if not is_url(output.source):
         return await _decoded_in_thread(output, images)
-    data, declared = await fetched(caller, output.source)
+    data, declared = await fetched(http, fetcher, output.source)
     return checked(data, output.media_type or declared, images=images)
 
 
@@ -141,14 +129,14 @@ def checked(data: bytes, declared: str | None, *, images: bool) -> GeneratedFile
     return GeneratedFile(data=data, media_type=declared)
 
 
-async def fetched(caller: Caller, source: str) -> tuple[bytes, str | None]:
+async def fetched(http: HttpClient, fetcher: Fetcher, source: str) -> tuple[bytes, str | None]:
     """The file at an address that an answer gives, which may be relative to ``base_url``, and what its server says it
     is; see :func:`output_files`.
 
     Raises:
         ServiceError: it can't be had.
     """
-    base = caller.settings.http.base_url
+    base = http.settings.base_url
     try:
         url = urljoin(base.rstrip("/") + "/", source.strip())
         own = keeps_credentials(base, url)
@@ -158,12 +146,12 @@ async def fetched(caller: Caller, source: str) -> tuple[bytes, str | None]:
     named = url
     if own:
         try:
-            answer = await caller.request("GET", url, expect="any", same_origin=True)
+            answer = await http.request("GET", url, expect="any", same_origin=True)
             return answer.body, answer.headers.get("content-type")
         except LeftOrigin as error:
             url = error.location
     try:
-        return (await caller.fetch(url, max_bytes=caller.settings.http.max_response_bytes, retries=2)).data, None
+        return (await fetcher.fetch(url, max_bytes=http.settings.max_response_bytes, retries=2)).data, None
     except (InvalidJob, InputUnavailable) as error:  # in the words for a job's input; it is the service's output
         # Where the service's own address redirects to is nobody's business.
         text = error.message if url == named else "it is redirected, and can't be had from there"

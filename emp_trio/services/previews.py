@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -13,6 +13,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Stage
 from emp_trio.jobs import Job, SavedAsset
+from emp_trio.protocols.saves_assets import SavesAssets
 
 T = TypeVar("T")
 
@@ -37,11 +38,6 @@ class PreviewSettings(msgspec.Struct, frozen=True, kw_only=True):
     preview_timeout: Annotated[float, msgspec.Meta(gt=0)] = 10.0
 
 
-class _SavesAssets(Protocol):
-    @property
-    def save_asset(self) -> Callable[..., Awaitable[SavedAsset]]: ...
-
-
 class Previews:
     """The image to be saved next, and the task that saves it; made by :func:`with_previews`.
 
@@ -49,7 +45,7 @@ class Previews:
         url: of the latest preview that was saved. Reports are coalesced: who reports often says it again.
     """
 
-    def __init__(self, saver: _SavesAssets, job: Job, context: AttemptContext, settings: PreviewSettings) -> None:
+    def __init__(self, saver: SavesAssets, job: Job, context: AttemptContext, settings: PreviewSettings) -> None:
         self._saver = saver
         self._job = job
         self._progress = context
@@ -120,7 +116,7 @@ class _Aside:
 
 
 async def with_previews(
-    saver: _SavesAssets,
+    saver: SavesAssets,
     job: Job,
     context: AttemptContext,
     settings: PreviewSettings,

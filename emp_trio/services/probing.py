@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Unpack
 
 import msgspec
 
 from emp_trio.errors import EmpTrioError, ServiceError
-from emp_trio.protocols.http import HttpResponse
+from emp_trio.protocols.http import CallOptions, HttpClient
 from emp_trio.services.connector import Health
 
 HealthPath = Annotated[str, msgspec.Meta(pattern=r"^(none|/.*)\Z")]
@@ -18,24 +18,16 @@ NO_ROUTE: Final = frozenset((404, 405, 501))
 """Statuses by which a server says that it does not know the path, and of itself nothing."""
 
 
-class Caller(Protocol):
-    """What is needed of a connector: ``Http``."""
-
-    @property
-    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
-        """:meth:`emp_trio.protocols.http.Http.request`."""
-
-
 async def probe(
-    caller: Caller,
+    http: HttpClient,
     path: str,
     judge: Callable[[Any], Awaitable[Health] | Health] | None = None,
-    **options: Any,
+    **options: Unpack[CallOptions],
 ) -> Health:
     """Ask a service whether it is well.
 
     Args:
-        caller: the connector.
+        http: the service.
         path: of the settings (:data:`HealthPath`); may be an absolute URL.
         judge: what the JSON of the answer means; without it, any 2xx is well.
         options: of the request.
@@ -48,7 +40,7 @@ async def probe(
     if path == "none":
         return Health(healthy=True, told=False, detail="it is not asked (health_path)")
     try:
-        answer = await caller.request("GET", path, expect="any" if judge is None else "json", **options)
+        answer = await http.request("GET", path, expect="any" if judge is None else "json", **options)
         if judge is None:
             return Health(healthy=True)
         found = judge(answer.json())

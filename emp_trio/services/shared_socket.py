@@ -12,7 +12,7 @@ import trio
 
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.offload import off_loop
-from emp_trio.protocols.websocket import Socket
+from emp_trio.protocols.websocket import WebSocketSession
 from emp_trio.retry import backoff
 
 D = TypeVar("D")
@@ -47,7 +47,7 @@ class SharedSocket(Generic[D, E]):
 
     def __init__(
         self,
-        open_socket: Callable[[], AbstractAsyncContextManager[Socket]],
+        open_socket: Callable[[], AbstractAsyncContextManager[WebSocketSession]],
         decode: Callable[[str | bytes], D],
         whose: Callable[[D], tuple[str | None, E | None]],
         *,
@@ -59,7 +59,7 @@ class SharedSocket(Generic[D, E]):
         self._whose = whose
         self._delay = delay
         self._cap = cap
-        self._socket: Socket | None = None
+        self._socket: WebSocketSession | None = None
         self._opened = trio.Event()
         self._receivers: dict[str, Receiver[E]] = {}
         self._error: EmpTrioError | None = None
@@ -85,7 +85,7 @@ class SharedSocket(Generic[D, E]):
             log.warning("socket.lost", error=error.message, reconnect_in=round(pause, 2))
             await trio.sleep(pause)
 
-    async def _read(self, socket: Socket) -> EmpTrioError:
+    async def _read(self, socket: WebSocketSession) -> EmpTrioError:
         """Hand over messages for as long as the socket lives, and say why it ended."""
         self._socket = socket
         self._opened.set()
@@ -104,7 +104,7 @@ class SharedSocket(Generic[D, E]):
         self._reading.cancel()
         return self._socket is not None
 
-    async def socket(self, wait: float) -> Socket:
+    async def socket(self, wait: float) -> WebSocketSession:
         """The open socket.
 
         Args:

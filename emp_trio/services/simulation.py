@@ -26,7 +26,7 @@ class Steering(msgspec.Struct, frozen=True):
     retryable: bool = True
 
 
-class SimulationConnector(Connector):
+class SimulationConnector(Connector["SimulationConnector.Settings"]):
     """Sleeps through its steps in this process.
 
     ``payload.simulate`` may set ``seconds``, ``steps``, ``fail`` (a message) and ``retryable``. Jobs fail at random

@@ -53,7 +53,7 @@ class _Outputs(msgspec.Struct, frozen=True):
     images: Lenient[list[Lenient[dict[str, Any]]]] = []
 
 
-class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
+class SimulationHttpConnector(Http, Polling, SavesAssets, Connector["SimulationHttpConnector.Settings"]):
     """Jobs of the simulated HTTP service.
 
     The image of a job is saved where ``payload.save_assets`` is true. A simulation found under the id that an earlier
@@ -91,7 +91,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
         async def start() -> str:
             context.report(5, "submitting the simulation")
-            return _simulation_id((await self.request("POST", "/process", json=request)).json())
+            return _simulation_id((await self.http.request("POST", "/process", json=request)).json())
 
         simulation_id, entry = await run_remote_work(
             job,
@@ -100,7 +100,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
             usable=self._usable,
             start=start,
             wait=lambda found: self._finished(found, context),
-            cancel=lambda found: self.request("POST", f"/cancel/{segment(found)}", idempotent=True, expect="any"),
+            cancel=lambda found: self.http.request("POST", f"/cancel/{segment(found)}", idempotent=True, expect="any"),
             grace=self.settings.cleanup_timeout,
         )
         saved = await self._save_images(entry, job, context) if wants_assets(job) else []
@@ -109,11 +109,11 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
     async def health(self) -> Health:
         """Ask the service's health endpoint."""
-        return await probe(self, "/health", retries=0)
+        return await probe(self.http, "/health", retries=0)
 
     async def _usable(self, simulation_id: str) -> bool:
         try:
-            answer = await self.request("GET", f"/history/{segment(simulation_id)}")
+            answer = await self.http.request("GET", f"/history/{segment(simulation_id)}")
         except ServiceError as error:
             if error.status == 404:
                 return False
@@ -123,7 +123,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
 
     async def _finished(self, simulation_id: str, context: AttemptContext) -> tuple[str, _Simulation]:
         async def look() -> tuple[str, _Simulation] | Ended | None:
-            answer = await self.request("GET", f"/history/{segment(simulation_id)}", retries=0)
+            answer = await self.http.request("GET", f"/history/{segment(simulation_id)}", retries=0)
             entry = _entry(answer.json(), simulation_id)
             failure, phase = _failure(entry, simulation_id), phase_of(entry.status)
             if phase == "done" or (phase != "running" and _images(entry)):  # what is made is not made again
@@ -141,11 +141,11 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector):
                 )
             return None
 
-        return await self.poll(look, hint=f"simulation {simulation_id}")
+        return await self.poller.poll(look, hint=f"simulation {simulation_id}")
 
     async def _save_images(self, entry: _Simulation, job: Job, context: AttemptContext) -> list[SavedAsset]:
         async def had(image: dict[str, str]) -> GeneratedFile:
-            answer = await self.request("GET", "/view", params=image, expect="any")
+            answer = await self.http.request("GET", "/view", params=image, expect="any")
             return checked(answer.body, answer.headers.get("content-type"), images=True)
 
         found = await kept([functools.partial(had, image) for image in _images(entry)])

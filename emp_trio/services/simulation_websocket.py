@@ -27,7 +27,7 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
+class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["SimulationWebsocketConnector.Settings"]):
     """Jobs of the simulated WebSocket service.
 
     The image of a job is saved where ``payload.save_assets`` is true. The service ends the jobs of a socket that
@@ -58,7 +58,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector):
     async def opening(self) -> AsyncIterator[None]:
         """Keep the socket open while the connector is."""
         self._shared = SharedSocket(
-            self.open_socket,
+            self.websocket.open,
             decode,
             lambda said: said,
             delay=self.settings.reconnect_delay,

@@ -25,7 +25,7 @@ from emp_trio.protocols.auth import Auth, NoAuth
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.streaming import Streaming
-from emp_trio.protocols.websocket import Socket, WebSocket, WebSocketSettings
+from emp_trio.protocols.websocket import WebSocket, WebSocketSession, WebSocketSettings
 from emp_trio.services.connector import Connector, open_connector
 
 
@@ -87,7 +87,7 @@ async def open_http(
 async def failure(probe: HttpProbe, method: str = "GET", **options: object) -> ServiceError:
     """The error of a call, which names it without its query."""
     with pytest.raises(ServiceError) as caught:
-        await probe.request(method, "/path?token=hidden", **options)  # type: ignore[arg-type]
+        await probe.http.request(method, "/path?token=hidden", **options)  # type: ignore[arg-type]
     assert f"{method} http" in str(caught.value)
     assert "/path" in str(caught.value)
     assert "hidden" not in str(caught.value)
@@ -121,13 +121,13 @@ async def open_websocket(url: str, *, auth: Auth | None = None, **settings: Any)
 
 
 @asynccontextmanager
-async def open_socket(url: str, **settings: Any) -> AsyncIterator[Socket]:
+async def open_socket(url: str, **settings: Any) -> AsyncIterator[WebSocketSession]:
     """An open socket to ``url``."""
-    async with open_websocket(url, **settings) as probe, probe.open_socket() as socket:
+    async with open_websocket(url, **settings) as probe, probe.websocket.open() as socket:
         yield socket
 
 
-async def drain(socket: Socket) -> list[str | bytes]:
+async def drain(socket: WebSocketSession) -> list[str | bytes]:
     """All messages up to the normal end."""
     return [message async for message in socket.messages()]
 

@@ -45,19 +45,19 @@ class Everything(Http, WebSocket, Polling, Streaming, Limits, SavesAssets, Conne
         return Bearer(self.settings.api_key)
 
     async def run(self, job: Job, context: AttemptContext) -> JobResult:
-        async with self.limit(), self.open_socket() as socket:
-            started = await self.request("POST", "/jobs", json=job.payload)
+        async with self.limiter.limit(), self.websocket.open() as socket:
+            started = await self.http.request("POST", "/jobs", json=job.payload)
             name = started.json()["id"]
             context.report(10, str(await socket.receive()))
-            done = await self.poll(lambda: self._look(name), hint=f"job {name}")
-            async with self.events("GET", f"/jobs/{name}/text", until=_is_last) as events:
+            done = await self.poller.poll(lambda: self._look(name), hint=f"job {name}")
+            async with self.streaming.events("GET", f"/jobs/{name}/text", until=_is_last) as events:
                 text = "".join([event.data async for event in events])
-            image = await self.request("GET", done["url"], expect="any")
+            image = await self.http.request("GET", done["url"], expect="any")
             asset = await self.save_asset(image.body, job, context, media_type="image/png")
         return JobResult(success=True, data={"text": text, "image_url": asset.cdn_url, "tries": started.tries})
 
     async def _look(self, name: str) -> dict[str, str] | None:
-        answer = (await self.request("GET", f"/jobs/{name}", retries=0)).json()
+        answer = (await self.http.request("GET", f"/jobs/{name}", retries=0)).json()
         return answer if answer["status"] == "done" else None
 
 
@@ -109,7 +109,7 @@ async def test_an_error_inside_a_job_leaves_the_connector_usable() -> None:
             with pytest.raises(ServiceError, match="400 Bad Request: no"):
                 await connector.run(Job(id="1", type="all"), FakeAttempt())
             with trio.fail_after(60):
-                async with connector.limit():  # the place of the failed job is free
+                async with connector.limiter.limit():  # the place of the failed job is free
                     pass
 
 
@@ -127,7 +127,7 @@ async def test_a_connector_that_accepts_any_certificate_does_so_on_its_sockets_t
         )
         async with (
             open_connector(Everything, settings, connector_context()) as connector,
-            connector.open_socket() as socket,
+            connector.websocket.open() as socket,
         ):
             assert await socket.receive() == "hello"
 

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.limits import LimitsSettings, Window
+from emp_trio.protocols.rate_limiter import LimitsSettings, Window
 
 from .support import HttpProbe, open_http
 
@@ -21,7 +21,7 @@ async def test_no_more_jobs_at_once_than_allowed() -> None:
 
         async def job() -> None:
             nonlocal running, most
-            async with probe.limit():
+            async with probe.limiter.limit():
                 running += 1
                 most = max(most, running)
                 await trio.testing.wait_all_tasks_blocked()
@@ -37,16 +37,16 @@ async def test_a_place_comes_back_after_an_error_and_a_cancel() -> None:
     async with open_http(NOWHERE, limits=LimitsSettings(max_concurrent_jobs=1)) as probe:
 
         async def fail() -> None:
-            async with probe.limit():
+            async with probe.limiter.limit():
                 raise KeyError
 
         with pytest.raises(KeyError):
             await fail()
         with trio.move_on_after(0):
-            async with probe.limit():
+            async with probe.limiter.limit():
                 await trio.sleep_forever()
         with trio.fail_after(60):
-            async with probe.limit():
+            async with probe.limiter.limit():
                 pass
 
 
@@ -55,7 +55,7 @@ async def starts(probe: HttpProbe, count: int) -> list[float]:
     began, times = trio.current_time(), []
 
     async def one() -> None:
-        async with probe.limit():
+        async with probe.limiter.limit():
             times.append(trio.current_time() - began)
 
     async with trio.open_nursery() as nursery:
@@ -96,8 +96,8 @@ async def test_nothing_begins_during_a_pause_and_the_rate_holds_after_it(
 
             async def pause() -> None:
                 await trio.sleep(30)
-                probe.slow_down(90)
-                probe.slow_down(1)  # a shorter one does not shorten it
+                probe.limiter.slow_down(90)
+                probe.limiter.slow_down(1)  # a shorter one does not shorten it
 
             nursery.start_soon(pause)
             times = await starts(probe, 6)
@@ -110,7 +110,7 @@ async def test_a_wait_beyond_the_deadline_is_refused_at_once(autojump_clock: tri
         began = trio.current_time()
         for _ in range(2):  # the refused turn is not used up
             with trio.fail_after(50), pytest.raises(ServiceError) as caught:
-                async with probe.limit():
+                async with probe.limiter.limit():
                     raise AssertionError
         assert (caught.value.type, caught.value.retry) == ("rate_limit", True)
         assert caught.value.retry_after == pytest.approx(60)
@@ -119,13 +119,13 @@ async def test_a_wait_beyond_the_deadline_is_refused_at_once(autojump_clock: tri
 
 async def test_a_pause_longer_than_a_service_is_waited_for_is_refused(autojump_clock: trio.testing.MockClock) -> None:
     async with open_http(NOWHERE) as probe:
-        probe.slow_down(3600)
+        probe.limiter.slow_down(3600)
         with pytest.raises(ServiceError) as caught:
-            async with probe.limit():
+            async with probe.limiter.limit():
                 raise AssertionError
         assert caught.value.retry_after == pytest.approx(3600)
         await trio.sleep(3500)
-        async with probe.limit():
+        async with probe.limiter.limit():
             assert trio.current_time() >= 3600
 
 

@@ -24,12 +24,12 @@ def done(event: SseEvent) -> bool:
 
 
 async def collect(probe: HttpProbe, until: Callable[[SseEvent], bool] | None = None, **options: Any) -> list[Any]:
-    async with probe.events("POST", "/", until=until, **options) as events:
+    async with probe.streaming.events("POST", "/", until=until, **options) as events:
         return [(event.event, event.data) async for event in events]
 
 
 async def collect_lines(probe: HttpProbe, until: Callable[[Any], bool] | None = None) -> list[Any]:
-    async with probe.lines("POST", "/", until=until, json={"stream": True}) as lines:
+    async with probe.streaming.lines("POST", "/", until=until, json={"stream": True}) as lines:
         return [line async for line in lines]
 
 
@@ -57,7 +57,7 @@ async def test_an_event_is_there_as_soon_as_it_was_sent() -> None:
         await exchange.until_left()
 
     async with open_faulty_server(answer) as faulty, open_http(faulty.url) as probe:
-        async with probe.events("GET", "/") as events:
+        async with probe.streaming.events("GET", "/") as events:
             assert (await anext(events)).data == "1"
             seen.set()
             assert (await anext(events)).data == "2"
@@ -116,7 +116,7 @@ async def test_events_before_a_break_are_given_out_and_then_the_error() -> None:
         got = []
 
         async def read() -> None:
-            async with probe.events("GET", "/", until=done) as events:
+            async with probe.streaming.events("GET", "/", until=done) as events:
                 async for event in events:
                     got.append(event.data)  # noqa: PERF401  # each as it comes: the error must not lose them
 
@@ -176,7 +176,7 @@ async def test_silence_is_bounded_by_the_read_timeout_and_keepalives_count(
 
     async with open_faulty_server(answer) as faulty, open_http(faulty.url, read_timeout=30, timeout=600) as probe:
         began = trio.current_time()
-        async with probe.events("GET", "/") as events:
+        async with probe.streaming.events("GET", "/") as events:
             assert (await anext(events)).data == "1"
             with pytest.raises(ServiceError, match="no byte moved in time"):
                 await anext(events)
@@ -209,7 +209,7 @@ async def test_a_cancel_inside_a_stream_closes_its_connection() -> None:
     async with open_faulty_server(event_stream(*FRAMES, end=False)) as faulty, open_http(faulty.url) as probe:
         for _ in range(5):
             with trio.CancelScope() as scope:
-                async with probe.events("GET", "/") as events:
+                async with probe.streaming.events("GET", "/") as events:
                     async for event in events:
                         if event.event == "done":
                             scope.cancel()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,14 +20,11 @@ SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 HTML = b"<!doctype html><title>Sign in</title>"
 
 
-class Caller:
-    """A connector of which only the fetching is asked; see tests/protocols/fetch/test_fetch.py for the rest."""
-
-    class Settings(msgspec.Struct):
-        fetch: FetchSettings
+class FakeFetcher:
+    """A fetcher that has the file already; the real one is tested in tests/protocols/fetch/test_fetch.py."""
 
     def __init__(self, data: bytes = PNG, name: str = "", max_bytes: int = 10**6) -> None:
-        self.settings = self.Settings(FetchSettings(input_max_bytes=max_bytes))
+        self.settings = FetchSettings(input_max_bytes=max_bytes)
         self.found = Fetched(data=data, name=name)
         self.asked: list[str] = []
 
@@ -55,7 +51,7 @@ def encoded(data: bytes) -> str:
     ],
 )
 async def test_data_urls_and_base64(source: str) -> None:
-    assert await input_file(Caller(), source) == InputFile(data=PNG, media_type="image/png", name="image.png")
+    assert await input_file(FakeFetcher(), source) == InputFile(data=PNG, media_type="image/png", name="image.png")
 
 
 @pytest.mark.parametrize(
@@ -73,10 +69,10 @@ async def test_data_urls_and_base64(source: str) -> None:
     ],
 )
 async def test_a_url_is_fetched_and_its_name_made_safe(name: str, stem: str) -> None:
-    caller = Caller(JPEG, name)
-    found = await input_file(caller, " https://images.example/x?sig=1 ")
+    fetcher = FakeFetcher(JPEG, name)
+    found = await input_file(fetcher, " https://images.example/x?sig=1 ")
     assert found == InputFile(data=JPEG, media_type="image/jpeg", name=f"{stem}.jpg")
-    assert caller.asked == ["https://images.example/x?sig=1"]
+    assert fetcher.asked == ["https://images.example/x?sig=1"]
 
 
 @pytest.mark.parametrize(
@@ -87,15 +83,15 @@ async def test_a_url_is_fetched_and_its_name_made_safe(name: str, stem: str) -> 
 async def test_only_the_kinds_asked_for_are_accepted(data: bytes, said: str, form: str) -> None:
     sources = {"url": "https://x.example/a.png", "data": f"data:image/png;base64,{encoded(data)}"}
     with pytest.raises(InvalidJob, match=said) as caught:
-        await input_file(Caller(data), sources.get(form, encoded(data)))
+        await input_file(FakeFetcher(data), sources.get(form, encoded(data)))
     assert caught.value.reason == "invalid_format"
 
 
 async def test_a_connector_may_ask_for_other_kinds() -> None:
-    found = await input_file(Caller(), encoded(b"%PDF-1.7 ..."), kinds={"application/pdf"})
+    found = await input_file(FakeFetcher(), encoded(b"%PDF-1.7 ..."), kinds={"application/pdf"})
     assert found.name == "application.pdf"
     with pytest.raises(InvalidJob, match="image/png; accepted are application/pdf"):
-        await input_file(Caller(), encoded(PNG), kinds={"application/pdf"})
+        await input_file(FakeFetcher(), encoded(PNG), kinds={"application/pdf"})
 
 
 @pytest.mark.parametrize(
@@ -109,27 +105,27 @@ async def test_a_connector_may_ask_for_other_kinds() -> None:
     ],
 )
 async def test_what_is_no_file_is_the_submitters_mistake(source: Any) -> None:
-    caller = Caller()
+    fetcher = FakeFetcher()
     with pytest.raises(InvalidJob):
-        await input_file(caller, source)
-    assert caller.asked == []
+        await input_file(fetcher, source)
+    assert fetcher.asked == []
 
 
 @pytest.mark.parametrize("form", ["{}", "data:image/png;base64,{}"])
 async def test_the_limit_holds_for_every_form(form: str) -> None:
     source = form.format(encoded(PNG))
-    assert (await input_file(Caller(max_bytes=len(PNG)), source)).data == PNG
+    assert (await input_file(FakeFetcher(max_bytes=len(PNG)), source)).data == PNG
     with pytest.raises(InvalidJob, match=f"larger than the {len(PNG) - 1} bytes"):
-        await input_file(Caller(max_bytes=len(PNG) - 1), source)
+        await input_file(FakeFetcher(max_bytes=len(PNG) - 1), source)
     with pytest.raises(InvalidJob, match="larger than the 1000 bytes"):
-        await input_file(Caller(max_bytes=1000), form.format("A" * 10**6))
+        await input_file(FakeFetcher(max_bytes=1000), form.format("A" * 10**6))
 
 
 @given(st.text(max_size=60) | st.binary(max_size=60).map(encoded))
 async def test_no_text_is_fatal(text: str) -> None:
     if not is_url(text):
         try:
-            assert (await input_file(Caller(), text)).media_type.startswith("image/")
+            assert (await input_file(FakeFetcher(), text)).media_type.startswith("image/")
         except InvalidJob:
             pass
         except ServiceError:

@@ -94,7 +94,7 @@ async def test_an_event_of_a_stream(answer: Answer) -> None:
     async with (
         open_faulty_server(answer) as server,
         open_http(server.url) as probe,
-        probe.events("POST", "/") as events,
+        probe.streaming.events("POST", "/") as events,
     ):
         assert len((await anext(events)).data) > LARGE
 
@@ -104,7 +104,7 @@ async def test_a_line_of_a_stream(body: bytes) -> None:
     async with (
         open_faulty_server(reply(body=body)) as server,
         open_http(server.url) as probe,
-        probe.lines("POST", "/") as lines,
+        probe.streaming.lines("POST", "/") as lines,
     ):
         assert [line async for line in lines] == [WHOLE]
 
@@ -193,7 +193,7 @@ async def test_a_message_of_a_socket(size: int) -> None:
         server = await nursery.start(serve_websocket, talk, "127.0.0.1", 0, None)
         async with open_websocket(f"ws://127.0.0.1:{server.port}") as probe:
             shared = SharedSocket(
-                lambda: probe.open_socket(probe.settings.websocket.url),
+                lambda: probe.websocket.open(probe.settings.websocket.url),
                 decode,
                 lambda said: ("j", said),
                 delay=1,

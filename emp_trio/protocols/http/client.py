@@ -1,88 +1,55 @@
-"""``Http``: calls to a service over HTTP, with one pool per connector, and the only retries inside a call."""
+"""``HttpClient``: calls to a service over HTTP, with one pool per connector, and the only retries inside a call."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Literal, TypeVar, Unpack
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, Unpack
 
 import trio
 
-from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import ConfigError, ServiceError
 from emp_trio.offload import off_loop, weight
-from emp_trio.protocols.auth import Auth, NoAuth, auth_secrets
+from emp_trio.protocols.auth import auth_secrets
 from emp_trio.protocols.http.attempts import RequestAttempts
-from emp_trio.protocols.http.errors import describe_status, may_have_started
+from emp_trio.protocols.http.errors import may_have_started
+from emp_trio.protocols.http.hooks import HttpHooks
 from emp_trio.protocols.http.request import CallOptions, make_call
 from emp_trio.protocols.http.response import HttpResponse, HttpStream
 from emp_trio.protocols.http.settings import HttpSettings
-from emp_trio.protocols.limits import Limits
+from emp_trio.protocols.rate_limiter import RateLimiter
 from emp_trio.protocols.urls import origin, shown_url
 from emp_trio.retry import RetryPolicy, parse_retry_after
 from emp_trio.secrets import held
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.http.transport import HttpTransport
 
 T = TypeVar("T")
 
 _ERROR_BYTES: Final = 64 * 2**10  # enough for any error body, and no more is read of one
 
 
-class Http:
-    """gives a connector the methods ``request`` and ``stream``, with :class:`HttpSettings` in ``self.settings.http``.
+class HttpClient:
+    """Calls to one service; made by :func:`open_http_client`.
 
     A call is repeated where the service can't have started work on it (no connection, a request that was not sent to
     its end, 408, 409, 429, 503), and after any fault worth a retry where it is idempotent; never beyond its timeout or
     the caller's deadline. Everything else is left to the queue, with ``maybe_started`` and ``retry_after`` on the error
     (OpenAI reference 3.3 to 3.5).
+
+    Attributes:
+        settings: how the service is reached.
     """
 
-    settings: Any
-    connector_context: ConnectorContext
-
-    def auth(self) -> Auth:
-        """Hook: the connector's credentials. They never follow a redirect to another host."""
-        return NoAuth()
-
-    def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
-        """Hook: the error for an answer that is not a 2xx.
-
-        Args:
-            status: HTTP status.
-            headers: names in lower case.
-            body: its beginning, up to 64 KiB.
-
-        Returns:
-            the error. What it leaves open of ``retry_after``, ``request_id`` and ``maybe_started`` is filled in, method
-            and URL are put before its text, and the connector's secrets are taken out of it.
-        """
-        return describe_status(status, headers, body)
-
-    def error_in(self, value: Any) -> ServiceError | None:
-        """Hook: the error that a JSON answer with a good status is after all, as some gateways send it; else None.
-
-        It is completed as that of :meth:`describe_error` is.
-        """
-        return None
-
-    def answered(self, headers: Mapping[str, str]) -> None:
-        """Hook: the headers (names in lower case) of every 2xx answer that the connector's own account has got."""
-
-    @asynccontextmanager
-    async def opening(self) -> AsyncIterator[None]:
-        """Entered when the connector starts: opens the pool, and closes it at the end."""
-        from emp_trio.protocols.http.transport import open_client  # httpx costs more than all of --help may
-
-        settings: HttpSettings = self.settings.http
-        try:
-            usable = origin(settings.base_url)[0] in ("http", "https")
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ConfigError(f"base_url must be an absolute http or https URL, not {shown_url(settings.base_url)!r}")
-        async with open_client(settings, self.connector_context.user_agent) as self._client:
-            with held(*auth_secrets(self.auth())):
-                yield
+    def __init__(
+        self, transport: HttpTransport, settings: HttpSettings, hooks: HttpHooks, limiter: RateLimiter | None
+    ) -> None:
+        self._transport = transport
+        self.settings = settings
+        self._hooks = hooks
+        self._limiter = limiter
 
     async def request(
         self,
@@ -109,7 +76,7 @@ class Http:
         """
         accept = "application/json" if expect == "json" else "*/*"
         operation = await off_loop(weight(options.get("json")), self._operation, method, path, accept, options)
-        limit = max_bytes if max_bytes is not None else self.settings.http.max_response_bytes
+        limit = max_bytes if max_bytes is not None else self.settings.max_response_bytes
 
         async def read(stream: HttpStream) -> HttpResponse:
             try:
@@ -120,7 +87,7 @@ class Http:
                 await stream.aclose()
             if expect == "json":
                 said = await off_loop(len(answer.body), answer.json)
-                if (error := self.error_in(said)) is not None:
+                if (error := self._hooks.error_in(said)) is not None:
                     raise error
             return answer
 
@@ -147,9 +114,9 @@ class Http:
                 await stream.aclose()
 
     def _operation(self, method: str, path: str, accept: str, options: CallOptions) -> RequestAttempts:
-        settings: HttpSettings = self.settings.http
+        settings = self.settings
         given = options.get("auth")
-        auth = self.auth() if given is None else given
+        auth = self._hooks.auth() if given is None else given
         timeout, retries = options.get("timeout"), options.get("retries")
         try:
             call = make_call(method, path, base_url=settings.base_url, auth=auth, accept=accept, options=options)
@@ -174,13 +141,13 @@ class Http:
         while True:
             operation.begin_try()
             try:
-                if isinstance(self, Limits) and operation.own_account and not operation.call.idempotent:
-                    await self.pause_over()
-                stream = HttpStream(await self._client.send(operation.call, operation.trace), operation)
+                if self._limiter is not None and operation.own_account and not operation.call.idempotent:
+                    await self._limiter.pause_over()
+                stream = HttpStream(await self._transport.send(operation.call, operation.trace), operation)
                 if not 200 <= stream.status < 300:
                     raise await self._error(stream, operation)
                 if operation.own_account:
-                    self.answered(stream.headers)
+                    self._hooks.answered(stream.headers)
                 return await use(stream)
             except ServiceError as error:
                 operation.complete(error)
@@ -200,11 +167,40 @@ class Http:
                         break
         finally:
             await stream.aclose()
-        error = self.describe_error(stream.status, stream.headers, bytes(body[:_ERROR_BYTES]))
+        error = self._hooks.describe_error(stream.status, stream.headers, bytes(body[:_ERROR_BYTES]))
         if error.retry_after is None:
             error.retry_after = parse_retry_after(stream.headers, now=time.time())
         error.maybe_started = error.maybe_started or may_have_started(stream.status)
         told = error.retry_after if stream.status == 429 and error.retry and operation.own_account else None
-        if told is not None and isinstance(self, Limits):
-            self.slow_down(told)
+        if told is not None and self._limiter is not None:
+            self._limiter.slow_down(told)
         return error
+
+
+@asynccontextmanager
+async def open_http_client(
+    settings: HttpSettings, *, user_agent: str, hooks: HttpHooks | None = None, limiter: RateLimiter | None = None
+) -> AsyncIterator[HttpClient]:
+    """A client for the block; at its end the connections are closed.
+
+    Args:
+        settings: how the service is reached.
+        user_agent: what the client calls itself.
+        hooks: credentials and errors of the service; none of either where left out.
+        limiter: its pauses are kept by calls that begin work, and begun by a 429 that states a wait.
+
+    Raises:
+        ConfigError: ``base_url`` is not an absolute http or https URL, or a credential can't stand in a header.
+    """
+    from emp_trio.protocols.http.transport import open_transport  # httpx costs more than all of --help may
+
+    try:
+        usable = origin(settings.base_url)[0] in ("http", "https")
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"base_url must be an absolute http or https URL, not {shown_url(settings.base_url)!r}")
+    hooks = HttpHooks() if hooks is None else hooks
+    async with open_transport(settings, user_agent) as transport:
+        with held(*auth_secrets(hooks.auth())):
+            yield HttpClient(transport, settings, hooks, limiter)

@@ -86,8 +86,8 @@ class Reply:
                 pass
 
 
-class Client:
-    """The HTTP pools of a connector; made by :func:`open_client`. ``secrets`` are those of the proxies.
+class HttpTransport:
+    """The HTTP pools of a connector; made by :func:`open_transport`. ``secrets`` are those of the proxies.
 
     It speaks to httpx's transports: the client above them would keep the cookies of one job for the next, log URLs with
     the secrets in their queries, and follow redirects with an API key.
@@ -205,16 +205,16 @@ class _Body(httpx.AsyncByteStream):
 
 
 @asynccontextmanager
-async def open_client(settings: HttpSettings, user_agent: str) -> AsyncIterator[Client]:
+async def open_transport(settings: HttpSettings, user_agent: str) -> AsyncIterator[HttpTransport]:
     """A pool with the limits of ``settings``, closed at the end of the block.
 
     HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY of the environment are respected, and SSL_CERT_FILE. Passwords of
     proxies are held meanwhile.
     """
     async with AsyncExitStack() as stack:
-        client = Client(settings, user_agent, stack)
-        with held(*client.secrets):
-            yield client
+        transport = HttpTransport(settings, user_agent, stack)
+        with held(*transport.secrets):
+            yield transport
 
 
 @contextmanager

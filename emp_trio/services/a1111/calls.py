@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Unpack
 
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.http.response import HttpResponse
+from emp_trio.protocols.http import CallOptions, HttpClient, HttpResponse
 from emp_trio.services.a1111.checkpoints import Checkpoint, read_checkpoints
 from emp_trio.services.a1111.errors import login_page
 from emp_trio.services.a1111.payload import Endpoint, documented_fields
@@ -18,24 +17,16 @@ from emp_trio.services.a1111.status import State, Task, read_state, read_task
 _BLOCKED: Final = (401, 403, 404, 405)  # what the servers and proxies without task routes say to them
 
 
-class Caller(Protocol):
-    """What is needed of the connector: :class:`emp_trio.protocols.http.Http`."""
-
-    @property
-    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
-        """Make a call."""
-
-
 class Calls:
     """The calls. All raise ServiceError, and none holds state.
 
     Args:
-        caller: the connector.
+        http: the server.
         settings: its limits.
     """
 
-    def __init__(self, caller: Caller, settings: A1111Settings) -> None:
-        self._caller = caller
+    def __init__(self, http: HttpClient, settings: A1111Settings) -> None:
+        self._http = http
         self._settings = settings
 
     async def generate(self, endpoint: Endpoint, body: dict[str, Any]) -> Any:
@@ -95,12 +86,15 @@ class Calls:
         """Names of an endpoint's parameters, or None where the server does not say."""
         return documented_fields(await self._json("GET", "/openapi.json", retries=0), endpoint)
 
-    async def _json(self, method: str, path: str, **options: Any) -> Any:
+    async def _json(self, method: str, path: str, **options: Unpack[CallOptions]) -> Any:
         return (await self._request(method, path, **options)).json()
 
-    async def _request(self, method: str, path: str, **options: Any) -> HttpResponse:
+    async def _request(
+        self, method: str, path: str, *, expect: Literal["json", "any"] = "json", **options: Unpack[CallOptions]
+    ) -> HttpResponse:
+        options.setdefault("timeout", self._settings.call_timeout)
         try:
-            return await self._caller.request(method, path, **({"timeout": self._settings.call_timeout} | options))
+            return await self._http.request(method, path, expect=expect, **options)
         except ServiceError as error:
             page = login_page(error)
             if page is None:

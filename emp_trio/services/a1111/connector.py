@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, ClassVar, Final
 
@@ -53,7 +54,7 @@ _ASKING: Final = 5.0  # progress when the request is sent
 _LOOK_BACK: Final = 3  # earlier attempts whose work is looked for
 
 
-class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
+class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector["A1111WebSocketConnector.Settings"]):
     """Images from text (``txt2img``) and from images (``img2img``).
 
     The name is the fleet's; what it uses is the REST API, as the web UI's socket can't be relied on (A1111 reference
@@ -74,10 +75,15 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         limits: LimitsSettings = LimitsSettings(max_concurrent_jobs=1)
         fetch: FetchSettings = FetchSettings()
 
-    def __init__(self, settings: Any, connector_context: ConnectorContext) -> None:
+    def __init__(self, settings: Settings, connector_context: ConnectorContext) -> None:
         super().__init__(located(settings), connector_context)
-        self.calls = Calls(self, self._a1111)
         self._fields: dict[Endpoint, frozenset[str] | None] = {}
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Entered when the connector starts."""
+        self.calls = Calls(self.http, self._a1111)
+        yield
 
     def auth(self) -> Auth:
         """The server's credentials."""
@@ -104,7 +110,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         models: without those no job can run."""
         path = self._a1111.health_path
         if path != "/sdapi/v1/memory":
-            return await probe(self, path, timeout=self._a1111.call_timeout)
+            return await probe(self.http, path, timeout=self._a1111.call_timeout)
         try:
             trouble = trouble_in(await self.calls.memory())
         except EmpTrioError as error:
@@ -125,13 +131,12 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
 
     @property
     def _a1111(self) -> A1111Settings:
-        settings: A1111Settings = self.settings.a1111
-        return settings
+        return self.settings.a1111
 
     async def _make(self, request: A1111Request, job: Job, context: AttemptContext) -> Generated:
         body = with_images(request, await self._encoded(request))
         task = body["force_task_id"] = task_id(job.id, job.attempt)
-        async with self.limit():
+        async with self.limiter.limit():
             wanted = None
             if request.checkpoint is not None:
                 wanted = find_checkpoint(request.checkpoint, await self.calls.checkpoints())
@@ -177,7 +182,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector):
         encoded: dict[Any, str] = {}
         for source in request.images:
             if not isinstance(source, str) or source not in encoded:
-                file = await input_file(self, source)
+                file = await input_file(self.fetcher, source)
                 encoded[source] = (await trio.to_thread.run_sync(base64.b64encode, file.data)).decode()
         return encoded
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from emp_trio.errors import ConfigError
-from emp_trio.protocols.http.settings import Seconds
+from emp_trio.protocols.http.settings import HttpSettings, Seconds
 from emp_trio.protocols.urls import shown_url
 from emp_trio.secrets import Secret
 from emp_trio.services.address import address_of, without_user
 from emp_trio.services.probing import HealthPath
-from emp_trio.settings import Env
+from emp_trio.settings import Env, part_of
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -58,15 +58,12 @@ def located(settings: S) -> S:
     Raises:
         ConfigError: an address that can't be read.
     """
-    given: Any = settings
-    a1111: A1111Settings = given.a1111
-    address = given.http.base_url or address_of(a1111.host, a1111.port, secure=a1111.secure)
+    a1111, http = part_of(settings, A1111Settings), part_of(settings, HttpSettings)
+    address = http.base_url or address_of(a1111.host, a1111.port, secure=a1111.secure)
     try:
         base, user, password = without_user(address)
     except ValueError as error:
         raise ConfigError(f"the address of A1111 can't be read: {shown_url(address)}") from error
     if user and not a1111.username:
         a1111 = msgspec.structs.replace(a1111, username=user, password=Secret(password))
-    return msgspec.structs.replace(
-        settings, a1111=a1111, http=msgspec.structs.replace(given.http, base_url=base.rstrip("/"))
-    )
+    return msgspec.structs.replace(settings, a1111=a1111, http=msgspec.structs.replace(http, base_url=base.rstrip("/")))

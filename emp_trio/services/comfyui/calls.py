@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final, Unpack
 
 import msgspec
 import trio
 
 from emp_trio.errors import ServiceError
+from emp_trio.protocols.http import CallOptions, HttpClient, HttpStream
 from emp_trio.protocols.http.multipart import FilePart, multipart
 from emp_trio.protocols.http.paths import segment
-from emp_trio.protocols.http.response import HttpResponse, HttpStream
 from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.services.comfyui.classes import NodeClass, read_class, read_replacements
 from emp_trio.services.comfyui.errors import login_page
@@ -27,16 +27,6 @@ NOT_TOLD: Final = "invalid_response_format"
 """Reason of the error for an answer that says nothing of what was asked."""
 
 _NO_ANSWER: Final = frozenset({"network_error", "timeout"})
-
-
-class _Caller(Protocol):
-    """What is needed of the connector: :class:`emp_trio.protocols.http.Http`."""
-
-    @property
-    def request(self) -> Callable[..., Awaitable[HttpResponse]]: ...
-
-    @property
-    def stream(self) -> Callable[..., AbstractAsyncContextManager[HttpStream]]: ...
 
 
 class _ExecInfo(msgspec.Struct, frozen=True):
@@ -60,12 +50,12 @@ class Calls:
     """The calls. All raise ServiceError; remembered is only which routes of later servers are missing.
 
     Args:
-        caller: the connector.
+        http: the server.
         settings: its limits.
     """
 
-    def __init__(self, caller: _Caller, settings: ComfyUISettings) -> None:
-        self._caller = caller
+    def __init__(self, http: HttpClient, settings: ComfyUISettings) -> None:
+        self._http = http
         self._settings = settings
         self._lists_jobs = self._cancels_jobs = True  # later servers do (1)
 
@@ -204,7 +194,7 @@ class Calls:
     @asynccontextmanager
     async def view(self, file: File) -> AsyncIterator[HttpStream]:
         """A file as a stream, for the block."""
-        async with self._caller.stream(
+        async with self._http.stream(
             "GET", "/view", params=file.address, timeout=self._settings.transfer_timeout
         ) as stream:
             if "html" in stream.headers.get("content-type", ""):  # ComfyUI itself sends pages as octet-stream (2.3)
@@ -234,9 +224,10 @@ class Calls:
                 raise
             return None
 
-    async def _json(self, method: str, path: str, **options: Any) -> Any:
+    async def _json(self, method: str, path: str, **options: Unpack[CallOptions]) -> Any:
+        options.setdefault("timeout", self._settings.call_timeout)
         try:
-            answer = await self._caller.request(method, path, **({"timeout": self._settings.call_timeout} | options))
+            answer = await self._http.request(method, path, **options)
         except ServiceError as error:
             found = login_page(error)
             if found is error:
@@ -245,6 +236,6 @@ class Calls:
         return answer.json()
 
     async def _post(self, path: str, body: dict[str, Any]) -> None:
-        await self._caller.request(
+        await self._http.request(
             "POST", path, json=body, expect="any", idempotent=True, timeout=self._settings.call_timeout
         )

@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
 
 import msgspec
 
 from emp_trio.attempt import AttemptContext
+from emp_trio.connector_context import ConnectorContext
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.services.comfyui.graph import read_workflow
-from emp_trio.services.comfyui.prompt import run_prompt
+from emp_trio.services.comfyui.mixin import ComfyUI
+from emp_trio.services.comfyui.prompt import Ran, run_prompt
 from emp_trio.services.comfyui.result import collect
 from emp_trio.services.comfyui.server import ComfyUIServer
-from emp_trio.services.comfyui.settings import ComfyUISettings
+from emp_trio.services.comfyui.settings import SERVICE_TYPE, ComfyUISettings, located
 from emp_trio.services.comfyui.tracker import FollowSettings
 from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import flag
-from emp_trio.services.previews import PreviewSettings, with_previews
+from emp_trio.services.previews import Previews, PreviewSettings, with_previews
 from emp_trio.settings import Env
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 _FEATURES: Final = ServiceFeatures(job_status=True, cancellation=True, queue_introspection=True)
 
 
-class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAssets, Connector):
+class ComfyUIWebSocketConnector(
+    ComfyUI, Http, WebSocket, Fetches, SavesAssets, Connector["ComfyUIWebSocketConnector.Settings"]
+):
     """A ComfyUI on this machine, stock or with extensions.
 
     ``payload.workflow`` (or the payload itself) is a graph in API format. Its files are saved as assets; a run that an
     earlier attempt has begun is waited for instead of being repeated.
     """
 
-    service_type: ClassVar[str] = "comfyui"
+    service_type: ClassVar[str] = SERVICE_TYPE
     service_features: ClassVar[ServiceFeatures] = _FEATURES
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +63,9 @@ class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAs
         preview: PreviewSettings = PreviewSettings()
         fetch: FetchSettings = FetchSettings()
 
+    def __init__(self, settings: Settings, connector_context: ConnectorContext) -> None:
+        super().__init__(located(settings), connector_context)
+
     async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
 
@@ -65,17 +75,27 @@ class ComfyUIWebSocketConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAs
             AssetError: a file could not be saved.
             trio.Cancelled: after the prompt was stopped, where ``context.stop_remote_work`` says so.
         """
-        return await _run(self, job, context)
+        return await _run(
+            job,
+            context,
+            server=self.server,
+            fetcher=self.fetcher,
+            saver=self,
+            follow=self.settings.follow,
+            preview=self.settings.preview,
+        )
 
 
-class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAssets, Connector):
+class ComfyUIRemoteConnector(
+    ComfyUI, Http, WebSocket, Fetches, SavesAssets, Connector["ComfyUIRemoteConnector.Settings"]
+):
     """A ComfyUI on another machine, often behind a proxy and shared with others.
 
     ``base_url`` may say all of scheme, host, path and query; ``verify_tls: false`` accepts a certificate of its own
     making. Otherwise as :class:`ComfyUIWebSocketConnector`.
     """
 
-    service_type: ClassVar[str] = "comfyui"
+    service_type: ClassVar[str] = SERVICE_TYPE
     service_features: ClassVar[ServiceFeatures] = _FEATURES
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,20 +118,38 @@ class ComfyUIRemoteConnector(ComfyUIServer, Http, WebSocket, Fetches, SavesAsset
         preview: PreviewSettings = PreviewSettings()
         fetch: FetchSettings = FetchSettings()
 
+    def __init__(self, settings: Settings, connector_context: ConnectorContext) -> None:
+        super().__init__(located(settings), connector_context)
+
     async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt; errors and cancellation as of :meth:`ComfyUIWebSocketConnector.run`."""
-        return await _run(self, job, context)
+        return await _run(
+            job,
+            context,
+            server=self.server,
+            fetcher=self.fetcher,
+            saver=self,
+            follow=self.settings.follow,
+            preview=self.settings.preview,
+        )
 
 
-async def _run(connector: Any, job: Job, context: AttemptContext) -> JobResult:
+async def _run(
+    job: Job,
+    context: AttemptContext,
+    *,
+    server: ComfyUIServer,
+    fetcher: Fetcher,
+    saver: SavesAssets,
+    follow: FollowSettings,
+    preview: PreviewSettings,
+) -> JobResult:
     workflow = read_workflow(job.payload)
     flag(job.payload, "include_temp", default=False)  # what can't be read is said before the work, not after it
-    connector.check_storage(job)  # before a GPU is kept busy
-    ran = await with_previews(
-        connector,
-        job,
-        context,
-        connector.settings.preview,
-        lambda previews: run_prompt(connector, job, context, workflow, previews),
-    )
-    return await collect(connector, job, context, workflow, ran)
+    saver.check_storage(job)  # before a GPU is kept busy
+
+    async def make(previews: Previews) -> Ran:
+        return await run_prompt(server, fetcher, follow, job=job, context=context, workflow=workflow, previews=previews)
+
+    ran = await with_previews(saver, job, context, preview, make)
+    return await collect(server, saver, job, context, workflow, ran)

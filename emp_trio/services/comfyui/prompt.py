@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
@@ -12,7 +12,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import NotStarted, ServiceError
 from emp_trio.jobs import Job
-from emp_trio.services.comfyui.calls import NOT_TOLD, Calls
+from emp_trio.services.comfyui.calls import NOT_TOLD
 from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inputs, with_titles
 from emp_trio.services.comfyui.errors import refused
 from emp_trio.services.comfyui.graph import (
@@ -26,13 +26,16 @@ from emp_trio.services.comfyui.graph import (
 from emp_trio.services.comfyui.history import Entry, QueueState
 from emp_trio.services.comfyui.messages import Event, Preview
 from emp_trio.services.comfyui.savers import takes_path
-from emp_trio.services.comfyui.settings import ComfyUISettings
+from emp_trio.services.comfyui.server import ComfyUIServer
 from emp_trio.services.comfyui.stopping import stop_prompt
-from emp_trio.services.comfyui.tracker import Tracker
+from emp_trio.services.comfyui.tracker import FollowSettings, Tracker
 from emp_trio.services.inputs import IMAGES, input_file
 from emp_trio.services.previews import Previews
 from emp_trio.services.probing import NO_ROUTE
 from emp_trio.services.remote_work import stop_work, uninterrupted
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 log = structlog.get_logger(__name__)
 
@@ -68,14 +71,25 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     adopted: bool
 
 
-async def run_prompt(server: Any, job: Job, context: AttemptContext, workflow: Workflow, previews: Previews) -> Ran:
+async def run_prompt(
+    server: ComfyUIServer,
+    fetcher: Fetcher,
+    follow: FollowSettings,
+    *,
+    job: Job,
+    context: AttemptContext,
+    workflow: Workflow,
+    previews: Previews,
+) -> Ran:
     """Run a job's graph, or wait for the run that an earlier attempt has begun.
 
     The prompt's id follows from the job's, and the server does not mind the same id twice: so a later attempt looks at
     queue and history before it sends anything, and sending is not torn in two by a cancel.
 
     Args:
-        server: the connector.
+        server: runs it.
+        fetcher: gets its input files.
+        follow: how long it may take.
         job: names the prompt.
         context: hears of it.
         workflow: what to run.
@@ -86,7 +100,7 @@ async def run_prompt(server: Any, job: Job, context: AttemptContext, workflow: W
         ServiceError: the server refused or failed it, lost it, or is gone.
         trio.Cancelled: after the prompt was stopped, where ``context.stop_remote_work`` says so.
     """
-    run = _Run(server, job, context, workflow, previews)
+    run = _Run(server, fetcher, follow, job=job, context=context, workflow=workflow, previews=previews)
     with server.listening(run.prompt_id, run):
         try:
             entry = await run.end()
@@ -98,43 +112,53 @@ async def run_prompt(server: Any, job: Job, context: AttemptContext, workflow: W
     return Ran(prompt_id=run.prompt_id, entry=entry, cached=run.tracker.cached, adopted=run.adopted)
 
 
-async def classes_of(server: Any, graph: Graph, *, again: bool = False) -> Mapping[str, NodeClass | None]:
+async def classes_of(server: ComfyUIServer, graph: Graph, *, again: bool = False) -> Mapping[str, NodeClass | None]:
     """The classes of a graph; empty where the server does not tell of them.
 
     Args:
-        server: the connector.
         again: ask anew.
     """
     names = {node["class_type"] for node in graph.values()}
     try:
-        classes: Mapping[str, NodeClass | None] = await server.node_classes(names, again=again)
+        return await server.node_classes(names, again=again)
     except ServiceError as error:
         if error.status not in NO_ROUTE and error.reason != NOT_TOLD:
             raise
         return {}  # a proxy that lets only a few routes through
-    return classes
 
 
 class _Run:
     """The run of one attempt; receives the messages of its prompt."""
 
-    def __init__(self, server: Any, job: Job, context: AttemptContext, workflow: Workflow, previews: Previews) -> None:
+    def __init__(
+        self,
+        server: ComfyUIServer,
+        fetcher: Fetcher,
+        follow: FollowSettings,
+        *,
+        job: Job,
+        context: AttemptContext,
+        workflow: Workflow,
+        previews: Previews,
+    ) -> None:
         self.prompt_id = prompt_id_of(job.id)
         self.sent = False
         self.adopted = False
         self.to_be_stopped = False
-        self.tracker = self._new_tracker(server, workflow)
+        self._follow_settings = follow
+        self.tracker = self._new_tracker(workflow)
         self._server = server
-        self._calls: Calls = server.calls
-        self._settings: ComfyUISettings = server.settings.comfyui
+        self._fetcher = fetcher
+        self._calls = server.calls
+        self._settings = server.settings
         self._job = job
         self._progress = context
         self._workflow = workflow
         self._previews = previews
         self._stirred = trio.Event()
 
-    def _new_tracker(self, server: Any, workflow: Workflow) -> Tracker:
-        return Tracker(self.prompt_id, workflow.graph, server.settings.follow, now=trio.current_time())
+    def _new_tracker(self, workflow: Workflow) -> Tracker:
+        return Tracker(self.prompt_id, workflow.graph, self._follow_settings, now=trio.current_time())
 
     def take(self, event: Event) -> None:
         """A message about the prompt."""
@@ -158,9 +182,7 @@ class _Run:
             if self._server.probe.doubt:  # it became suspect while the job was claimed
                 raise _not_begun(self._server.probe.doubt, retry_after=self._settings.canary_interval)
             graph = await self._prepare()
-            await self._progress.save_checkpoint(
-                {KEY: {"server": self._server.settings.http.base_url, "prompt": self.prompt_id}}
-            )
+            await self._progress.save_checkpoint({KEY: {"server": self._server.address, "prompt": self.prompt_id}})
             await uninterrupted(lambda _: self._send(graph), grace=self._settings.cleanup_timeout)
         await self._follow()
         entry = self.tracker.entry
@@ -217,7 +239,7 @@ class _Run:
         for wanted in file_inputs(graph, classes):
             if wanted.source not in stored:
                 self._progress.report(3, "uploading input files")
-                file = await input_file(self._server, wanted.source, kinds=_KINDS)
+                file = await input_file(self._fetcher, wanted.source, kinds=_KINDS)
                 stored[wanted.source] = await self._calls.upload(file, self.prompt_id)
             names[wanted.node, wanted.input] = stored[wanted.source]
         graph = with_titles(with_inputs(graph, names), classes)
@@ -247,7 +269,7 @@ class _Run:
         """Queue the prompt. What becomes of an answer that nobody can make sense of is for queue and history to say."""
         self._progress.report(5, "sending the graph to ComfyUI")
         await self._calls.forget(self.prompt_id)  # whatever is found under this id from now on is this very run
-        self.tracker = self._new_tracker(self._server, self._workflow)
+        self.tracker = self._new_tracker(self._workflow)
         if not self._server.connected:
             self.tracker.unheard(trio.current_time())
         self.sent = True

@@ -12,11 +12,14 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
+from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.secrets import excerpt
 from emp_trio.services.comfyui.graph import Workflow, with_saved_images
 from emp_trio.services.comfyui.outputs import File, Outputs, read_outputs
 from emp_trio.services.comfyui.prompt import Ran, classes_of
 from emp_trio.services.comfyui.savers import saves, silent_nodes
+from emp_trio.services.comfyui.server import ComfyUIServer
+from emp_trio.services.comfyui.settings import SERVICE_TYPE
 from emp_trio.services.lenient import flag
 from emp_trio.services.redaction import redacted
 from emp_trio.services.remote_work import stop_work
@@ -27,11 +30,14 @@ log = structlog.get_logger(__name__)
 _LONGEST_TEXT: Final = 100_000  # characters of one text in a result
 
 
-async def collect(connector: Any, job: Job, context: AttemptContext, workflow: Workflow, ran: Ran) -> JobResult:
+async def collect(
+    server: ComfyUIServer, saver: SavesAssets, job: Job, context: AttemptContext, workflow: Workflow, ran: Ran
+) -> JobResult:
     """Save what a prompt has made.
 
     Args:
-        connector: has the calls, and saves assets.
+        server: has the files.
+        saver: saves them.
         ran: the prompt.
 
     Raises:
@@ -42,15 +48,15 @@ async def collect(connector: Any, job: Job, context: AttemptContext, workflow: W
     A file that is gone while others are there is named in a warning: those have been made, and are not made again.
     """
     outputs = read_outputs(ran.entry.outputs, include_temp=flag(job.payload, "include_temp", default=False))
-    warnings = await _warnings(connector, workflow, ran, outputs)
+    warnings = await _warnings(server, workflow, ran, outputs)
     saved: list[tuple[File, SavedAsset]] = []
     lost: list[ServiceError] = []
     for index, file in enumerate(outputs.files):
         context.report(90 + 9 * index / len(outputs.files), f"saving {index + 1} of {len(outputs.files)} files")
         try:
-            async with connector.calls.view(file) as stream:
+            async with server.calls.view(file) as stream:
                 media_type = stream.headers.get("content-type")
-                asset = await connector.save_asset(stream.chunks(), job, context, media_type=media_type, index=index)
+                asset = await saver.save_asset(stream.chunks(), job, context, media_type=media_type, index=index)
             _check(file, asset)
             saved.append((file, asset))
         except ServiceError as error:
@@ -60,7 +66,7 @@ async def collect(connector: Any, job: Job, context: AttemptContext, workflow: W
             lost[-1].__cause__ = error
     if lost and not saved:
         # Its entry would lead every later attempt to the same gap.
-        await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
+        await stop_work(server.calls.forget, ran.prompt_id, server.settings.cleanup_timeout)
         if outputs.files[0].guessed:  # it never was where it can be fetched from
             raise _nothing_saved(lost[0].message)
         raise lost[0]
@@ -68,11 +74,11 @@ async def collect(connector: Any, job: Job, context: AttemptContext, workflow: W
         log.warning("prompt.file_gone", prompt=ran.prompt_id, why=gone.message)
     warnings += [gone.message for gone in lost]
     context.report(100, "done")
-    build = partial(_result, connector, workflow, ran, outputs, saved, warnings)
+    build = partial(_result, workflow, ran, outputs, saved, warnings)
     return await off_loop(weight(workflow.graph), build)
 
 
-async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outputs) -> list[str]:
+async def _warnings(server: ComfyUIServer, workflow: Workflow, ran: Ran, outputs: Outputs) -> list[str]:
     """What is said of nodes that save and have listed no file, beside others that have.
 
     Raises:
@@ -84,7 +90,7 @@ async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outpu
     if not mute:
         return []
     try:
-        classes = await classes_of(connector, {key: graph[key] for key in mute})
+        classes = await classes_of(server, {key: graph[key] for key in mute})
     except ServiceError as error:  # nothing that is asked for now may cost a finished prompt
         log.debug("prompt.classes_unknown", error=error.message)
         classes = {}
@@ -95,7 +101,7 @@ async def _warnings(connector: Any, workflow: Workflow, ran: Ran, outputs: Outpu
     if any(file.type == "output" for file in outputs.files):
         log.warning("prompt.silent_node", prompt=ran.prompt_id, nodes=silent)
         return [text]
-    await stop_work(connector.calls.forget, ran.prompt_id, connector.settings.comfyui.cleanup_timeout)
+    await stop_work(server.calls.forget, ran.prompt_id, server.settings.cleanup_timeout)
     raise _nothing_saved(text)
 
 
@@ -134,7 +140,6 @@ def _gone(file: File) -> ServiceError:
 
 
 def _result(
-    connector: Any,
     workflow: Workflow,
     ran: Ran,
     outputs: Outputs,
@@ -161,7 +166,7 @@ def _result(
         output_files=tuple(asset.output_file() for _, asset in saved),
         service_metadata={
             "service_version": "comfyui",
-            "service_type": connector.service_type,
+            "service_type": SERVICE_TYPE,
             "service_job_id": ran.prompt_id,
             "adopted": ran.adopted,
         },

@@ -3,20 +3,25 @@ ComfyUI reference 7)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from emp_trio.errors import ConfigError
+from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.urls import shown_url
+from emp_trio.protocols.websocket import WebSocketSettings
 from emp_trio.secrets import Secret
 from emp_trio.services.address import address_of, without_user
+from emp_trio.settings import part_of
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+SERVICE_TYPE: Final = "comfyui"
 
 
 class ComfyUISettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,14 +70,14 @@ def located(settings: S) -> S:
     Raises:
         ConfigError: an address that can't be read.
     """
-    given: Any = settings
-    comfyui: ComfyUISettings = given.comfyui
+    comfyui, http = part_of(settings, ComfyUISettings), part_of(settings, HttpSettings)
+    websocket = part_of(settings, WebSocketSettings)
     default = address_of(comfyui.host, comfyui.port, secure=comfyui.secure)
     try:
-        base, user, password = without_user(given.http.base_url or _http_of(given.websocket.url) or default)
-        socket, socket_user, socket_password = without_user(given.websocket.url or _socket_of(base))
+        base, user, password = without_user(http.base_url or _http_of(websocket.url) or default)
+        socket, socket_user, socket_password = without_user(websocket.url or _socket_of(base))
     except ValueError as error:
-        address = shown_url(given.http.base_url or given.websocket.url or default)
+        address = shown_url(http.base_url or websocket.url or default)
         raise ConfigError(f"the address of ComfyUI can't be read: {address}") from error
     user, password = user or socket_user, password or socket_password
     if user and not comfyui.username:
@@ -80,8 +85,8 @@ def located(settings: S) -> S:
     return msgspec.structs.replace(
         settings,
         comfyui=comfyui,
-        http=msgspec.structs.replace(given.http, base_url=base),
-        websocket=msgspec.structs.replace(given.websocket, url=socket),
+        http=msgspec.structs.replace(http, base_url=base),
+        websocket=msgspec.structs.replace(websocket, url=socket),
     )
 
 

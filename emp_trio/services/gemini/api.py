@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import ClassVar, Final
 
 import msgspec
 import structlog
@@ -12,16 +12,18 @@ import trio
 
 from emp_trio.errors import EmpTrioError, ServiceError
 from emp_trio.protocols.auth import ApiKeyHeader, Auth
-from emp_trio.protocols.http import HttpResponse
+from emp_trio.protocols.http import Http, HttpClient
 from emp_trio.protocols.parsing import Lenient, parse_or_empty
+from emp_trio.protocols.part import ConnectorPart, PartSettings
 from emp_trio.services.connector import Health
 from emp_trio.services.gemini.address import Address, choose_model, is_image_model, split_address
 from emp_trio.services.gemini.errors import describe_error
+from emp_trio.services.gemini.settings import GeminiSettings
 from emp_trio.services.probing import not_told, probe
 
 log = structlog.get_logger(__name__)
 
-_MOST_MODELS = 1000  # the largest page that the list of models has
+_MOST_MODELS: Final = 1000  # the largest page that the list of models has
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -34,68 +36,69 @@ class _Models(msgspec.Struct, frozen=True):
     models: Lenient[list[Lenient[_Model]]] = []
 
 
-class Caller(Protocol):
-    """What is needed of a connector to make calls: ``GeminiApi`` and ``Http``."""
-
-    settings: Any
-    address: Address
-
-    @property
-    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
-        """:meth:`emp_trio.protocols.http.Http.request`."""
-
-
-class GeminiApi:
-    """Stands before ``Http`` among a connector's bases; its settings are ``self.settings.gemini``.
+class GeminiClient(msgspec.Struct, frozen=True, kw_only=True):
+    """The Gemini API, as an account reaches it.
 
     Attributes:
         address: root and model of the configured address.
+        gemini: the account, the model, and the time that an image may take.
     """
 
-    settings: Any
+    http: HttpClient
     address: Address
+    gemini: GeminiSettings
+
+    async def list_models(self) -> list[str]:
+        """Names of the models that the account can use, without ``models/``."""
+        answer = await self.http.request(
+            "GET",
+            f"{self.address.root}/models",
+            params={"pageSize": _MOST_MODELS},
+            timeout=self.gemini.call_timeout,
+        )
+        return [model.name.removeprefix("models/") for model in parse_or_empty(_Models, answer.json()).models]
+
+
+class GeminiApi(ConnectorPart):
+    """Stands before ``Http`` among a connector's bases, with the :class:`GeminiSettings` among its settings; attaches
+    ``self.client``."""
+
+    part_settings: ClassVar[PartSettings] = GeminiSettings
+    requires = (Http,)
+    http: HttpClient
+    client: GeminiClient
 
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
         """Entered when the connector starts: reads the address, and says what is odd about it."""
-        self.address = split_address(self.settings.http.base_url)
-        _, warning = choose_model(None, self.settings.gemini.model, self.address.model)
-        for text in (*self.address.warnings, *([warning] if warning else ())):
+        gemini, address = self.settings_of(GeminiSettings), split_address(self.http.settings.base_url)
+        _, warning = choose_model(None, gemini.model, address.model)
+        for text in (*address.warnings, *([warning] if warning else ())):
             log.warning(text)
+        self.client = GeminiClient(http=self.http, address=address, gemini=gemini)
         await trio.lowlevel.checkpoint()
         yield
 
     def auth(self) -> Auth:
         """The account's key, in a header: in a URL it would end up in logs."""
-        return ApiKeyHeader("x-goog-api-key", self.settings.gemini.api_key)
+        return ApiKeyHeader("x-goog-api-key", self.settings_of(GeminiSettings).api_key)
 
     def describe_error(self, status: int, headers: Mapping[str, str], body: bytes) -> ServiceError:
         """Errors as Gemini documents them."""
         return describe_error(status, headers, body)
 
-    async def health(self: Caller) -> Health:
+    async def health(self) -> Health:
         """Whether the account can be used: the models can be listed, and there are some."""
-        gemini = self.settings.gemini
+        gemini = self.client.gemini
         if gemini.health_path != "/models":
-            path = gemini.health_path if gemini.health_path == "none" else self.address.root + gemini.health_path
-            return await probe(self, path, timeout=gemini.call_timeout)
+            path = gemini.health_path if gemini.health_path == "none" else self.client.address.root + gemini.health_path
+            return await probe(self.http, path, timeout=gemini.call_timeout)
         try:
-            found = await list_models(self)
+            found = await self.client.list_models()
         except EmpTrioError as error:
             return not_told(error) or Health(healthy=False, detail=error.message)
         return Health(healthy=bool(found), detail="" if found else "the account has no models")
 
-    async def models(self: Caller) -> list[str]:
+    async def models(self) -> list[str]:
         """Models of the account that make images."""
-        return [model for model in await list_models(self) if is_image_model(model)]
-
-
-async def list_models(caller: Caller) -> list[str]:
-    """Names of the models that the account can use, without ``models/``."""
-    answer = await caller.request(
-        "GET",
-        f"{caller.address.root}/models",
-        params={"pageSize": _MOST_MODELS},
-        timeout=caller.settings.gemini.call_timeout,
-    )
-    return [model.name.removeprefix("models/") for model in parse_or_empty(_Models, answer.json()).models]
+        return [model for model in await self.client.list_models() if is_image_model(model)]

@@ -38,7 +38,7 @@ _Inputs: TypeAlias = Callable[[], Awaitable[Asked]]
 _Made: TypeAlias = tuple[Answer, OutputFiles]
 
 
-class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Connector):
+class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Connector["GeminiConnector.Settings"]):
     """Images by Gemini.
 
     A request runs as an interaction in the background, which a next attempt adopts instead of paying again; or by
@@ -73,7 +73,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             job.payload,
             api=self.settings.gemini.api,
             configured=self.settings.gemini.model,
-            in_address=self.address.model,
+            in_address=self.client.address.model,
         )
         return await self.produce(job, context, make=lambda: self._generate(asked, job, context), result=_result)
 
@@ -87,10 +87,10 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         async def inputs() -> Asked:
             nonlocal filled
             if filled is None:
-                filled = await with_inputs(self, asked)
+                filled = await with_inputs(self.fetcher, asked)
             return filled
 
-        async with self.limit():
+        async with self.limiter.limit():
             try:
                 if approach == "interactions":
                     made = await self._interaction(inputs, job, context)
@@ -110,7 +110,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
         facts = {
             "id": answer.id,
             "approach": approach,
-            "api_version": self.address.root.rpartition("/")[2],
+            "api_version": self.client.address.root.rpartition("/")[2],
             "model": answer.model or asked.model,
             "text": answer.text,
             "usage": answer.usage,
@@ -126,23 +126,23 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             return interaction_body(await inputs())
 
         async with counted(job, context, ahead=False):  # also one that ended without an image, or not in time
-            answer = await run_interaction(self, job, context, body)
+            answer = await run_interaction(self.client, self.poller, job, context, body)
             return (answer, await self._files(answer)) if answer is not None else None
 
     async def _content(self, inputs: _Inputs, job: Job, context: AttemptContext) -> _Made:
         """One ``generateContent``. There is no id by which a next attempt could adopt it, so it is counted ahead."""
         asked = await inputs()
         body = generate_content_body(asked)
-        path = f"{self.address.root}/models/{segment(asked.model)}:generateContent"
+        path = f"{self.client.address.root}/models/{segment(asked.model)}:generateContent"
         async with counted(job, context, ahead=True) as sending:
             context.report(10, "sending the request to Gemini")
-            said = await self.request("POST", path, json=body, sending=sending)
+            said = await self.http.request("POST", path, json=body, sending=sending)
             answer = await off_loop(len(said.body), read_generated, said.json())
             return answer, await self._files(answer)
 
     async def _files(self, answer: Answer) -> OutputFiles:
         outputs = [Output(source=image.data, media_type=image.media_type) for image in answer.images]
-        return await output_files(self, outputs, images=True)
+        return await output_files(self.http, self.fetcher, outputs, images=True)
 
 
 def _request(asked: Asked, approach: Api) -> Any:

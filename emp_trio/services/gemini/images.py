@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -11,14 +11,17 @@ from emp_trio.protocols.urls import shown_url
 from emp_trio.services.gemini.payload import Asked, sources, with_images
 from emp_trio.services.inputs import IMAGES, input_file, is_url
 
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
+
 INPUTS: Final = IMAGES | {"image/heic", "image/avif"}
 
 
-async def with_inputs(caller: Any, asked: Asked) -> Asked:
+async def with_inputs(fetcher: Fetcher, asked: Asked) -> Asked:
     """``asked`` with every image that it names fetched, or decoded, and put in as base64.
 
     Args:
-        caller: the connector; it has the verb ``fetch``.
+        fetcher: gets what a URL names.
 
     Raises:
         InvalidJob: an image can't be had, is none, or is too large.
@@ -26,7 +29,7 @@ async def with_inputs(caller: Any, asked: Asked) -> Asked:
     """
     found = {}
     for source in sources(asked):
-        file = await input_file(caller, source.text, kinds=INPUTS)
+        file = await input_file(fetcher, source.text, kinds=INPUTS)
         data = await trio.to_thread.run_sync(base64.b64encode, file.data)
         found[source] = {"mimeType": file.media_type, "data": data.decode()}
     return with_images(asked, found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 import trio
@@ -16,14 +16,13 @@ from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.http import HttpResponse
 from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.http.request import Sending
-from emp_trio.protocols.polling import Ended, NotFinished, Wait
+from emp_trio.protocols.polling import Ended, NotFinished, Poller, Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import excerpt
 from emp_trio.services.billing import counted
 from emp_trio.services.gemini.answers import Answer, read_interaction
-from emp_trio.services.gemini.api import Caller
+from emp_trio.services.gemini.api import GeminiClient
 from emp_trio.services.gemini.errors import interactions_unavailable
-from emp_trio.services.gemini.settings import GeminiSettings
 from emp_trio.services.redaction import excerpt_of
 from emp_trio.services.remote_work import run_announced_work
 from emp_trio.services.work_states import phase_of
@@ -36,16 +35,12 @@ KEY = "interaction_id"
 """Name of the id in a checkpoint."""
 
 
-class PollingCaller(Caller, Protocol):
-    """What is needed of a connector: ``GeminiApi``, ``Http`` and ``Polling``."""
-
-    @property
-    def poll(self) -> Callable[..., Awaitable[Any]]:
-        """:meth:`emp_trio.protocols.polling.Polling.poll`."""
-
-
 async def run_interaction(
-    caller: PollingCaller, job: Job, context: AttemptContext, body: Callable[[], Awaitable[dict[str, Any]]]
+    client: GeminiClient,
+    poller: Poller,
+    job: Job,
+    context: AttemptContext,
+    body: Callable[[], Awaitable[dict[str, Any]]],
 ) -> Answer | None:
     """Run a request as an interaction in the background, or adopt the one that an earlier attempt has started.
 
@@ -60,7 +55,7 @@ async def run_interaction(
         ServiceError: it failed, or was not done within ``poll_timeout``.
         trio.Cancelled: after the interaction was cancelled upstream, where ``context.stop_remote_work`` says so.
     """
-    run = _Run(caller, job, context, body)
+    run = _Run(client, poller, job, context, body)
     if not isinstance((job.checkpoint or {}).get(KEY), str):
         await run.prepare()  # as long as that takes: a cancel cuts ``start`` short
     try:
@@ -86,19 +81,21 @@ class _Run:
 
     def __init__(
         self,
-        caller: PollingCaller,
+        client: GeminiClient,
+        poller: Poller,
         job: Job,
         context: AttemptContext,
         body: Callable[[], Awaitable[dict[str, Any]]],
     ) -> None:
-        self.caller = caller
+        self.http = client.http
+        self.poller = poller
         self.job = job
         self.progress = context
         self.not_started: ServiceError | None = None
-        self.gemini: GeminiSettings = caller.settings.gemini
+        self.gemini = client.gemini
         self._make_body = body
         self._body: dict[str, Any] | None = None
-        self._path = f"{caller.address.root}/interactions"
+        self._path = f"{client.address.root}/interactions"
 
     async def prepare(self) -> dict[str, Any]:
         if self._body is None:
@@ -122,7 +119,7 @@ class _Run:
 
     async def _create(self, body: dict[str, Any], sending: Sending) -> dict[str, Any]:
         try:
-            answer = await self.caller.request(
+            answer = await self.http.request(
                 "POST", self._path, json=body, timeout=self.gemini.create_timeout, sending=sending
             )
         except ServiceError as error:
@@ -170,14 +167,14 @@ class _Run:
         limit = self.gemini.poll_timeout
         with trio.move_on_after(limit):
             try:
-                found: Answer = await self.caller.poll(look, hint=f"interaction {interaction_id}")
+                found: Answer = await self.poller.poll(look, hint=f"interaction {interaction_id}")
                 return found
             except NotFinished as error:
                 limit = error.seconds
         return await self._last_look(interaction_id, limit)
 
     async def cancel(self, interaction_id: str) -> None:
-        await self.caller.request(
+        await self.http.request(
             "POST",
             f"{self._at(interaction_id)}/cancel",
             idempotent=True,
@@ -211,7 +208,7 @@ class _Run:
 
     async def _retrieve(self, interaction_id: str, **options: Any) -> tuple[dict[str, Any], float | None]:
         """The interaction, and the seconds that Gemini asks to wait before the next look."""
-        answer = await self.caller.request("GET", self._at(interaction_id), timeout=self.gemini.call_timeout, **options)
+        answer = await self.http.request("GET", self._at(interaction_id), timeout=self.gemini.call_timeout, **options)
         return _interaction(answer), parse_retry_after(answer.headers, now=time.time())
 
     def _at(self, interaction_id: str) -> str:

@@ -45,7 +45,7 @@ _PULLED: Final = 50.0  # progress when a missing model has been downloaded
 _SLOWNESS: Final = 200.0  # pieces after which progress is about two thirds of the way, where no limit is known
 
 
-class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
+class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector["OllamaConnector.Settings"]):
     """Jobs of an Ollama server: generate, chat, embeddings, the list of models, and the download of one.
 
     Words are streamed and saved as ``text/plain`` unless ``payload.save_assets`` is false; they are in the result in
@@ -112,7 +112,9 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
     async def health(self) -> Health:
         """Whether it is an Ollama server, and has the configured model or may download it."""
         path = self._ollama.health_path
-        found = await probe(self, path, _version if path == "/api/version" else None, timeout=self._ollama.call_timeout)
+        found = await probe(
+            self.http, path, _version if path == "/api/version" else None, timeout=self._ollama.call_timeout
+        )
         if not found.healthy or path == "none":
             return found
         try:
@@ -132,12 +134,11 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
     async def models(self) -> list[str]:
         """Names of the installed models."""
-        return model_names((await self.request("GET", PATHS["models"], timeout=self._ollama.call_timeout)).json())
+        return model_names((await self.http.request("GET", PATHS["models"], timeout=self._ollama.call_timeout)).json())
 
     @property
     def _ollama(self) -> OllamaSettings:
-        settings: OllamaSettings = self.settings.ollama
-        return settings
+        return self.settings.ollama
 
     async def _make(self, request: OllamaRequest, job: Job, context: AttemptContext) -> Generated:
         match request.operation:
@@ -158,7 +159,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
     async def _ask(
         self, request: OllamaRequest, body: dict[str, Any], job: Job, context: AttemptContext, begin: float
     ) -> Generated:
-        async with self.limit():
+        async with self.limiter.limit():
             context.report(begin, f"asking {request.model}")
             if request.operation == "embed":
                 return await self._embed(request, body)
@@ -193,7 +194,9 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
 
     async def _embed(self, request: OllamaRequest, body: dict[str, Any]) -> Generated:
         answer = (
-            await self.request("POST", request.path, json=body, idempotent=True, timeout=self._ollama.embed_timeout)
+            await self.http.request(
+                "POST", request.path, json=body, idempotent=True, timeout=self._ollama.embed_timeout
+            )
         ).json()
         vectors = read_embeddings(answer, count=1 if request.single else len(body["input"]))
         found: Any = vectors[0] if request.single else vectors
@@ -238,7 +241,9 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         """Give every line of an answer to ``take``; the next one may take ``between`` seconds, the first ``first``."""
         begun = False
         with trio.CancelScope(deadline=trio.current_time() + first) as scope:
-            async with self.lines("POST", path, json=body, timeout=math.inf, until=last, keep_halves=True) as lines:
+            async with self.streaming.lines(
+                "POST", path, json=body, timeout=math.inf, until=last, keep_halves=True
+            ) as lines:
                 async for line in lines:
                     await take(line)
                     begun = True
@@ -266,7 +271,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector):
         return holder | {"images": [await self._image(source) for source in holder["images"]]}
 
     async def _image(self, source: Any) -> str:
-        return base64.b64encode((await input_file(self, source)).data).decode()
+        return base64.b64encode((await input_file(self.fetcher, source)).data).decode()
 
 
 def _version(answer: Any) -> Health:

@@ -23,10 +23,18 @@ from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import Redactor
 from emp_trio.services.billing import counted
-from emp_trio.services.connector import Connector, ServiceFeatures
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.remote_work import run_remote_work, stop_work
-from emp_trio.services.rest.answers import State, error_text, made_all_the_same, read_id, read_state, wanted_result
-from emp_trio.services.rest.api import RestApi, rest_result, with_files
+from emp_trio.services.rest.answers import (
+    Found,
+    State,
+    error_text,
+    made_all_the_same,
+    read_id,
+    read_state,
+    wanted_result,
+)
+from emp_trio.services.rest.api import RestApi, rest_health, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call, with_id
 from emp_trio.services.rest.settings import (
     AnswerSettings,
@@ -36,14 +44,16 @@ from emp_trio.services.rest.settings import (
     WorkSettings,
     polled,
 )
-from emp_trio.settings import Env
+from emp_trio.settings import Env, part_of
 
 log = structlog.get_logger(__name__)
 
 _GONE = (404, 410)
 
 
-class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, Connector):
+class RestAsyncConnector(
+    RestApi, Http, Polling, Limits, Fetches, SavesAssets, Connector["RestAsyncConnector.Settings"]
+):
     """Jobs of any HTTP service that works in the background, by configuration alone.
 
     The id of the work is remembered with the job: after a crash, a drain or a lost lease the next attempt waits for the
@@ -88,9 +98,10 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             msgspec.structs.force_setattr(self, "polling", polled(self.polling, self.work))
 
     @classmethod
-    def features(cls, settings: Any) -> ServiceFeatures:
+    def features(cls, settings: msgspec.Struct) -> ServiceFeatures:
         """Work can be cancelled where the settings say how."""
-        return msgspec.structs.replace(cls.service_features, cancellation=settings.work.cancel_path is not None)
+        cancel_path = part_of(settings, WorkSettings).cancel_path
+        return msgspec.structs.replace(cls.service_features, cancellation=cancel_path is not None)
 
     async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
@@ -110,10 +121,14 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             expects_files=self.settings.answer.files_at is not None,
         )
 
+    async def health(self) -> Health:
+        """Whether ``health_path`` is answered with a 2xx; without it, whether the service answers at all, and does not
+        refuse the credentials."""
+        return await rest_health(self.http, self.settings.health_path, self.auth())
+
     @property
     def _work(self) -> WorkSettings:
-        work: WorkSettings = self.settings.work
-        return work
+        return self.settings.work
 
     async def _make(self, call: RestCall, job: Job, context: AttemptContext) -> Generated:
         async def start() -> str:
@@ -123,10 +138,10 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             stay = self.settings.call.payload_calls
             async with once as sending:
                 options = call.options() | {"sending": sending, "same_origin": stay}
-                answer = await self.request(call.method, call.path, **options)
+                answer = await self.http.request(call.method, call.path, **options)
                 return read_id(answer.json(), self._work.id_at)
 
-        async with self.limit():
+        async with self.limiter.limit():
             return await run_remote_work(
                 job,
                 context,
@@ -170,7 +185,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             return Wait(stated or 0.0)
 
         try:
-            kept, answer = await self.poll(look, hint=f"work {work}")
+            kept, answer = await self.poller.poll(look, hint=f"work {work}")
         except NotFinished as error:
             error.message += f" (the status is {last!r})" if last else ""
             error.args = (error.message,)
@@ -179,19 +194,24 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
             raise
         context.report(85, "fetching the result")
         if kept is not None:
-            return await with_files(self, kept, work=work)
+            return await self._with_files(kept, work)
         if self._work.result_path is not None:
             path = with_id(self._work.result_path, work)
-            answer = (await self.request("GET", path, timeout=self._work.call_timeout)).json()
+            answer = (await self.http.request("GET", path, timeout=self._work.call_timeout)).json()
         found = await off_loop(weight(answer), wanted_result, answer, self.settings.answer)
-        return await with_files(self, found, work=work)
+        return await self._with_files(found, work)
+
+    async def _with_files(self, found: Found, work: str) -> Generated:
+        return await with_files(
+            self.http, self.fetcher, found, answer=self.settings.answer, auth=self.auth(), work=work
+        )
 
     async def _state(self, work: str, *, retries: int | None = None) -> tuple[State, Any, float | None]:
         """How the work is, the answer that says so, and the seconds that the service asks to wait before the next
         look."""
         path = with_id(self._work.status_path, work)
         try:
-            answer = await self.request("GET", path, timeout=self._work.call_timeout, retries=retries)
+            answer = await self.http.request("GET", path, timeout=self._work.call_timeout, retries=retries)
         except ServiceError as error:
             if error.status in _GONE:  # nothing about the job is wrong: it is not known yet, or not any more
                 error.type, error.reason, error.retry = "response_error", "missing_expected_data", True
@@ -209,7 +229,7 @@ class RestAsyncConnector(RestApi, Http, Polling, Limits, Fetches, SavesAssets, C
         if self._work.cancel_path is None:
             log.warning("rest.goes_on", work=work, why="the settings have no cancel_path")
             return
-        await self.request(
+        await self.http.request(
             self._work.cancel_method,
             with_id(self._work.cancel_path, work),
             idempotent=True,

@@ -19,15 +19,15 @@ from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
 from emp_trio.services.billing import counted
-from emp_trio.services.connector import Connector, ServiceFeatures
+from emp_trio.services.connector import Connector, Health, ServiceFeatures
 from emp_trio.services.rest.answers import wanted_result
-from emp_trio.services.rest.api import RestApi, rest_result, with_files
+from emp_trio.services.rest.api import RestApi, rest_health, rest_result, with_files
 from emp_trio.services.rest.calls import RestCall, rest_call
 from emp_trio.services.rest.settings import AnswerSettings, CallSettings, LoginSettings, Path, patient
 from emp_trio.settings import Env
 
 
-class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
+class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector["RestSyncConnector.Settings"]):
     """Jobs of any HTTP service that answers when the work is done, by configuration alone.
 
     A call that the service may have run is made once more for a job, and not again (a GET or PUT as often as the queue
@@ -88,6 +88,11 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
             expects_files=self._makes_files,
         )
 
+    async def health(self) -> Health:
+        """Whether ``health_path`` is answered with a 2xx; without it, whether the service answers at all, and does not
+        refuse the credentials."""
+        return await rest_health(self.http, self.settings.health_path, self.auth())
+
     @property
     def _makes_files(self) -> bool:
         return self.settings.response_format == "binary" or self.settings.answer.files_at is not None
@@ -97,12 +102,12 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
         # The answer to a path of a job's choice may lead anywhere: it is not followed to another host.
         stay = self.settings.call.payload_calls
         once: Any = nullcontext() if call.repeatable else counted(job, context, ahead=True)
-        async with self.limit(), once as sending:
+        async with self.limiter.limit(), once as sending:
             options = call.options() | {"sending": sending, "same_origin": stay}
             wants_json = self.settings.response_format == "json"
             if wants_json:
                 options["headers"] = {"accept": "application/json"} | dict(options.get("headers") or {})
-            answer = await self.request(call.method, call.path, expect="any", **options)
+            answer = await self.http.request(call.method, call.path, expect="any", **options)
             found = None
             if wants_json and not _is_media(answer):
                 said = await off_loop(len(answer.body), _json, call, answer)
@@ -110,7 +115,7 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector):
             if not answer.body or (self.settings.response_format == "text" and not answer.body.strip()):
                 raise bad_answer("the answer is empty", reason="missing_expected_data")
         if found is not None:
-            return await with_files(self, found)
+            return await with_files(self.http, self.fetcher, found, answer=self.settings.answer, auth=self.auth())
         if self.settings.response_format == "text":
             return Generated(files=(), data={"text": answer.body.decode("utf-8", "replace")})
         file = GeneratedFile(data=answer.body, media_type=answer.headers.get("content-type"))

@@ -56,7 +56,7 @@ async def test_a_file_comes_as_it_is_and_nothing_of_the_connectors_goes_out() ->
     answer = reply(200, IMAGE, content_type="image/png", headers={"set-cookie": "a=b"})
     async with open_faulty_server(answer) as faulty, open_fetch() as probe:
         for _ in range(2):
-            found = await probe.fetch(f"{faulty.url}/a/cat%20one.png?sig=x")
+            found = await probe.fetcher.fetch(f"{faulty.url}/a/cat%20one.png?sig=x")
             assert (found.data, found.name) == (IMAGE, "cat one.png")
         await faulty.emptied()
     for request in faulty.requests:
@@ -106,7 +106,7 @@ async def test_a_hostile_url_goes_nowhere(url: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(trio, "open_tcp_stream", connect)
     async with open_fetch(private=False) as probe:
         with pytest.raises(InvalidJob):
-            await probe.fetch(url)
+            await probe.fetcher.fetch(url)
 
 
 # Without digits, so that no text becomes an address that exists.
@@ -116,25 +116,25 @@ async def test_no_url_is_fatal(text: str) -> None:
     async with open_fetch(private=False) as probe:
         for url in (text, f"http://{text}", f"https://x.example/{text}", f"http://[{text}]/", f"http://x:{text}/"):
             with pytest.raises(InvalidJob):
-                await probe.fetch(url)
+                await probe.fetcher.fetch(url)
 
 
 async def test_the_name_is_looked_up_once_and_the_connection_goes_where_it_said() -> None:
     """A name that says something else the next time (DNS rebinding) gains nothing."""
     names = Names(images_example=[["127.0.0.1"], ["169.254.169.254"]])
     async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch() as probe:
-        await probe.fetch(f"http://images.example:{faulty.port}/x")
+        await probe.fetcher.fetch(f"http://images.example:{faulty.port}/x")
         assert names.asked == ["images.example"]
         assert faulty.requests[0].headers["host"] == f"images.example:{faulty.port}"
         with pytest.raises(InvalidJob, match="leads to an address"):
-            await probe.fetch(f"http://images.example:{faulty.port}/x")
+            await probe.fetcher.fetch(f"http://images.example:{faulty.port}/x")
         assert len(faulty.requests) == 1
 
 
 async def test_the_next_address_is_tried_where_one_is_dead() -> None:
     Names(images_example=[["127.0.0.2", "127.0.0.1"]])  # nothing listens on the first
     async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch() as probe:
-        assert (await probe.fetch(f"http://images.example:{faulty.port}/x")).data == IMAGE
+        assert (await probe.fetcher.fetch(f"http://images.example:{faulty.port}/x")).data == IMAGE
 
 
 async def test_a_certificate_must_be_for_the_name_and_not_for_the_address(
@@ -144,13 +144,13 @@ async def test_a_certificate_must_be_for_the_name_and_not_for_the_address(
     Names(images_example=[["127.0.0.1"]])
     async with open_faulty_server(reply(200, IMAGE), tls=tls) as faulty, open_fetch() as probe:
         with pytest.raises(InputUnavailable) as caught:
-            await probe.fetch(f"{faulty.url}/x")
+            await probe.fetcher.fetch(f"{faulty.url}/x")
         assert kind(caught.value) == ("network_error", "ssl_certificate", True)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     async with open_faulty_server(reply(200, IMAGE), tls=tls) as faulty, open_fetch() as probe:
-        assert (await probe.fetch(f"{faulty.url}/x")).data == IMAGE
+        assert (await probe.fetcher.fetch(f"{faulty.url}/x")).data == IMAGE
         with pytest.raises(InputUnavailable, match="Hostname mismatch") as caught:
-            await probe.fetch(f"https://images.example:{faulty.port}/x")
+            await probe.fetcher.fetch(f"https://images.example:{faulty.port}/x")
         assert kind(caught.value) == ("network_error", "ssl_certificate", True)
         assert len(faulty.requests) == 1
 
@@ -159,14 +159,14 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch() as probe:
-        assert (await probe.fetch(f"{faulty.url}/x")).data == IMAGE
+        assert (await probe.fetcher.fetch(f"{faulty.url}/x")).data == IMAGE
 
 
 async def test_redirects_are_followed_to_where_they_lead() -> None:
     async with open_faulty_server(reply(200, IMAGE)) as second:
         answers = redirect("/b"), redirect("c.png", 307), redirect(f"{second.url}/d/e.png?x=y")
         async with open_faulty_server(*answers) as first, open_fetch() as probe:
-            assert (await probe.fetch(f"{first.url}/a")).name == "e.png"
+            assert (await probe.fetcher.fetch(f"{first.url}/a")).name == "e.png"
             assert [request.target for request in first.requests] == ["/a", "/b", "/c.png"]
             assert second.requests[0].headers["host"] == f"127.0.0.1:{second.port}"
 
@@ -190,7 +190,7 @@ async def test_every_redirect_is_checked(location: str) -> None:
     Names(inside_example=[["100.100.100.200"]])
     async with open_faulty_server(redirect(location), reply(200, IMAGE)) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob):
-            await probe.fetch(f"{faulty.url}/x?sig=hidden")
+            await probe.fetcher.fetch(f"{faulty.url}/x?sig=hidden")
         assert len(faulty.requests) == 1
 
 
@@ -203,14 +203,14 @@ async def test_a_redirect_from_tls_to_plain_is_not_followed(tmp_path: Path, monk
     ):
         async with open_fetch() as probe:
             with pytest.raises(InvalidJob, match="not https"):
-                await probe.fetch(f"{secure.url}/x")
+                await probe.fetcher.fetch(f"{secure.url}/x")
         assert plain.requests == []
 
 
 async def test_a_redirect_loop_ends() -> None:
     async with open_faulty_server(redirect("/x?sig=hidden")) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match="more than 3 times") as caught:
-            await probe.fetch(f"{faulty.url}/x")
+            await probe.fetcher.fetch(f"{faulty.url}/x")
     assert len(faulty.requests) == 4
     assert "hidden" not in str(caught.value)
 
@@ -227,14 +227,14 @@ async def test_a_file_above_the_limit_is_refused_while_it_comes(told: int | None
         answer = _without_length(answer)
     async with open_faulty_server(answer) as faulty, open_fetch(max_bytes=5008) as probe:
         with trio.fail_after(60), pytest.raises(InvalidJob, match="larger than the 5008 bytes"):
-            await probe.fetch(f"{faulty.url}/x")
+            await probe.fetcher.fetch(f"{faulty.url}/x")
         with trio.fail_after(60):
             await faulty.emptied()
 
 
 async def test_a_file_of_just_the_limit_is_taken() -> None:
     async with open_faulty_server(reply(200, IMAGE)) as faulty, open_fetch(max_bytes=len(IMAGE)) as probe:
-        assert (await probe.fetch(f"{faulty.url}/x")).data == IMAGE
+        assert (await probe.fetcher.fetch(f"{faulty.url}/x")).data == IMAGE
 
 
 def _without_length(answer: Answer) -> Answer:
@@ -258,7 +258,7 @@ def _without_length(answer: Answer) -> Answer:
 async def test_a_slow_file_is_given_up(answer: Answer) -> None:
     async with open_faulty_server(answer) as faulty, open_fetch(timeout=0.3, max_redirects=1000) as probe:
         with trio.fail_after(60), pytest.raises(InputUnavailable, match=r"within 0\.3 s") as caught:
-            await probe.fetch(f"{faulty.url}/x?sig=hidden")
+            await probe.fetcher.fetch(f"{faulty.url}/x?sig=hidden")
         with trio.fail_after(60):
             await faulty.emptied()
     assert kind(caught.value) == ("timeout", "network_timeout", True)
@@ -269,7 +269,7 @@ async def test_a_slow_file_is_given_up(answer: Answer) -> None:
 async def test_a_url_that_leads_to_nothing_is_the_submitters_mistake(status: int) -> None:
     async with open_faulty_server(reply(status, b"secret words")) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match=str(status)) as caught:
-            await probe.fetch(f"{faulty.url}/x?sig=hidden")
+            await probe.fetcher.fetch(f"{faulty.url}/x?sig=hidden")
     assert "hidden" not in str(caught.value)
     assert "secret words" not in str(caught.value)
 
@@ -277,14 +277,14 @@ async def test_a_url_that_leads_to_nothing_is_the_submitters_mistake(status: int
 async def test_an_empty_file_is_refused() -> None:
     async with open_faulty_server(reply(200, b"")) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match="empty"):
-            await probe.fetch(f"{faulty.url}/x")
+            await probe.fetcher.fetch(f"{faulty.url}/x")
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 async def test_a_server_that_fails_is_worth_another_attempt(status: int) -> None:
     async with open_faulty_server(reply(status, headers={"retry-after": "7"})) as faulty, open_fetch() as probe:
         with pytest.raises(InputUnavailable, match=str(status)) as caught:
-            await probe.fetch(f"{faulty.url}/x?sig=hidden")
+            await probe.fetcher.fetch(f"{faulty.url}/x?sig=hidden")
     assert kind(caught.value) == ("service_error", "service_unavailable", True)
     assert caught.value.retry_after == 7.0
     assert "hidden" not in str(caught.value)
@@ -293,12 +293,12 @@ async def test_a_server_that_fails_is_worth_another_attempt(status: int) -> None
 async def test_a_connection_that_is_lost_is_worth_another_attempt() -> None:
     async with open_faulty_server(cut(reply(200, IMAGE), 1000)) as faulty, open_fetch() as probe:
         with pytest.raises(InputUnavailable, match="/x: ") as caught:
-            await probe.fetch(f"{faulty.url}/x?sig=hidden")
+            await probe.fetcher.fetch(f"{faulty.url}/x?sig=hidden")
         port = faulty.port
     assert kind(caught.value) == ("network_error", "connection_failed", True)
     async with open_fetch() as probe:
         with pytest.raises(InputUnavailable) as caught:
-            await probe.fetch(f"http://127.0.0.1:{port}/x?sig=hidden")
+            await probe.fetcher.fetch(f"http://127.0.0.1:{port}/x?sig=hidden")
     assert kind(caught.value) == ("network_error", "connection_failed", True)
     assert "hidden" not in str(caught.value)
 
@@ -312,7 +312,7 @@ async def test_a_look_up_that_fails_for_now_is_worth_another_attempt(monkeypatch
     monkeypatch.setattr(names, "getaddrinfo", later)
     async with open_fetch() as probe:
         with pytest.raises(InputUnavailable) as caught:
-            await probe.fetch("http://images.example/x?sig=hidden")
+            await probe.fetcher.fetch("http://images.example/x?sig=hidden")
     assert kind(caught.value) == ("network_error", "dns_resolution", True)
     assert "hidden" not in str(caught.value)
 
@@ -320,7 +320,7 @@ async def test_a_look_up_that_fails_for_now_is_worth_another_attempt(monkeypatch
 async def test_a_cancelled_fetch_closes_its_connection() -> None:
     async with open_faulty_server(hang()) as faulty, open_fetch() as probe:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(probe.fetch, f"{faulty.url}/x")
+            nursery.start_soon(probe.fetcher.fetch, f"{faulty.url}/x")
             await faulty.received(1)
             nursery.cancel_scope.cancel()
         with trio.fail_after(60):
@@ -331,5 +331,5 @@ async def test_a_refused_redirect_is_not_named() -> None:
     target = "http://169.254.169.254:8123/latest/secret-path"
     async with open_faulty_server(redirect(target)) as faulty, open_fetch() as probe:
         with pytest.raises(InvalidJob, match="is redirected to a place that leads to an address") as caught:
-            await probe.fetch(f"{faulty.url}/x")
+            await probe.fetcher.fetch(f"{faulty.url}/x")
     assert not any(part in caught.value.message for part in ("169.254", "8123", "latest"))

@@ -21,9 +21,9 @@ GOOD = reply(200, json={})
 
 async def test_credentials_of_one_call_take_the_place_of_the_connectors() -> None:
     async with open_faulty_server(GOOD) as faulty, open_http(faulty.url, auth=OURS) as probe:
-        await probe.request("POST", "/", auth=THEIRS)
-        await probe.request("POST", "/", auth=ApiKeyHeader("x-api-key", Secret("theirs-0123456789")))
-        await probe.request("POST", "/", auth=None)
+        await probe.http.request("POST", "/", auth=THEIRS)
+        await probe.http.request("POST", "/", auth=ApiKeyHeader("x-api-key", Secret("theirs-0123456789")))
+        await probe.http.request("POST", "/", auth=None)
         first, second, third = (request.headers for request in faulty.requests)
     assert first["authorization"] == "Bearer theirs-0123456789"
     assert (second["x-api-key"], "authorization" in second) == ("theirs-0123456789", False)
@@ -49,9 +49,9 @@ async def test_pauses_are_those_of_the_connectors_own_account() -> None:
     ):
         with trio.fail_after(60):
             assert kind(await failure(probe, "POST", auth=THEIRS))[0] == "rate_limit"
-            await probe.request("POST", "/")
-            probe.slow_down(100)
-            await probe.request("POST", "/", auth=THEIRS)
+            await probe.http.request("POST", "/")
+            probe.limiter.slow_down(100)
+            await probe.http.request("POST", "/", auth=THEIRS)
             assert (await failure(probe, "POST")).retry_after == pytest.approx(100, abs=5)
         assert len(faulty.requests) == 3
 
@@ -67,10 +67,10 @@ async def test_the_connector_learns_of_its_own_good_answers() -> None:
     answers.insert(1, reply(500, headers={"X-Number": "bad"}))
     async with open_faulty_server(*answers) as faulty, open_http(faulty.url, max_retries=0) as probe:
         probe.__class__ = Learning
-        await probe.request("POST", "/")
+        await probe.http.request("POST", "/")
         await failure(probe, "POST")
-        await probe.request("POST", "/", auth=THEIRS)
-        await probe.request("GET", "/")
+        await probe.http.request("POST", "/", auth=THEIRS)
+        await probe.http.request("GET", "/")
     assert learned == ["0", "2"]
 
 
@@ -103,7 +103,7 @@ async def test_events_know_the_answer_they_come_in() -> None:
     async with (
         open_faulty_server(event_stream(b"data: 1\n\n")) as faulty,
         open_http(faulty.url) as probe,
-        probe.events("POST", "/") as events,
+        probe.streaming.events("POST", "/") as events,
     ):
         assert events.stream.status == 200
         with pytest.raises(ServiceError, match=r"^POST http.*: odd$"):

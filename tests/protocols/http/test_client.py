@@ -18,7 +18,7 @@ OK = reply(200, json={"ok": True}, headers={"x-request-id": "req_1"})
 
 async def test_a_json_call_and_its_answer() -> None:
     async with open_faulty_server(OK) as faulty, open_http(f"{faulty.url}/v1") as probe:
-        answer = await probe.request(
+        answer = await probe.http.request(
             "post", "/responses", json={"a": [1, None]}, params={"n": 2, "no": None, "b": True}
         )
         assert (answer.status, answer.json(), answer.tries, answer.request_id) == (200, {"ok": True}, 1, "req_1")
@@ -38,7 +38,7 @@ async def test_bytes_go_out_as_they_are_and_any_answer_is_taken() -> None:
         open_faulty_server(reply(200, b"\x00\xff", content_type="image/png")) as faulty,
         open_http(faulty.url) as probe,
     ):
-        answer = await probe.request(
+        answer = await probe.http.request(
             "PUT", "upload", content=b"--x--", headers={"Content-Type": "multipart/form-data", "X-A": "1"}, expect="any"
         )
         assert answer.body == b"\x00\xff"
@@ -62,7 +62,7 @@ async def test_bytes_go_out_as_they_are_and_any_answer_is_taken() -> None:
 )
 async def test_auth_kinds(auth: Auth, header: str, value: str | None) -> None:
     async with open_faulty_server(OK) as faulty, open_http(faulty.url, auth=auth) as probe:
-        await probe.request("GET", "/")
+        await probe.http.request("GET", "/")
         assert faulty.requests[0].headers.get(header) == value
 
 
@@ -73,7 +73,7 @@ async def test_a_key_that_cannot_be_a_header_is_a_config_error_without_the_key(k
         open_http(faulty.url, auth=ApiKeyHeader("x-key", Secret(key))) as probe,
     ):
         with pytest.raises(ConfigError, match="'x-key' has a character that can't be sent") as caught:
-            await probe.request("GET", "/")
+            await probe.http.request("GET", "/")
         assert "secret" not in str(caught.value)
         assert not faulty.requests
 
@@ -81,7 +81,7 @@ async def test_a_key_that_cannot_be_a_header_is_a_config_error_without_the_key(k
 async def test_an_illegal_header_is_named_but_not_quoted() -> None:
     async with open_faulty_server(OK) as faulty, open_http(faulty.url) as probe:
         with pytest.raises(ServiceError, match="illegal character") as caught:
-            await probe.request("GET", "/", headers={"x-token": "hidden\nvalue"})
+            await probe.http.request("GET", "/", headers={"x-token": "hidden\nvalue"})
         assert (caught.value.type, caught.value.retry) == ("system_error", False)
         assert "hidden" not in str(caught.value)
         assert caught.value.__cause__ is None
@@ -98,7 +98,7 @@ async def test_a_base_url_that_is_none_is_refused_at_the_start(base_url: str) ->
 async def test_a_url_that_cannot_be_read_is_an_error_of_the_call(path: str) -> None:
     async with open_http("http://127.0.0.1:1") as probe:
         with pytest.raises(ServiceError, match="the URL of a call can't be read") as caught:
-            await probe.request("GET", path)
+            await probe.http.request("GET", path)
         assert (caught.value.type, caught.value.retry) == ("validation_error", False)
         assert "hidden" not in str(caught.value)
 
@@ -107,7 +107,7 @@ async def test_one_connection_serves_call_after_call_and_keeps_no_cookies() -> N
     async with open_faulty_server(reply(200, json=1, headers={"set-cookie": "job=1; Path=/"})) as faulty:
         async with open_http(faulty.url) as probe:
             for _ in range(5):
-                await probe.request("GET", "/")
+                await probe.http.request("GET", "/")
             assert faulty.connections == 1
             assert all("cookie" not in request.headers for request in faulty.requests)
         await faulty.emptied()
@@ -119,7 +119,7 @@ async def test_a_compressed_answer_is_unpacked() -> None:
     body = gzip.compress(b'{"ok": 1}')
     packed = reply(200, body, content_type="application/json", headers={"content-encoding": "gzip"})
     async with open_faulty_server(packed) as faulty, open_http(faulty.url) as probe:
-        assert (await probe.request("GET", "/")).json() == {"ok": 1}
+        assert (await probe.http.request("GET", "/")).json() == {"ok": 1}
 
 
 async def test_a_chunked_answer_and_one_that_ends_with_the_connection() -> None:
@@ -133,14 +133,14 @@ async def test_a_chunked_answer_and_one_that_ends_with_the_connection() -> None:
 
     chunked = event_stream(b'{"a"', b":1}", content_type="application/json")
     async with open_faulty_server(chunked, to_the_end) as faulty, open_http(faulty.url) as probe:
-        assert (await probe.request("GET", "/")).json() == {"a": 1}
-        assert (await probe.request("GET", "/")).json() == [1]
+        assert (await probe.http.request("GET", "/")).json() == {"a": 1}
+        assert (await probe.http.request("GET", "/")).json() == [1]
 
 
 async def test_an_answer_is_streamed_and_its_connection_comes_back() -> None:
     async with open_faulty_server(reply(200, b"x" * 300_000)) as faulty, open_http(faulty.url) as probe:
         for _ in range(2):
-            async with probe.stream("GET", "/big") as stream:
+            async with probe.http.stream("GET", "/big") as stream:
                 assert (stream.status, stream.tries) == (200, 1)
                 assert sum([len(chunk) async for chunk in stream.chunks()]) == 300_000
         assert faulty.connections == 1
@@ -151,19 +151,19 @@ async def test_a_stream_may_be_left_at_any_point() -> None:
         open_faulty_server(reply(200, b"x" * 3_000_000)) as faulty,
         open_http(faulty.url, max_connections=1) as probe,
     ):
-        async with probe.stream("GET", "/"):
+        async with probe.http.stream("GET", "/"):
             pass
-        async with probe.stream("GET", "/") as stream:
+        async with probe.http.stream("GET", "/") as stream:
             async for _ in stream.chunks():
                 break
-        assert len((await probe.request("GET", "/", expect="any")).body) == 3_000_000
+        assert len((await probe.http.request("GET", "/", expect="any")).body) == 3_000_000
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_of_a_get_is_followed(status: int) -> None:
     async with open_faulty_server(redirect("/elsewhere?x=1", status), OK) as faulty:
         async with open_http(faulty.url, auth=Bearer(Secret("tok"))) as probe:
-            assert (await probe.request("GET", "/here")).json() == {"ok": True}
+            assert (await probe.http.request("GET", "/here")).json() == {"ok": True}
         assert [request.target for request in faulty.requests] == ["/here", "/elsewhere?x=1"]
         assert faulty.requests[1].headers["authorization"] == "Bearer tok"
 
@@ -173,7 +173,7 @@ async def test_a_redirect_of_a_get_is_followed(status: int) -> None:
 )
 async def test_a_redirect_of_a_post_keeps_it_or_reads_the_result(status: int, method: str, body: bytes) -> None:
     async with open_faulty_server(redirect("/there", status), OK) as faulty, open_http(faulty.url) as probe:
-        await probe.request("POST", "/here", json={"a": 1})
+        await probe.http.request("POST", "/here", json={"a": 1})
         assert (faulty.requests[1].method, faulty.requests[1].body) == (method, body)
         assert ("content-type" in faulty.requests[1].headers) == bool(body)
 
@@ -182,7 +182,7 @@ async def test_a_redirect_of_a_post_keeps_it_or_reads_the_result(status: int, me
 async def test_an_ambiguous_redirect_of_a_post_names_base_url(status: int) -> None:
     async with open_faulty_server(redirect("/login?secret=1", status)) as faulty, open_http(faulty.url) as probe:
         with pytest.raises(ServiceError, match="base_url") as caught:
-            await probe.request("POST", "/here", json={})
+            await probe.http.request("POST", "/here", json={})
         assert (caught.value.status, caught.value.reason, caught.value.retry) == (status, "config_error", False)
         assert "secret" not in str(caught.value)
         assert len(faulty.requests) == 1
@@ -190,10 +190,10 @@ async def test_an_ambiguous_redirect_of_a_post_names_base_url(status: int) -> No
 
 async def test_three_redirects_are_followed_and_no_more() -> None:
     async with open_faulty_server(*[redirect("/next")] * 3, OK) as faulty, open_http(faulty.url) as probe:
-        await probe.request("GET", "/")
+        await probe.http.request("GET", "/")
     async with open_faulty_server(redirect("/next")) as faulty, open_http(faulty.url) as probe:
         with pytest.raises(ServiceError, match="more than 3 times"):
-            await probe.request("GET", "/")
+            await probe.http.request("GET", "/")
         assert len(faulty.requests) == 4
 
 
@@ -201,7 +201,7 @@ async def test_three_redirects_are_followed_and_no_more() -> None:
 async def test_a_redirect_to_nowhere_is_an_error(location: str) -> None:
     async with open_faulty_server(redirect(location)) as faulty, open_http(faulty.url) as probe:
         with pytest.raises(ServiceError, match="redirect"):
-            await probe.request("GET", "/")
+            await probe.http.request("GET", "/")
 
 
 async def test_credentials_and_own_headers_do_not_follow_to_another_host() -> None:
@@ -211,7 +211,7 @@ async def test_credentials_and_own_headers_do_not_follow_to_another_host() -> No
     ):
         for auth in (ApiKeyHeader("x-api-key", Secret("key-key")), Bearer(Secret("tok")), Basic("u", Secret("p"))):
             async with open_http(faulty.url, auth=auth) as probe:
-                await probe.request("POST", "/", json={"a": 1}, headers={"X-Customer-Token": "mine"})
+                await probe.http.request("POST", "/", json={"a": 1}, headers={"X-Customer-Token": "mine"})
         for request in other.requests:
             assert request.body == b'{"a":1}'
             assert request.headers["content-type"] == "application/json"
@@ -222,8 +222,8 @@ async def test_credentials_and_own_headers_do_not_follow_to_another_host() -> No
 async def test_an_absolute_url_gets_the_credentials_on_the_own_origin_only() -> None:
     async with open_faulty_server(OK) as other, open_faulty_server(OK) as faulty:
         async with open_http(f"{faulty.url}/v1", auth=Bearer(Secret("tok"))) as probe:
-            await probe.request("GET", f"{faulty.url}/files/1?a=b")
-            await probe.request("GET", f"{other.url}/files/1")
+            await probe.http.request("GET", f"{faulty.url}/files/1?a=b")
+            await probe.http.request("GET", f"{other.url}/files/1")
         assert faulty.requests[0].target == "/files/1?a=b"
         assert faulty.requests[0].headers["authorization"] == "Bearer tok"
         assert "authorization" not in other.requests[0].headers
@@ -234,16 +234,16 @@ async def test_tls_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     async with open_faulty_server(OK, redirect("http://127.0.0.1/"), tls=context) as faulty:
         async with open_http(faulty.url, max_retries=1) as probe:
             with pytest.raises(ServiceError, match="certificate") as caught:
-                await probe.request("POST", "/", json={})
+                await probe.http.request("POST", "/", json={})
         assert (caught.value.type, caught.value.reason) == ("network_error", "ssl_certificate")
         assert not caught.value.maybe_started
         assert not faulty.requests
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         async with open_http(faulty.url) as probe:
-            assert (await probe.request("GET", "/")).json() == {"ok": True}
+            assert (await probe.http.request("GET", "/")).json() == {"ok": True}
             with pytest.raises(ServiceError, match="redirect"):  # to plain HTTP
-                await probe.request("GET", "/")
+                await probe.http.request("GET", "/")
         monkeypatch.delenv("SSL_CERT_FILE")
         async with open_http(faulty.url, verify_tls=False) as probe:
             with pytest.raises(ServiceError, match="redirect"):
-                await probe.request("GET", "/")
+                await probe.http.request("GET", "/")

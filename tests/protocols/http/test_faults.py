@@ -32,7 +32,7 @@ async def test_an_answer_cut_at_any_byte_is_an_error_and_never_half_an_answer(wi
             error = await failure(probe, "POST", json={})
             assert kind(error) == ("network_error", "connection_failed", True)
             assert error.maybe_started
-        assert (await probe.request("POST", "/", json={})).json() == {"ok": True}
+        assert (await probe.http.request("POST", "/", json={})).json() == {"ok": True}
         assert len(faulty.requests) == len(cuts) + 1
 
 
@@ -44,12 +44,12 @@ async def test_a_chunked_answer_cut_at_any_byte_is_an_error() -> None:
         for _ in cuts:
             error = await failure(probe)
             assert kind(error) == ("network_error", "connection_failed", True), error
-        assert (await probe.request("GET", "/")).json() == {"ok": 1}
+        assert (await probe.http.request("GET", "/")).json() == {"ok": 1}
 
 
 async def test_an_answer_that_comes_byte_by_byte_is_whole() -> None:
     async with open_faulty_server(dribble(OK)) as faulty, open_http(faulty.url) as probe:
-        assert (await probe.request("GET", "/")).json() == {"ok": True}
+        assert (await probe.http.request("GET", "/")).json() == {"ok": True}
 
 
 async def test_a_service_that_refuses_connections() -> None:
@@ -159,7 +159,7 @@ async def test_a_call_may_have_its_own_size_limit() -> None:
         open_faulty_server(reply(200, b"x" * 5000)) as faulty,
         open_http(faulty.url, max_response_bytes=10) as probe,
     ):
-        assert len((await probe.request("GET", "/", expect="any", max_bytes=5000)).body) == 5000
+        assert len((await probe.http.request("GET", "/", expect="any", max_bytes=5000)).body) == 5000
         assert "larger than 4999 bytes" in str(await failure(probe, expect="any", max_bytes=4999))
 
 
@@ -193,7 +193,7 @@ async def test_a_streamed_body_that_breaks_off() -> None:
 
         async def read() -> None:
             nonlocal got
-            async with probe.stream("POST", "/") as stream:
+            async with probe.http.stream("POST", "/") as stream:
                 async for chunk in stream.chunks():
                     got += len(chunk)
 
@@ -235,10 +235,10 @@ async def test_an_unusable_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not error.maybe_started
             assert proxy.requests[0].method == "CONNECT"
         async with open_http("http://service.invalid/v1") as probe:  # plain HTTP: the proxy answers
-            assert (await probe.request("GET", "/x")).json() == {"ok": True}
+            assert (await probe.http.request("GET", "/x")).json() == {"ok": True}
             assert proxy.requests[1].target == "http://service.invalid/v1/x"
         async with open_faulty_server(OK) as faulty, open_http(faulty.url) as probe:  # NO_PROXY
-            await probe.request("GET", "/x")
+            await probe.http.request("GET", "/x")
             assert len(proxy.requests) == 2
         monkeypatch.setenv("ALL_PROXY", "gopher://x")
         monkeypatch.delenv("HTTP_PROXY")

@@ -73,6 +73,6 @@ async def test_a_form_goes_through_http_as_it_is() -> None:
     content_type, body = multipart([("a", "b")], [FilePart(field="f", filename="f", media_type="x/y", data=b"\0" * 9)])
     options = CallOptions(content=body, headers={"content-type": content_type})
     async with open_faulty_server(reply(json={})) as faulty, open_http(faulty.url) as probe:
-        await probe.request("POST", "/upload", **options)
+        await probe.http.request("POST", "/upload", **options)
     (request,) = faulty.requests
     assert (request.headers["content-type"], request.body) == (content_type, body)

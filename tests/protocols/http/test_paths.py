@@ -133,6 +133,6 @@ def test_a_segment_that_climbs_is_never_sent(text: str) -> None:
 async def test_a_call_with_such_an_id_is_a_typed_error(text: str) -> None:
     async with open_http("http://127.0.0.1:9") as probe:
         with pytest.raises(ServiceError, match="can't be read") as caught:
-            await probe.request("GET", f"/task/{segment(text)}")
+            await probe.http.request("GET", f"/task/{segment(text)}")
     assert not caught.value.retry
     assert not caught.value.maybe_started

@@ -43,21 +43,21 @@ NOT_JSON = reply(200, b"{", content_type="application/json")
 async def test_what_is_repeated(first: Answer, method: str, repeated: bool, maybe_started: bool) -> None:
     async with open_faulty_server(first, OK) as faulty, open_http(faulty.url) as probe:
         if repeated:
-            answer = await probe.request(method, "/")
+            answer = await probe.http.request(method, "/")
             assert (answer.json(), answer.tries) == ({"ok": True}, 2)
             assert len(faulty.requests) == 2
         else:
             with pytest.raises(ServiceError) as caught:
-                await probe.request(method, "/")
+                await probe.http.request(method, "/")
             assert caught.value.maybe_started == maybe_started
             assert len(faulty.requests) == 1
 
 
 async def test_a_call_can_say_that_it_may_be_made_twice_or_not() -> None:
     async with open_faulty_server(reply(500), OK, raw(b""), OK) as faulty, open_http(faulty.url) as probe:
-        assert (await probe.request("POST", "/cancel", idempotent=True)).tries == 2
+        assert (await probe.http.request("POST", "/cancel", idempotent=True)).tries == 2
         with pytest.raises(ServiceError) as caught:
-            await probe.request("PUT", "/", idempotent=False)
+            await probe.http.request("PUT", "/", idempotent=False)
         assert caught.value.maybe_started
 
 
@@ -65,7 +65,7 @@ async def test_the_opening_of_a_stream_is_repeated_too() -> None:
     async with (
         open_faulty_server(reply(503), reply(429), reply(200, b"abc")) as faulty,
         open_http(faulty.url) as probe,
-        probe.stream("POST", "/", json={}) as stream,
+        probe.http.stream("POST", "/", json={}) as stream,
     ):
         assert stream.tries == 3
         assert b"".join([chunk async for chunk in stream.chunks()]) == b"abc"
@@ -84,7 +84,7 @@ async def test_a_service_that_comes_up_late_is_reached_by_a_post() -> None:
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(come_up)
-                answer = await probe.request("GET", "/")
+                answer = await probe.http.request("GET", "/")
         assert answer.tries >= 4
         assert len(faulty.requests) == 1
 
@@ -94,7 +94,7 @@ async def test_the_number_of_repeats_is_a_setting_and_a_word_of_the_call() -> No
         for retries, sent in ((None, 3), (0, 1), (5, 6)):
             faulty.requests.clear()
             with pytest.raises(ServiceError) as caught:
-                await probe.request("POST", "/", retries=retries)
+                await probe.http.request("POST", "/", retries=retries)
             assert len(faulty.requests) == sent
             assert (f"after {sent} tries" in str(caught.value)) == (sent > 1)
             assert caught.value.reason == "service_unavailable"
@@ -104,7 +104,7 @@ async def test_pauses_grow_from_the_delay(autojump_clock: trio.testing.MockClock
     async with open_faulty_server(reply(503)) as faulty, open_http(faulty.url, max_retries=6, retry_delay=0.5) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError):
-            await probe.request("POST", "/")
+            await probe.http.request("POST", "/")
         longest = 0.5 + 1 + 2 + 4 + 8 + 8
         assert 0.75 * longest <= trio.current_time() - began <= longest
 
@@ -129,7 +129,7 @@ async def test_a_stated_wait_is_kept(
         open_http(faulty.url, retry_delay=8) as probe,
     ):
         began = trio.current_time()
-        await probe.request("POST", "/")
+        await probe.http.request("POST", "/")
         took = trio.current_time() - began
         if wait is None:
             assert 6 <= took <= 8
@@ -144,7 +144,7 @@ async def test_a_wait_stated_as_a_date_is_kept(autojump_clock: trio.testing.Mock
         open_http(faulty.url) as probe,
     ):
         began = trio.current_time()
-        await probe.request("POST", "/")
+        await probe.http.request("POST", "/")
         assert 28 <= trio.current_time() - began <= 31
 
 
@@ -152,7 +152,7 @@ async def test_a_wait_that_is_too_long_is_handed_to_the_queue(autojump_clock: tr
     async with open_faulty_server(too_many(retry_after="121")) as faulty, open_http(faulty.url, timeout=600) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError) as caught:
-            await probe.request("GET", "/")
+            await probe.http.request("GET", "/")
         assert trio.current_time() == pytest.approx(began, abs=0.1)
         assert (caught.value.type, caught.value.retry, caught.value.retry_after) == ("rate_limit", True, 121)
         assert caught.value.code == "rate_limit_exceeded"
@@ -163,7 +163,7 @@ async def test_a_wait_beyond_the_timeout_or_the_deadline_is_not_begun(autojump_c
         for timeout, deadline in ((20, 1000), (1000, 20)):
             began = trio.current_time()
             with trio.fail_after(deadline), pytest.raises(ServiceError) as caught:
-                await probe.request("GET", "/", timeout=timeout)
+                await probe.http.request("GET", "/", timeout=timeout)
             assert trio.current_time() == pytest.approx(began, abs=0.1)
             assert caught.value.retry_after == 30
 
@@ -172,7 +172,7 @@ async def test_repeats_share_the_timeout_of_the_operation(autojump_clock: trio.t
     async with open_faulty_server(slow(reply(503), 4)) as faulty, open_http(faulty.url, max_retries=100) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError) as caught:
-            await probe.request("POST", "/", timeout=10)
+            await probe.http.request("POST", "/", timeout=10)
         assert trio.current_time() - began == pytest.approx(10)
         assert caught.value.reason == "network_timeout"
         assert len(faulty.requests) == 3
@@ -197,13 +197,13 @@ async def test_the_connectors_own_description_decides(autojump_clock: trio.testi
         open_connector(Picky, Picky.Settings(http=HttpSettings(base_url=faulty.url)), connector_context()) as probe,
     ):
         with pytest.raises(Refused, match=r"^POST http.*/: no \(request req_9\)$") as refused:
-            await probe.request("POST", "/")
+            await probe.http.request("POST", "/")
         assert refused.value.request_id == "req_9"
         with pytest.raises(ServiceError, match="out of money") as broke:
-            await probe.request("POST", "/")
+            await probe.http.request("POST", "/")
         assert (broke.value.retry, broke.value.retry_after, broke.value.code) == (False, 1, "insufficient_quota")
         began = trio.current_time()
-        assert (await probe.request("POST", "/")).tries == 2
+        assert (await probe.http.request("POST", "/")).tries == 2
         assert trio.current_time() - began == pytest.approx(7, abs=0.01)
 
 
@@ -216,11 +216,11 @@ async def test_a_429_slows_the_whole_connector_but_not_its_polls(autojump_clock:
         began = trio.current_time()
 
         async def call(name: str, method: str) -> None:
-            await probe.request(method, "/")
+            await probe.http.request(method, "/")
             times[name] = trio.current_time() - began
 
         async def limited() -> None:
-            async with probe.limit():
+            async with probe.limiter.limit():
                 times["limit"] = trio.current_time() - began
 
         async with trio.open_nursery() as nursery:
@@ -241,9 +241,9 @@ async def test_a_429_without_a_wait_slows_nobody(autojump_clock: trio.testing.Mo
         open_http(faulty.url, retry_delay=10) as probe,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(probe.request, "POST", "/")
+        nursery.start_soon(probe.http.request, "POST", "/")
         await faulty.received(1)
         await trio.testing.wait_all_tasks_blocked(0.01)
         began = trio.current_time()
-        await probe.request("POST", "/")
+        await probe.http.request("POST", "/")
         assert trio.current_time() == pytest.approx(began, abs=0.1)

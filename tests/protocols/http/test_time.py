@@ -32,7 +32,7 @@ async def test_a_call_may_have_a_read_timeout_of_its_own(autojump_clock: trio.te
     async with open_faulty_server(hang()) as faulty, open_http(faulty.url, read_timeout=7, max_retries=0) as probe:
         began = trio.current_time()
         with pytest.raises(ServiceError):
-            await probe.request("GET", "/", read_timeout=20)
+            await probe.http.request("GET", "/", read_timeout=20)
         assert 19 < trio.current_time() - began < 21
 
 
@@ -58,8 +58,8 @@ async def test_an_upload_that_stands_still_runs_into_the_write_timeout(
 
 async def test_a_slow_service_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     async with open_faulty_server(slow(OK, 29), dribble(OK, pause=0.5)) as faulty, open_http(faulty.url) as probe:
-        assert (await probe.request("GET", "/")).json() == {"ok": True}
-        assert (await probe.request("GET", "/")).json() == {"ok": True}
+        assert (await probe.http.request("GET", "/")).json() == {"ok": True}
+        assert (await probe.http.request("GET", "/")).json() == {"ok": True}
 
 
 async def test_the_whole_operation_has_its_own_timeout(autojump_clock: trio.testing.MockClock) -> None:
@@ -119,14 +119,14 @@ async def test_a_streamed_body_that_stops_and_a_block_that_takes_too_long(
     async with open_faulty_server(silent) as faulty, open_http(faulty.url, read_timeout=7, timeout=20) as probe:
 
         async def read() -> list[bytes]:
-            async with probe.stream("GET", "/") as stream:
+            async with probe.http.stream("GET", "/") as stream:
                 return [chunk async for chunk in stream.chunks()]
 
         with pytest.raises(ServiceError, match="no byte moved in time while reading"):
             await read()
         began = trio.current_time()
         with pytest.raises(ServiceError, match="not finished within 20 s"):
-            async with probe.stream("GET", "/"):
+            async with probe.http.stream("GET", "/"):
                 await trio.sleep_forever()
         assert trio.current_time() - began == pytest.approx(20)
 
@@ -134,7 +134,7 @@ async def test_a_streamed_body_that_stops_and_a_block_that_takes_too_long(
 async def test_the_callers_own_deadline_is_not_turned_into_an_error(autojump_clock: trio.testing.MockClock) -> None:
     async with open_faulty_server(hang()) as faulty, open_http(faulty.url) as probe:
         with trio.move_on_after(3) as scope:
-            await probe.request("GET", "/")
+            await probe.http.request("GET", "/")
         assert scope.cancelled_caught
         assert trio.current_time() == pytest.approx(scope.deadline)
 
@@ -148,7 +148,7 @@ async def test_a_storm_of_cancels_leaves_the_pool_whole() -> None:
 
             async def impatient(delay: float) -> None:
                 with trio.move_on_after(delay):
-                    await probe.request("POST", "/", content=b"y" * 50_000, expect="any")
+                    await probe.http.request("POST", "/", content=b"y" * 50_000, expect="any")
 
             for _ in range(6):
                 async with trio.open_nursery() as nursery:
@@ -177,12 +177,12 @@ async def test_closing_the_connector_with_calls_in_flight_leaves_no_connection()
 async def test_a_pooled_connection_that_was_reset_meanwhile_is_not_used() -> None:
     async with open_faulty_server(OK) as faulty, open_proxy(faulty.port) as proxy:
         async with open_http(f"http://127.0.0.1:{proxy.port}", max_retries=0) as probe:
-            await probe.request("POST", "/", json={})
+            await probe.http.request("POST", "/", json={})
             proxy.reset_all()
             with trio.fail_after(60):
                 while proxy.connections:
                     await trio.sleep(0.001)
-            assert (await probe.request("POST", "/", json={})).json() == {"ok": True}
+            assert (await probe.http.request("POST", "/", json={})).json() == {"ok": True}
         assert proxy.accepted == 2
 
 
@@ -194,8 +194,8 @@ async def test_an_idle_connection_to_another_place_is_not_kept_for_ever() -> Non
         open_faulty_server(answer) as another,
         open_http(service.url, keepalive_timeout=0.02) as probe,
     ):
-        await probe.request("GET", f"{visited_once.url}/", expect="any")
+        await probe.http.request("GET", f"{visited_once.url}/", expect="any")
         with trio.fail_after(60):
             while visited_once.open_connections:
                 await trio.sleep(0.03)  # longer than an idle connection is kept
-                await probe.request("GET", f"{another.url}/", expect="any")
+                await probe.http.request("GET", f"{another.url}/", expect="any")

@@ -30,11 +30,11 @@ async def test_trap_1_leaving_a_mute_peer_takes_the_close_timeout_not_a_minute(
         open_websocket(faulty.ws_url, close_timeout=1.5) as probe,
     ):
         began = trio.current_time()
-        async with probe.open_socket():
+        async with probe.websocket.open():
             pass
         assert trio.current_time() - began == pytest.approx(1.5, abs=0.1)
         with trio.move_on_after(1) as scope:
-            async with probe.open_socket():
+            async with probe.websocket.open():
                 await trio.sleep_forever()
         assert scope.cancelled_caught
         assert trio.current_time() - began == pytest.approx(4, abs=0.2)
@@ -51,9 +51,12 @@ async def test_trap_2_large_messages_pass_and_too_large_ones_are_named(fragmente
         await peer.listen()
 
     async with open_faulty_server(websocket(script)) as faulty:
-        async with open_websocket(faulty.ws_url) as probe, probe.open_socket() as socket:
+        async with open_websocket(faulty.ws_url) as probe, probe.websocket.open() as socket:
             assert await socket.receive() == b"x" * 5_000_000
-        async with open_websocket(faulty.ws_url, max_message_bytes=4_999_999) as probe, probe.open_socket() as socket:
+        async with (
+            open_websocket(faulty.ws_url, max_message_bytes=4_999_999) as probe,
+            probe.websocket.open() as socket,
+        ):
             with trio.fail_after(60), pytest.raises(ServiceError, match="max_message_bytes is 4999999") as caught:
                 await socket.receive()
             assert (caught.value.reason, caught.value.retry) == ("invalid_response_format", False)

@@ -33,7 +33,7 @@ async def failure(url: str, **settings: Any) -> ServiceError:
     """The error of opening a socket."""
     async with open_websocket(f"{url}/path?token=hidden", **settings) as probe:
         with pytest.raises(ServiceError) as caught:
-            async with probe.open_socket():
+            async with probe.websocket.open():
                 raise AssertionError
     assert str(caught.value).startswith("ws")
     assert "/path: " in str(caught.value)
@@ -101,7 +101,7 @@ async def test_a_handshake_that_hangs_is_bounded(autojump_clock: trio.testing.Mo
 async def test_a_url_that_is_none(url: str) -> None:
     async with open_websocket(url) as probe:
         with pytest.raises(ConfigError, match="not a ws or wss URL"):
-            async with probe.open_socket():
+            async with probe.websocket.open():
                 raise AssertionError
 
 
@@ -112,7 +112,7 @@ async def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (error.type, error.reason) == ("network_error", "ssl_certificate")
         assert "self-signed" in str(error)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        async with open_websocket(faulty.ws_url) as probe, probe.open_socket() as socket:
+        async with open_websocket(faulty.ws_url) as probe, probe.websocket.open() as socket:
             await socket.send("tls")
             assert await socket.receive() == "tls"
 
@@ -122,8 +122,8 @@ async def test_credentials_go_to_the_own_origin_only() -> None:
         for auth, value in ((Bearer(Secret("tok")), "Bearer tok"), (Basic("u", Secret("p")), "Basic dTpw")):
             async with (
                 open_websocket(faulty.ws_url, auth=auth) as probe,
-                probe.open_socket(),
-                probe.open_socket(f"{other.ws_url}/x"),
+                probe.websocket.open(),
+                probe.websocket.open(f"{other.ws_url}/x"),
             ):
                 pass
             assert faulty.requests[-1].headers["authorization"] == value
@@ -141,5 +141,5 @@ async def test_a_secret_that_is_echoed_is_taken_out() -> None:
     ):
         for _ in answers:
             with pytest.raises(ServiceError, match=r"token \*\*\* is bad"):
-                async with probe.open_socket() as socket:
+                async with probe.websocket.open() as socket:
                     await socket.receive()

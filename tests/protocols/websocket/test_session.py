@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.websocket import Socket
+from emp_trio.protocols.websocket import WebSocketSession
 from emp_trio.testing.faulty_server import open_faulty_server
 from emp_trio.testing.faulty_websocket import Peer, websocket
 
@@ -26,7 +26,7 @@ async def listen(peer: Peer) -> None:
 
 async def test_messages_go_both_ways() -> None:
     async with open_faulty_server(websocket(echo)) as faulty, open_websocket(f"{faulty.ws_url}/ws?id=1") as probe:
-        async with probe.open_socket(headers={"X-A": "1"}) as socket:
+        async with probe.websocket.open(headers={"X-A": "1"}) as socket:
             await socket.send("text \u00e9")
             await socket.send(b"\x00\xff")
             await socket.send_json({"type": "job", "n": [1]})
@@ -49,10 +49,10 @@ async def test_what_was_sent_last_arrives_although_the_block_ends_or_is_cancelle
         await peer.listen()
 
     async with open_faulty_server(websocket(script)) as faulty, open_websocket(faulty.ws_url, message_queue=1) as probe:
-        async with probe.open_socket() as socket:
+        async with probe.websocket.open() as socket:
             await socket.send("goodbye")
         with trio.CancelScope() as scope:
-            async with probe.open_socket() as socket:
+            async with probe.websocket.open() as socket:
                 try:
                     scope.cancel()
                     await trio.sleep_forever()
@@ -183,7 +183,7 @@ async def test_senders_to_a_peer_that_goes_away_are_all_released() -> None:
 
     async with open_faulty_server(websocket(script)) as faulty, open_websocket(faulty.ws_url) as probe:
         failed = 0
-        async with probe.open_socket() as socket:
+        async with probe.websocket.open() as socket:
 
             async def send() -> None:
                 nonlocal failed
@@ -206,7 +206,7 @@ async def test_a_sender_outside_the_block_is_released_when_the_block_ends() -> N
 
     released = trio.Event()
 
-    async def send(socket: Socket) -> None:
+    async def send(socket: WebSocketSession) -> None:
         with pytest.raises(ServiceError, match=r"lost|closed"):
             await socket.send(b"x" * 50_000_000)
         released.set()
@@ -223,12 +223,12 @@ async def test_what_the_block_raises_passes_through_as_it_is() -> None:
     async with open_faulty_server(websocket(listen)) as faulty, open_websocket(faulty.ws_url) as probe:
         for error in (ValueError("mine"), ServiceError("mine"), ExceptionGroup("mine", [KeyError()])):
             with pytest.raises(type(error)) as caught:
-                async with probe.open_socket():
+                async with probe.websocket.open():
                     raise error
             assert caught.value is error
             assert str(error).startswith("mine")
         with pytest.raises(ServiceError, match=r"^mine$"):
-            async with probe.open_socket(), probe.open_socket():
+            async with probe.websocket.open(), probe.websocket.open():
                 raise ServiceError("mine")
 
 
@@ -237,7 +237,7 @@ async def test_a_storm_of_opened_and_cancelled_sockets_leaves_nothing() -> None:
 
         async def talk(seconds: float) -> None:
             with trio.move_on_after(seconds):
-                async with probe.open_socket() as socket:
+                async with probe.websocket.open() as socket:
                     while True:
                         await socket.send("x" * 1000)
                         await socket.receive()

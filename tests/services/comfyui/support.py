@@ -71,8 +71,8 @@ async def open_comfyui(
     async with open_connector(cls, settings, connector_context) as connector:
         if quiet:
             with trio.fail_after(60):
-                await connector.probe.verdict()
-                await fake.until(lambda: connector.client_id in fake.process.sockets)
+                await connector.server.probe.verdict()
+                await fake.until(lambda: connector.server.client_id in fake.process.sockets)
         yield connector
 
 

@@ -161,11 +161,11 @@ async def test_what_is_sent_is_what_later_servers_want(connector: Any, fake: Fak
     await run_job(connector, job({"workflow": image(), "extra_data": extra}))
     (body,) = bodies(fake)
     assert body["prompt_id"] == ID
-    assert body["client_id"] == connector.client_id
+    assert body["client_id"] == connector.server.client_id
     assert body["extra_data"] == extra
     assert not any("origin" in request.headers for request in fake.requests)
     queries = [request.target for request in fake.of("GET /ws")]
-    assert queries == [f"/ws?clientId={connector.client_id}"]
+    assert queries == [f"/ws?clientId={connector.server.client_id}"]
 
 
 async def test_an_order_to_clear_or_to_interrupt_just_anything_is_never_sent(connector: Any, fake: FakeComfyUI) -> None:

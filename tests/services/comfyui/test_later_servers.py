@@ -124,7 +124,7 @@ async def test_without_the_list_of_jobs_the_queue_is_looked_at(
     """A stranger's job can make the list fail: that is no reason to fail ours."""
     fake.inject("GET /api/jobs", status, times=1000)
     before = fake.count("GET /api/jobs")
-    connector.calls._lists_jobs = True
+    connector.server.calls._lists_jobs = True
     fake.stranger(sleeping(0.6))
     await running(fake, "a-stranger")
     assert (await run_job(connector, job({"workflow": image()}))).success

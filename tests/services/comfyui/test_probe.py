@@ -35,7 +35,7 @@ async def test_a_dead_worker_thread_is_found_at_the_start_and_so_is_its_restart(
         health = await connector.health()
         assert not health.healthy
         assert "worker thread has died" in health.detail
-        assert await connector.calls.remaining() == 0  # HTTP is healthy, and the canary was taken back
+        assert await connector.server.calls.remaining() == 0  # HTTP is healthy, and the canary was taken back
         await fake.restart()
         while not (await connector.health()).healthy:
             await trio.sleep(0.02)

@@ -91,7 +91,7 @@ async def test_every_connection_has_an_id_of_its_own(connector: Any, fake: FakeC
         await fake.until(lambda opened=opened: fake.process.opened == opened)  # type: ignore[misc]
     targets = [request.target for request in fake.of("GET /ws")]
     assert len(set(targets)) == len(targets) >= 4
-    await fake.until(lambda: connector.client_id in fake.process.sockets)
+    await fake.until(lambda: connector.server.client_id in fake.process.sockets)
     assert (await run_job(connector, job({"workflow": image()}))).success
 
 
@@ -120,7 +120,7 @@ async def test_reconnects_are_made_further_and_further_apart_at_random_and_for_e
         ) as connector:
             await fake.until(lambda: fake.count("GET /ws") > 12)
             fake.behavior.refuse_sockets = False
-            await fake.until(lambda: connector.client_id in fake.process.sockets)
+            await fake.until(lambda: connector.server.client_id in fake.process.sockets)
             refused = pauses()
             await fake.drop_sockets()
             await fake.until(lambda: fake.process.opened == 2)
@@ -311,7 +311,7 @@ async def test_the_queue_is_asked_before_the_history(fake: FakeComfyUI, connecto
     """8: between the two a prompt goes from queue to history, never back."""
     fake.behavior.refuse_sockets = True
     async with open_comfyui(fake, connector_context, quiet=False) as connector:
-        await connector.probe.verdict()
+        await connector.server.probe.verdict()
         before = len(fake.requests)
         assert (await run_job(connector, job({"workflow": sleeping(0.5, 2)}))).success
     asked = [request.target.split("/")[1] for request in fake.requests[before:] if request.method == "GET"]
@@ -345,7 +345,7 @@ async def test_a_job_that_is_busy_elsewhere_does_not_hold_up_the_socket(
             fake.say({"type": "large", "data": "x" * 200_000})
         result = await run_job(other, job({"workflow": sleeping(0.1, 2)}))
         assert result.success
-        assert all(sid in fake.process.sockets for sid in (busy.client_id, other.client_id))
+        assert all(sid in fake.process.sockets for sid in (busy.server.client_id, other.server.client_id))
         with trio.fail_after(60):
             await fake.until(lambda: fake.process.unsent == 0)
         nursery.cancel_scope.cancel()

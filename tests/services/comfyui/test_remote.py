@@ -163,7 +163,7 @@ async def test_a_certificate_of_its_own_making_is_accepted_only_where_that_is_as
             health = await connector.health()
             assert not health.healthy
             assert "certificate" in health.detail.lower()
-            await connector.probe.verdict()
+            await connector.server.probe.verdict()
             assert fake.requests == []
         http = {"verify_tls": False}
         async with open_comfyui(fake, connector_context, cls=ComfyUIRemoteConnector, http=http) as connector:

@@ -196,6 +196,6 @@ async def test_a_finished_prompt_is_not_lost_by_a_question_about_its_classes(
     async with open_comfyui(fake, connector_context) as connector:
         workflow = image() | {"4": {"class_type": "RigNothing", "inputs": {}}}
         await run_job(connector, job({"workflow": workflow}))
-        connector._classes.clear()
+        connector.server._classes.clear()
         fake.inject("GET /object_info", 500, times=10)
         assert len((await run_job(connector, job({"workflow": workflow}, attempt=2, checkpoint={"x": 1}))).output_files)

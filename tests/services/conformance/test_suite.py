@@ -14,6 +14,7 @@ import trio
 
 from emp_trio.errors import DeadlineExceeded, ServiceError
 from emp_trio.jobs import Job, JobResult
+from emp_trio.protocols.http import HttpClient
 from emp_trio.services.connector import Health
 from emp_trio.testing.conformance import suite
 from emp_trio.testing.png import make_png
@@ -26,7 +27,7 @@ Run = Callable[[Any, Job, Any], Awaitable[JobResult]]
 
 run: Run = AtelierConnector.run
 run_remote_work = atelier.run_remote_work
-request = AtelierConnector.request
+request = HttpClient.request
 image = AtelierConnector._image
 
 
@@ -148,7 +149,8 @@ CUT = "test_an_exchange_cut_anywhere_is_a_typed_error_or_the_right_result"
 async def test_a_spoilt_connector_is_found_out(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, fault: Any, test: str, says: str
 ) -> None:
-    monkeypatch.setattr(AtelierConnector if hasattr(AtelierConnector, place) else atelier, place, fault)
+    owner = next((owner for owner in (AtelierConnector, HttpClient) if hasattr(owner, place)), atelier)
+    monkeypatch.setattr(owner, place, fault)
     monkeypatch.setattr(Conformance, "limit", 2.0)
     monkeypatch.setattr(Conformance, "wrongs", 300)
     monkeypatch.setattr(suite, "_PARTS", 1)

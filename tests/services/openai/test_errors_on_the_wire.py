@@ -26,7 +26,7 @@ async def test_an_error(connector_context: ConnectorContext, case: Case) -> None
         open_text(OpenAITextConnector, faulty.url, connector_context) as connector,
     ):
         with pytest.raises(ServiceError) as caught:
-            await connector.request("POST", "/chat/completions", json={}, retries=0)
+            await connector.http.request("POST", "/chat/completions", json={}, retries=0)
     error = caught.value
     assert (error.type, error.reason, error.retry) == (case.type, case.reason, case.retry)
     assert error.retry_after == case.retry_after

@@ -14,7 +14,7 @@ from emp_trio.errors import InvalidJob, ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.protocols.auth import Bearer
 from emp_trio.protocols.http import CallOptions
-from emp_trio.protocols.limits import Limits
+from emp_trio.protocols.rate_limiter import RateLimiter
 from emp_trio.secrets import Redactor
 from emp_trio.services.billing import calls_before, counted
 from emp_trio.services.openai.chat.answer import ChatAnswer
@@ -109,17 +109,17 @@ async def ask(call: ChatCall, make: Callable[[ChatCall], Awaitable[T]]) -> tuple
 
 
 @asynccontextmanager
-async def asked(connector: Limits, job: Job, context: AttemptContext, call: ChatCall) -> AsyncIterator[None]:
+async def asked(limiter: RateLimiter, job: Job, context: AttemptContext, call: ChatCall) -> AsyncIterator[None]:
     """Around the call: it waits for its turn, unless it goes to another account, and is counted where it may have run.
 
     Raises:
         InvalidJob: the job's own key is refused, or out of credit: that tells nothing of the service.
-        ServiceError: that of the block; as :meth:`emp_trio.protocols.limits.Limits.limit` and
+        ServiceError: that of the block; as :meth:`emp_trio.protocols.rate_limiter.RateLimiter.limit` and
             :func:`emp_trio.services.billing.counted` say.
     """
     async with counted(job, context, ahead=False):
         if not call.own_account:
-            async with connector.limit():
+            async with limiter.limit():
                 yield
             return
         try:

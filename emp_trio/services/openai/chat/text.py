@@ -18,7 +18,7 @@ from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.streaming import Events, SseEvent, Streaming
 from emp_trio.protocols.wire_json import join_halves
 from emp_trio.services.connector import Connector, ServiceFeatures
-from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.api import OpenAIApi
 from emp_trio.services.openai.chat.answer import ChatAnswer, ChatFold
 from emp_trio.services.openai.chat.call import ChatCall, ChatSettings, ask, asked, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
@@ -31,7 +31,7 @@ _LOOKED_AT: Final = 8192  # characters of a piece, of which the end is shown: ro
 _SHOWN: Final = 200  # characters of the answer in a progress message
 
 
-class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
+class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector["OpenAITextConnector.Settings"]):
     """Text from a chat completion, whose words are shown as they come.
 
     A job may bring its own ``api_key``, which is used for its calls alone. A completion can't be found again by another
@@ -71,8 +71,8 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
 
         async def make(call: ChatCall) -> tuple[ChatAnswer, str | None]:
             async with (
-                asked(self, job, context, call),
-                self.events("POST", "/chat/completions", **call.options) as events,
+                asked(self.limiter, job, context, call),
+                self.streaming.events("POST", "/chat/completions", **call.options) as events,
             ):
                 return await _answer(events, call, context), events.stream.request_id
 
@@ -85,7 +85,7 @@ class OpenAITextConnector(OpenAIApi, Http, Limits, Streaming, Connector):
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
-        return [model for model in await list_models(self) if not is_image_model(model)]
+        return [model for model in await self.model_ids() if not is_image_model(model)]
 
 
 async def _answer(events: Events[SseEvent], call: ChatCall, context: AttemptContext) -> ChatAnswer:

@@ -17,7 +17,7 @@ from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAsset
 from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector
 from emp_trio.services.lenient import flag
-from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.api import OpenAIApi
 from emp_trio.services.openai.chat.answer import ChatAnswer, read_body
 from emp_trio.services.openai.chat.call import ChatCall, ChatSettings, ask, asked, chat_call, chat_result
 from emp_trio.services.openai.models import is_image_model
@@ -34,7 +34,7 @@ class _Made(msgspec.Struct, frozen=True, kw_only=True):
     request_ids: list[str]
 
 
-class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector):
+class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector["OpenAITextSimpleConnector.Settings"]):
     """Text from a chat completion, in one piece; stored as an asset too where ``payload.save_output`` is true.
 
     A job may bring its own ``api_key``, which is used for its calls alone. An answer that could not be stored is kept
@@ -76,7 +76,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
             context.report(5, "sending the request to OpenAI")
 
             async def one(call: ChatCall) -> _Made:
-                async with asked(self, job, context, call):
+                async with asked(self.limiter, job, context, call):
                     return await self._ask(call)
 
             call, made = await ask(call, one)
@@ -104,10 +104,10 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector)
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
-        return [model for model in await list_models(self) if not is_image_model(model)]
+        return [model for model in await self.model_ids() if not is_image_model(model)]
 
     async def _ask(self, call: ChatCall) -> _Made:
-        reply = await self.request("POST", "/chat/completions", expect="any", **call.options)
+        reply = await self.http.request("POST", "/chat/completions", expect="any", **call.options)
         try:
             answer = await off_loop(len(reply.body), read_body, reply)
         except ServiceError as error:

@@ -17,12 +17,13 @@ from emp_trio.protocols.polling import Polling, PollingSettings
 from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.services.billing import calls_before
 from emp_trio.services.connector import Connector, ServiceFeatures
-from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.api import OpenAIApi
 from emp_trio.services.openai.images.approaches import Approach, choose_approaches, try_approaches
 from emp_trio.services.openai.images.img2img_calls import EditCalls
 from emp_trio.services.openai.images.img2img_payload import EditJob, edit_job
 from emp_trio.services.openai.images.results import generated_images, image_result
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, DEFAULT_TEXT_MODEL, is_image_model
+from emp_trio.services.openai.responses.background import ResponsesClient
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
 from emp_trio.settings import Env
 
@@ -34,7 +35,9 @@ _APPROACHES: Final = ("background", "direct")
 _OUTER_MODEL: Final = "${OPENAI_RESPONSES_MODEL:-${OPENAI_IMG2IMG_MODEL:-" + DEFAULT_TEXT_MODEL + "}}"
 
 
-class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAssets, Connector):
+class OpenAIImg2ImgConnector(
+    OpenAIApi, Http, Limits, Polling, Fetches, SavesAssets, Connector["OpenAIImg2ImgConnector.Settings"]
+):
     """Image to image.
 
     Two ways: a background response in which a text model (``OPENAI_RESPONSES_MODEL``) edits the images with the image
@@ -89,23 +92,31 @@ class OpenAIImg2ImgConnector(OpenAIApi, Http, Limits, Polling, Fetches, SavesAss
         order = choose_approaches(self.settings.approaches, job.payload.get("approach"), wanted.options)
 
         async def make() -> Generated:
-            async with self.limit():
+            async with self.limiter.limit():
                 return await self._make(job, context, wanted, order)
 
         return await self.produce(job, context, make=make, result=image_result)
 
     async def models(self) -> list[str]:
         """Image models of the account."""
-        return [model for model in await list_models(self) if is_image_model(model)]
+        return [model for model in await self.model_ids() if is_image_model(model)]
 
     async def _make(self, job: Job, context: AttemptContext, wanted: EditJob, order: tuple[Approach, ...]) -> Generated:
-        calls = EditCalls(self, job, context, wanted)
+        calls = EditCalls(
+            ResponsesClient(http=self.http, poller=self.poller, openai=self.settings.openai),
+            self.fetcher,
+            image_timeout=self.settings.image_timeout,
+            job=job,
+            context=context,
+            wanted=wanted,
+        )
         edited, attempts = await try_approaches(order, {"background": calls.background, "direct": calls.direct})
         options = msgspec.structs.replace(wanted.options, warnings=(*wanted.options.warnings, *edited.warnings))
         for warning in options.warnings:
             log.warning(warning)
         return await generated_images(
-            self,
+            self.http,
+            self.fetcher,
             edited.answer,
             options,
             request=edited.record,

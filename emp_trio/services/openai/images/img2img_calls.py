@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job
-from emp_trio.protocols.fetch import Fetched
 from emp_trio.services.billing import counted
 from emp_trio.services.inputs import IMAGES, input_file
 from emp_trio.services.openai.images.images_api import read_images_answer
@@ -23,21 +21,15 @@ from emp_trio.services.openai.images.img2img_requests import (
     edits_request,
 )
 from emp_trio.services.openai.responses.answer import Answer
-from emp_trio.services.openai.responses.background import BackgroundRun, Caller, request_headers
+from emp_trio.services.openai.responses.background import BackgroundRun, ResponsesClient, request_headers
 from emp_trio.services.openai.responses.request import ResponsesRequest
 from emp_trio.services.remote_work import run_announced_work
 
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
+
 ACCEPTED_IMAGES: Final = IMAGES - {"image/gif"}
 MASKS: Final = frozenset({"image/png"})
-
-
-class EditCaller(Caller, Protocol):
-    """What is needed of a connector: ``Fetches`` beside
-    :class:`~emp_trio.services.openai.responses.background.Caller`."""
-
-    @property
-    def fetch(self) -> Callable[[str], Awaitable[Fetched]]:
-        """:meth:`emp_trio.protocols.fetch.Fetches.fetch`."""
 
 
 class Edited(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,12 +50,25 @@ class EditCalls:
     nothing has been paid.
 
     Args:
-        caller: the connector.
+        client: the API.
+        fetcher: gets the inputs.
+        image_timeout: seconds for a call of the Images API.
         wanted: what the job wants.
     """
 
-    def __init__(self, caller: EditCaller, job: Job, context: AttemptContext, wanted: EditJob) -> None:
-        self.caller = caller
+    def __init__(
+        self,
+        client: ResponsesClient,
+        fetcher: Fetcher,
+        *,
+        image_timeout: float,
+        job: Job,
+        context: AttemptContext,
+        wanted: EditJob,
+    ) -> None:
+        self.client = client
+        self.fetcher = fetcher
+        self.image_timeout = image_timeout
         self.job = job
         self.progress = context
         self.wanted = wanted
@@ -77,10 +82,10 @@ class EditCalls:
             Refused, ServiceError, trio.Cancelled: as
                 :func:`~emp_trio.services.openai.responses.background.run_background`.
         """
-        outer_model = self.caller.settings.openai.model
+        outer_model = self.client.openai.model
         inputs = Inputs(images=self.wanted.images, mask=self.wanted.mask)
         unsent = ResponsesRequest(body={}, image_wanted=True, image_model=self.wanted.options.model)
-        run = BackgroundRun(self.caller, self.job, self.progress, unsent)
+        run = BackgroundRun(self.client, self.job, self.progress, unsent)
 
         async def prepare() -> None:
             nonlocal inputs
@@ -124,16 +129,16 @@ class EditCalls:
         """
         request = await trio.to_thread.run_sync(edits_request, self.wanted, await self._get_inputs())
         self.progress.report(20, "sending the images to OpenAI")
-        seconds = self.caller.settings.image_timeout
+        seconds = self.image_timeout
         async with counted(self.job, self.progress, ahead=True) as sending:
-            answer = await self.caller.request(
+            answer = await self.client.http.request(
                 "POST",
                 "/images/edits",
                 content=request.content,
-                headers=request_headers(self.caller.settings.openai, self.job) | {"content-type": request.content_type},
+                headers=request_headers(self.client.openai, self.job) | {"content-type": request.content_type},
                 timeout=seconds,
                 read_timeout=seconds,
-                max_bytes=self.caller.settings.http.max_response_bytes * self.wanted.options.n,
+                max_bytes=self.client.http.settings.max_response_bytes * self.wanted.options.n,
                 sending=sending,
             )
             found = read_images_answer(answer.json(), image_model=self.wanted.options.model)
@@ -150,4 +155,4 @@ class EditCalls:
         return self._inputs
 
     async def _input(self, source: Source, kinds: frozenset[str]) -> Input:
-        return source if source.file_id else await input_file(self.caller, source.text, kinds=kinds)
+        return source if source.file_id else await input_file(self.fetcher, source.text, kinds=kinds)

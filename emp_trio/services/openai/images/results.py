@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
+from emp_trio.protocols.http import HttpClient
 from emp_trio.protocols.saves_assets import Generated
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.responses.answer import Answer
 from emp_trio.services.openai.responses.answer_files import image_files, stop_warning
 from emp_trio.services.openai.responses.raw_output import raw_output
-from emp_trio.services.outputs import Caller
 from emp_trio.services.redaction import kept_copy
 from emp_trio.services.results import asset_data, saved_asset
 
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
+
 
 async def generated_images(
-    caller: Caller,
+    http: HttpClient,
+    fetcher: Fetcher,
     answer: Answer,
     options: ImageOptions,
     *,
@@ -29,7 +33,7 @@ async def generated_images(
     """What an image job has made, with all that its result says about it: enough to upload it in another attempt.
 
     Args:
-        caller: the connector, for images that the answer only points to.
+        http, fetcher: for images that the answer only points to.
         answer: with at least one image.
         options: what was asked for, where the answer does not say what was done.
         request: the body that was sent.
@@ -39,7 +43,7 @@ async def generated_images(
     Raises:
         ServiceError: as :func:`~emp_trio.services.openai.responses.answer_files.image_files`.
     """
-    had = await image_files(caller, answer.images)
+    had = await image_files(http, fetcher, answer.images)
     image = answer.images[had.places[-1]]
     warnings = [*options.warnings, *stop_warning(answer), *had.warnings]
     if len(had.files) < options.n:

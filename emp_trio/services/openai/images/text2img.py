@@ -18,7 +18,7 @@ from emp_trio.protocols.saves_assets import Generated, SavesAssets
 from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.billing import calls_before
 from emp_trio.services.connector import Connector, ServiceFeatures
-from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.api import OpenAIApi
 from emp_trio.services.openai.image_options import image_options, image_prompt
 from emp_trio.services.openai.images.approaches import (
     APPROACHES,
@@ -30,6 +30,7 @@ from emp_trio.services.openai.images.approaches import (
 from emp_trio.services.openai.images.results import generated_images, image_result
 from emp_trio.services.openai.images.text2img_calls import ImageCalls
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model
+from emp_trio.services.openai.responses.background import ResponsesClient
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
 from emp_trio.services.previews import PreviewSettings
 from emp_trio.settings import Env
@@ -39,7 +40,9 @@ log = structlog.get_logger(__name__)
 _ALL: Final = ",".join(APPROACHES)
 
 
-class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector):
+class OpenAIText2ImgConnector(
+    OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector["OpenAIText2ImgConnector.Settings"]
+):
     """Text to image.
 
     In the order of ``approaches``: a text model (``OPENAI_RESPONSES_MODEL``) calls the image tool with an image model
@@ -101,11 +104,22 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetch
             log.warning(warning)
 
         async def make() -> Generated:
-            calls = ImageCalls(self, job, context, prompt, options)
-            async with self.limit():
+            client = ResponsesClient(http=self.http, poller=self.poller, openai=self.settings.openai)
+            calls = ImageCalls(
+                client,
+                self.streaming,
+                self,
+                self.settings,
+                job=job,
+                context=context,
+                prompt=prompt,
+                options=options,
+            )
+            async with self.limiter.limit():
                 drawn, attempts = await try_approaches(order, calls.ways)
             return await generated_images(
-                self,
+                self.http,
+                self.fetcher,
                 drawn.answer,
                 options,
                 request=drawn.body,
@@ -118,4 +132,4 @@ class OpenAIText2ImgConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetch
 
     async def models(self) -> list[str]:
         """Image models of the account."""
-        return [model for model in await list_models(self) if is_image_model(model)]
+        return [model for model in await self.model_ids() if is_image_model(model)]

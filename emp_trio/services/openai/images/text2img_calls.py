@@ -9,25 +9,35 @@ import msgspec
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
-from emp_trio.jobs import Job, SavedAsset
+from emp_trio.jobs import Job
+from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.streaming import EventStream
 from emp_trio.services.billing import counted
 from emp_trio.services.openai.image_options import ImageOptions
 from emp_trio.services.openai.images.approaches import Approach, refuses_background
 from emp_trio.services.openai.images.images_api import generations_request, read_images_answer
 from emp_trio.services.openai.responses.answer import Answer
-from emp_trio.services.openai.responses.background import request_headers, run_background
+from emp_trio.services.openai.responses.background import ResponsesClient, request_headers, run_background
 from emp_trio.services.openai.responses.events import ResponseStream
 from emp_trio.services.openai.responses.request import as_stream, image_request
-from emp_trio.services.openai.responses.stream import StreamCaller, run_stream
-from emp_trio.services.previews import Previews, with_previews
+from emp_trio.services.openai.responses.stream import run_stream
+from emp_trio.services.previews import Previews, PreviewSettings, with_previews
 
 
-class ImageCaller(StreamCaller, Protocol):
-    """What is needed of the connector, with the settings of ``OpenAIText2ImgConnector``."""
+class ImageSettings(Protocol):
+    """What of the connector's settings its calls heed."""
 
     @property
-    def save_asset(self) -> Callable[..., Awaitable[SavedAsset]]:
-        """:meth:`emp_trio.protocols.saves_assets.SavesAssets.save_asset`."""
+    def preview(self) -> PreviewSettings:
+        """What is done with partial images."""
+
+    @property
+    def partial_images(self) -> int:
+        """How many are asked for."""
+
+    @property
+    def image_timeout(self) -> float:
+        """Seconds for a call of the Images API."""
 
 
 class Drawn(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,15 +51,28 @@ class ImageCalls:
     """One attempt. Each way raises ServiceError, Refused or trio.Cancelled as the functions do that it calls.
 
     Args:
-        caller: the connector.
+        client, streaming: the API.
+        saver: saves previews.
+        settings: of the connector.
         prompt, options: what the job wants.
     """
 
     def __init__(
-        self, caller: ImageCaller, job: Job, context: AttemptContext, prompt: str, options: ImageOptions
+        self,
+        client: ResponsesClient,
+        streaming: EventStream,
+        saver: SavesAssets,
+        settings: ImageSettings,
+        *,
+        job: Job,
+        context: AttemptContext,
+        prompt: str,
+        options: ImageOptions,
     ) -> None:
-        self._caller = caller
-        self._settings = caller.settings
+        self._client = client
+        self._streaming = streaming
+        self._saver = saver
+        self._settings = settings
         self._job = job
         self._progress = context
         self._prompt = prompt
@@ -59,7 +82,7 @@ class ImageCalls:
             prompt,
             options,
             job_id=job.id,
-            outer_model=self._settings.openai.model,
+            outer_model=self._client.openai.model,
             metadata=job.payload.get("metadata"),
         )
 
@@ -71,7 +94,7 @@ class ImageCalls:
     async def background(self) -> Drawn:
         """A background response that is polled, or the one that an earlier attempt has started."""
         try:
-            answer = await run_background(self._caller, self._job, self._progress, self._request)
+            answer = await run_background(self._client, self._job, self._progress, self._request)
         except ServiceError as error:
             self._in_background = not refuses_background(error)
             raise
@@ -97,9 +120,9 @@ class ImageCalls:
                 if state.partial is not None:
                     previews.take(state.partial)
 
-            return await run_stream(self._caller, self._job, self._progress, request, on_partial=show)
+            return await run_stream(self._client, self._streaming, self._job, self._progress, request, on_partial=show)
 
-        answer = await with_previews(self._caller, self._job, self._progress, self._settings.preview, follow)
+        answer = await with_previews(self._saver, self._job, self._progress, self._settings.preview, follow)
         return Drawn(answer=answer, body=request.body)
 
     async def direct(self) -> Drawn:
@@ -109,14 +132,14 @@ class ImageCalls:
         seconds = self._settings.image_timeout
         self._progress.report(20, "sending the request to OpenAI's Images API")
         async with counted(self._job, self._progress, ahead=True) as sending:
-            answer = await self._caller.request(
+            answer = await self._client.http.request(
                 "POST",
                 "/images/generations",
                 json=body,
-                headers=request_headers(self._settings.openai, self._job),
+                headers=request_headers(self._client.openai, self._job),
                 timeout=seconds,
                 read_timeout=seconds,
-                max_bytes=self._settings.http.max_response_bytes * self._options.n,
+                max_bytes=self._client.http.settings.max_response_bytes * self._options.n,
                 sending=sending,
             )
             found = read_images_answer(answer.json(), image_model=self._options.model)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from emp_trio.protocols.http import HttpClient
 from emp_trio.services.openai.responses.answer import Answer, Image
-from emp_trio.services.outputs import Caller, Output, OutputFiles, output_files
+from emp_trio.services.outputs import Output, OutputFiles, output_files
+
+if TYPE_CHECKING:
+    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 
-async def image_files(caller: Caller, images: tuple[Image, ...]) -> OutputFiles:
+async def image_files(http: HttpClient, fetcher: Fetcher, images: tuple[Image, ...]) -> OutputFiles:
     """The files of images, as far as they can be had.
 
     Raises:
         ServiceError: (response_error) none can be had. They have been paid for.
     """
     outputs = [Output(source=image.data, media_type=image.media_type) for image in images]
-    return await output_files(caller, outputs, images=True)
+    return await output_files(http, fetcher, outputs, images=True)
 
 
 def stop_warning(answer: Answer) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -14,10 +14,10 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
 from emp_trio.offload import off_loop, weight
-from emp_trio.protocols.http import HttpResponse
+from emp_trio.protocols.http import HttpClient, HttpResponse
 from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.http.request import Sending
-from emp_trio.protocols.polling import Ended, NotFinished, Wait
+from emp_trio.protocols.polling import Ended, NotFinished, Poller, Wait
 from emp_trio.retry import parse_retry_after
 from emp_trio.services.billing import counted
 from emp_trio.services.error_shapes import quoted
@@ -37,18 +37,16 @@ log = structlog.get_logger(__name__)
 _LONGEST_ID: Final = 512
 
 
-class Caller(Protocol):
-    """What is needed of a connector: ``Http``, ``Polling``, and ``settings.openai``."""
+class ResponsesClient(msgspec.Struct, frozen=True, kw_only=True):
+    """The Responses API, as an account reaches it and patience allows.
 
-    settings: Any
+    Attributes:
+        openai: the account, the model, and the time that a response may take.
+    """
 
-    @property
-    def request(self) -> Callable[..., Awaitable[HttpResponse]]:
-        """:meth:`emp_trio.protocols.http.Http.request`."""
-
-    @property
-    def poll(self) -> Callable[..., Awaitable[Any]]:
-        """:meth:`emp_trio.protocols.polling.Polling.poll`."""
+    http: HttpClient
+    poller: Poller
+    openai: OpenAISettings
 
 
 def pause(elapsed: float, interval: float) -> float:
@@ -62,7 +60,7 @@ def steady(elapsed: float, interval: float) -> float:
 
 
 async def run_background(
-    caller: Caller,
+    client: ResponsesClient,
     job: Job,
     context: AttemptContext,
     request: ResponsesRequest,
@@ -82,7 +80,7 @@ async def run_background(
         ServiceError: it failed, or was not done within ``poll_timeout`` or ``polling.attempts``.
         trio.Cancelled: after the response was cancelled upstream, where ``context.stop_remote_work`` says so.
     """
-    run = BackgroundRun(caller, job, context, request, plan=plan)
+    run = BackgroundRun(client, job, context, request, plan=plan)
     return await run_announced_work(
         job,
         context,
@@ -99,24 +97,25 @@ class BackgroundRun:
     """The calls of one attempt; ``created_by`` and ``seen_by`` are OpenAI's ids of the first and the latest.
 
     Args:
-        caller, job, progress, request, plan: as of :func:`run_background`.
+        client, job, context, request, plan: as of :func:`run_background`.
     """
 
     def __init__(
         self,
-        caller: Caller,
+        client: ResponsesClient,
         job: Job,
         context: AttemptContext,
         request: ResponsesRequest,
         *,
         plan: Callable[[float, float], float] = pause,
     ) -> None:
-        self.caller = caller
+        self.http = client.http
+        self.poller = client.poller
         self.job = job
         self.progress = context
         self.request = request
         self.plan = plan
-        self.openai: OpenAISettings = caller.settings.openai
+        self.openai = client.openai
         self.headers = request_headers(self.openai, job)
         self.created_by: str | None = None
         self.seen_by: str | None = None
@@ -148,7 +147,7 @@ class BackgroundRun:
         return await send()
 
     async def _create(self, sending: Sending) -> dict[str, Any]:
-        answer = await self.caller.request(
+        answer = await self.http.request(
             "POST", "/responses", json=self.request.body, headers=self.headers, sending=sending
         )
         self.created_by = answer.request_id
@@ -201,11 +200,11 @@ class BackgroundRun:
             self.progress.report(percent(elapsed), f"OpenAI: {response.get('status')} for {elapsed:.0f} s")
             return Wait(stated or 0.0)
 
-        interval = self.caller.settings.polling.interval
+        interval = self.poller.settings.interval
         limit = self.openai.poll_timeout
         with trio.move_on_after(limit):
             try:
-                found: Answer = await self.caller.poll(
+                found: Answer = await self.poller.poll(
                     look, hint=f"response {response_id}", interval=lambda age: self.plan(age, interval)
                 )
                 return found
@@ -215,7 +214,7 @@ class BackgroundRun:
 
     async def cancel(self, response_id: str) -> None:
         """Stop the response."""
-        await self.caller.request(
+        await self.http.request(
             "POST",
             f"/responses/{segment(response_id)}/cancel",
             headers=self.headers,
@@ -248,7 +247,7 @@ class BackgroundRun:
 
     async def _retrieve(self, response_id: str, **options: Any) -> tuple[dict[str, Any], float | None]:
         """The response, and the seconds that OpenAI asks to wait before the next look."""
-        answer = await self.caller.request(
+        answer = await self.http.request(
             "GET",
             f"/responses/{segment(response_id)}",
             headers=self.headers,

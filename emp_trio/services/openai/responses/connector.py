@@ -21,11 +21,11 @@ from emp_trio.protocols.streaming import Streaming
 from emp_trio.services.billing import calls_before
 from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import flag
-from emp_trio.services.openai.api import OpenAIApi, list_models
+from emp_trio.services.openai.api import OpenAIApi
 from emp_trio.services.openai.models import is_image_model
 from emp_trio.services.openai.responses.answer import Answer
 from emp_trio.services.openai.responses.answer_files import image_files, stop_warning
-from emp_trio.services.openai.responses.background import run_background, steady
+from emp_trio.services.openai.responses.background import ResponsesClient, run_background, steady
 from emp_trio.services.openai.responses.raw_output import raw_output
 from emp_trio.services.openai.responses.request import ResponsesRequest, responses_request
 from emp_trio.services.openai.responses.stream import run_stream
@@ -38,7 +38,9 @@ from emp_trio.settings import Env
 log = structlog.get_logger(__name__)
 
 
-class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector):
+class OpenAIResponsesConnector(
+    OpenAIApi, Http, Streaming, Limits, Polling, Fetches, SavesAssets, Connector["OpenAIResponsesConnector.Settings"]
+):
     """Any OpenAI Responses request: text and images.
 
     It runs in the background and is polled, unless the payload says ``stream: true``: then it is followed, also over
@@ -79,9 +81,12 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
         text_saved = flag(job.payload, "save_assets", default=True)
 
         async def make() -> Generated:
-            run = run_stream if request.body.get("stream") else run_background
-            async with self.limit():
-                answer = await run(self, job, context, request, plan=steady)
+            client = ResponsesClient(http=self.http, poller=self.poller, openai=self.settings.openai)
+            async with self.limiter.limit():
+                if request.body.get("stream"):
+                    answer = await run_stream(client, self.streaming, job, context, request, plan=steady)
+                else:
+                    answer = await run_background(client, job, context, request, plan=steady)
             had = await self._images(request, answer) if answer.images else None
             before = calls_before(job)
             build = partial(_generated, request, answer, had, text_saved=text_saved, earlier_calls=before)
@@ -93,7 +98,7 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
     async def _images(self, request: ResponsesRequest, answer: Answer) -> OutputFiles:
         """The images of an answer. Where none of them can be had, words are enough if they may be the answer."""
         try:
-            return await image_files(self, answer.images)
+            return await image_files(self.http, self.fetcher, answer.images)
         except ServiceError as error:
             if request.image_wanted or not answer.text:
                 raise
@@ -101,7 +106,7 @@ class OpenAIResponsesConnector(OpenAIApi, Http, Streaming, Limits, Polling, Fetc
 
     async def models(self) -> list[str]:
         """Models of the account that can answer: all but image models."""
-        return [model for model in await list_models(self) if not is_image_model(model)]
+        return [model for model in await self.model_ids() if not is_image_model(model)]
 
 
 def _generated(

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 import trio
@@ -15,11 +14,11 @@ from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.http.paths import segment
-from emp_trio.protocols.streaming import Events, SseEvent
+from emp_trio.protocols.streaming import EventStream, SseEvent
 from emp_trio.services.billing import counted
 from emp_trio.services.error_shapes import event_value
 from emp_trio.services.openai.responses.answer import Answer
-from emp_trio.services.openai.responses.background import BackgroundRun, Caller, pause, percent
+from emp_trio.services.openai.responses.background import BackgroundRun, ResponsesClient, pause, percent
 from emp_trio.services.openai.responses.events import ResponseStream, fold_event
 from emp_trio.services.openai.responses.request import ResponsesRequest
 from emp_trio.services.remote_work import run_announced_work
@@ -30,21 +29,13 @@ Known = Callable[[str], Awaitable[None]]
 OnPartial = Callable[[ResponseStream], None]
 
 
-class StreamCaller(Caller, Protocol):
-    """What is needed of a connector: what :class:`~emp_trio.services.openai.responses.background.Caller` says, and
-    ``Streaming``."""
-
-    @property
-    def events(self) -> Callable[..., AbstractAsyncContextManager[Events[SseEvent]]]:
-        """:meth:`emp_trio.protocols.streaming.Streaming.events`."""
-
-
 def ignored(state: ResponseStream) -> None:
     """What becomes of a partial image where nobody wants to see it: it has been counted."""
 
 
 async def run_stream(
-    caller: StreamCaller,
+    client: ResponsesClient,
+    streaming: EventStream,
     job: Job,
     context: AttemptContext,
     request: ResponsesRequest,
@@ -73,7 +64,7 @@ async def run_stream(
         trio.Cancelled: after a response in the background was cancelled at OpenAI, where ``context.stop_remote_work``
             says so.
     """
-    run = _Stream(caller, job, context, request, on_partial, plan)
+    run = _Stream(client, streaming, job, context, request, on_partial, plan)
     if not request.body.get("background"):
         return await run.once()
     return await run_announced_work(
@@ -93,17 +84,18 @@ class _Stream:
 
     def __init__(
         self,
-        caller: StreamCaller,
+        client: ResponsesClient,
+        streaming: EventStream,
         job: Job,
         context: AttemptContext,
         request: ResponsesRequest,
         on_partial: OnPartial,
         plan: Callable[[float, float], float],
     ) -> None:
-        self.caller = caller
+        self.streaming = streaming
         self.progress = context
         self.on_partial = on_partial
-        self.background = BackgroundRun(caller, job, context, request, plan=plan)
+        self.background = BackgroundRun(client, job, context, request, plan=plan)
         self.began = trio.current_time()
         self.state = ResponseStream()
         self._done = False  # [DONE] has come
@@ -202,7 +194,7 @@ class _Stream:
     async def _follow(self, known: Known, method: str, path: str, **options: Any) -> None:
         """Read the events of one connection, up to the one that ends the stream or the loss of the connection."""
         openai = self.background.openai
-        async with self.caller.events(
+        async with self.streaming.events(
             method,
             path,
             headers=self.background.headers,

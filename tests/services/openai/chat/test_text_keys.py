@@ -133,7 +133,7 @@ async def test_limits_of_a_jobs_own_account_are_not_those_of_the_connector(
                 await run_job(connector, job(PAYLOAD))
             await run_job(connector, job(PAYLOAD))
             await run_job(connector, job({"prompt": "hi"}))
-            connector.slow_down(3600)
+            connector.limiter.slow_down(3600)
             await run_job(connector, job(PAYLOAD))
         with pytest.raises(ServiceError, match="limits of this service"):
             await run_job(connector, job({"prompt": "hi"}))
