@@ -12,12 +12,15 @@ import os
 import socket
 import ssl
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator
-from contextlib import nullcontext, suppress
-from typing import Any, Final, cast
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import suppress
+from typing import Final
 
 import httpcore
+import httpx
 import trio
+
+from emp_trio.protocols.http.httpcore_lock import without_lock
 
 # Seconds of silence until TCP asks whether the peer is there, seconds between two questions, and questions without an
 # answer: a call may wait for minutes, and a router on the way forgets what is silent (A1111 reference 10.1).
@@ -32,8 +35,26 @@ _KEEP_ALIVE: Final = [
 ]
 
 
-class Pool(httpcore.AsyncConnectionPool):
-    """Stands in for httpcore's pool in an ``httpx.AsyncHTTPTransport``.
+# httpcore's errors in httpx's words, as httpx's own transport puts them.
+_ERRORS: Final[dict[type, type[httpx.TransportError]]] = {
+    httpcore.ConnectTimeout: httpx.ConnectTimeout,
+    httpcore.ReadTimeout: httpx.ReadTimeout,
+    httpcore.WriteTimeout: httpx.WriteTimeout,
+    httpcore.PoolTimeout: httpx.PoolTimeout,
+    httpcore.TimeoutException: httpx.TimeoutException,
+    httpcore.ConnectError: httpx.ConnectError,
+    httpcore.ReadError: httpx.ReadError,
+    httpcore.WriteError: httpx.WriteError,
+    httpcore.NetworkError: httpx.NetworkError,
+    httpcore.LocalProtocolError: httpx.LocalProtocolError,
+    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
+    httpcore.ProtocolError: httpx.ProtocolError,
+    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
+}
+
+
+class Pool(httpx.AsyncBaseTransport):
+    """An httpx transport, HTTP/1.1 without a proxy.
 
     Args:
         tls: for https origins.
@@ -50,23 +71,38 @@ class Pool(httpcore.AsyncConnectionPool):
         self._places = trio.Semaphore(most)
         self._idle: defaultdict[str, deque[httpcore.AsyncHTTP11Connection]] = defaultdict(deque)
 
-    async def handle_async_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request on a connection that is free for it; the connection is back when the answer is closed."""
-        origin = request.url.origin
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request on a connection that is free for it; the connection is back when the answer is closed.
+
+        Raises:
+            httpx.TransportError: no connection, or no answer.
+        """
+        url = request.url
+        sent = httpcore.Request(
+            request.method,
+            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
         try:
             self._places.acquire_nowait()
         except trio.WouldBlock:
             await self._places.acquire()
         connection: httpcore.AsyncHTTP11Connection | None = None
         try:
-            connection = await self._connection(request)
-            response = await connection.handle_async_request(request)
-        except BaseException:
-            await self._give_back(origin, connection)
+            connection = await self._connection(sent)
+            response = await connection.handle_async_request(sent)
+        except BaseException as error:
+            await self._give_back(sent.url.origin, connection)
+            if (translated := _translated(error)) is not None:
+                raise translated from error
             raise
-        stream = _Lent(response.stream, self, origin, connection)
-        return httpcore.Response(
-            response.status, headers=response.headers, content=stream, extensions=response.extensions
+        return httpx.Response(
+            response.status,
+            headers=response.headers,
+            stream=_Body(response, self, sent.url.origin, connection),
+            extensions=response.extensions,
         )
 
     async def aclose(self) -> None:
@@ -102,7 +138,7 @@ class Pool(httpcore.AsyncConnectionPool):
                     await stream.aclose()
                 raise
         connection = httpcore.AsyncHTTP11Connection(origin, stream, keepalive_expiry=self._keep)
-        connection._state_lock = nullcontext()  # type: ignore[assignment]  # only one request at a time has it
+        without_lock(connection)  # only one request at a time has it
         return connection
 
     async def _tidy(self) -> None:
@@ -148,30 +184,48 @@ class _Stream(httpcore.AsyncNetworkStream):
             await self._stream.write(buffer, timeout)
 
 
-class _Lent:
+class _Body(httpx.AsyncByteStream):
     """The body of an answer; its connection goes back to the pool when it is closed."""
 
     def __init__(
         self,
-        stream: Any,
+        response: httpcore.Response,
         pool: Pool,
         origin: httpcore.Origin,
         connection: httpcore.AsyncHTTP11Connection,
     ) -> None:
-        self._stream = stream
+        assert isinstance(response.stream, AsyncIterable)
+        self._response = response
+        self._pieces = aiter(response.stream)
         self._pool = pool
         self._origin = origin
         self._connection: httpcore.AsyncHTTP11Connection | None = connection
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return cast(AsyncIterator[bytes], self._stream.__aiter__())
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._pieces)
+        except Exception as error:
+            if (translated := _translated(error)) is not None:
+                raise translated from error
+            raise
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             with trio.CancelScope(shield=True):  # closing a socket does not wait for the other side
-                await self._stream.aclose()
+                await self._response.aclose()
             await self._pool._give_back(self._origin, connection)
+
+
+def _translated(error: BaseException) -> httpx.TransportError | None:
+    """An error of httpcore as httpx has it; None for any other."""
+    for kind in type(error).__mro__:
+        if kind in _ERRORS:
+            return _ERRORS[kind](str(error))
+    return None
 
 
 async def _close(connection: httpcore.AsyncHTTP11Connection) -> None:

@@ -95,14 +95,11 @@ class HttpTransport:
 
     def __init__(self, settings: HttpSettings, user_agent: str, stack: AsyncExitStack) -> None:
         self._stack = stack
-        self._transports: dict[tuple[str | None, bool], httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[str | None, bool], httpx.AsyncBaseTransport] = {}
         self._proxies = urllib.request.getproxies()
         self.secrets = [secret for url in self._proxies.values() for secret in address_secrets(url)]
         self._verify_tls = settings.verify_tls
         self._most, self._keep = settings.max_connections, settings.keepalive_timeout
-        self._limits = httpx.Limits(
-            max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=self._keep
-        )
         self._headers = {"user-agent": user_agent, "accept-encoding": "gzip"}
         self._timeouts = {
             "connect": settings.connect_timeout,
@@ -158,7 +155,7 @@ class HttpTransport:
                 request.stream = _Body(content)
             return await self._transport(request.url).handle_async_request(request)
 
-    def _transport(self, url: httpx.URL) -> httpx.AsyncHTTPTransport:
+    def _transport(self, url: httpx.URL) -> httpx.AsyncBaseTransport:
         """The pool for ``url``: one per proxy and one without, each with TLS or not."""
         proxy = self._proxies.get(url.scheme) or self._proxies.get("all")
         if proxy is not None and urllib.request.proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
@@ -167,20 +164,25 @@ class HttpTransport:
         if (proxy, secure) not in self._transports:
             # Reading the authorities costs more than all of a plain connection; a context without any trusts nobody.
             tls = tls_context(verify=self._verify_tls) if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            try:
-                transport = httpx.AsyncHTTPTransport(verify=tls, limits=self._limits, proxy=proxy)
-            except (ImportError, ValueError) as error:  # a kind of proxy that httpx has no support for
-                raise ServiceError(
-                    f"the proxy of the environment can't be used: {error}",
-                    type="network_error",
-                    reason="proxy_error",
-                    retry=False,
-                ) from error
-            if proxy is None:
-                transport._pool = Pool(tls, most=self._most, keep=self._keep)
+            transport = Pool(tls, most=self._most, keep=self._keep) if proxy is None else self._through(proxy, tls)
             self._transports[proxy, secure] = transport
             self._stack.push_async_callback(transport.aclose)
         return self._transports[proxy, secure]
+
+    def _through(self, proxy: str, tls: ssl.SSLContext) -> httpx.AsyncHTTPTransport:
+        """httpx's own transport, which speaks to proxies."""
+        limits = httpx.Limits(
+            max_connections=self._most, max_keepalive_connections=self._most, keepalive_expiry=self._keep
+        )
+        try:
+            return httpx.AsyncHTTPTransport(verify=tls, limits=limits, proxy=proxy)
+        except (ImportError, ValueError) as error:  # a kind of proxy that httpx has no support for
+            raise ServiceError(
+                f"the proxy of the environment can't be used: {error}",
+                type="network_error",
+                reason="proxy_error",
+                retry=False,
+            ) from error
 
 
 class _Body(httpx.AsyncByteStream):

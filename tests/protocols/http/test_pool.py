@@ -6,7 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterable
 
-import httpcore
+import httpx
 import trio
 
 from emp_trio.protocols.http.attempts import RequestTrace
@@ -14,11 +14,9 @@ from emp_trio.protocols.http.pool import Pool
 from emp_trio.testing.faulty_server import open_faulty_server, reply
 
 
-def request(url: str) -> httpcore.Request:
+def request(url: str) -> httpx.Request:
     extensions = {"trace": RequestTrace().trace, "timeout": {"connect": 5.0, "read": 5.0, "write": 5.0}}
-    return httpcore.Request(
-        "POST", url, headers={"host": "x", "content-length": "2"}, content=b"{}", extensions=extensions
-    )
+    return httpx.Request("POST", url, content=b"{}", extensions=extensions)
 
 
 async def test_tcp_asks_after_a_silent_peer() -> None:
