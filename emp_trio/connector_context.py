@@ -31,7 +31,7 @@ class Generated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssetSaving(Protocol):
-    """What ``SavesAssets`` needs of the worker: :class:`emp_trio.assets.saver.AssetSaver` has it."""
+    """What ``SavesAssets`` needs of the worker: :class:`emp_trio.assets.storage.AssetStorage` has it."""
 
     def inline(self, file: GeneratedFile) -> SavedAsset | None:
         """A file as a data URL in place of an address, or None where it is too large for a result."""
@@ -48,7 +48,7 @@ class AssetSaving(Protocol):
         media_type: str | None = None,
         index: int = 0,
     ) -> SavedAsset:
-        """:meth:`emp_trio.assets.saver.AssetSaver.save`."""
+        """:meth:`emp_trio.assets.storage.AssetStorage.save`."""
 
     async def kept(self, job: Job) -> Generated | None:
         """What an earlier attempt of this job has kept on this machine, or None. Raises as :meth:`check`, knowing more:

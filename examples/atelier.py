@@ -65,7 +65,7 @@ class AtelierConnector(Http, Polling, SavesAssets, Connector["AtelierConnector.S
         prompt = job.payload.get("prompt")
         if not isinstance(prompt, str):
             raise InvalidJob("payload.prompt is missing", reason="missing_required_field")
-        return await self.produce(job, context, make=partial(self._paint, prompt, job, context), result=_result)
+        return await self.assets.produce(job, context, make=partial(self._paint, prompt, job, context), result=_result)
 
     async def _paint(self, prompt: str, job: Job, context: AttemptContext) -> Generated:
         async def start() -> str:

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError, Problem, failure_of
 from emp_trio.mapping import Plan, ServicePlan
@@ -57,7 +57,7 @@ async def ask_services(plan: Plan, worker: WorkerSettings, storage: StorageSetti
     """
     problems: list[Problem] = []
     today = datetime.datetime.now(datetime.UTC).date()
-    async with open_asset_saver(storage) as assets, trio.open_nursery() as nursery:
+    async with open_asset_storage(storage) as assets, trio.open_nursery() as nursery:
         connector_context = ConnectorContext(assets=assets, environment=dict(os.environ))
 
         async def ask(service: ServicePlan) -> None:

@@ -1,8 +1,9 @@
-"""``SavesAssets``: a connector that puts what it makes into storage."""
+"""``AssetSaver``: puts what a connector makes into the storage of the worker, and keeps what can't be put there."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
@@ -14,7 +15,7 @@ from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.part import ConnectorPart
 
-__all__ = ["SAVING", "Generated", "GeneratedFile", "SavesAssets"]
+__all__ = ["SAVING", "AssetSaver", "Generated", "GeneratedFile", "SavesAssets"]
 
 log = structlog.get_logger(__name__)
 
@@ -22,8 +23,15 @@ SAVING: Final = 90.0
 """Progress, in percent, at which a job's files begin to be saved."""
 
 
-class SavesAssets(ConnectorPart):
-    """Gives a connector ``produce``, ``save_asset`` and ``check_storage``; the storage itself belongs to the worker."""
+class AssetSaver:
+    """Saves what jobs make.
+
+    Args:
+        storage: that of the worker.
+    """
+
+    def __init__(self, storage: AssetSaving) -> None:
+        self._storage = storage
 
     async def produce(
         self,
@@ -51,15 +59,14 @@ class SavesAssets(ConnectorPart):
 
         Raises:
             InvalidJob, ConfigError: nothing of this job could be saved; ``make`` was not called.
-            AssetError, DeadlineExceeded: as :meth:`save_asset`; the text also says where the files are kept.
+            AssetError, DeadlineExceeded: as :meth:`save`; the text also says where the files are kept.
             Exception: whatever ``make`` raises.
             trio.Cancelled: in the upload after the files were kept, or, where ``context.stop_remote_work`` says that
                 nobody wants them any more, after those of an earlier attempt were removed; both shielded and limited.
         """
-        assets = self.connector_context.assets
         if expects_files:
-            assets.check(job)
-        generated = await assets.kept(job)
+            self._storage.check(job)
+        generated = await self._storage.kept(job)
         if generated is None:
             generated = await make()
         else:
@@ -67,20 +74,20 @@ class SavesAssets(ConnectorPart):
             log.info("kept.found", job_id=job.id, files=len(generated.files))
         if generated.files:
             context.report(SAVING, "saving the result")
-        saved = await _save_or_keep(assets, generated, job, context)
+        saved = await _save_or_keep(self._storage, generated, job, context)
         context.report(100, "done")
         return await off_loop(weight((generated.data, job.payload)), result, generated.data, saved)
 
-    def check_storage(self, job: Job) -> None:
+    def check(self, job: Job) -> None:
         """Look whether an asset of this job could be saved, without asking anybody. :meth:`produce` does it; whoever
-        saves by :meth:`save_asset` alone does it before anything is made.
+        saves by :meth:`save` alone does it before anything is made.
 
         Raises:
-            InvalidJob, ConfigError: as :meth:`save_asset` certainly would.
+            InvalidJob, ConfigError: as :meth:`save` certainly would.
         """
-        self.connector_context.assets.check(job)
+        self._storage.check(job)
 
-    async def save_asset(
+    async def save(
         self,
         data: Any,
         job: Job,
@@ -92,7 +99,8 @@ class SavesAssets(ConnectorPart):
         """Upload one output of a job, verify it, and wait for the CDN.
 
         Args:
-            data: bytes, base64 text, a data URL, or a stream, as :class:`emp_trio.assets.saver.AssetSaver` takes them.
+            data: bytes, base64 text, a data URL, or a stream, as :class:`~emp_trio.assets.storage.AssetStorage` takes
+                them.
             job: names the asset; a retry of the job finds its own earlier upload.
             context: runs the upload and cdn stages.
             media_type: what the service says it is; the bytes are looked at first.
@@ -104,26 +112,26 @@ class SavesAssets(ConnectorPart):
 
         A cancelled upload leaves nothing visible.
         """
-        return await self.connector_context.assets.save(data, job, context, media_type=media_type, index=index)
+        return await self._storage.save(data, job, context, media_type=media_type, index=index)
 
 
 async def _save_or_keep(
-    assets: AssetSaving, generated: Generated, job: Job, context: AttemptContext
+    storage: AssetSaving, generated: Generated, job: Job, context: AttemptContext
 ) -> list[SavedAsset]:
     """Save every file. What can't be saved is kept for the next attempt; when all is saved, nothing is kept."""
     if job.payload.get("save_assets") is False and len(generated.files) == 1:
-        inline = assets.inline(generated.files[0])
+        inline = storage.inline(generated.files[0])
         if inline is not None:
-            await assets.forget(job)
+            await storage.forget(job)
             return [inline]
         log.info("asset.too_large_for_result", job_id=job.id, size=len(generated.files[0].data))
     try:
         saved = [
-            await assets.save(file.data, job, context, media_type=file.media_type, index=index)
+            await storage.save(file.data, job, context, media_type=file.media_type, index=index)
             for index, file in enumerate(generated.files)
         ]
     except AssetError as error:
-        kept, where = await assets.keep(generated, job)
+        kept, where = await storage.keep(generated, job)
         raise AssetError(
             f"{error.message}. {where}",
             paid=error.paid,
@@ -134,15 +142,27 @@ async def _save_or_keep(
         ) from error
     except DeadlineExceeded as late:
         text = f"{late.detail}. The generation itself had succeeded and is paid for. "
-        _, where = await assets.keep(generated, job)
+        _, where = await storage.keep(generated, job)
         raise DeadlineExceeded(late.stage, late.seconds, text + where) from late
     except BaseException as error:
         if not isinstance(error, Exception):  # Cancelled, or a group of nothing else
             if context.stop_remote_work:
-                await assets.forget(job)
+                await storage.forget(job)
             else:
-                _, where = await assets.keep(generated, job)
+                _, where = await storage.keep(generated, job)
                 log.info("kept.cancelled", job_id=job.id, what=where)
         raise
-    await assets.forget(job)
+    await storage.forget(job)
     return saved
+
+
+class SavesAssets(ConnectorPart):
+    """Attaches ``self.assets``; the storage itself belongs to the worker."""
+
+    assets: AssetSaver
+
+    @asynccontextmanager
+    async def opening(self) -> AsyncIterator[None]:
+        """Entered when the connector starts."""
+        self.assets = AssetSaver(self.connector_context.assets)
+        yield

@@ -13,7 +13,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Stage
 from emp_trio.jobs import Job, SavedAsset
-from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.saves_assets import AssetSaver
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Previews:
         url: of the latest preview that was saved. Reports are coalesced: who reports often says it again.
     """
 
-    def __init__(self, saver: SavesAssets, job: Job, context: AttemptContext, settings: PreviewSettings) -> None:
+    def __init__(self, saver: AssetSaver, job: Job, context: AttemptContext, settings: PreviewSettings) -> None:
         self._saver = saver
         self._job = job
         self._progress = context
@@ -84,7 +84,7 @@ class Previews:
         why = f"it took more than {self._settings.preview_timeout:g} s"
         with trio.move_on_after(self._settings.preview_timeout):
             try:
-                saved = await self._saver.save_asset(image, self._job, aside, media_type=self._media_type, index=index)
+                saved = await self._saver.save(image, self._job, aside, media_type=self._media_type, index=index)
             except Exception as error:  # noqa: BLE001 - whatever it is, the job can do without this preview
                 why = str(error)
         if saved is None:
@@ -116,7 +116,7 @@ class _Aside:
 
 
 async def with_previews(
-    saver: SavesAssets,
+    saver: AssetSaver,
     job: Job,
     context: AttemptContext,
     settings: PreviewSettings,

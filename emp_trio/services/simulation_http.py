@@ -81,7 +81,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector["SimulationH
             trio.Cancelled: after the simulation was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         if wants_assets(job):
-            self.check_storage(job)
+            self.assets.check(job)
         request = {
             "job_id": job.id,
             "job_type": job.type,
@@ -152,7 +152,7 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector["SimulationH
         for warning in found.warnings:
             log.warning(warning)
         return [
-            await self.save_asset(file.data, job, context, media_type=file.media_type, index=index)
+            await self.assets.save(file.data, job, context, media_type=file.media_type, index=index)
             for index, file in enumerate(found.files)
         ]
 

@@ -84,7 +84,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["Simulation
             trio.Cancelled: after the simulation was cancelled upstream.
         """
         if wants_assets(job):
-            self.check_storage(job)
+            self.assets.check(job)
         wire_id = f"{job.id}-{job.attempt}"  # messages of an earlier attempt are none of this one's business
         request = {
             "type": "simulation_job",
@@ -128,7 +128,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["Simulation
         for warning in found.warnings:
             log.warning(warning)
         return [
-            await self.save_asset(file.data, job, context, media_type=file.media_type, index=index)
+            await self.assets.save(file.data, job, context, media_type=file.media_type, index=index)
             for index, file in enumerate(found.files)
         ]
 

@@ -9,7 +9,7 @@ from functools import partial
 import trio
 
 from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.assets.storage import AssetStorage, open_asset_storage
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.mapping import Plan
 from emp_trio.nursery import leading_error_raised, outliving
@@ -88,8 +88,8 @@ async def run_machine(
 @asynccontextmanager
 async def _open_resources(
     storage: StorageSettings, opening: AbstractAsyncContextManager[Bridge]
-) -> AsyncIterator[tuple[AssetSaver, Bridge]]:
-    async with open_asset_saver(storage) as assets, opening as bridge:
+) -> AsyncIterator[tuple[AssetStorage, Bridge]]:
+    async with open_asset_storage(storage) as assets, opening as bridge:
         yield assets, bridge
 
 

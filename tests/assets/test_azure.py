@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import destination
-from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.assets.storage import AssetStorage, open_asset_storage
 from emp_trio.assets.stores import AssetStore, Blob, Stored
 from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
 from emp_trio.assets.stores.provider import StoreTimeouts
@@ -75,7 +75,7 @@ async def fetch(url: str) -> httpx.Response:
 
 
 async def test_a_large_stream_in_blocks(azurite: Azurite, container: str) -> None:
-    async with open_asset_saver(settings(azurite, container)) as saver:
+    async with open_asset_storage(settings(azurite, container)) as saver:
         saved = await saver.save(pieces(BIG), a_job(filename="film.mp4"), FakeAttempt(), media_type="video/x-odd")
     answer = await fetch(saved.file_url)
     assert answer.content == BIG
@@ -87,7 +87,7 @@ async def test_a_large_stream_in_blocks(azurite: Azurite, container: str) -> Non
 async def test_a_retry_finds_its_earlier_upload(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
         through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))
-        async with open_asset_saver(through) as saver:
+        async with open_asset_storage(through) as saver:
             first = await saver.save(BIG, a_job(), FakeAttempt())
             assert line.sent > len(BIG)
             etag, line.sent = blob(azurite, container, first.file_path).get_blob_properties().etag, 0
@@ -116,7 +116,7 @@ async def test_what_came_between_the_look_and_the_write_is_not_replaced(azurite:
 async def test_a_blob_that_nobody_has_signed_is_replaced_on_demand_only(azurite: Azurite, container: str) -> None:
     """A TypeScript worker writes no metadata."""
     blob(azurite, container, "latest.png").upload_blob(b"by somebody else")
-    async with open_asset_saver(settings(azurite, container)) as saver:
+    async with open_asset_storage(settings(azurite, container)) as saver:
         with pytest.raises(AssetError, match="another job or program"):
             await saver.save(make_png(), a_job("one", filename="latest.jpg"), FakeAttempt())
         for job, seed in (("one", 1), ("two", 2)):
@@ -126,7 +126,7 @@ async def test_a_blob_that_nobody_has_signed_is_replaced_on_demand_only(azurite:
 
 
 async def test_many_jobs_at_once(azurite: Azurite, container: str) -> None:
-    async with open_asset_saver(settings(azurite, container)) as saver, trio.open_nursery() as nursery:
+    async with open_asset_storage(settings(azurite, container)) as saver, trio.open_nursery() as nursery:
         for number in range(40):
             nursery.start_soon(saver.save, make_png(seed=number), a_job(f"job-{number}"), FakeAttempt())
     with azurite.client() as client:
@@ -136,7 +136,7 @@ async def test_many_jobs_at_once(azurite: Azurite, container: str) -> None:
 async def test_a_full_store(azurite_cache: Path) -> None:
     with running_azurite(azurite_cache, memory_mb=9) as small:
         small.create_container("full")
-        async with open_asset_saver(settings(small, "full")) as saver:
+        async with open_asset_storage(settings(small, "full")) as saver:
             with pytest.raises(AssetError, match="full") as caught:
                 await saver.save(BIG, a_job(), FakeAttempt())
             assert (caught.value.type, caught.value.reason) == ("resource_limit", "disk_space_full")
@@ -145,7 +145,7 @@ async def test_a_full_store(azurite_cache: Path) -> None:
 
 async def test_an_unknown_account_is_a_name_that_does_not_resolve(azurite: Azurite, container: str) -> None:
     nowhere = "http://ours.blob.invalid"
-    async with open_asset_saver(settings(azurite, container, endpoint=nowhere)) as saver:
+    async with open_asset_storage(settings(azurite, container, endpoint=nowhere)) as saver:
         with pytest.raises(AssetError, match="AZURE_STORAGE_ACCOUNT") as caught:
             await saver.save(PNG, a_job(), FakeAttempt())
     assert caught.value.reason == "dns_resolution"
@@ -154,7 +154,7 @@ async def test_an_unknown_account_is_a_name_that_does_not_resolve(azurite: Azuri
 async def test_a_broken_upload_goes_on_where_it_was(azurite: Azurite, container: str) -> None:
     async with open_line(azurite.endpoint) as line:
         line.tear_after = 9 * 2**20  # in the third block
-        async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
+        async with open_asset_storage(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
             with pytest.raises(AssetError, match=r"lost|can't be reached"):
                 await saver.save(BIG, a_job(), FakeAttempt())
             line.tear_after, line.sent = None, 0
@@ -175,7 +175,7 @@ async def test_a_store_that_comes_back_within_the_stage(azurite: Azurite, contai
             line.tear_after = None
 
         nursery.start_soon(mend)
-        async with open_asset_saver(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
+        async with open_asset_storage(settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))) as saver:
             saved = await saver.save(BIG, a_job(), FakeAttempt())
     assert blob(azurite, container, saved.file_path).download_blob().readall() == BIG
 
@@ -194,7 +194,7 @@ async def test_a_store_that_hangs_costs_the_upload_stage_and_no_more(azurite: Az
     async with open_line(azurite.endpoint) as line:
         line.stop_after = 0
         through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint), read_timeout=30.0)
-        async with open_asset_saver(through) as saver:
+        async with open_asset_storage(through) as saver:
             started = trio.current_time()
             with pytest.raises(DeadlineExceeded, match=r"upload stage .* 0.5 s: try 1 .*job-1_0.png") as caught:
                 await saver.save(PNG, a_job(), FakeAttempt(limits=StageLimits(upload=0.5)))
@@ -215,7 +215,7 @@ async def test_a_slow_store_is_waited_for_while_others_go_on(azurite: Azurite, c
         nursery.start_soon(tick)
         line.delay = 0.1
         through = settings(azurite, container, endpoint=line.endpoint(azurite.endpoint))
-        async with open_asset_saver(through) as saver:
+        async with open_asset_storage(through) as saver:
             saved = await saver.save(BIG, a_job(), FakeAttempt())
         nursery.cancel_scope.cancel()
     assert saved.size == len(BIG)
@@ -284,7 +284,7 @@ async def test_a_stated_wait_is_kept() -> None:
 
 
 @asynccontextmanager
-async def open_scripted_store(answer: Callable[[Request], Awaitable[Response]]) -> AsyncIterator[AssetSaver]:
+async def open_scripted_store(answer: Callable[[Request], Awaitable[Response]]) -> AsyncIterator[AssetStorage]:
     """A saver in front of a store that answers as told; it tries three times."""
     async with open_server(Starlette(routes=[Route("/{path:path}", answer, methods=["HEAD", "PUT"])])) as url:
         env = {
@@ -295,7 +295,7 @@ async def open_scripted_store(answer: Callable[[Request], Awaitable[Response]]) 
             "AZURE_STORAGE_ENDPOINT": url,
         }
         quick = msgspec.structs.replace(storage_settings(env), retry=RetryPolicy(retries=2, base=0.01))
-        async with open_asset_saver(quick) as saver:
+        async with open_asset_storage(quick) as saver:
             yield saver
 
 
@@ -304,7 +304,7 @@ async def test_jobs_with_storage_of_their_own(azurite: Azurite, container: str) 
     async with open_line(azurite.endpoint) as line:
         own = AzureAccount(name=azurite.account, endpoint=line.endpoint(azurite.endpoint))
         bare = StorageSettings(accounts={"azure": own})
-        async with open_asset_saver(bare) as saver:
+        async with open_asset_storage(bare) as saver:
             for number in range(18):
                 name = f"own{number:04d}"
                 azurite.create_container(name)

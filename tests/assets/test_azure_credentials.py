@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import destination
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.assets.stores.providers.azure.account import AzureAccount, AzureContainer
 from emp_trio.errors import AssetError, ConfigError
 from emp_trio.jobs import JobContext
@@ -54,7 +54,7 @@ def settings(environment: dict[str, str], **changes: str) -> StorageSettings:
 @pytest.mark.parametrize("form", ["{}", "?{}"])
 async def test_a_signature_instead_of_the_key(azurite: Azurite, container: str, form: str) -> None:
     sas = form.format(signed(azurite))
-    async with open_asset_saver(settings(azurite.environment(container), AZURE_STORAGE_SAS_TOKEN=sas)) as saver:
+    async with open_asset_storage(settings(azurite.environment(container), AZURE_STORAGE_SAS_TOKEN=sas)) as saver:
         for data in (PNG, bytes(9 * 2**20)):
             saved = await saver.save(data, a_job(), FakeAttempt())
             assert "sig=" not in saved.file_url
@@ -65,7 +65,7 @@ async def test_a_signature_instead_of_the_key(azurite: Azurite, container: str, 
 @pytest.mark.parametrize("wrong", [{"hours": -1.0}, {"permission": "r"}], ids=["expired", "may not write"])
 async def test_a_signature_that_does_not_do(azurite: Azurite, container: str, wrong: dict[str, Any]) -> None:
     sas = signed(azurite, **wrong)
-    async with open_asset_saver(settings(azurite.environment(container), AZURE_STORAGE_SAS_TOKEN=sas)) as saver:
+    async with open_asset_storage(settings(azurite.environment(container), AZURE_STORAGE_SAS_TOKEN=sas)) as saver:
         with pytest.raises(AssetError, match=r"is paid for") as caught:
             await saver.save(PNG, a_job(), FakeAttempt())
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
@@ -104,13 +104,13 @@ async def test_this_machines_own_identity(monkeypatch: pytest.MonkeyPatch, azuri
         with running_azurite(azurite_cache, certificate=TLS / "server.pem") as azurite:
             azurite.create_container("images")
             login = settings(azurite.environment("images"), AZURE_STORAGE_AUTH_MODE="login")
-            async with open_asset_saver(login) as saver:
+            async with open_asset_storage(login) as saver:
                 saved = await saver.save(PNG, a_job(), FakeAttempt())
                 await saver.save(PNG, a_job("another"), FakeAttempt())
                 assert len(asked) == 1  # the token is used again
                 with azurite.client() as client:
                     assert client.get_blob_client("images", saved.file_path).download_blob().readall() == PNG
-            async with open_asset_saver(login) as saver:
+            async with open_asset_storage(login) as saver:
                 with pytest.raises(AssetError, match=r"sign in.*AZURE_STORAGE_AUTH_MODE.* is paid for") as caught:
                     await saver.save(PNG, a_job("x"), FakeAttempt())
     assert caught.value.type == "auth_error"

@@ -19,7 +19,7 @@ import trio
 from emp_trio.assets.cdn import Expected, WaitLog, judge, public_url, wait_for_cdn
 from emp_trio.assets.cdn_ways import CdnWay
 from emp_trio.assets.config import CdnSettings, storage_settings
-from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.assets.storage import AssetStorage, open_asset_storage
 from emp_trio.attempt import StageLimits
 from emp_trio.errors import DeadlineExceeded
 from emp_trio.testing.attempt import FakeAttempt
@@ -37,10 +37,10 @@ BUSTED = f"{KEY}?v={DIGEST[:12]}"
 
 
 @asynccontextmanager
-async def cdn_and_saver(folder: Path, cdn_settings: CdnSettings = QUICK) -> AsyncIterator[tuple[Cdn, AssetSaver]]:
+async def cdn_and_saver(folder: Path, cdn_settings: CdnSettings = QUICK) -> AsyncIterator[tuple[Cdn, AssetStorage]]:
     async with open_cdn(folder) as cdn:
         settings = local_storage(folder, cdn_url=cdn.url + "/", cdn=cdn_settings)
-        async with open_asset_saver(settings) as saver:
+        async with open_asset_storage(settings) as saver:
             yield cdn, saver
 
 
@@ -145,7 +145,7 @@ async def test_an_answer_that_trickles_does_not_eat_the_stage(tmp_path: Path) ->
         url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         probing = CdnSettings(probe_timeout=0.1, first_pause=0.01)
         settings = local_storage(tmp_path, cdn_url=url, cdn=probing)
-        async with open_asset_saver(settings) as saver:
+        async with open_asset_storage(settings) as saver:
             with pytest.raises(DeadlineExceeded, match=r"did not answer within 0.1 s"):
                 await saver.save(PNG, a_job(), in_stage(0.7))
         nursery.cancel_scope.cancel()
@@ -183,7 +183,7 @@ async def test_a_cdn_that_does_not_recover(tmp_path: Path, mood: str, words: str
 async def test_a_cdn_that_is_not_there(tmp_path: Path, base: str) -> None:
     url = base.format(port=closed_port())
     settings = local_storage(tmp_path, cdn_url=url, cdn=QUICK)
-    async with open_asset_saver(settings) as saver:
+    async with open_asset_storage(settings) as saver:
         with pytest.raises(DeadlineExceeded, match="can't be reached"):
             await saver.save(PNG, a_job(), in_stage(0.3))
 
@@ -203,7 +203,7 @@ async def test_in_front_of_a_real_store(azurite: Azurite, container: str) -> Non
     async with open_cdn(f"{azurite.endpoint}/{container}") as cdn:
         env = azurite.environment(container) | {"CLOUD_CDN_URL": cdn.url}
         settings = msgspec.structs.replace(storage_settings(env), cdn=QUICK)
-        async with open_asset_saver(settings) as saver:
+        async with open_asset_storage(settings) as saver:
             first = await saver.save(PNG, a_job(prefix="p"), in_stage())
             assert first.cdn_url == f"{cdn.url}/p/{KEY}"
             cdn.outdated[f"p/{KEY}"] = PNG

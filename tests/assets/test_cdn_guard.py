@@ -10,12 +10,11 @@ import pytest
 import trio
 
 from emp_trio.assets.config import CdnSettings, StorageSettings, storage_settings
-from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.assets.storage import AssetStorage, open_asset_storage
 from emp_trio.attempt import StageLimits
-from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, InvalidJob
 from emp_trio.jobs import JobResult
-from emp_trio.protocols.saves_assets import Generated, SavesAssets
+from emp_trio.protocols.saves_assets import AssetSaver, Generated
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.cdn import open_cdn
 from emp_trio.testing.faulty_server import hang, open_faulty_server, redirect, reply
@@ -44,14 +43,16 @@ UNREADABLE = """
 """.split()
 
 
-class Closed(SavesAssets):
+class Closed:
     """A connector whose service must not be asked."""
 
-    def __init__(self, saver: AssetSaver) -> None:
-        self.connector_context = ConnectorContext(assets=saver)
+    def __init__(self, saver: AssetStorage) -> None:
+        self.assets = AssetSaver(saver)
 
     async def run(self, job: Any) -> None:
-        await self.produce(job, FakeAttempt(), make=self._make, result=lambda facts, saved: JobResult(success=True))
+        await self.assets.produce(
+            job, FakeAttempt(), make=self._make, result=lambda facts, saved: JobResult(success=True)
+        )
 
     async def _make(self) -> Generated:
         raise AssertionError("the service was asked")
@@ -63,7 +64,7 @@ def local(folder: Path, **more: Any) -> StorageSettings:
 
 @pytest.mark.parametrize("cdn", LITERALS + UNREADABLE)
 async def test_an_address_inside_is_refused_before_anything_is_done(tmp_path: Path, cdn: str) -> None:
-    async with open_faulty_server(hang()) as inside, open_asset_saver(local(tmp_path / "files")) as saver:
+    async with open_faulty_server(hang()) as inside, open_asset_storage(local(tmp_path / "files")) as saver:
         job = a_job(cdn_url=cdn.format(port=inside.port))
         with pytest.raises(InvalidJob, match=r"ctx\.storage\.cdnUrl"):
             saver.check(job)
@@ -77,7 +78,7 @@ async def test_an_address_inside_is_refused_before_anything_is_done(tmp_path: Pa
 
 async def test_a_name_that_leads_inside_is_refused_before_anything_is_paid_or_stored(tmp_path: Path) -> None:
     Names(inside_example=[["10.1.2.3"]], both_example=[["1.1.1.1", "127.0.0.1"]])
-    async with open_asset_saver(local(tmp_path / "files")) as saver:
+    async with open_asset_storage(local(tmp_path / "files")) as saver:
         for name in ("inside.example", "both.example", "nowhere.example"):
             job = a_job(cdn_url=f"https://{name}/base")
             with pytest.raises(InvalidJob, match=REFUSED):
@@ -90,7 +91,7 @@ async def test_a_name_that_leads_inside_is_refused_before_anything_is_paid_or_st
 async def test_the_errors_of_what_is_there_and_of_what_is_not_are_the_same(tmp_path: Path) -> None:
     Names(inside_example=[["127.0.0.1"]])
     texts = set()
-    async with open_faulty_server(reply(200)) as inside, open_asset_saver(local(tmp_path)) as saver:
+    async with open_faulty_server(reply(200)) as inside, open_asset_storage(local(tmp_path)) as saver:
         for cdn in (f"http://127.0.0.1:{inside.port}", "http://127.0.0.1:1", "http://inside.example", "http://no.such"):
             with pytest.raises(InvalidJob) as caught:
                 await saver.save(PNG, a_job(cdn_url=cdn), FakeAttempt())
@@ -103,7 +104,7 @@ async def test_the_errors_of_what_is_there_and_of_what_is_not_are_the_same(tmp_p
 async def test_a_name_that_changes_its_mind_gains_nothing(tmp_path: Path) -> None:
     """Looked up when the job comes, when it is saved, and once for each probe, which goes where that look-up said."""
     Names(turns_example=[["1.1.1.1"], ["127.0.0.1"]])
-    async with open_faulty_server(reply(200)) as inside, open_asset_saver(local(tmp_path)) as saver:
+    async with open_faulty_server(reply(200)) as inside, open_asset_storage(local(tmp_path)) as saver:
         job = a_job(cdn_url=f"http://turns.example:{inside.port}")
         await saver.kept(job)
         with pytest.raises(InvalidJob, match=REFUSED):
@@ -119,7 +120,7 @@ async def test_no_redirect_of_the_operators_cdn_leads_inside(tmp_path: Path, tar
         open_faulty_server(hang()) as inside,
         open_faulty_server(redirect(target.format(port=inside.port))) as cdn,
     ):
-        async with open_asset_saver(local(tmp_path, cdn_url=cdn.url)) as saver:
+        async with open_asset_storage(local(tmp_path, cdn_url=cdn.url)) as saver:
             with pytest.raises(AssetError, match="redirects to a place") as caught:
                 await saver.save(PNG, a_job(), FakeAttempt())
         assert inside.requests == []
@@ -132,7 +133,7 @@ async def test_a_redirect_of_a_jobs_cdn_is_checked_again(tmp_path: Path) -> None
     """Private networks are open here; what belongs to the machine's provider never is."""
     async with (
         open_faulty_server(redirect("http://169.254.169.254/latest")) as cdn,
-        open_asset_saver(local(tmp_path, cdn_private=True)) as saver,
+        open_asset_storage(local(tmp_path, cdn_private=True)) as saver,
     ):
         with pytest.raises(InvalidJob, match=REFUSED) as caught:
             await saver.save(PNG, a_job(cdn_url=cdn.url), FakeAttempt())
@@ -149,7 +150,7 @@ async def test_the_operator_may_open_private_networks_to_the_cdns_of_jobs(tmp_pa
             "CLOUD_CDN_ALLOW_PRIVATE": "true",
         }
     )
-    async with open_cdn(tmp_path) as cdn, open_asset_saver(settings) as saver:
+    async with open_cdn(tmp_path) as cdn, open_asset_storage(settings) as saver:
         base = cdn.url.replace("127.0.0.1", host)
         cdn.missing, cdn.refuses_head = 1, True
         saved = await saver.save(PNG, a_job(cdn_url=base), FakeAttempt(limits=StageLimits(cdn=10)))
@@ -157,7 +158,7 @@ async def test_the_operator_may_open_private_networks_to_the_cdns_of_jobs(tmp_pa
 
 
 async def test_a_job_may_name_the_operators_own_cdn_and_nothing_beside_it(tmp_path: Path) -> None:
-    async with open_cdn(tmp_path) as cdn, open_asset_saver(local(tmp_path, cdn_url=f"{cdn.url}/")) as saver:
+    async with open_cdn(tmp_path) as cdn, open_asset_storage(local(tmp_path, cdn_url=f"{cdn.url}/")) as saver:
         saved = await saver.save(PNG, a_job(cdn_url=cdn.url), FakeAttempt())
         assert saved.cdn_url == f"{cdn.url}/job-1_0.png"
         for other in (f"{cdn.url}/admin", f"{cdn.url}/../x", cdn.url.replace("127.0.0.1", "127.0.0.2")):
@@ -174,7 +175,7 @@ def test_the_setting_is_true_or_false() -> None:
 
 async def test_a_job_waits_for_a_name_that_cannot_be_resolved_for_now(tmp_path: Path) -> None:
     Names(busy_example=[[]]).later.add("busy.example")
-    async with open_asset_saver(local(tmp_path)) as saver:
+    async with open_asset_storage(local(tmp_path)) as saver:
         with trio.fail_after(20), pytest.raises(Exception, match="can't be resolved") as caught:
             await saver.save(PNG, a_job(cdn_url="http://busy.example"), FakeAttempt(limits=StageLimits(cdn=0.3)))
     assert caught.value.retry  # type: ignore[attr-defined]

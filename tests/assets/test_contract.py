@@ -13,7 +13,7 @@ import trio
 
 from emp_trio.assets.destination import destination
 from emp_trio.assets.naming import safe_id
-from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.assets.storage import AssetStorage, open_asset_storage
 from emp_trio.assets.stores import AssetStore, Blob, Stored
 from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
 from emp_trio.assets.stores.provider import StoreTimeouts
@@ -41,7 +41,7 @@ def about(key: str, data: bytes) -> Blob:
     return Blob(key=key, media_type="a/b", cache_control="x", size=len(data), sha256=digest, owner="job-1")
 
 
-async def fails(saver: AssetSaver, data: bytes = PNG) -> AssetError:
+async def fails(saver: AssetStorage, data: bytes = PNG) -> AssetError:
     """The typed failure of a save: it says what was paid."""
     with pytest.raises(AssetError) as caught:
         await saver.save(data, a_job(), FakeAttempt(20))
@@ -54,7 +54,7 @@ class TestContract:
     """One class for all stores."""
 
     async def test_an_asset_and_what_is_remembered_with_it(self, open_any: OpenStore) -> None:
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             saved = await saver.save(PNG, a_job("jöb/1", prefix="a b/c"), FakeAttempt())
             assert saved.file_path == f"a b/c/{safe_id('jöb/1')}_0.png"
             assert saved.file_url.endswith(f"/a%20b/c/{safe_id('jöb/1')}_0.png")
@@ -70,7 +70,7 @@ class TestContract:
     async def test_the_cache_control_of_the_settings(self, open_remote: OpenStore) -> None:
         async with open_remote() as backend:
             settings = backend.settings(CLOUD_STORAGE_CACHE_CONTROL="private, max-age=60")
-            async with open_asset_saver(settings) as saver:
+            async with open_asset_storage(settings) as saver:
                 saved = await saver.save(pieces(BIG), a_job(), FakeAttempt())
             facts = await trio.to_thread.run_sync(backend.facts, saved.file_path)
         assert facts is not None
@@ -78,7 +78,7 @@ class TestContract:
 
     async def test_several_outputs_and_a_large_one_in_parts(self, open_any: OpenStore) -> None:
         contents = [PNG, BIG, make_png(seed=1)]
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             saved = [
                 await saver.save(pieces(data), a_job(), FakeAttempt(), index=index)
                 for index, data in enumerate(contents)
@@ -92,14 +92,14 @@ class TestContract:
 
     @pytest.mark.parametrize("data", [PNG, BIG], ids=["small", "large"])
     async def test_the_same_again_is_success_and_no_upload(self, open_any: OpenStore, data: bytes) -> None:
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             first = await saver.save(data, a_job(), FakeAttempt())
             before = await trio.to_thread.run_sync(backend.facts, first.file_path)
             assert await saver.save(data, a_job(), FakeAttempt()) == first
             assert await trio.to_thread.run_sync(backend.facts, first.file_path) == before
 
     async def test_other_content_of_the_same_job_replaces_the_earlier(self, open_any: OpenStore) -> None:
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             first = await saver.save(PNG, a_job(), FakeAttempt())
             await saver.save(make_png(seed=1), a_job(), FakeAttempt())
             facts = await trio.to_thread.run_sync(backend.facts, first.file_path)
@@ -107,7 +107,7 @@ class TestContract:
         assert facts.content == make_png(seed=1)
 
     async def test_an_asset_of_another_job_is_not_replaced(self, open_any: OpenStore) -> None:
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             first = await saver.save(PNG, a_job("a/b"), FakeAttempt())
             with pytest.raises(AssetError, match="another job") as caught:
                 await saver.save(make_png(seed=1), a_job(safe_id("a/b")), FakeAttempt())
@@ -119,7 +119,7 @@ class TestContract:
     @pytest.mark.parametrize("chosen", [False, True], ids=["a generated name", "a chosen name"])
     async def test_a_chosen_name_takes_nothing_from_another_job(self, open_any: OpenStore, chosen: bool) -> None:
         other = make_png(seed=1)
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             victim = a_job("victim", filename="cat.png") if chosen else a_job("victim")
             first = await saver.save(PNG, victim, FakeAttempt())
             thief = a_job("thief", filename=first.file_name)
@@ -136,7 +136,7 @@ class TestContract:
                 await saver.save(PNG, victim, FakeAttempt())
 
     async def test_jobs_of_one_workflow_may_replace_each_others(self, open_any: OpenStore) -> None:
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             jobs = [
                 msgspec.structs.replace(a_job(name, filename="cat.png"), workflow_id=workflow)
                 for name, workflow in (("one", "wörk/flow"), ("two", "wörk/flow"), ("three", "other"), ("four", None))
@@ -154,7 +154,7 @@ class TestContract:
         won: list[str] = []
         lost: list[str] = []
 
-        async def save(saver: AssetSaver, id: str, seed: int) -> None:
+        async def save(saver: AssetStorage, id: str, seed: int) -> None:
             try:
                 await saver.save(make_png(seed=seed), a_job(id, filename="cat.png"), FakeAttempt())
             except AssetError as error:
@@ -162,7 +162,7 @@ class TestContract:
             else:
                 won.append(id)
 
-        async with open_any() as backend, open_asset_saver(backend.settings()) as saver:
+        async with open_any() as backend, open_asset_storage(backend.settings()) as saver:
             async with trio.open_nursery() as nursery:
                 for seed in range(4):
                     nursery.start_soon(save, saver, f"job-{seed}", seed)
@@ -235,7 +235,7 @@ class TestContract:
             async with open_line(backend.endpoint) as line:
                 line.delay = 0.03
                 line.stop_after = size // 2 if size < 2**22 else None
-                async with open_asset_saver(backend.settings(line)) as saver:
+                async with open_asset_storage(backend.settings(line)) as saver:
                     with trio.fail_after(60):
                         await _stop_in_the_middle(saver, line, data)
                     ended = trio.current_time()
@@ -250,7 +250,7 @@ class TestContract:
     @pytest.mark.parametrize("data", [PNG, BIG], ids=["small", "large"])
     async def test_a_wrong_key(self, open_remote: OpenStore, data: bytes) -> None:
         async with open_remote() as backend:
-            async with open_asset_saver(backend.settings(**backend.wrong_key)) as saver:
+            async with open_asset_storage(backend.settings(**backend.wrong_key)) as saver:
                 error = await fails(saver, data)
             assert await trio.to_thread.run_sync(backend.facts, "job-1_0.png") is None
         assert (error.type, error.retry) == ("auth_error", False)
@@ -260,7 +260,7 @@ class TestContract:
     async def test_a_missing_container(self, open_remote: OpenStore) -> None:
         async with (
             open_remote() as backend,
-            open_asset_saver(backend.settings(CLOUD_STORAGE_CONTAINER="missing")) as saver,
+            open_asset_storage(backend.settings(CLOUD_STORAGE_CONTAINER="missing")) as saver,
         ):
             error = await fails(saver)
         assert (error.reason, error.retry) == ("config_error", False)
@@ -272,7 +272,7 @@ class TestContract:
             assert backend.endpoint is not None
             line = Line(backend.endpoint)
             line.port = closed_port()
-            async with open_asset_saver(backend.settings(line)) as saver:
+            async with open_asset_storage(backend.settings(line)) as saver:
                 error = await fails(saver)
         assert (error.type, error.reason, error.retry) == ("network_error", "connection_failed", True)
         assert "can't be reached" in error.message
@@ -282,7 +282,7 @@ class TestContract:
             assert backend.endpoint is not None
             async with open_line(backend.endpoint) as line:
                 line.tear_after = 12 * 2**20
-                async with open_asset_saver(backend.settings(line)) as saver:
+                async with open_asset_storage(backend.settings(line)) as saver:
                     error = await fails(saver, BIG)
                     assert (error.type, error.reason, error.retry) == ("network_error", "connection_failed", True)
                     assert await trio.to_thread.run_sync(backend.facts, "job-1_0.bin") is None
@@ -297,7 +297,7 @@ class TestContract:
             assert backend.endpoint is not None
             async with (
                 open_line(backend.endpoint) as line,
-                open_asset_saver(backend.settings(line, read_timeout=0.2)) as saver,
+                open_asset_storage(backend.settings(line, read_timeout=0.2)) as saver,
             ):
                 line.stop_after = 0
                 error = await fails(saver)
@@ -305,7 +305,7 @@ class TestContract:
         assert "did not answer within 0.2 s" in error.message
 
 
-async def _stop_in_the_middle(saver: AssetSaver, line: Line, data: bytes) -> None:
+async def _stop_in_the_middle(saver: AssetStorage, line: Line, data: bytes) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(saver.save, data, a_job(), FakeAttempt())
         await line.until_sent(len(data) // 2)

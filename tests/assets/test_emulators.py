@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emp_trio.assets.config import storage_settings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.gcs import open_gcs
 from emp_trio.testing.s3 import S3, _client
@@ -24,7 +24,7 @@ async def test_the_google_emulator_wants_a_token_and_nothing_unknown(tmp_path: P
         assert (await client.post("/token", content=b"grant_type=x&assertion=y")).status_code == 400
 
         gcs.fault = lambda request: tokens.append(request.headers["authorization"])
-        async with open_asset_saver(storage_settings(gcs.environment("assets"))) as saver:
+        async with open_asset_storage(storage_settings(gcs.environment("assets"))) as saver:
             saved = await saver.save(b"words", a_job(), FakeAttempt())
         gcs.fault = lambda request: None
         assert (await client.get(f"/assets/{saved.file_path}")).content == b"words"

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.assets.stores import Blob
 from emp_trio.assets.stores.blocking import CancelToken, Reader, in_thread
 from emp_trio.assets.stores.providers.local.store import LocalStore
@@ -44,7 +44,7 @@ def local(folder: Path) -> StorageSettings:
 
 
 async def test_an_asset_lies_where_its_address_says(tmp_path: Path) -> None:
-    async with open_asset_saver(local(tmp_path / "new")) as saver:
+    async with open_asset_storage(local(tmp_path / "new")) as saver:
         saved = await saver.save(PNG, a_job(prefix="a b/ü"), FakeAttempt(), media_type="image/jpeg")
     assert saved.file_path == "a b/ü/job-1_0.png"
     assert (saved.file_name, saved.media_type, saved.size) == ("job-1_0.png", "image/png", len(PNG))
@@ -59,7 +59,7 @@ async def test_an_asset_lies_where_its_address_says(tmp_path: Path) -> None:
 
 
 async def test_a_repeated_save_finds_its_earlier_upload(tmp_path: Path) -> None:
-    async with open_asset_saver(local(tmp_path)) as saver:
+    async with open_asset_storage(local(tmp_path)) as saver:
         first = await saver.save(PNG, a_job(), FakeAttempt())
         before = (tmp_path / first.file_path).stat()
         assert await saver.save(pieces(PNG), a_job(), FakeAttempt()) == first
@@ -70,7 +70,7 @@ async def test_a_repeated_save_finds_its_earlier_upload(tmp_path: Path) -> None:
 
 
 async def test_outputs_of_one_job_have_names_of_their_own(tmp_path: Path) -> None:
-    async with open_asset_saver(local(tmp_path)) as saver, trio.open_nursery() as nursery:
+    async with open_asset_storage(local(tmp_path)) as saver, trio.open_nursery() as nursery:
         for index in range(20):
             nursery.start_soon(_save, saver, make_png(seed=index), index)
     assert len(list(tmp_path.iterdir())) == 20
@@ -121,7 +121,7 @@ async def test_a_cancelled_write_leaves_nothing(tmp_path: Path) -> None:
 async def test_something_else_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a file")
     (tmp_path / "job-1_0.png").mkdir()
-    async with open_asset_saver(local(tmp_path)) as saver:
+    async with open_asset_storage(local(tmp_path)) as saver:
         for job in (a_job(prefix="a"), a_job()):
             with pytest.raises(AssetError, match="another one") as caught:
                 await saver.save(PNG, job, FakeAttempt())
@@ -132,7 +132,7 @@ _IN_A_PROCESS = """
 import json, os, resource, signal, sys
 import trio
 from pathlib import Path
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.assets.stores.providers.local import store  # now: without privileges it may be out of reach
 from emp_trio.errors import AssetError
 from emp_trio.retry import RetryPolicy
@@ -142,7 +142,7 @@ from emp_trio.jobs import Job
 
 async def main(kind, folder):
     settings = local_storage(Path(folder), retry=RetryPolicy(retries=1, base=0.01))
-    async with open_asset_saver(settings) as saver:
+    async with open_asset_storage(settings) as saver:
         if kind == "full":  # the nearest thing to a full disk that needs no privilege
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))

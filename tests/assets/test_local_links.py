@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.saver import AssetSaver, open_asset_saver
+from emp_trio.assets.storage import AssetStorage, open_asset_storage
 from emp_trio.assets.stores.blocking import in_thread
 from emp_trio.assets.stores.providers.local.store import LocalStore
 from emp_trio.errors import AssetError, ConfigError, InvalidJob
@@ -41,7 +41,7 @@ def settings(root: Path, container: str | None = None) -> StorageSettings:
 
 
 async def refused(root: Path, container: str | None = None, **ctx: Any) -> None:
-    async with open_asset_saver(settings(root, container)) as saver:
+    async with open_asset_storage(settings(root, container)) as saver:
         with pytest.raises(AssetError, match="leads out of the folder") as caught:
             await saver.save(PNG, a_job(**ctx), FakeAttempt())
     assert caught.value.type == "validation_error"
@@ -60,7 +60,7 @@ async def test_a_container_that_is_a_link(places: tuple[Path, Path], way: str, i
     (root / "real").mkdir()
     (root / "shop").symlink_to(root / "real" if inward else outside, target_is_directory=True)
     error, ctx, container = (InvalidJob, {"bucket": "shop"}, None) if way == "job" else (ConfigError, {}, "shop")
-    async with open_asset_saver(settings(root, container)) as saver:
+    async with open_asset_storage(settings(root, container)) as saver:
         with pytest.raises(error, match=r"leads out of the folder.*symbolic link"):
             saver.check(a_job(**ctx))  # before anything is paid
         with pytest.raises(error, match=r"leads out of the folder.*symbolic link"):
@@ -93,21 +93,21 @@ async def test_a_name_that_is_a_link(places: tuple[Path, Path], target: str) -> 
 
 async def test_the_operators_own_link_to_all_of_it_is_followed(places: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(places[0], target_is_directory=True)
-    async with open_asset_saver(settings(tmp_path / "link", "shop")) as saver:
+    async with open_asset_storage(settings(tmp_path / "link", "shop")) as saver:
         await saver.save(PNG, a_job(), FakeAttempt())
     assert (places[0] / "shop" / "job-1_0.png").read_bytes() == PNG
 
 
 async def test_a_pipe_does_not_hold_the_thread(places: tuple[Path, Path]) -> None:
     os.mkfifo(places[0] / "job-1_0.png")
-    async with open_asset_saver(settings(places[0])) as saver:
+    async with open_asset_storage(settings(places[0])) as saver:
         with trio.fail_after(60), pytest.raises(AssetError, match="another one"):
             await saver.save(PNG, a_job(), FakeAttempt())
 
 
 async def test_a_folder_of_the_operators_keeps_its_mode(places: tuple[Path, Path]) -> None:
     places[0].chmod(0o755)
-    async with open_asset_saver(settings(places[0])) as saver:
+    async with open_asset_storage(settings(places[0])) as saver:
         await saver.save(PNG, a_job(prefix="p"), FakeAttempt())
     assert places[0].stat().st_mode & 0o777 == 0o755
     assert (places[0] / "p").stat().st_mode & 0o777 == 0o700
@@ -117,7 +117,7 @@ async def test_a_folder_of_the_operators_keeps_its_mode(places: tuple[Path, Path
 async def test_a_file_that_nobody_has_signed_is_replaced_on_demand_only(places: tuple[Path, Path]) -> None:
     """Another worker of the fleet, or a person, has put it there."""
     (places[0] / "cat.png").write_bytes(b"precious")
-    async with open_asset_saver(settings(places[0])) as saver:
+    async with open_asset_storage(settings(places[0])) as saver:
         with pytest.raises(AssetError, match="another job or program"):
             await saver.save(PNG, a_job(filename="cat.png"), FakeAttempt())
         assert (places[0] / "cat.png").read_bytes() == b"precious"
@@ -125,7 +125,7 @@ async def test_a_file_that_nobody_has_signed_is_replaced_on_demand_only(places: 
     assert (places[0] / "cat.png").read_bytes() == PNG
 
 
-async def _ownership(saver: AssetSaver) -> None:
+async def _ownership(saver: AssetStorage) -> None:
     await saver.save(PNG, a_job("one", filename="cat.png"), FakeAttempt())
     with pytest.raises(AssetError, match="another job"):
         await saver.save(OTHER, a_job("two", filename="cat.png"), FakeAttempt())
@@ -142,7 +142,7 @@ async def test_a_file_system_without_attributes(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "setxattr", no_attributes, raising=False)
     monkeypatch.setattr(os, "getxattr", no_attributes, raising=False)
-    async with open_asset_saver(settings(tmp_path)) as saver:
+    async with open_asset_storage(settings(tmp_path)) as saver:
         await _ownership(saver)
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
         (tmp_path / "cat.png").write_bytes(b"by hand")  # the note beside it counts for another content
@@ -153,7 +153,7 @@ async def test_a_file_system_without_attributes(tmp_path: Path, monkeypatch: pyt
 async def test_a_system_without_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("setxattr", "getxattr"):
         monkeypatch.delattr(os, name, raising=False)
-    async with open_asset_saver(settings(tmp_path)) as saver:
+    async with open_asset_storage(settings(tmp_path)) as saver:
         await _ownership(saver)
 
 
@@ -171,7 +171,7 @@ async def test_a_crash_between_note_and_content_costs_nobody_his_file(
 
     monkeypatch.setattr(os, "rename", torn)
     once = msgspec.structs.replace(settings(tmp_path), retry=RetryPolicy(retries=0))
-    async with open_asset_saver(once) as saver:
+    async with open_asset_storage(once) as saver:
         await saver.save(PNG, a_job("one", filename="cat.png"), FakeAttempt())
         dies[0] = True
         with pytest.raises(AssetError, match="Input/output error"):
@@ -190,6 +190,6 @@ async def test_a_note_that_is_none_says_nothing(tmp_path: Path, value: bytes) ->
         os.setxattr(tmp_path / "cat.png", "user.emp_trio", value)
     except OSError as error:
         pytest.skip(f"no extended attributes here: {error}")
-    async with open_asset_saver(settings(tmp_path)) as saver:
+    async with open_asset_storage(settings(tmp_path)) as saver:
         with pytest.raises(AssetError, match="another job"):
             await saver.save(PNG, a_job(filename="cat.png"), FakeAttempt())

@@ -16,7 +16,7 @@ import json, os, re, sys
 import trio
 from pathlib import Path
 from emp_trio.assets.config import storage_settings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.jobs import Job
 from emp_trio.testing.attempt import FakeAttempt
 
@@ -31,7 +31,7 @@ async def stream(size):
         yield block
 
 async def main():
-    async with open_asset_saver(storage_settings(json.loads(sys.argv[1]))) as saver:
+    async with open_asset_storage(storage_settings(json.loads(sys.argv[1]))) as saver:
         await saver.save(b"the libraries are loaded", Job(id="small", type="t"), FakeAttempt())
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
         before = memory("VmRSS")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from emp_trio.assets.config import storage_settings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.assets.stores import providers, registry
 from emp_trio.errors import ConfigError, InvalidJob
 from emp_trio.testing.attempt import FakeAttempt
@@ -97,7 +97,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def test_a_store_of_one_file() -> None:
     settings = storage_settings(ENV)
     assert [secret.reveal() for secret in settings.secrets] == ["a toy's secret"]
-    async with open_asset_saver(settings) as saver:
+    async with open_asset_storage(settings) as saver:
         saved = await saver.save(PNG, a_job(), FakeAttempt())
         assert saved.file_url == "memory://shelf/job-1_0.png"
         again = await saver.save(PNG, a_job(provider="RAM"), FakeAttempt())

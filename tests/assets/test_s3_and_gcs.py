@@ -17,7 +17,7 @@ import trio
 from emp_trio.assets.cdn import Expected, judge
 from emp_trio.assets.config import StorageSettings, storage_settings
 from emp_trio.assets.destination import destination
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.assets.stores import provider
 from emp_trio.assets.stores.provider import StoreTimeouts
 from emp_trio.assets.stores.providers import gcs, s3
@@ -59,7 +59,7 @@ def gcs_error(status: int, reason: str) -> Answer:
 
 
 async def failure(provider: str, *answers: Answer) -> AssetError:
-    async with open_faulty_server(*answers) as faulty, open_asset_saver(at(provider, faulty.url)) as saver:
+    async with open_faulty_server(*answers) as faulty, open_asset_storage(at(provider, faulty.url)) as saver:
         with pytest.raises(AssetError, match="is paid for") as caught:
             await saver.save(b"x", a_job(), FakeAttempt(60))
         assert len(faulty.requests) == len(answers)  # the library repeats nothing
@@ -113,7 +113,7 @@ WHOLE = b"x" * 100_000
 )
 async def test_what_a_store_of_s3s_kind_may_leave_out(answers: list[Answer]) -> None:
     """The very content is there already: nothing has to be written."""
-    async with open_faulty_server(*answers) as faulty, open_asset_saver(at("s3", faulty.url)) as saver:
+    async with open_faulty_server(*answers) as faulty, open_asset_storage(at("s3", faulty.url)) as saver:
         saved = await saver.save(b"x", a_job(), FakeAttempt(60))
         assert [seen.method for seen in faulty.requests] == ["GET", "HEAD"][: len(answers)]
     assert saved.size == 1
@@ -149,7 +149,7 @@ async def test_what_a_store_of_s3s_kind_may_not_leave_out(answers: list[Answer],
 async def test_an_upload_in_parts_whose_answers_lack_something(answers: list[Answer], words: str) -> None:
     async with (
         open_faulty_server(s3_error(404, "NoSuchKey"), *answers) as faulty,
-        open_asset_saver(at("s3", faulty.url)) as saver,
+        open_asset_storage(at("s3", faulty.url)) as saver,
     ):
         with pytest.raises(AssetError, match=words) as caught:
             await saver.save(bytes(PART + 1), a_job(), FakeAttempt(60))
@@ -159,7 +159,7 @@ async def test_an_upload_in_parts_whose_answers_lack_something(answers: list[Ans
 async def test_a_store_that_heeds_no_ranges_is_not_read_to_its_end() -> None:
     """The object may be a film."""
     whole = reply(200, WHOLE, headers={"etag": '"e"', "x-amz-meta-job_id": "someone"}, length=10**12)
-    async with open_faulty_server(whole) as faulty, open_asset_saver(at("s3", faulty.url)) as saver:
+    async with open_faulty_server(whole) as faulty, open_asset_storage(at("s3", faulty.url)) as saver:
         with trio.fail_after(60), pytest.raises(AssetError, match="another job"):
             await saver.save(b"x", a_job(), FakeAttempt(60))
 
@@ -185,7 +185,7 @@ async def test_parts_that_are_still_on_their_way_may_want_a_second_abort() -> No
         s3_error(500, "InternalError"),
         reply(204),
     )
-    async with open_faulty_server(*answers) as faulty, open_asset_saver(at("s3", faulty.url)) as saver:
+    async with open_faulty_server(*answers) as faulty, open_asset_storage(at("s3", faulty.url)) as saver:
         with pytest.raises(AssetError, match="AccessDenied"):
             await saver.save(bytes(PART + 1), a_job(), FakeAttempt(60))
         assert [(seen.method, "uploadId=u1" in seen.target) for seen in faulty.requests[2:]] == [
@@ -265,7 +265,7 @@ async def test_a_clock_that_is_wrong_gets_no_token_of_google(tmp_path: Path, mon
         helpers = SimpleNamespace(**vars(google.auth._helpers) | {"utcnow": Late()})
         monkeypatch.setattr(google.oauth2.service_account, "_helpers", helpers)
         monkeypatch.setattr("emp_trio.assets.stores.session.time", SimpleNamespace(time=lambda: signed_at))
-        async with open_asset_saver(msgspec.structs.replace(settings, retry=RetryPolicy(retries=0))) as saver:
+        async with open_asset_storage(msgspec.structs.replace(settings, retry=RetryPolicy(retries=0))) as saver:
             with pytest.raises(AssetError, match=r"7[12]\d\d s ahead of the store's.* set the clock") as caught:
                 await saver.save(b"x", a_job(), FakeAttempt(60))
     assert (caught.value.reason, caught.value.retry) == ("config_error", True)
@@ -278,7 +278,7 @@ async def test_a_token_that_google_does_not_take(tmp_path: Path) -> None:
     async with open_gcs(tmp_path) as gcs:
         gcs.create_bucket("assets")
         gcs.fault = refuse
-        async with open_asset_saver(storage_settings(gcs.environment("assets"))) as saver:
+        async with open_asset_storage(storage_settings(gcs.environment("assets"))) as saver:
             with pytest.raises(AssetError, match=r"401, authError.*GOOGLE_APPLICATION_CREDENTIALS.* is paid") as caught:
                 await saver.save(b"x", a_job(), FakeAttempt(60))
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
@@ -294,7 +294,7 @@ async def test_credentials_that_are_none(tmp_path: Path, content: str | None) ->
         "CLOUD_STORAGE_CONTAINER": "any",
         "GOOGLE_APPLICATION_CREDENTIALS": str(path),
     }
-    async with open_asset_saver(storage_settings(env)) as saver:
+    async with open_asset_storage(storage_settings(env)) as saver:
         with pytest.raises(AssetError, match=r"GOOGLE_APPLICATION_CREDENTIALS.* is paid for") as caught:
             await saver.save(b"x", a_job(), FakeAttempt(60))
     assert (caught.value.type, caught.value.retry) == ("auth_error", False)
@@ -319,7 +319,7 @@ async def test_a_machine_without_aws_credentials(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     env = {"CLOUD_STORAGE_PROVIDER": "aws", "CLOUD_STORAGE_CONTAINER": "any-bucket"}
-    async with open_asset_saver(storage_settings(env)) as saver:
+    async with open_asset_storage(storage_settings(env)) as saver:
         with pytest.raises(AssetError, match=r"no AWS credentials .*AWS_ACCESS_KEY_ID.* is paid for"):
             await saver.save(b"x", a_job(), FakeAttempt(30))
 

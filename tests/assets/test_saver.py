@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from emp_trio.assets.config import StorageSettings
-from emp_trio.assets.saver import open_asset_saver, to_be_written
+from emp_trio.assets.storage import open_asset_storage, to_be_written
 from emp_trio.assets.stores import Blob, Stored
 from emp_trio.connector_context import AssetSaving, ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, InvalidJob, ServiceError
@@ -31,7 +31,7 @@ def local(folder: Path) -> StorageSettings:
 
 async def test_nothing_configured_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    async with open_asset_saver(StorageSettings()) as saver:
+    async with open_asset_storage(StorageSettings()) as saver:
         with pytest.raises(ConfigError, match=r"CLOUD_STORAGE_PROVIDER=local with LOCAL_STORAGE_PATH"):
             saver.check(a_job())
         with pytest.raises(
@@ -46,7 +46,7 @@ async def test_an_unsafe_job_is_refused_before_its_stream_is_read(tmp_path: Path
         raise AssertionError("read")
         yield b""
 
-    async with open_asset_saver(local(tmp_path)) as saver:
+    async with open_asset_storage(local(tmp_path)) as saver:
         job = a_job(filename="../../etc/passwd")
         with pytest.raises(InvalidJob, match=r"ctx\.filename"):
             saver.check(job)
@@ -56,7 +56,7 @@ async def test_an_unsafe_job_is_refused_before_its_stream_is_read(tmp_path: Path
 
 
 async def test_type_and_name_follow_the_content(tmp_path: Path) -> None:
-    async with open_asset_saver(local(tmp_path)) as saver:
+    async with open_asset_storage(local(tmp_path)) as saver:
         job = a_job(filename="x.jpeg")
         saved = await saver.save(f"data:image/jpeg;base64,{base64.b64encode(PNG).decode()}", job, FakeAttempt())
         assert (saved.file_name, saved.media_type) == ("x.png", "image/png")
@@ -70,7 +70,7 @@ async def test_type_and_name_follow_the_content(tmp_path: Path) -> None:
 
 
 async def test_bad_data_is_the_services_failure_and_stores_nothing(tmp_path: Path) -> None:
-    async with open_asset_saver(local(tmp_path)) as saver:
+    async with open_asset_storage(local(tmp_path)) as saver:
         for data in ("not base64!", b"", pieces(b""), None):
             with pytest.raises(ServiceError) as caught:
                 await saver.save(data, a_job(), FakeAttempt())
@@ -91,14 +91,14 @@ async def test_a_stream_is_read_in_the_services_time(tmp_path: Path) -> None:
         assert stages == []
         yield PNG[100:]
 
-    async with open_asset_saver(local(tmp_path)) as saver:
+    async with open_asset_storage(local(tmp_path)) as saver:
         await saver.save(service(), a_job(), context)
     assert stages == ["upload"]  # and no cdn stage where there is no CDN
 
 
 def test_the_saver_is_what_the_toolbox_wants(tmp_path: Path) -> None:
     async def main() -> None:
-        async with open_asset_saver(local(tmp_path)) as saver:
+        async with open_asset_storage(local(tmp_path)) as saver:
             tool: AssetSaving = saver
             assert ConnectorContext(assets=tool).assets is saver
 
@@ -146,7 +146,7 @@ def test_no_workflow_is_nobodys_workflow() -> None:
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     code = (
-        "import sys, emp_trio.assets.saver, emp_trio.assets.config\n"
+        "import sys, emp_trio.assets.storage, emp_trio.assets.config\n"
         "emp_trio.assets.config.storage_settings({})\n"
         "heavy = ('azure', 'boto3', 'botocore', 'google', 'httpx', 'requests', 'starlette', 'urllib3')\n"
         "print([m for m in heavy if m in sys.modules])"

@@ -18,13 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emp_trio.assets.config import KeepSettings, StorageSettings, storage_settings
-from emp_trio.assets.saver import open_asset_saver
 from emp_trio.assets.spool import GenerationSpool
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, DeadlineExceeded, ServiceError
 from emp_trio.jobs import Job, JobContext, JobResult, SavedAsset
-from emp_trio.protocols.saves_assets import Generated, GeneratedFile, SavesAssets
+from emp_trio.protocols.saves_assets import AssetSaver, Generated, GeneratedFile
 from emp_trio.testing.attempt import FakeAttempt
 from emp_trio.testing.png import make_png
 from emp_trio.testing.storage import local_storage
@@ -37,11 +37,11 @@ MADE = Generated(
 BROUGHT = (MADE.data, [file.data for file in MADE.files])
 
 
-class Service(SavesAssets):
+class Service:
     """A connector's part that makes things, and counts what it is paid for."""
 
     def __init__(self, connector_context: ConnectorContext, made: Generated = MADE) -> None:
-        self.connector_context = connector_context
+        self.assets = AssetSaver(connector_context.assets)
         self.made = made
         self.paid = 0
 
@@ -53,7 +53,7 @@ class Service(SavesAssets):
             parts.extend((facts, saved))
             return JobResult(success=True)
 
-        await self.produce(job, context, make=self._make, result=result)
+        await self.assets.produce(job, context, make=self._make, result=result)
         return parts[0], parts[1]
 
     async def _make(self) -> Generated:
@@ -77,7 +77,7 @@ class Machine:
         if broken:
             path = self.folder.with_name("in the way")
             path.write_text("a file")
-        async with open_asset_saver(local_storage(path, keep=self._keep)) as saver:
+        async with open_asset_storage(local_storage(path, keep=self._keep)) as saver:
             service = Service(ConnectorContext(assets=saver))
             try:
                 facts, saved = await service.run(job, context or FakeAttempt())
@@ -144,7 +144,7 @@ async def test_a_cancelled_upload(machine: Machine, users: bool) -> None:
 
 
 async def test_a_damaged_generation_is_not_kept(machine: Machine) -> None:
-    async with open_asset_saver(local_storage(machine.folder)) as saver:
+    async with open_asset_storage(local_storage(machine.folder)) as saver:
         service = Service(ConnectorContext(assets=saver), Generated(files=(GeneratedFile(data=b""),), data={}))
         with pytest.raises(ServiceError, match="empty"):
             await service.run(a_job(), FakeAttempt())

@@ -53,7 +53,7 @@ class Everything(Http, WebSocket, Polling, Streaming, Limits, SavesAssets, Conne
             async with self.streaming.events("GET", f"/jobs/{name}/text", until=_is_last) as events:
                 text = "".join([event.data async for event in events])
             image = await self.http.request("GET", done["url"], expect="any")
-            asset = await self.save_asset(image.body, job, context, media_type="image/png")
+            asset = await self.assets.save(image.body, job, context, media_type="image/png")
         return JobResult(success=True, data={"text": text, "image_url": asset.cdn_url, "tries": started.tries})
 
     async def _look(self, name: str) -> dict[str, str] | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from emp_trio.assets.config import KeepSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.jobs import Job
 from emp_trio.testing.storage import local_storage
@@ -23,7 +23,7 @@ def job(payload: dict[str, Any] | None = None, **fields: Any) -> Job:
 async def open_toolbox(folder: Path) -> AsyncIterator[ConnectorContext]:
     """A worker's connector_context that stores assets in a folder, and keeps what it can't store beside it."""
     keep = KeepSettings(folder=folder.with_name(f"{folder.name}-kept"))
-    async with open_asset_saver(local_storage(folder, keep=keep)) as saver:
+    async with open_asset_storage(local_storage(folder, keep=keep)) as saver:
         yield ConnectorContext(assets=saver)
 
 

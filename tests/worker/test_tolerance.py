@@ -46,7 +46,7 @@ async def test_a_ctx_that_is_no_object_hurts_only_jobs_that_store_something(
 ) -> None:
     class Saves(SavesAssets, Connector):
         async def run(self, job: Job, context: AttemptContext) -> JobResult:
-            await self.save_asset(b"text", job, context, media_type="text/plain")
+            await self.assets.save(b"text", job, context, media_type="text/plain")
             return DONE
 
     storage = local_storage(tmp_path)

@@ -103,7 +103,7 @@ class A1111WebSocketConnector(Http, Limits, Fetches, SavesAssets, Connector["A11
             trio.Cancelled: after the generation was interrupted.
         """
         request = read_payload(job.payload, restore_model=self._a1111.restore_model)
-        return await self.produce(job, context, make=lambda: self._make(request, job, context), result=_result)
+        return await self.assets.produce(job, context, make=lambda: self._make(request, job, context), result=_result)
 
     async def health(self) -> Health:
         """Whether the server answers, and its memory is in order. One that does not know the question is asked for its

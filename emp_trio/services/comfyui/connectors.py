@@ -11,7 +11,7 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
-from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.saves_assets import AssetSaver, SavesAssets
 from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.services.comfyui.graph import read_workflow
 from emp_trio.services.comfyui.mixin import ComfyUI
@@ -80,7 +80,7 @@ class ComfyUIWebSocketConnector(
             context,
             server=self.server,
             fetcher=self.fetcher,
-            saver=self,
+            saver=self.assets,
             follow=self.settings.follow,
             preview=self.settings.preview,
         )
@@ -128,7 +128,7 @@ class ComfyUIRemoteConnector(
             context,
             server=self.server,
             fetcher=self.fetcher,
-            saver=self,
+            saver=self.assets,
             follow=self.settings.follow,
             preview=self.settings.preview,
         )
@@ -140,13 +140,13 @@ async def _run(
     *,
     server: ComfyUIServer,
     fetcher: Fetcher,
-    saver: SavesAssets,
+    saver: AssetSaver,
     follow: FollowSettings,
     preview: PreviewSettings,
 ) -> JobResult:
     workflow = read_workflow(job.payload)
     flag(job.payload, "include_temp", default=False)  # what can't be read is said before the work, not after it
-    saver.check_storage(job)  # before a GPU is kept busy
+    saver.check(job)  # before a GPU is kept busy
 
     async def make(previews: Previews) -> Ran:
         return await run_prompt(server, fetcher, follow, job=job, context=context, workflow=workflow, previews=previews)

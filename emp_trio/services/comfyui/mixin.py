@@ -9,6 +9,7 @@ from typing import ClassVar, Final
 import trio
 
 from emp_trio.errors import EmpTrioError, ServiceError
+from emp_trio.nursery import open_background
 from emp_trio.protocols.auth import Auth
 from emp_trio.protocols.http import Http, HttpClient
 from emp_trio.protocols.part import ConnectorPart, PartSettings
@@ -51,15 +52,9 @@ class ComfyUI(ConnectorPart):
             socket_url=self.settings_of(WebSocketSettings).url,
             previews=self.settings_of(PreviewSettings).previews,
         )
-        try:
-            async with trio.open_nursery() as nursery:
-                self.server.start(nursery)
-                yield
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1:  # the block's own error, which its caller knows
-                raise group.exceptions[0] from None
-            raise
+        async with open_background() as nursery:
+            self.server.start(nursery)
+            yield
 
     async def health(self) -> Health:
         """Whether the server answers, and has shown that it works."""

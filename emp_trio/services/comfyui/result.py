@@ -12,7 +12,7 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
-from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.saves_assets import AssetSaver
 from emp_trio.secrets import excerpt
 from emp_trio.services.comfyui.graph import Workflow, with_saved_images
 from emp_trio.services.comfyui.outputs import File, Outputs, read_outputs
@@ -31,7 +31,7 @@ _LONGEST_TEXT: Final = 100_000  # characters of one text in a result
 
 
 async def collect(
-    server: ComfyUIServer, saver: SavesAssets, job: Job, context: AttemptContext, workflow: Workflow, ran: Ran
+    server: ComfyUIServer, saver: AssetSaver, job: Job, context: AttemptContext, workflow: Workflow, ran: Ran
 ) -> JobResult:
     """Save what a prompt has made.
 
@@ -56,7 +56,7 @@ async def collect(
         try:
             async with server.calls.view(file) as stream:
                 media_type = stream.headers.get("content-type")
-                asset = await saver.save_asset(stream.chunks(), job, context, media_type=media_type, index=index)
+                asset = await saver.save(stream.chunks(), job, context, media_type=media_type, index=index)
             _check(file, asset)
             saved.append((file, asset))
         except ServiceError as error:

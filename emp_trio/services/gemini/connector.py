@@ -75,7 +75,7 @@ class GeminiConnector(GeminiApi, Http, Limits, Polling, Fetches, SavesAssets, Co
             configured=self.settings.gemini.model,
             in_address=self.client.address.model,
         )
-        return await self.produce(job, context, make=lambda: self._generate(asked, job, context), result=_result)
+        return await self.assets.produce(job, context, make=lambda: self._generate(asked, job, context), result=_result)
 
     async def _generate(self, asked: Asked, job: Job, context: AttemptContext) -> Generated:
         approach, made, warnings = asked.api, None, list(asked.warnings)

@@ -101,7 +101,7 @@ class OllamaConnector(Http, Limits, Fetches, Streaming, SavesAssets, Connector["
         request = ollama_request(job.type, job.payload, default_model=self._ollama.model)
         for warning in request.warnings:
             log.warning(warning)
-        return await self.produce(
+        return await self.assets.produce(
             job,
             context,
             make=lambda: self._make(request, job, context),

@@ -113,7 +113,7 @@ class RestAsyncConnector(
             trio.Cancelled: after the work was cancelled upstream, where ``context.stop_remote_work`` says so.
         """
         call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
-        return await self.produce(
+        return await self.assets.produce(
             job,
             context,
             make=lambda: self._make(call, job, context),

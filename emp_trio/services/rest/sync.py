@@ -80,7 +80,7 @@ class RestSyncConnector(RestApi, Http, Limits, Fetches, SavesAssets, Connector["
             trio.Cancelled: the connection is closed. Whether the service goes on is its own affair.
         """
         call = rest_call(job, self.settings.call, key_header=self.settings.login.api_key_header)
-        return await self.produce(
+        return await self.assets.produce(
             job,
             context,
             make=lambda: self._make(call, job, context),

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import EmpTrioError
@@ -41,7 +41,7 @@ async def open_toolbox(folder: Path | None) -> AsyncIterator[ConnectorContext]:
     settings = StorageSettings()
     if folder is not None:
         settings = local_storage(folder, keep=KeepSettings(folder=folder.with_name(f"{folder.name}-kept")))
-    async with open_asset_saver(settings) as saver:
+    async with open_asset_storage(settings) as saver:
         yield ConnectorContext(assets=saver)
 
 

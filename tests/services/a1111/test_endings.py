@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded
@@ -219,7 +219,7 @@ async def test_an_upload_that_failed_is_no_reason_to_generate_again(a1111: FakeA
     settings = local_storage(folder, keep=keep)
     payload = PROMPT | {"batch_size": 2}
     async with (
-        open_asset_saver(settings) as saver,
+        open_asset_storage(settings) as saver,
         open_a1111(a1111.base_url, ConnectorContext(assets=saver)) as connector,
     ):
         with pytest.raises(AssetError) as caught:
@@ -234,7 +234,7 @@ async def test_an_upload_that_failed_is_no_reason_to_generate_again(a1111: FakeA
 
 async def test_a_worker_without_storage_says_so_before_the_work(a1111: FakeA1111) -> None:
     async with (
-        open_asset_saver(StorageSettings()) as saver,
+        open_asset_storage(StorageSettings()) as saver,
         open_a1111(a1111.base_url, ConnectorContext(assets=saver)) as connector,
     ):
         with pytest.raises(ConfigError):

@@ -63,7 +63,7 @@ async def swallows_cancelled(self: Any, job: Job, progress: Any) -> JobResult:
 
 async def paints_before_it_looks_at_the_storage(self: Any, job: Job, progress: Any) -> JobResult:
     made = await self._paint(job.payload["prompt"], job, progress)
-    asset = await self.save_asset(made.files[0].data, job, progress)
+    asset = await self.assets.save(made.files[0].data, job, progress)
     return atelier._result(made.data, [asset])
 
 

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.assets.stores.providers.local.provider import LocalRoot
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
@@ -63,7 +63,7 @@ async def keeping(tmp_path: Path) -> AsyncIterator[ConnectorContext]:
         accounts={"local": LocalRoot(path=tmp_path / "assets")},
         keep=KeepSettings(folder=tmp_path / "kept"),
     )
-    async with open_asset_saver(storage) as saver:
+    async with open_asset_storage(storage) as saver:
         yield ConnectorContext(assets=saver)
 
 

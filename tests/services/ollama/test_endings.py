@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from emp_trio.assets.config import KeepSettings, StorageSettings
-from emp_trio.assets.saver import open_asset_saver
+from emp_trio.assets.storage import open_asset_storage
 from emp_trio.attempt import StageLimits
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import AssetError, ConfigError, DeadlineExceeded, ServiceError
@@ -134,7 +134,7 @@ async def test_an_upload_that_failed_is_no_reason_to_generate_again(
     payload = TEXT if type == "text_generation" else {"input": "hello", "model": "nomic-embed-text"}
     settings = local_storage(folder, keep=keep)
     async with (
-        open_asset_saver(settings) as saver,
+        open_asset_storage(settings) as saver,
         open_ollama(ollama.base_url, ConnectorContext(assets=saver), inline_embedding_bytes=10) as connector,
     ):
         with pytest.raises(AssetError) as caught:
@@ -150,7 +150,7 @@ async def test_an_upload_that_failed_is_no_reason_to_generate_again(
 
 async def test_a_worker_without_storage_says_so_before_the_work(ollama: FakeOllama) -> None:
     async with (
-        open_asset_saver(StorageSettings()) as saver,
+        open_asset_storage(StorageSettings()) as saver,
         open_ollama(ollama.base_url, ConnectorContext(assets=saver)) as connector,
     ):
         with pytest.raises(ConfigError):

@@ -96,7 +96,7 @@ class OpenAITextSimpleConnector(OpenAIApi, Http, Limits, SavesAssets, Connector[
             )
 
         if saves:
-            return await self.produce(job, context, make=make, result=result)
+            return await self.assets.produce(job, context, make=make, result=result)
         facts = (await make()).data
         context.report(90, "the answer is there")
         context.report(100, "done")

@@ -95,7 +95,7 @@ class OpenAIImg2ImgConnector(
             async with self.limiter.limit():
                 return await self._make(job, context, wanted, order)
 
-        return await self.produce(job, context, make=make, result=image_result)
+        return await self.assets.produce(job, context, make=make, result=image_result)
 
     async def models(self) -> list[str]:
         """Image models of the account."""

@@ -108,7 +108,7 @@ class OpenAIText2ImgConnector(
             calls = ImageCalls(
                 client,
                 self.streaming,
-                self,
+                self.assets,
                 self.settings,
                 job=job,
                 context=context,
@@ -128,7 +128,7 @@ class OpenAIText2ImgConnector(
                 metadata={"maybe_billed_before": calls_before(job)} if calls_before(job) else None,
             )
 
-        return await self.produce(job, context, make=make, result=image_result)
+        return await self.assets.produce(job, context, make=make, result=image_result)
 
     async def models(self) -> list[str]:
         """Image models of the account."""

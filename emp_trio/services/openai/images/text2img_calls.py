@@ -10,7 +10,7 @@ import msgspec
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job
-from emp_trio.protocols.saves_assets import SavesAssets
+from emp_trio.protocols.saves_assets import AssetSaver
 from emp_trio.protocols.streaming import EventStream
 from emp_trio.services.billing import counted
 from emp_trio.services.openai.image_options import ImageOptions
@@ -61,7 +61,7 @@ class ImageCalls:
         self,
         client: ResponsesClient,
         streaming: EventStream,
-        saver: SavesAssets,
+        saver: AssetSaver,
         settings: ImageSettings,
         *,
         job: Job,

@@ -93,7 +93,7 @@ class OpenAIResponsesConnector(
             return await off_loop(weight([request.body, answer.raw]), build)
 
         may_have_files = text_saved or request.image_model is not None
-        return await self.produce(job, context, make=make, result=_result, expects_files=may_have_files)
+        return await self.assets.produce(job, context, make=make, result=_result, expects_files=may_have_files)
 
     async def _images(self, request: ResponsesRequest, answer: Answer) -> OutputFiles:
         """The images of an answer. Where none of them can be had, words are enough if they may be the answer."""

@@ -42,8 +42,8 @@ _OURS: Final = "public, max-age=31536000"  # a generated name is never given to 
 _CHOSEN: Final = "public, max-age=300"  # a chosen name may be written again at any time
 
 
-class AssetSaver:
-    """Saves assets; made by :func:`open_asset_saver`. One is enough for a whole worker."""
+class AssetStorage:
+    """Saves assets; made by :func:`open_asset_storage`. One is enough for a whole worker."""
 
     def __init__(self, settings: StorageSettings, client: httpx.AsyncClient) -> None:
         self._settings = settings
@@ -271,7 +271,7 @@ class AssetSaver:
 
 
 @asynccontextmanager
-async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSaver]:
+async def open_asset_storage(settings: StorageSettings) -> AsyncIterator[AssetStorage]:
     """Open an asset saver with the connections it needs.
 
     The provider's library is imported here, in a thread, if the settings name one: it takes half a second that the
@@ -301,7 +301,7 @@ async def open_asset_saver(settings: StorageSettings) -> AsyncIterator[AssetSave
     _check_folders(settings)
     with held(*settings.secrets):
         async with httpx.AsyncClient(timeout=timeout, verify=tls) as client:
-            saver = AssetSaver(settings, client)
+            saver = AssetStorage(settings, client)
             try:
                 yield saver
             finally:
