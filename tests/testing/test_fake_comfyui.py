@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from emp_trio.errors import ServiceError
-from emp_trio.protocols.websocket import Socket, WebSocketSettings
-from emp_trio.protocols.websocket.connection import open_link
+from emp_trio.protocols.websocket import WebSocketSession, WebSocketSettings
+from emp_trio.protocols.websocket.connection import open_connection
 from emp_trio.testing.comfyui import FakeComfyUI, open_fake_comfyui
 from tests.services.comfyui.recordings import recording
 
@@ -54,10 +54,10 @@ class Client:
         return await self.history(prompt_id)
 
     @asynccontextmanager
-    async def socket(self, sid: str = "me") -> AsyncIterator[Socket]:
+    async def socket(self, sid: str = "me") -> AsyncIterator[WebSocketSession]:
         url = f"ws://127.0.0.1:{self.fake.port}/ws?clientId={sid}"
-        async with open_link(url, WebSocketSettings(url=url), {}, None) as link:
-            yield Socket(link, lambda error: error)
+        async with open_connection(url, WebSocketSettings(url=url), {}, None) as connection:
+            yield WebSocketSession(connection, lambda error: error)
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def client(fake: FakeComfyUI) -> AsyncIterator[Client]:
         yield Client(http, fake)
 
 
-async def heard(socket: Socket, until: str = "end") -> list[tuple[str, dict[str, Any]]]:
+async def heard(socket: WebSocketSession, until: str = "end") -> list[tuple[str, dict[str, Any]]]:
     """Messages up to the end marker of a prompt, or one of a type."""
     found = []
     while True:

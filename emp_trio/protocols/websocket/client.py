@@ -55,7 +55,7 @@ class WebSocketClient:
         When the block ends, also by a cancel, the closing handshake gets ``close_timeout``, so that what was sent last
         arrives; then the connection is closed. A peer that is gone is noticed by pings, whoever is reading or not.
         """
-        from emp_trio.protocols.websocket.connection import open_link  # costs more than all of --help may
+        from emp_trio.protocols.websocket.connection import open_connection  # costs more than all of --help may
 
         settings = self._settings
         target = settings.url if url is None else url
@@ -78,9 +78,9 @@ class WebSocketClient:
         try:
             tls = tls_context(verify=self._verify_tls) if scheme == "wss" else None
             with held(*auth_secrets(auth)):
-                async with open_link(target, settings, sent, tls) as link:
+                async with open_connection(target, settings, sent, tls) as connection:
                     inside = True
-                    yield WebSocketSession(link, explain)
+                    yield WebSocketSession(connection, explain)
         except ServiceError as error:
             if not inside:
                 explain(error)

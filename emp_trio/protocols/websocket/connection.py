@@ -1,4 +1,4 @@
-"""The connection under a Socket: trio-websocket with a reader that always drains, a writer, and a watchdog.
+"""The connection under a session: trio-websocket with a reader that always drains, a writer, and a watchdog.
 
 trio-websocket's ways that this module is built around (each has a test):
 
@@ -28,7 +28,7 @@ from emp_trio.failures import FailureType
 from emp_trio.nursery import errors_in
 from emp_trio.protocols.http.errors import describe_status
 from emp_trio.protocols.websocket.settings import WebSocketSettings
-from emp_trio.protocols.websocket.stream import Wire, connect, lost, target
+from emp_trio.protocols.websocket.stream import WatchedStream, connect, lost, target
 from emp_trio.retry import parse_retry_after
 from emp_trio.secrets import excerpt
 
@@ -49,7 +49,7 @@ _CLOSES: Final[dict[int, tuple[FailureType, str, bool]]] = {
 _NORMAL: Final = (1000, 1005)
 
 
-class Sending:
+class OutgoingMessage:
     """A message on its way out: ``done`` is set when it is on the wire, or ``error`` says why it is not."""
 
     def __init__(self, message: str | bytes) -> None:
@@ -58,8 +58,8 @@ class Sending:
         self.error: Exception | None = lost("the socket was lost")
 
 
-class Link:
-    """One connection, made by :func:`open_link`.
+class Connection:
+    """One connection, made by :func:`open_connection`.
 
     Attributes:
         inbox: the messages, in order; at its end ``error()`` says why, or None after a normal close.
@@ -67,11 +67,11 @@ class Link:
         ended: set when nothing more can be sent.
     """
 
-    def __init__(self, wire: Wire, settings: WebSocketSettings) -> None:
-        self._wire = wire
+    def __init__(self, stream: WatchedStream, settings: WebSocketSettings) -> None:
+        self._stream = stream
         self._settings = settings
         self._to_inbox, self.inbox = trio.open_memory_channel[str | bytes](settings.message_queue)
-        self.outbox, self._from_outbox = trio.open_memory_channel[Sending](0)
+        self.outbox, self._from_outbox = trio.open_memory_channel[OutgoingMessage](0)
         self._connection: WebSocketConnection | None = None
         self._failure: ServiceError | None = None
         self._stalled = False
@@ -99,17 +99,17 @@ class Link:
             text = f"the answer {where} is not a WebSocket's"
             self._end(ServiceError(text, type="response_error", reason="invalid_response_format"))
         finally:
-            self._end(self._wire.refusal() if self._connection is None else lost("the socket was closed here"))
+            self._end(self._stream.refusal() if self._connection is None else lost("the socket was closed here"))
             self._to_inbox.close()
             self.opened.set()
 
     async def _move_messages(self, host: str, resource: str, headers: Mapping[str, str]) -> None:
         async with trio.open_nursery() as nursery:
             with trio.CancelScope() as handshake:
-                nursery.start_soon(self._wire.cancel_at_end, handshake)
+                nursery.start_soon(self._stream.cancel_at_end, handshake)
                 self._connection = await wrap_client_stream(
                     nursery,
-                    self._wire,  # type: ignore[arg-type]  # any stream does
+                    self._stream,  # type: ignore[arg-type]  # any stream does
                     host,
                     resource,
                     extra_headers=[(name.encode(), value.encode()) for name, value in headers.items()],
@@ -131,7 +131,7 @@ class Link:
                 if self._connection is not None and not self.ended.is_set():
                     await self._connection.aclose()
             finally:
-                await trio.aclose_forcefully(self._wire)
+                await trio.aclose_forcefully(self._stream)
         self._running.cancel()
 
     async def _drain(self, connection: WebSocketConnection) -> None:
@@ -176,11 +176,11 @@ class Link:
             nursery.start_soon(_ping, connection, answered)
             while not answered.is_set():
                 now = trio.current_time()
-                sign = now if self._stalled else max(pinged_at, self._wire.received_at)
+                sign = now if self._stalled else max(pinged_at, self._stream.received_at)
                 if now >= sign + self._settings.ping_timeout:
                     silence = f"the peer did not answer a ping for {self._settings.ping_timeout:.3g} s"
                     self._end(ServiceError(silence, type="network_error", reason="network_timeout"))
-                    await trio.aclose_forcefully(self._wire)
+                    await trio.aclose_forcefully(self._stream)
                     return
                 with trio.move_on_at(sign + self._settings.ping_timeout):
                     await answered.wait()
@@ -193,31 +193,31 @@ class Link:
 
 
 @asynccontextmanager
-async def open_link(
+async def open_connection(
     url: str, settings: WebSocketSettings, headers: Mapping[str, str], tls: ssl.SSLContext | None
-) -> AsyncIterator[Link]:
+) -> AsyncIterator[Connection]:
     """Connect, and keep the connection while the block runs. Raises ServiceError, never in a group."""
     inner: BaseException | None = None
-    link: Link | None = None
+    connection: Connection | None = None
     try:
         async with trio.open_nursery() as nursery:
             try:
                 with trio.move_on_after(settings.handshake_timeout) as handshake:
-                    link = Link(Wire(await connect(url, tls)), settings)
-                    nursery.start_soon(link.run, *target(url), headers)
-                    await link.opened.wait()
-                if handshake.cancelled_caught or link is None:
+                    connection = Connection(WatchedStream(await connect(url, tls)), settings)
+                    nursery.start_soon(connection.run, *target(url), headers)
+                    await connection.opened.wait()
+                if handshake.cancelled_caught or connection is None:
                     late = f"no WebSocket within {settings.handshake_timeout:.3g} s"
                     raise ServiceError(late, type="network_error", reason="network_timeout")
-                if (error := link.error()) is not None:
+                if (error := connection.error()) is not None:
                     raise error
-                yield link
+                yield connection
             except BaseException as error:
                 inner = error
                 raise
             finally:
-                if link is not None:
-                    await link.close()
+                if connection is not None:
+                    await connection.close()
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery has wrapped what the block raised: take it out, unless a task of ours has failed too.

@@ -11,20 +11,20 @@ import trio
 from emp_trio.errors import ServiceError
 
 if TYPE_CHECKING:
-    from emp_trio.protocols.websocket.connection import Link
+    from emp_trio.protocols.websocket.connection import Connection
 
 
 class WebSocketSession:
     """An open WebSocket, good inside the block of ``WebSocketClient.open``: any task may send, one at a time reads."""
 
-    def __init__(self, link: Link, explain: Callable[[ServiceError], ServiceError]) -> None:
-        self._link = link
+    def __init__(self, connection: Connection, explain: Callable[[ServiceError], ServiceError]) -> None:
+        self._connection = connection
         self._explain = explain
 
     @property
     def closed(self) -> bool:
         """Whether nothing more can be sent; messages that came before may still be read."""
-        return self._link.ended.is_set()
+        return self._connection.ended.is_set()
 
     async def send(self, message: str | bytes) -> None:
         """Send a text or a binary message.
@@ -34,11 +34,11 @@ class WebSocketSession:
 
         A cancelled send may still go out, whole.
         """
-        from emp_trio.protocols.websocket.connection import Sending
+        from emp_trio.protocols.websocket.connection import OutgoingMessage
 
-        sending = Sending(message)
+        sending = OutgoingMessage(message)
         try:
-            await self._link.outbox.send(sending)
+            await self._connection.outbox.send(sending)
         except trio.BrokenResourceError:
             raise self._lost() from None
         await sending.done.wait()
@@ -56,7 +56,7 @@ class WebSocketSession:
             ServiceError: there will be none, because the service closed the socket, or it was lost.
         """
         try:
-            return await self._link.inbox.receive()
+            return await self._connection.inbox.receive()
         except trio.EndOfChannel:
             raise self._lost() from None
 
@@ -73,12 +73,12 @@ class WebSocketSession:
     async def __anext__(self) -> str | bytes:
         """The next message."""
         try:
-            return await self._link.inbox.receive()
+            return await self._connection.inbox.receive()
         except trio.EndOfChannel:
-            if (error := self._link.error()) is not None:
+            if (error := self._connection.error()) is not None:
                 raise self._explain(error) from None
             raise StopAsyncIteration from None
 
     def _lost(self) -> ServiceError:
         closed = ServiceError("the service closed the socket", type="network_error", reason="connection_failed")
-        return self._explain(self._link.error() or closed)
+        return self._explain(self._connection.error() or closed)

@@ -14,7 +14,7 @@ from emp_trio.protocols.network_errors import network_fault
 from emp_trio.protocols.urls import origin
 
 
-class Wire(trio.abc.Stream):
+class WatchedStream(trio.abc.Stream):
     """The byte stream, watched: when bytes came last, how the answer began, and that it has ended."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:

@@ -206,9 +206,13 @@ class _Run:
             raise late
         return answer
 
-    async def _retrieve(self, interaction_id: str, **options: Any) -> tuple[dict[str, Any], float | None]:
+    async def _retrieve(
+        self, interaction_id: str, *, retries: int | None = None
+    ) -> tuple[dict[str, Any], float | None]:
         """The interaction, and the seconds that Gemini asks to wait before the next look."""
-        answer = await self.http.request("GET", self._at(interaction_id), timeout=self.gemini.call_timeout, **options)
+        answer = await self.http.request(
+            "GET", self._at(interaction_id), timeout=self.gemini.call_timeout, retries=retries
+        )
         return _interaction(answer), parse_retry_after(answer.headers, now=time.time())
 
     def _at(self, interaction_id: str) -> str:

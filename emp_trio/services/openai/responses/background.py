@@ -245,14 +245,14 @@ class BackgroundRun:
             raise late
         return answer
 
-    async def _retrieve(self, response_id: str, **options: Any) -> tuple[dict[str, Any], float | None]:
+    async def _retrieve(self, response_id: str, *, retries: int | None = None) -> tuple[dict[str, Any], float | None]:
         """The response, and the seconds that OpenAI asks to wait before the next look."""
         answer = await self.http.request(
             "GET",
             f"/responses/{segment(response_id)}",
             headers=self.headers,
             timeout=self.openai.call_timeout,
-            **options,
+            retries=retries,
         )
         self.seen_by = answer.request_id
         return _response(answer), parse_retry_after(answer.headers, now=time.time())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Unpack
 
 import structlog
 import trio
@@ -13,6 +13,7 @@ from emp_trio.attempt import AttemptContext
 from emp_trio.errors import Refused, ServiceError
 from emp_trio.jobs import Job
 from emp_trio.offload import off_loop, weight
+from emp_trio.protocols.http import CallOptions
 from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.streaming import EventStream, SseEvent
 from emp_trio.services.billing import counted
@@ -174,7 +175,7 @@ class _Stream:
             known, "GET", f"/responses/{segment(state.response_id)}", params=params, retries=0
         )
 
-    async def _follow_until_lost(self, known: Known, method: str, path: str, **options: Any) -> bool:
+    async def _follow_until_lost(self, known: Known, method: str, path: str, **options: Unpack[CallOptions]) -> bool:
         """Follow a connection; what goes wrong with it is no failure once the response has an id.
 
         Returns:
@@ -191,17 +192,15 @@ class _Stream:
             raise _lost(self.state)
         return True
 
-    async def _follow(self, known: Known, method: str, path: str, **options: Any) -> None:
+    async def _follow(self, known: Known, method: str, path: str, **options: Unpack[CallOptions]) -> None:
         """Read the events of one connection, up to the one that ends the stream or the loss of the connection."""
         openai = self.background.openai
-        async with self.streaming.events(
-            method,
-            path,
-            headers=self.background.headers,
-            timeout=openai.poll_timeout,
-            read_timeout=openai.stream_read_timeout,
-            **options,
-        ) as events:
+        options |= {
+            "headers": self.background.headers,
+            "timeout": openai.poll_timeout,
+            "read_timeout": openai.stream_read_timeout,
+        }
+        async with self.streaming.events(method, path, **options) as events:
             self.background.seen_by = events.stream.request_id
             if self.background.created_by is None:
                 self.background.created_by = events.stream.request_id
