@@ -3,36 +3,44 @@
 from __future__ import annotations
 
 import datetime
-from typing import Annotated, ClassVar, Final
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 import structlog
 
 from emp_trio.attempt import AttemptContext
+from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.fetch import Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
-from emp_trio.protocols.saves_assets import Generated, SavesAssets
-from emp_trio.protocols.streaming import Streaming
-from emp_trio.services.billing import calls_before
+from emp_trio.protocols.saves_assets import AssetSaver, Generated, SavesAssets
+from emp_trio.protocols.streaming import EventStream, Streaming
+from emp_trio.services.billing import calls_before, counted
 from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.openai.api import OpenAIApi
-from emp_trio.services.openai.image_options import image_options, image_prompt
+from emp_trio.services.openai.image_options import ImageOptions, image_options, image_prompt
 from emp_trio.services.openai.images.approaches import (
     APPROACHES,
     LISTED,
+    Approach,
     choose_approaches,
     listed_approaches,
+    refuses_background,
     try_approaches,
 )
+from emp_trio.services.openai.images.images_api import generations_request, read_images_answer
 from emp_trio.services.openai.images.results import generated_images, image_result
-from emp_trio.services.openai.images.text2img_calls import ImageCalls
 from emp_trio.services.openai.models import DEFAULT_IMAGE_MODEL, is_image_model
-from emp_trio.services.openai.responses.background import ResponsesClient
+from emp_trio.services.openai.responses.answer import Answer
+from emp_trio.services.openai.responses.background import ResponsesClient, request_headers, run_background
+from emp_trio.services.openai.responses.events import ResponseStream
+from emp_trio.services.openai.responses.request import as_stream, image_request
+from emp_trio.services.openai.responses.stream import run_stream
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
-from emp_trio.services.previews import PreviewSettings
+from emp_trio.services.previews import Previews, PreviewSettings, with_previews
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
@@ -105,7 +113,7 @@ class OpenAIText2ImgConnector(
 
         async def make() -> Generated:
             client = ResponsesClient(http=self.http, poller=self.poller, openai=self.settings.openai)
-            calls = ImageCalls(
+            calls = _ImageCalls(
                 client,
                 self.streaming,
                 self.assets,
@@ -133,3 +141,110 @@ class OpenAIText2ImgConnector(
     async def models(self) -> list[str]:
         """Image models of the account."""
         return [model for model in await self.model_ids() if is_image_model(model)]
+
+
+class _Drawn(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer with images, and the body of the request that brought it."""
+
+    answer: Answer
+    body: dict[str, Any]
+
+
+class _ImageCalls:
+    """One attempt. Each way raises ServiceError, Refused or trio.Cancelled as the functions do that it calls.
+
+    Args:
+        client, streaming: the API.
+        saver: saves previews.
+        settings: of the connector.
+        prompt, options: what the job wants.
+    """
+
+    def __init__(
+        self,
+        client: ResponsesClient,
+        streaming: EventStream,
+        saver: AssetSaver,
+        settings: OpenAIText2ImgConnector.Settings,
+        *,
+        job: Job,
+        context: AttemptContext,
+        prompt: str,
+        options: ImageOptions,
+    ) -> None:
+        self._client = client
+        self._streaming = streaming
+        self._saver = saver
+        self._settings = settings
+        self._job = job
+        self._progress = context
+        self._prompt = prompt
+        self._options = options
+        self._in_background = True  # until the service says that it can't
+        self._request = image_request(
+            prompt,
+            options,
+            job_id=job.id,
+            outer_model=self._client.openai.model,
+            metadata=job.payload.get("metadata"),
+        )
+
+    @property
+    def ways(self) -> dict[Approach, Callable[[], Awaitable[_Drawn]]]:
+        """The calls by the names of their approaches."""
+        return {"background": self.background, "streaming": self.streaming, "direct": self.direct}
+
+    async def background(self) -> _Drawn:
+        """A background response that is polled, or the one that an earlier attempt has started."""
+        try:
+            answer = await run_background(self._client, self._job, self._progress, self._request)
+        except ServiceError as error:
+            self._in_background = not refuses_background(error)
+            raise
+        return _Drawn(answer=answer, body=self._request.body)
+
+    async def streaming(self) -> _Drawn:
+        """A streamed response: in the background as well, so that it can be resumed and adopted, where the service has
+        that."""
+        if self._in_background:
+            try:
+                return await self._stream(background=True)
+            except ServiceError as error:
+                if not refuses_background(error):
+                    raise
+        return await self._stream(background=False)
+
+    async def _stream(self, *, background: bool) -> _Drawn:
+        partials = 0 if self._options.fields.get("output_format") == "gif" else self._settings.partial_images
+        request = as_stream(self._request, background=background, partial_images=partials)
+
+        async def follow(previews: Previews) -> Answer:
+            def show(state: ResponseStream) -> None:
+                if state.partial is not None:
+                    previews.take(state.partial)
+
+            return await run_stream(self._client, self._streaming, self._job, self._progress, request, on_partial=show)
+
+        answer = await with_previews(self._saver, self._job, self._progress, self._settings.preview, follow)
+        return _Drawn(answer=answer, body=request.body)
+
+    async def direct(self) -> _Drawn:
+        """The Images API. Its call has no id to find it by: where an attempt ends in the middle, the next one makes it
+        again, and a third one is not made."""
+        body = generations_request(self._prompt, self._options)
+        seconds = self._settings.image_timeout
+        self._progress.report(20, "sending the request to OpenAI's Images API")
+        async with counted(self._job, self._progress, ahead=True) as sending:
+            answer = await self._client.http.request(
+                "POST",
+                "/images/generations",
+                json=body,
+                headers=request_headers(self._client.openai, self._job),
+                timeout=seconds,
+                read_timeout=seconds,
+                max_bytes=self._client.http.settings.max_response_bytes * self._options.n,
+                sending=sending,
+            )
+            found = read_images_answer(answer.json(), image_model=self._options.model)
+        found = msgspec.structs.replace(found, request_ids=tuple(filter(None, (answer.request_id,))))
+        return _Drawn(answer=found, body=body)

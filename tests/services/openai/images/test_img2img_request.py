@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from emp_trio.errors import InvalidJob
 from emp_trio.services.inputs import InputFile
-from emp_trio.services.openai.images.img2img_payload import EditJob, Source, edit_job
-from emp_trio.services.openai.images.img2img_requests import (
+from emp_trio.services.openai.images.img2img_request import (
     LARGEST_IN_JSON,
+    EditJob,
     Inputs,
+    Source,
+    edit_job,
     edit_response,
     edit_response_record,
     edits_request,
