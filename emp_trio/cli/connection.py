@@ -48,12 +48,13 @@ def redis_url(given: str | None) -> Secret:
     return url
 
 
-async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]]) -> int:
+async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]], *, durable: bool = False) -> int:
     """Connect to the queue and use it until done, or until ^C.
 
     Args:
         given: what ``--redis`` gave.
         use: cancelled by ^C.
+        durable: as in :func:`~emp_trio.queue.client.open_queue`.
 
     Returns:
         the exit code that ``use`` returned, or 130 after ^C.
@@ -73,7 +74,7 @@ async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]]) 
         await nursery.start(_stop_on_interrupt, nursery.cancel_scope)
         nursery.start_soon(_explain_silence, patience := trio.CancelScope())
         try:
-            async with open_queue(url) as queue:
+            async with open_queue(url, durable=durable) as queue:
                 patience.cancel(reason="connected")
                 code = await use(queue)
         except Exception as error:  # noqa: BLE001 - raised below, outside of the group that the nursery adds

@@ -31,6 +31,7 @@ async def submit(
     workflow: str = "",
     customer: str = "",
     max_attempts: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    durable: bool = False,
     wait: bool = False,
     timeout: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
     json: bool = False,
@@ -57,6 +58,7 @@ async def submit(
         customer: Id of the customer, for workers that serve certain customers only.
         max_attempts: How often the job is tried in total.
         wait: Stay until the job has ended; exit code 1 when it failed or was cancelled.
+        durable: Wait until the job is on the disk of Redis, and in a replica where it has one.
         timeout: With --wait: seconds after which to stop waiting, with exit code 1. The job goes on.
         json: Print one JSON object.
     """
@@ -92,7 +94,7 @@ async def submit(
             print(job_id)
         return OK
 
-    code = await with_queue(redis, use)
+    code = await with_queue(redis, use, durable=durable)
     if code == INTERRUPTED:
         print_problem(fate, label="interrupted")
     return code

@@ -29,6 +29,7 @@ async def worker(
     machine_id: str | None = None,
     drain: float | None = None,
     take_over: bool = False,
+    durable: bool = False,
     adopt_orphans: float | None = None,
     embedded: bool = False,
     state: Path = _STATE,
@@ -53,6 +54,7 @@ async def worker(
         machine_id: Name of this machine in the fleet; else MACHINE_ID, else the host name.
         drain: Seconds that running jobs get after the first signal; 30 unless said.
         take_over: Where another live process has slots of the same ids, have that one leave instead of this one.
+        durable: An outcome counts as stored only when it is on the disk of Redis, and in a replica where it has one.
         adopt_orphans: Put back jobs of the fleet's other workers whose heartbeat has been gone for so many seconds, 60
             unless said; an attempt is counted. Else EMP_TRIO_ADOPT_ORPHANS_SECONDS; by default they are left alone.
         embedded: Run a Valkey server of our own, for a one-machine installation, with its data in --state.
@@ -88,7 +90,7 @@ async def worker(
     if found.plan is None or found.worker is None or found.storage is None:
         raise ConfigError("the worker can't start:", problems=found.errors)
     planned, storage = found.plan, found.storage
-    settings = msgspec.structs.replace(found.worker, take_over=take_over)
+    settings = msgspec.structs.replace(found.worker, take_over=take_over, durable=durable)
     hold(*planned.secrets, *(url_secrets(url) if url is not None else ()), *storage.secrets)
     redactor = Redactor()
     said = env.get("LOG_LEVEL", "").strip().lower()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ import msgspec
 from emp_trio.errors import InvalidJob, QueueError, ServerRefused
 from emp_trio.queue import library
 from emp_trio.queue.bridge import open_bridge
+from emp_trio.queue.durable import open_durable_writes
 from emp_trio.queue.events import JobEvent, watch
 from emp_trio.queue.ids import why_refused
 from emp_trio.queue.job_info import (
@@ -39,7 +40,7 @@ from emp_trio.queue.job_info import (
 from emp_trio.queue.messages import iso
 from emp_trio.queue.port import RedisPort, RedisSettings
 from emp_trio.queue.reaping import Cleaned, reap_once
-from emp_trio.queue.worker_queue import WorkerQueue
+from emp_trio.queue.worker_queue import Durable, WorkerQueue
 from emp_trio.secrets import Secret
 
 
@@ -50,9 +51,11 @@ class Queue:
         port: the Redis connection.
         patience: seconds for which ``submit``, ``cancel`` and ``retry`` are repeated while Redis is away, full or
             starting up; repeats do no harm.
+        durable: where given, a job counts as submitted only when that says so.
     """
 
-    def __init__(self, port: RedisPort, *, patience: float = 10.0) -> None:
+    def __init__(self, port: RedisPort, *, patience: float = 10.0, durable: Durable | None = None) -> None:
+        self._durable = durable
         self.port = port
         self.worker_queue = WorkerQueue(port)
         self._patience = patience
@@ -130,7 +133,14 @@ class Queue:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InvalidJob(f"the job can't be written as JSON: {error}", reason="invalid_format") from None
         nonce = uuid.uuid4().hex
-        reply = await self._call("submit", job_id, nonce, encoded, *flat)
+
+        async def store() -> Any:
+            reply = await self.worker_queue.function("submit", job_id, nonce, encoded, *flat)
+            if self._durable is not None:
+                await self._durable.wait()
+            return reply
+
+        reply = await self.worker_queue.retry_until_accepted(store, patience=self._patience)
         if reply == b"exists":
             raise InvalidJob(f"there is a job {job_id!r} already; give another id or none")
         return job_id
@@ -259,20 +269,22 @@ class Queue:
 
 
 @asynccontextmanager
-async def open_queue(url: str | Secret) -> AsyncIterator[Queue]:
+async def open_queue(url: str | Secret, *, durable: bool = False) -> AsyncIterator[Queue]:
     """Connect to a queue.
 
     Args:
         url: what :func:`emp_trio.queue.address.read_address` reads.
+        durable: a job counts as submitted only when it is on the server's disk, and in a replica where there is one.
 
     Raises:
         ConfigError, NotSent: as :func:`~emp_trio.queue.bridge.open_bridge`.
     """
     secret = url if isinstance(url, Secret) else Secret(url)
-    async with open_bridge(RedisSettings(url=secret)) as bridge:
-        queue = Queue(bridge)
-        await queue.worker_queue.retry_until_accepted(lambda: library.ensure(bridge), patience=bridge.settings.patience)
-        yield queue
+    settings = RedisSettings(url=secret)
+    async with open_bridge(settings) as bridge:
+        await WorkerQueue(bridge).retry_until_accepted(lambda: library.ensure(bridge), patience=settings.patience)
+        async with open_durable_writes(settings) if durable else nullcontext() as writes:
+            yield Queue(bridge, durable=writes)
 
 
 def _wire(value: Any) -> str | bytes:

@@ -89,12 +89,20 @@ _UNKNOWN: Final = Risk(
 
 async def risks_of(port: RedisPort) -> list[Risk]:
     """Ask a server what it may lose; nothing where it does not say. Raises NotSent and OutcomeUnknown."""
+    return durability_risks(*await server_facts(port))
+
+
+async def server_facts(port: RedisPort) -> tuple[dict[str, str], dict[str, str]]:
+    """What INFO and CONFIG say of persistence, memory and replication; empty where that is not allowed.
+
+    Raises:
+        NotSent, OutcomeUnknown: there is no connection.
+    """
     info: dict[str, str] = {}
-    for section in ("persistence", "memory"):
+    for section in ("persistence", "memory", "replication"):
         info |= _fields(await _or_none(port, "INFO", section))
     answer = await _or_none(port, "CONFIG", "GET", *_ASKED)
-    config = {_text(k): _text(v) for k, v in answer.items()} if isinstance(answer, dict) else {}
-    return durability_risks(info, config)
+    return info, {_text(k): _text(v) for k, v in answer.items()} if isinstance(answer, dict) else {}
 
 
 async def tell_risks(port: RedisPort) -> None:

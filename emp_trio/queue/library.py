@@ -27,6 +27,7 @@ _FILES: Final = (
     "client",
     "process",
     "fleet",
+    "durable",
 )
 
 

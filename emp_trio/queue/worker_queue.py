@@ -10,12 +10,12 @@ import functools
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import msgspec
 import trio
 
-from emp_trio.errors import LeaseLost, NotSent, OutcomeUnknown, ServerRefused
+from emp_trio.errors import EmpTrioError, LeaseLost, NotSent, OutcomeUnknown, ServerRefused
 from emp_trio.queue import library
 from emp_trio.queue.port import RedisPort
 from emp_trio.queue.refusals import PASSING
@@ -116,15 +116,27 @@ class LeaseRef(msgspec.Struct, frozen=True):
     token: str
 
 
+class Durable(Protocol):
+    """Says when what was written before is durable (:class:`emp_trio.queue.durable.DurableWrites`)."""
+
+    def when_durable(self, done: Callable[[EmpTrioError | None], None]) -> None:
+        """Have ``done`` called with None, or with why that is not known."""
+
+    async def wait(self) -> None:
+        """Wait until it is. Raises OutcomeUnknown."""
+
+
 class WorkerQueue:
     """The worker's side of the queue.
 
     Args:
         port: the Redis connection.
         pause: seconds between repeats in :meth:`retry_until_accepted`.
+        durable: where given, an outcome counts as stored only when that says so.
     """
 
-    def __init__(self, port: RedisPort, *, pause: float = 0.1) -> None:
+    def __init__(self, port: RedisPort, *, pause: float = 0.1, durable: Durable | None = None) -> None:
+        self._durable = durable
         self.port = port
         self._pause = pause
         self._text, _ = library.source()
@@ -282,7 +294,10 @@ class WorkerQueue:
             False, with nothing changed or published, where the lease is not held any more.
         """
         reply = await self.function("settle", *_settle_arguments(lease, machine_id, settlement, int(unified)))
-        return bool(reply[0] == 1)
+        stored = bool(reply[0] == 1)
+        if stored and self._durable is not None:
+            await self._durable.wait()
+        return stored
 
     def settle_soon(
         self,
@@ -307,7 +322,10 @@ class WorkerQueue:
             stored = isinstance(reply, list) and reply[0] == 1
             if stored and not kept and settlement.kind == "completed":
                 self._kept_until = sent + _KEPT
-            on_reply(stored)
+            if stored and self._durable is not None:
+                self._durable.when_durable(lambda error: on_reply(error is None))
+            else:
+                on_reply(stored)
 
         arguments = _settle_arguments(lease, machine_id, settlement, unified + 2 * (not failed_before) + 4 * kept)
         self.port.post("FCALL", f"{library.NAME}_settle", 0, *arguments, on_reply=replied)

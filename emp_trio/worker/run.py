@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 
 import trio
@@ -16,6 +16,7 @@ from emp_trio.nursery import leading_error_raised, outliving
 from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
 from emp_trio.queue.durability import tell_risks
+from emp_trio.queue.durable import DurableWrites, open_durable_writes
 from emp_trio.queue.keeper import open_thread_keeper
 from emp_trio.queue.keeping import KeepSettings, OpenKeeper
 from emp_trio.queue.port import RedisSettings
@@ -70,10 +71,15 @@ async def run_machine(
         if machine is not None:
             machine.connected()
 
-    opening = _open_resources(storage, open_bridge(redis, on_pending=pushed, on_connect=connected))
+    opening = _open_resources(
+        storage,
+        open_bridge(redis, on_pending=pushed, on_connect=connected),
+        open_durable_writes(redis) if settings.durable else nullcontext(),
+    )
     with leading_error_raised():
-        async with outliving(opening) as (assets, bridge):  # the connection outlives jobs that are handed back by it
-            queue = WorkerQueue(bridge)
+        # the connections outlive jobs that are handed back by them
+        async with outliving(opening) as (assets, bridge, durable):
+            queue = WorkerQueue(bridge, durable=durable)
             await queue.retry_until_accepted(lambda: library.ensure(bridge), patience=redis.patience)
             await tell_risks(bridge)
             context = MachineContext(
@@ -87,10 +93,12 @@ async def run_machine(
 
 @asynccontextmanager
 async def _open_resources(
-    storage: StorageSettings, opening: AbstractAsyncContextManager[Bridge]
-) -> AsyncIterator[tuple[AssetStorage, Bridge]]:
-    async with open_asset_storage(storage) as assets, opening as bridge:
-        yield assets, bridge
+    storage: StorageSettings,
+    opening: AbstractAsyncContextManager[Bridge],
+    waiting: AbstractAsyncContextManager[DurableWrites | None],
+) -> AsyncIterator[tuple[AssetStorage, Bridge, DurableWrites | None]]:
+    async with open_asset_storage(storage) as assets, opening as bridge, waiting as durable:
+        yield assets, bridge, durable
 
 
 def _keep(settings: WorkerSettings) -> KeepSettings:

@@ -43,6 +43,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         standstill: how long the event loop may stand still (in a connector that blocks it) before the leases of this
             process are not renewed any more.
         take_over: whether another process with slots of the same ids is to leave, instead of this one.
+        durable: whether an outcome counts as stored only when it outlives the server.
     """
 
     machine_id: str
@@ -71,6 +72,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     reap_every: float = 5.0
     standstill: float = 30.0
     take_over: bool = False
+    durable: bool = False
     adopt_orphans: float | None = None
 
 
