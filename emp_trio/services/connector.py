@@ -27,7 +27,7 @@ from emp_trio.secrets import held
 from emp_trio.secrets.credentials import secrets_in
 from emp_trio.settings import part_fields, setting_fields
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a default, so that a connector without settings lists Connector alone; in typing from 3.13 on
     from typing_extensions import TypeVar
 
     S_co = TypeVar("S_co", bound=msgspec.Struct, covariant=True, default=msgspec.Struct)

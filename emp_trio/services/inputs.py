@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -13,9 +13,7 @@ import trio
 from emp_trio.assets.content import decode_text
 from emp_trio.assets.media import HEAD, extension, sniff
 from emp_trio.errors import InvalidJob, ServiceError
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
+from emp_trio.protocols.fetch import Fetcher
 
 IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif"})
 """Images that services take. SVG is none of them: it is a program."""
@@ -46,7 +44,7 @@ async def input_file(fetcher: Fetcher, source: Any, *, kinds: Collection[str] = 
 
     Raises:
         InvalidJob: the source is none of these, is too large or is a file of another kind, or see
-            :meth:`emp_trio.protocols.fetch.fetcher.Fetcher.fetch`.
+            :meth:`emp_trio.protocols.fetch.Fetcher.fetch`.
         InputUnavailable: the server of a URL failed; worth a retry.
     """
     if not isinstance(source, str):

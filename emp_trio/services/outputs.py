@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urljoin
 
 import msgspec
@@ -19,14 +19,12 @@ from emp_trio.assets.content import decode_text
 from emp_trio.assets.media import HEAD, sniff
 from emp_trio.connector_context import GeneratedFile
 from emp_trio.errors import InputUnavailable, InvalidJob, ServiceError
+from emp_trio.protocols.fetch import Fetcher
 from emp_trio.protocols.http import HttpClient
 from emp_trio.protocols.http.errors import bad_answer
 from emp_trio.protocols.http.request import LeftOrigin
 from emp_trio.protocols.urls import keeps_credentials, shown_url
 from emp_trio.services.inputs import is_url
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 _NO_IMAGE: Final = re.compile(r"(?i)(text|audio|video|multipart)/|application/(json|problem|xml|x?html|javascript)")
 

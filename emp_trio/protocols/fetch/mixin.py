@@ -1,16 +1,14 @@
-"""``Fetches``: gives a connector a :class:`~emp_trio.protocols.fetch.fetcher.Fetcher`."""
+"""``Fetches``: gives a connector a :class:`Fetcher`."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from emp_trio.protocols.fetch.fetcher import Fetcher
 from emp_trio.protocols.fetch.settings import FetchSettings
 from emp_trio.protocols.part import ConnectorPart, PartSettings
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 
 class Fetches(ConnectorPart):
@@ -22,7 +20,5 @@ class Fetches(ConnectorPart):
     @asynccontextmanager
     async def opening(self) -> AsyncIterator[None]:
         """Entered when the connector starts."""
-        from emp_trio.protocols.fetch.fetcher import Fetcher  # httpx costs more than all of --help may
-
         self.fetcher = Fetcher(self.settings_of(FetchSettings), self.connector_context.user_agent)
         yield

@@ -75,7 +75,7 @@ class HttpClient:
         A cancelled call is not repeated and its connection is closed; whether the service had started is unknown.
         """
         accept = "application/json" if expect == "json" else "*/*"
-        operation = await off_loop(weight(options.get("json")), self._operation, method, path, accept, options)
+        attempts = await off_loop(weight(options.get("json")), self._attempts, method, path, accept, options)
         limit = max_bytes if max_bytes is not None else self.settings.max_response_bytes
 
         async def read(stream: HttpStream) -> HttpResponse:
@@ -86,13 +86,13 @@ class HttpClient:
             finally:
                 await stream.aclose()
             if expect == "json":
-                said = await off_loop(len(answer.body), answer.json)
-                if (error := self._hooks.error_in(said)) is not None:
+                value = await off_loop(len(answer.body), answer.json)
+                if (error := self._hooks.error_in(value)) is not None:
                     raise error
             return answer
 
-        with operation.limited():
-            return await self._repeat(operation, read)
+        with attempts.limited():
+            return await self._repeat(attempts, read)
 
     @asynccontextmanager
     async def stream(self, method: str, path: str, **options: Unpack[CallOptions]) -> AsyncIterator[HttpStream]:
@@ -101,19 +101,19 @@ class HttpClient:
         The status has been checked, and the call repeated as :meth:`request` does, when the block begins; nothing is
         repeated after that. The timeout covers the whole block. Arguments and errors are those of :meth:`request`.
         """
-        operation = await off_loop(weight(options.get("json")), self._operation, method, path, "*/*", options)
+        attempts = await off_loop(weight(options.get("json")), self._attempts, method, path, "*/*", options)
 
         async def hand_over(stream: HttpStream) -> HttpStream:
             return stream
 
-        with operation.limited():
-            stream = await self._repeat(operation, hand_over)
+        with attempts.limited():
+            stream = await self._repeat(attempts, hand_over)
             try:
                 yield stream
             finally:
                 await stream.aclose()
 
-    def _operation(self, method: str, path: str, accept: str, options: CallOptions) -> RequestAttempts:
+    def _attempts(self, method: str, path: str, accept: str, options: CallOptions) -> RequestAttempts:
         settings = self.settings
         given = options.get("auth")
         auth = self._hooks.auth() if given is None else given
@@ -136,27 +136,27 @@ class HttpClient:
             sending=options.get("sending"),
         )
 
-    async def _repeat(self, operation: RequestAttempts, use: Callable[[HttpStream], Awaitable[T]]) -> T:
+    async def _repeat(self, attempts: RequestAttempts, use: Callable[[HttpStream], Awaitable[T]]) -> T:
         """Try until ``use`` has got what it wants of an answer, or there is no point in another try."""
         while True:
-            operation.begin_try()
+            attempts.begin_try()
             try:
-                if self._limiter is not None and operation.own_account and not operation.call.idempotent:
+                if self._limiter is not None and attempts.own_account and not attempts.call.idempotent:
                     await self._limiter.pause_over()
-                stream = HttpStream(await self._transport.send(operation.call, operation.trace), operation)
+                stream = HttpStream(await self._transport.send(attempts.call, attempts.trace), attempts)
                 if not 200 <= stream.status < 300:
-                    raise await self._error(stream, operation)
-                if operation.own_account:
+                    raise await self._error(stream, attempts)
+                if attempts.own_account:
                     self._hooks.answered(stream.headers)
                 return await use(stream)
             except ServiceError as error:
-                operation.complete(error)
-                wait = operation.wait_after(error)
+                attempts.complete(error)
+                wait = attempts.wait_after(error)
                 if wait is None:
                     raise
             await trio.sleep(wait)
 
-    async def _error(self, stream: HttpStream, operation: RequestAttempts) -> ServiceError:
+    async def _error(self, stream: HttpStream, attempts: RequestAttempts) -> ServiceError:
         """The error that an answer with an error status stands for."""
         body = bytearray()
         try:
@@ -171,9 +171,9 @@ class HttpClient:
         if error.retry_after is None:
             error.retry_after = parse_retry_after(stream.headers, now=time.time())
         error.maybe_started = error.maybe_started or may_have_started(stream.status)
-        told = error.retry_after if stream.status == 429 and error.retry and operation.own_account else None
-        if told is not None and self._limiter is not None:
-            self._limiter.slow_down(told)
+        stated = error.retry_after if stream.status == 429 and error.retry and attempts.own_account else None
+        if stated is not None and self._limiter is not None:
+            self._limiter.slow_down(stated)
         return error
 
 

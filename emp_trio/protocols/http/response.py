@@ -71,13 +71,13 @@ class HttpStream:
         request_id: the service's id of the call.
     """
 
-    def __init__(self, reply: Reply, operation: RequestAttempts) -> None:
+    def __init__(self, reply: Reply, attempts: RequestAttempts) -> None:
         self.status = reply.status
         self.headers = reply.headers
-        self.tries = operation.tried
-        self.request_id = operation.request_id = reply.headers.get("x-request-id")
+        self.tries = attempts.tried
+        self.request_id = attempts.request_id = reply.headers.get("x-request-id")
         self._reply = reply
-        self._operation = operation
+        self._attempts = attempts
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body in pieces as they come, decompressed; it can be read once.
@@ -123,7 +123,7 @@ class HttpStream:
 
     def explain(self, error: ServiceError) -> ServiceError:
         """Put method, URL and whether the work may have started into an error about what is in this stream."""
-        return self._operation.complete(error)
+        return self._attempts.complete(error)
 
     async def aclose(self) -> None:
         """Give the connection back; one whose body was not read to its end is closed."""

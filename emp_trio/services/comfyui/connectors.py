@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
 import msgspec
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.connector_context import ConnectorContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.fetch import Fetcher, Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.saves_assets import AssetSaver, SavesAssets
 from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
@@ -24,9 +24,6 @@ from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import flag
 from emp_trio.services.previews import Previews, PreviewSettings, with_previews
 from emp_trio.settings import Env
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 _FEATURES: Final = ServiceFeatures(job_status=True, cancellation=True, queue_introspection=True)
 

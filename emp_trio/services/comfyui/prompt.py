@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -12,6 +12,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import NotStarted, ServiceError
 from emp_trio.jobs import Job
+from emp_trio.protocols.fetch import Fetcher
 from emp_trio.services.comfyui.calls import NOT_TOLD
 from emp_trio.services.comfyui.classes import NodeClass, check_classes, file_inputs, with_titles
 from emp_trio.services.comfyui.errors import refused
@@ -33,9 +34,6 @@ from emp_trio.services.inputs import IMAGES, input_file
 from emp_trio.services.previews import Previews
 from emp_trio.services.probing import NO_ROUTE
 from emp_trio.services.remote_work import stop_work, uninterrupted
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 log = structlog.get_logger(__name__)
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
+from emp_trio.protocols.fetch import Fetcher
 from emp_trio.protocols.urls import shown_url
 from emp_trio.services.gemini.payload import Asked, sources, with_images
 from emp_trio.services.inputs import IMAGES, input_file, is_url
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 INPUTS: Final = IMAGES | {"image/heic", "image/avif"}
 

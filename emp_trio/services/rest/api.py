@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import trio
 
@@ -14,6 +14,7 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
 from emp_trio.protocols.auth import Auth, auth_secrets
+from emp_trio.protocols.fetch import Fetcher
 from emp_trio.protocols.http import HttpClient, describe_status
 from emp_trio.protocols.http.errors import LONGEST_TEXT, bad_answer
 from emp_trio.protocols.part import ConnectorPart, PartSettings
@@ -28,9 +29,6 @@ from emp_trio.services.rest.answers import Found, error_text
 from emp_trio.services.rest.calls import RestCall
 from emp_trio.services.rest.settings import AnswerSettings, LoginSettings
 from emp_trio.services.results import asset_data, saved_asset
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 
 class RestApi(ConnectorPart):

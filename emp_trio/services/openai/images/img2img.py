@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 import structlog
@@ -11,7 +11,7 @@ import trio
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.jobs import Job, JobResult
-from emp_trio.protocols.fetch import Fetches, FetchSettings
+from emp_trio.protocols.fetch import Fetcher, Fetches, FetchSettings
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.limits import Limits, LimitsSettings
 from emp_trio.protocols.polling import Polling, PollingSettings
@@ -40,9 +40,6 @@ from emp_trio.services.openai.responses.request import ResponsesRequest
 from emp_trio.services.openai.settings import BASE_URL, MAX_RETRIES, POLLING, OpenAISettings
 from emp_trio.services.remote_work import run_announced_work
 from emp_trio.settings import Env
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 log = structlog.get_logger(__name__)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emp_trio.jobs import JobResult, SavedAsset
 from emp_trio.offload import off_loop, weight
+from emp_trio.protocols.fetch import Fetcher
 from emp_trio.protocols.http import HttpClient
 from emp_trio.protocols.saves_assets import Generated
 from emp_trio.services.openai.image_options import ImageOptions
@@ -14,9 +15,6 @@ from emp_trio.services.openai.responses.answer_files import image_files, stop_wa
 from emp_trio.services.openai.responses.raw_output import raw_output
 from emp_trio.services.redaction import kept_copy
 from emp_trio.services.results import asset_data, saved_asset
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 
 async def generated_images(

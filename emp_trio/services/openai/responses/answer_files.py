@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from emp_trio.protocols.fetch import Fetcher
 from emp_trio.protocols.http import HttpClient
 from emp_trio.services.openai.responses.answer import Answer, Image
 from emp_trio.services.outputs import Output, OutputFiles, output_files
-
-if TYPE_CHECKING:
-    from emp_trio.protocols.fetch.fetcher import Fetcher
 
 
 async def image_files(http: HttpClient, fetcher: Fetcher, images: tuple[Image, ...]) -> OutputFiles:
