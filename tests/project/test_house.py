@@ -68,6 +68,37 @@ def test_what_is_private_in_redis_py_is_used_in_one_place() -> None:
     assert knows == {"emp_trio/queue/bridge/redis_py.py"}
 
 
+# Documented all the same, in spite of the underscore.
+PUBLIC = {"_current_frames", "_replace", "_Decompress"}
+
+
+def private_of_others(path: Path) -> set[str]:
+    """Private attributes that a module reads or sets without defining them, and private modules that it imports."""
+    module = ast.parse(path.read_text())
+    own, used = set(PUBLIC), set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            own.add(node.name)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            own.add(node.target.id)
+        elif isinstance(node, ast.Attribute):
+            ours = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            (own if ours else used).add(node.attr)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            used.update(node.module.split(".")[1:])
+    return {name for name in used - own if name.startswith("_") and not name.startswith("__")}
+
+
+def test_what_is_private_to_a_library_is_touched_only_in_the_modules_that_say_why() -> None:
+    found = {str(path.relative_to(ROOT)): names for path in PACKAGE if (names := private_of_others(path))}
+    assert found == {
+        "emp_trio/assets/stores/providers/gcs/store.py": {"_bucket_metadata_cache"},
+        "emp_trio/protocols/http/httpcore_lock.py": {"_state_lock"},
+        "emp_trio/queue/bridge/redis_py.py": {"_reader", "_writer"},
+        "emp_trio/queue/embedded.py": {"_binary"},
+    }
+
+
 # Each pattern is written so that it does not match itself.
 @pytest.mark.parametrize(
     "pattern",
