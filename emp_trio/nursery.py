@@ -49,6 +49,17 @@ def leading_error_raised() -> Iterator[None]:
         raise leading_error(group) from group
 
 
+@contextmanager
+def lone_error_raised() -> Iterator[None]:
+    """Where the block raises a group of one error, raise that error: it is somebody's who knows of no nursery."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) == 1:
+            raise group.exceptions[0] from None
+        raise
+
+
 @asynccontextmanager
 async def open_background() -> AsyncIterator[trio.Nursery]:
     """A nursery for tasks that serve the block: they are cancelled at its end, and what it raises comes out as it is.
@@ -56,14 +67,10 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
     Raises:
         BaseExceptionGroup: tasks have failed, too, or the block raised a group.
     """
-    try:
+    with lone_error_raised():
         async with trio.open_nursery() as nursery:
             yield nursery
             nursery.cancel_scope.cancel(reason="the block that the tasks serve has ended")
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) == 1:
-            raise group.exceptions[0] from None
-        raise
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ import trio
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.nursery import lone_error_raised
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
@@ -64,16 +65,12 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["Simulation
             delay=self.settings.reconnect_delay,
             cap=self.settings.reconnect_cap,
         )
-        try:
+        with lone_error_raised():
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._shared.keep_open)
                 yield
                 if not self._shared.close():
                     nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            if len(group.exceptions) == 1:  # the block's own error, which its caller knows
-                raise group.exceptions[0] from None
-            raise
 
     async def run(self, job: Job, context: AttemptContext) -> JobResult:
         """Run one attempt.
