@@ -1,7 +1,7 @@
 """An HTTP/1.1 server for ASGI applications whose answers can be cut at any byte, reset, or slowed down.
 
 A server made for production can do none of that. Each request's scope has its
-:class:`~emp_trio.testing.http11.Answering` in ``scope["extensions"]["answering"]``.
+:class:`~emp_trio.testing.http11.ResponseWriter` in ``scope["extensions"]["writer"]``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Exchange:
             "headers": list(request.headers),
             "client": None,
             "server": None,
-            "extensions": {"answering": self._connection.answering},
+            "extensions": {"writer": self._connection.writer},
         }
 
     async def _receive(self) -> Message:

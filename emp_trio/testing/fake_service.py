@@ -36,7 +36,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from emp_trio.testing.asgi_server import open_asgi_server
-from emp_trio.testing.http11 import Answering
+from emp_trio.testing.http11 import ResponseWriter
 
 Handler: TypeAlias = Callable[[Request, Any], Awaitable[Response]]
 """Answers a request, given it and its decoded body."""
@@ -63,12 +63,12 @@ class Injection(msgspec.Struct, kw_only=True):
     reset: bool
     rate: float | None
 
-    async def answer(self, usual: Callable[[], Awaitable[Response]], answering: Answering) -> Response:
+    async def answer(self, usual: Callable[[], Awaitable[Response]], writer: ResponseWriter) -> Response:
         """The answer to a request whose ``usual`` answer would have had its effect."""
-        answering.left, answering.reset = self.cut, self.reset
+        writer.left, writer.reset = self.cut, self.reset
         if self.rate is not None:
-            answering.piece = max(1, int(self.rate / 10))
-            answering.pause = answering.piece / self.rate
+            writer.piece = max(1, int(self.rate / 10))
+            writer.pause = writer.piece / self.rate
         replaced = self.response is not None or self.cut == 0
         response = await usual() if self.after or not replaced else Response()
         await trio.sleep(self.delay)
@@ -212,8 +212,8 @@ class FakeService:
         injection = self._injected(name)
         if injection is None:
             return await handle(request, body)
-        answering = request.scope["extensions"]["answering"]
-        return await injection.answer(functools.partial(handle, request, body), answering)
+        writer = request.scope["extensions"]["writer"]
+        return await injection.answer(functools.partial(handle, request, body), writer)
 
     def _injected(self, name: str) -> Injection | None:
         waiting = self._injections.get(name)

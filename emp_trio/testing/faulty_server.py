@@ -21,10 +21,10 @@ from typing import Any, TypeAlias
 import msgspec
 import trio
 
-from emp_trio.testing.http11 import Answering, Cut, Received, read_request
+from emp_trio.testing.http11 import Cut, Received, ResponseWriter, read_request
 
 
-class Exchange(Answering):
+class Exchange(ResponseWriter):
     """One request and the connection to answer it on.
 
     Attributes:

@@ -30,8 +30,8 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     head: bytes
 
 
-class Answering:
-    """The connection that an answer goes down.
+class ResponseWriter:
+    """Writes an answer to a connection, in pieces or slowly, and cuts it where that is wanted.
 
     Attributes:
         stream: it.
@@ -75,7 +75,7 @@ class HttpConnection:
     """
 
     def __init__(self, role: Any, stream: trio.abc.Stream, data: bytes = b"") -> None:
-        self.answering = Answering(stream)
+        self.writer = ResponseWriter(stream)
         self._stream = stream
         self._h11 = h11.Connection(role, max_incomplete_event_size=_LARGEST_HEAD)
         self._head = bytearray(data)  # as it came: h11 does not keep it
@@ -121,7 +121,7 @@ class HttpConnection:
     async def send(self, *events: Any) -> None:
         """Send h11 events; raises Cut where the connection has ended."""
         for event in events:
-            await self.answering.send(self._h11.send(event) or b"")
+            await self.writer.send(self._h11.send(event) or b"")
 
     async def until_left(self) -> None:
         """Wait until the other side leaves; what it still says is kept for :meth:`following`."""

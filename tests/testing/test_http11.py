@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from emp_trio.testing.http11 import Answering, Cut, HttpConnection, read_request
+from emp_trio.testing.http11 import Cut, HttpConnection, ResponseWriter, read_request
 
 ONE = b"POST /a?b=c HTTP/1.1\r\nHost: x\r\nX-Two:  words\r\nContent-Length: 3\r\n\r\none"
 TWO = b"PUT /b HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2\r\ntw\r\n1\r\no\r\n0\r\n\r\n"
@@ -73,10 +73,10 @@ async def test_both_sides_of_an_exchange() -> None:
 @pytest.mark.parametrize("at", range(4))
 async def test_an_answer_is_cut_at_any_byte(at: int) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    answering = Answering(ours)
-    answering.left, answering.piece = at, 2
+    writer = ResponseWriter(ours)
+    writer.left, writer.piece = at, 2
     with pytest.raises(Cut):
-        await answering.send(b"abc")
+        await writer.send(b"abc")
     await ours.aclose()
     assert b"".join([bytes(data) async for data in theirs]) == b"abc"[:at]
 
@@ -85,4 +85,4 @@ async def test_an_answer_to_somebody_who_has_left_is_cut() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.aclose()
     with pytest.raises(Cut):
-        await Answering(ours).send(b"abc")
+        await ResponseWriter(ours).send(b"abc")
