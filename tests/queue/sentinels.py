@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +45,7 @@ class Fleet:
         self.hosts = hosts
         self.ports = tuple(ports)
         self._password = password
+        self._frozen: list[int] = []
         self._sentinels: list[Any] = [
             redis.Redis(port=int(host.rpartition(":")[2]), password=sentinel_password or None, decode_responses=True)
             for host in hosts.split(",")
@@ -71,8 +74,16 @@ class Fleet:
                 return False
         return True
 
+    def freeze(self, port: int) -> None:
+        """Have a server keep its connections and answer nothing, as behind a router that went away."""
+        pid = self.db(port).info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        self._frozen.append(pid)
+
     def close(self) -> None:
-        """Close the connections to the Sentinels."""
+        """Let frozen servers go on, and close the connections to the Sentinels."""
+        for pid in self._frozen:
+            os.kill(pid, signal.SIGCONT)
         for sentinel in self._sentinels:
             sentinel.close()
 

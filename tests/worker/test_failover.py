@@ -32,10 +32,19 @@ def by_a_crash(fleet: Fleet) -> int:
     return fleet.master()
 
 
-@pytest.mark.parametrize("switch", [by_hand, by_a_crash])
+def by_a_freeze(fleet: Fleet) -> int:
+    before = fleet.master()
+    fleet.freeze(before)
+    eventually(lambda: fleet.master() != before)
+    return fleet.master()
+
+
+@pytest.mark.parametrize("switch", [by_hand, by_a_crash, by_a_freeze] if HEAVY else [by_hand, by_a_freeze])
 @pytest.mark.parametrize("kind", ["valkey", "redis"] if HEAVY else ["valkey"])
 async def test_claims_go_on_after_a_fail_over(tmp_path: Path, switch: Callable[[Fleet], int], kind: str) -> None:
     back = HEAVY and switch is by_hand
+    lease = 15.0 if HEAVY or switch is by_a_freeze else 6.0
+    times = {"lease": lease, "lease_margin": lease / 8, "renew_every": lease / 3}
 
     async def act(job: Job, context: AttemptContext) -> JobResult:
         await trio.sleep(0.05)
@@ -43,7 +52,7 @@ async def test_claims_go_on_after_a_fail_over(tmp_path: Path, switch: Callable[[
 
     with sentinel_fleet(tmp_path, sentinel_program(kind)) as fleet:
         url = f"redis+sentinel://{fleet.hosts}/{SERVICE}"
-        async with open_machine(url, {"t": Play(act)}, slots=8, lease=15.0, lease_margin=2.0, renew_every=5.0):
+        async with open_machine(url, {"t": Play(act)}, slots=8, **times):
             for _ in range(2 if back else 1):
                 await trio.to_thread.run_sync(eventually, fleet.is_ready)
                 before = fleet.db(fleet.master())
