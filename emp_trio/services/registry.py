@@ -35,9 +35,9 @@ _BUILT_IN: Final = {
     "OpenAITextSimpleConnector": "emp_trio.services.openai.chat.text_simple:OpenAITextSimpleConnector",
     "RestAsyncConnector": "emp_trio.services.rest.background:RestAsyncConnector",
     "RestSyncConnector": "emp_trio.services.rest.sync:RestSyncConnector",
-    "SimulationConnector": "emp_trio.services.simulation:SimulationConnector",
-    "SimulationHttpConnector": "emp_trio.services.simulation_http:SimulationHttpConnector",
-    "SimulationWebsocketConnector": "emp_trio.services.simulation_websocket:SimulationWebsocketConnector",
+    "SimulationConnector": "emp_trio.services.simulation.in_process:SimulationConnector",
+    "SimulationHttpConnector": "emp_trio.services.simulation.http:SimulationHttpConnector",
+    "SimulationWebsocketConnector": "emp_trio.services.simulation.websocket:SimulationWebsocketConnector",
 }
 
 

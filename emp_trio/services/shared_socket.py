@@ -1,4 +1,4 @@
-"""One socket for all jobs of a connector: a reader that hands each message to its job, and reconnects by itself."""
+"""One socket for all jobs of a connector: each message goes to its job, and a lost socket is opened again."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = structlog.get_logger(__name__)
 
 
 class Receiver(Protocol[E_contra]):
-    """What a job gives the reader. Neither call may block."""
+    """Receives the messages of one job. Neither call may block."""
 
     def take(self, event: E_contra) -> None:
-        """A message for this job."""
+        """Handle a message for this job."""
 
     def lost(self, error: ServiceError) -> None:
-        """The socket is gone, and with it what the job was waiting for."""
+        """Handle the loss of the socket."""
 
 
 class SharedSocket(Generic[D, E]):
@@ -37,8 +37,8 @@ class SharedSocket(Generic[D, E]):
 
     Args:
         open_socket: opens the socket.
-        decode: what a message says. Pure: a large one is decoded in a thread.
-        whose: that as (id of its job, event); None for an id or an event that is of no interest.
+        decode: decodes a message. Pure: a large one is decoded in a thread.
+        route: turns a decoded message into (id of its job, event); None for an id or an event to be dropped.
         delay: seconds before the first reconnect, doubled for each further one, less a random half.
         cap: the longest such pause.
 
@@ -49,14 +49,14 @@ class SharedSocket(Generic[D, E]):
         self,
         open_socket: Callable[[], AbstractAsyncContextManager[WebSocketSession]],
         decode: Callable[[str | bytes], D],
-        whose: Callable[[D], tuple[str | None, E | None]],
+        route: Callable[[D], tuple[str | None, E | None]],
         *,
         delay: float,
         cap: float,
     ) -> None:
         self._open_socket = open_socket
         self._decode = decode
-        self._whose = whose
+        self._route = route
         self._delay = delay
         self._cap = cap
         self._socket: WebSocketSession | None = None
@@ -66,7 +66,7 @@ class SharedSocket(Generic[D, E]):
         self._reading = trio.CancelScope()
 
     async def keep_open(self) -> None:
-        """Hold the socket open until :meth:`close` or a cancel. Every job is told at once when it is lost."""
+        """Hold the socket open until :meth:`close` or a cancel; a lost one is reported to every job at once."""
         failed = 0
         while True:
             try:
@@ -76,7 +76,7 @@ class SharedSocket(Generic[D, E]):
                         error = await self._read(socket)
                     if self._reading.cancel_called:  # though the socket may have been lost in the same moment
                         return
-                    self._tell_all(error.message)  # before the socket's own goodbye, which may take a while
+                    self._fail_all(error.message)  # before the socket's own goodbye, which may take a while
             except EmpTrioError as refused:
                 error = refused
             self._error = error
@@ -141,8 +141,8 @@ class SharedSocket(Generic[D, E]):
         finally:
             del self._receivers[id]
 
-    def _hand_over(self, said: D) -> None:
-        job_id, event = self._whose(said)
+    def _hand_over(self, message: D) -> None:
+        job_id, event = self._route(message)
         if event is None:
             return
         receiver = self._receivers.get(job_id) if job_id is not None else None
@@ -151,7 +151,7 @@ class SharedSocket(Generic[D, E]):
         else:
             receiver.take(event)
 
-    def _tell_all(self, why: str) -> None:
+    def _fail_all(self, why: str) -> None:
         for receiver in list(self._receivers.values()):
             receiver.lost(
                 ServiceError(

@@ -13,8 +13,8 @@ from emp_trio.connector_context import ConnectorContext
 from emp_trio.errors import DeadlineExceeded, InvalidJob, ServiceError
 from emp_trio.services.connector import open_connector
 from emp_trio.services.mock import MockConnector
-from emp_trio.services.simulation import SimulationConnector
-from emp_trio.services.simulation_job import SimulationSettings
+from emp_trio.services.simulation.in_process import SimulationConnector
+from emp_trio.services.simulation.job import SimulationSettings
 from emp_trio.testing.attempt import FakeAttempt, run_job
 from tests.services.support import job
 

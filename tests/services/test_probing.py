@@ -29,7 +29,7 @@ from emp_trio.services.openai.responses.connector import OpenAIResponsesConnecto
 from emp_trio.services.openai.settings import AccountSettings, OpenAISettings
 from emp_trio.services.probing import not_told
 from emp_trio.services.registry import find_connector
-from emp_trio.services.simulation_http import SimulationHttpConnector
+from emp_trio.services.simulation.http import SimulationHttpConnector
 from emp_trio.testing.faulty_server import Answer, open_faulty_server, reply
 from tests.services.rest.support import NOW, configured
 

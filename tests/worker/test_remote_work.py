@@ -11,7 +11,7 @@ import trio
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.queue.client import open_queue
-from emp_trio.services.simulation_http import SimulationHttpConnector
+from emp_trio.services.simulation.http import SimulationHttpConnector
 from emp_trio.testing.sim_http import SimulatedHttpService, open_simulated_http
 from tests.queue.support import Ear
 from tests.worker.support import Workers, eventually, open_machine, submit, until_status

@@ -13,8 +13,8 @@ from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.services.connector import Connector
 from emp_trio.services.mock import MockConnector
-from emp_trio.services.simulation import SimulationConnector
-from emp_trio.services.simulation_job import SimulationSettings
+from emp_trio.services.simulation.in_process import SimulationConnector
+from emp_trio.services.simulation.job import SimulationSettings
 from emp_trio.testing.storage import local_storage
 from tests.worker.support import DONE, Play, open_machine, submit, until_status
 

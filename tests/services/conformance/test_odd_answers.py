@@ -22,7 +22,7 @@ _MODULES: Final[tuple[ModuleType, ...]] = (
 )
 _OTHERWISE: Final = {
     "LimitedServiceConnector": "its answer is the result, and which are none stands in tests/services/test_limited.py",
-    "SimulationWebsocketConnector": "its messages: tests/services/test_simulation_messages.py",
+    "SimulationWebsocketConnector": "its messages: tests/services/simulation/test_messages.py",
 }
 
 

@@ -12,10 +12,10 @@ from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.protocols.websocket import WebSocketSettings
 from emp_trio.services.mock import MockConnector
-from emp_trio.services.simulation import SimulationConnector
-from emp_trio.services.simulation_http import SimulationHttpConnector
-from emp_trio.services.simulation_job import SimulationSettings
-from emp_trio.services.simulation_websocket import SimulationWebsocketConnector
+from emp_trio.services.simulation.http import SimulationHttpConnector
+from emp_trio.services.simulation.in_process import SimulationConnector
+from emp_trio.services.simulation.job import SimulationSettings
+from emp_trio.services.simulation.websocket import SimulationWebsocketConnector
 from emp_trio.testing.conformance import ConnectorConformance
 from emp_trio.testing.sim_http import SimulatedHttpService, open_simulated_http
 from emp_trio.testing.sim_websocket import SimulatedWebsocketService, open_simulated_websocket

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
 import structlog
@@ -13,16 +13,21 @@ import trio
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
-from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.jobs import Job, JobResult
 from emp_trio.nursery import lone_error_raised
 from emp_trio.protocols.saves_assets import SavesAssets
 from emp_trio.protocols.websocket import WebSocket, WebSocketSettings
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
-from emp_trio.services.outputs import Output, decoded_files
-from emp_trio.services.results import asset_data, saved_asset
+from emp_trio.services.outputs import Output, OutputFiles, decoded_files
 from emp_trio.services.shared_socket import SharedSocket
-from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
-from emp_trio.services.simulation_messages import Completed, Event, Failed, Progressed, decode
+from emp_trio.services.simulation.job import (
+    SimulationSettings,
+    result_data,
+    save_images,
+    service_result,
+    wants_assets,
+)
+from emp_trio.services.simulation.messages import Completed, Event, Failed, Progressed, decode
 from emp_trio.settings import Env
 
 log = structlog.get_logger(__name__)
@@ -61,7 +66,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["Simulation
         self._shared = SharedSocket(
             self.websocket.open,
             decode,
-            lambda said: said,
+            lambda message: message,
             delay=self.settings.reconnect_delay,
             cap=self.settings.reconnect_cap,
         )
@@ -82,7 +87,7 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["Simulation
         """
         if wants_assets(job):
             self.assets.check(job)
-        wire_id = f"{job.id}-{job.attempt}"  # messages of an earlier attempt are none of this one's business
+        wire_id = f"{job.id}-{job.attempt}"  # messages of an earlier attempt must not reach this one
         request = {
             "type": "simulation_job",
             "job_id": wire_id,
@@ -101,9 +106,22 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["Simulation
             except trio.Cancelled:
                 await self._cancel(wire_id)  # whatever the reason: no next attempt could adopt it
                 raise
-        saved = await self._save_images(completed, job, context) if wants_assets(job) else []
+        saved = await save_images(self.assets, await _images(completed), job, context) if wants_assets(job) else []
         context.report(100, "simulation completed")
-        return self._result(job, completed, saved, request)
+        data = result_data(
+            job,
+            simulation_id=completed.simulation_id,
+            steps=self.settings.simulation.steps,
+            processing_time_ms=completed.processing_time_ms,
+            results=completed.results,
+        )
+        return service_result(
+            data | {"output_url": completed.output_url},
+            saved,
+            request=request,
+            service_version="simulation-websocket",
+            service_type=self.service_type,
+        )
 
     async def health(self) -> Health:
         """Whether the socket is open."""
@@ -119,51 +137,24 @@ class SimulationWebsocketConnector(WebSocket, SavesAssets, Connector["Simulation
             except ServiceError as error:  # a socket that is gone has ended the job by itself
                 log.warning("upstream.not_stopped", job=wire_id, error=error.message)
 
-    async def _save_images(self, completed: Completed, job: Job, context: AttemptContext) -> list[SavedAsset]:
-        outputs = [Output(source=data, media_type=media_type) for data, media_type in completed.images]
-        found = await decoded_files(outputs, images=True)
-        for warning in found.warnings:
-            log.warning(warning)
-        return [
-            await self.assets.save(file.data, job, context, media_type=file.media_type, index=index)
-            for index, file in enumerate(found.files)
-        ]
 
-    def _result(self, job: Job, completed: Completed, saved: list[SavedAsset], request: dict[str, Any]) -> JobResult:
-        data = result_data(
-            job,
-            simulation_id=completed.simulation_id,
-            steps=self.settings.simulation.steps,
-            processing_time_ms=completed.processing_time_ms,
-            results=completed.results,
-        )
-        data["output_url"] = completed.output_url
-        return JobResult(
-            success=True,
-            data=data | (asset_data(saved[0]) if saved else {}),
-            metadata={"saved_asset": saved_asset(saved[0])} if saved else {},
-            output_files=tuple(asset.output_file() for asset in saved),
-            service_metadata={
-                "service_version": "simulation-websocket",
-                "service_type": self.service_type,
-                "service_job_id": completed.simulation_id,
-            },
-            raw_request_payload=request | {"payload": data["job_payload"]},
-        )
+async def _images(completed: Completed) -> OutputFiles:
+    outputs = [Output(source=data, media_type=media_type) for data, media_type in completed.images]
+    return await decoded_files(outputs, images=True)
 
 
 class _Waiting:
-    """A job that waits for its last message."""
+    """The messages of one job, up to its outcome."""
 
     def __init__(self, context: AttemptContext) -> None:
-        self._progress = context
+        self._context = context
         self._ended = trio.Event()
         self._outcome: Completed | ServiceError | None = None
 
     def take(self, event: Event) -> None:
         match event:
             case Progressed():
-                self._progress.report(
+                self._context.report(
                     5 + 0.9 * event.percent, f"simulating, {event.percent:.0f} %", total_steps=event.total_steps
                 )
             case Failed():
@@ -182,7 +173,7 @@ class _Waiting:
         return self._outcome
 
     def _end(self, outcome: Completed | ServiceError) -> None:
-        if self._outcome is None:  # the first word counts: a service may still say that a cancelled job is cancelled
+        if self._outcome is None:  # the first outcome counts: a cancelled job may be reported as cancelled later
             self._outcome = outcome
             self._ended.set()
 

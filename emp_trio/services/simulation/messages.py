@@ -1,4 +1,4 @@
-"""Messages of the simulated WebSocket service as values (connector reference 3.3). Pure."""
+"""Messages of the simulated WebSocket service (connector reference 3.3)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from emp_trio.services.image_fields import image_in, media_type_of
 from emp_trio.services.redaction import excerpt_of
 from emp_trio.services.work_states import phase_of
 
-_MOST: Final = 10**15  # a larger number is no progress and no time
+_MOST: Final = 10**15  # larger numbers are neither a progress nor a time
 _Number: TypeAlias = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
 
 
 class Progressed(msgspec.Struct, frozen=True):
-    """How far a job is, 0 to 100."""
+    """Progress of a job, 0 to 100."""
 
     percent: float
     total_steps: int = 0
@@ -46,8 +46,8 @@ Event: TypeAlias = Progressed | Completed | Failed
 
 
 class _Message(msgspec.Struct, frozen=True):
-    """A message of any type. The id of its job goes by three names, and is also a number; what is odd in one field
-    takes nothing away from the others."""
+    """A message of any type. The job's id has three names, and may be a number; an invalid field leaves the others
+    valid."""
 
     type: Lenient[str] = ""
     job_id: Any = None
@@ -66,59 +66,62 @@ class _Message(msgspec.Struct, frozen=True):
     retryable: Lenient[bool] = True
 
 
-def decode(message: str | bytes) -> tuple[str | None, Event | None]:
-    """A message as (id of its job, event). The event is None for what says nothing about the end or the progress of a
-    job: greetings, answers to questions, unknown types, and anything that is not a JSON object."""
+def decode(text: str | bytes) -> tuple[str | None, Event | None]:
+    """Decode a message to (job id, event).
+
+    The event is None for messages about neither the progress nor the end of a job: greetings, replies, unknown types,
+    and anything that is not a JSON object.
+    """
     try:
-        said = parse_or_empty(_Message, decode_json(message))
+        message = parse_or_empty(_Message, decode_json(text))
     except ServiceError:
         return None, None
-    job_id = next((str(name) for name in (said.job_id, said.job, said.id) if name), None)
-    kind = said.type.removeprefix("simulation_")
+    job_id = next((str(name) for name in (message.job_id, message.job, message.id) if name), None)
+    kind = message.type.removeprefix("simulation_")
     match "progress" if kind == "progress" else phase_of(kind):
         case "progress":
-            return job_id, _progressed(said)
+            return job_id, _progressed(message)
         case "done":
-            return job_id, _completed(said)
+            return job_id, _completed(message)
         case "failed" | "expired" | "stopped":
-            return job_id, _ended(said, Failed(quoted(said.error or said.message), said.retryable))
+            return job_id, _ended(message, Failed(quoted(message.error or message.message), message.retryable))
         case "cancelled":
             return job_id, _ended(
-                said, Failed(f"cancelled in the service: {quoted(said.error or said.message)}", False)
+                message, Failed(f"cancelled in the service: {quoted(message.error or message.message)}", False)
             )
-        case "unknown" if _images(said.outputs):
-            return job_id, _completed(said)
+        case "unknown" if _images(message.outputs):
+            return job_id, _completed(message)
         case _:
             return job_id, None
 
 
-def _ended(said: _Message, failure: Failed) -> Completed | Failed:
-    """An end that is not a good one; images that come with it are made, and are not made again."""
-    return _completed(said) if _images(said.outputs) else failure
+def _ended(message: _Message, failure: Failed) -> Completed | Failed:
+    """A failure, or a completion where images came with it: they are not generated again."""
+    return _completed(message) if _images(message.outputs) else failure
 
 
-def quoted(said: Any) -> str:
-    """What a simulated service gives as the reason of a failure."""
-    said = said or "no reason given"
-    return excerpt(said, 500) if isinstance(said, str) else excerpt_of(said, 500)
+def quoted(reason: Any) -> str:
+    """Return a service's reason for a failure as text of at most 500 characters."""
+    reason = reason or "no reason given"
+    return excerpt(reason, 500) if isinstance(reason, str) else excerpt_of(reason, 500)
 
 
-def _progressed(said: _Message) -> Progressed | None:
-    percent, steps = said.progress, said.total_steps
-    if percent is None and said.current_step is not None and steps:
-        percent = 100 * said.current_step / steps
+def _progressed(message: _Message) -> Progressed | None:
+    percent, steps = message.progress, message.total_steps
+    if percent is None and message.current_step is not None and steps:
+        percent = 100 * message.current_step / steps
     if percent is None:
         return None
     return Progressed(min(max(percent, 0.0), 100.0), int(steps or 0))
 
 
-def _completed(said: _Message) -> Completed:
+def _completed(message: _Message) -> Completed:
     return Completed(
-        simulation_id=str(said.simulation_id or ""),
-        results=said.results,
-        output_url=said.output_url,
-        processing_time_ms=said.processing_time_ms or 0.0,
-        images=_images(said.outputs),
+        simulation_id=str(message.simulation_id or ""),
+        results=message.results,
+        output_url=message.output_url,
+        processing_time_ms=message.processing_time_ms or 0.0,
+        images=_images(message.outputs),
     )
 
 

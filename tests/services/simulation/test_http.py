@@ -21,7 +21,7 @@ from emp_trio.jobs import JobContext
 from emp_trio.protocols.http import HttpSettings
 from emp_trio.protocols.polling import PollingSettings
 from emp_trio.services.connector import open_connector
-from emp_trio.services.simulation_http import SimulationHttpConnector
+from emp_trio.services.simulation.http import SimulationHttpConnector
 from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.faulty_server import open_faulty_server, reply
 from emp_trio.testing.serve import open_server

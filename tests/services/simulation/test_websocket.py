@@ -18,8 +18,8 @@ from emp_trio.errors import ConfigError, DeadlineExceeded, ServiceError
 from emp_trio.jobs import JobContext, JobResult
 from emp_trio.protocols.websocket import WebSocketSettings
 from emp_trio.services.connector import open_connector
-from emp_trio.services.simulation_job import SimulationSettings
-from emp_trio.services.simulation_websocket import SimulationWebsocketConnector
+from emp_trio.services.simulation.job import SimulationSettings
+from emp_trio.services.simulation.websocket import SimulationWebsocketConnector
 from emp_trio.testing.attempt import FakeAttempt, run_job
 from emp_trio.testing.faulty_server import open_faulty_server
 from emp_trio.testing.faulty_websocket import Peer, websocket

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emp_trio.services.simulation_messages import Completed, Failed, Progressed, decode
+from emp_trio.services.simulation.messages import Completed, Failed, Progressed, decode
 
 LONG = "iVBORw0KGgo" * 8
 MADE = Completed("", {}, None, 0.0, ((LONG, None),))

@@ -10,19 +10,24 @@ import structlog
 
 from emp_trio.attempt import AttemptContext
 from emp_trio.errors import ServiceError
-from emp_trio.jobs import Job, JobResult, SavedAsset
+from emp_trio.jobs import Job, JobResult
 from emp_trio.protocols.http import Http, HttpSettings
 from emp_trio.protocols.http.paths import segment
 from emp_trio.protocols.parsing import Lenient, parse, parse_or_empty
 from emp_trio.protocols.polling import Ended, Polling, PollingSettings
 from emp_trio.protocols.saves_assets import GeneratedFile, SavesAssets
 from emp_trio.services.connector import Connector, Health, ServiceFeatures
-from emp_trio.services.outputs import checked, kept
+from emp_trio.services.outputs import OutputFiles, checked, kept
 from emp_trio.services.probing import probe
 from emp_trio.services.remote_work import run_remote_work
-from emp_trio.services.results import asset_data, saved_asset
-from emp_trio.services.simulation_job import SimulationSettings, result_data, wants_assets
-from emp_trio.services.simulation_messages import quoted
+from emp_trio.services.simulation.job import (
+    SimulationSettings,
+    result_data,
+    save_images,
+    service_result,
+    wants_assets,
+)
+from emp_trio.services.simulation.messages import quoted
 from emp_trio.services.work_states import phase_of
 from emp_trio.settings import Env
 
@@ -103,9 +108,22 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector["SimulationH
             cancel=lambda found: self.http.request("POST", f"/cancel/{segment(found)}", idempotent=True, expect="any"),
             grace=self.settings.cleanup_timeout,
         )
-        saved = await self._save_images(entry, job, context) if wants_assets(job) else []
+        saved = await save_images(self.assets, await self._images(entry), job, context) if wants_assets(job) else []
         context.report(100, "simulation completed")
-        return _result(job, simulation_id, entry, saved, request)
+        data = result_data(
+            job,
+            simulation_id=simulation_id,
+            steps=self.settings.simulation.steps,
+            processing_time_ms=entry.execution_time * 1000,
+            results=entry.results,
+        )
+        return service_result(
+            data | {"outputs": entry.outputs},
+            saved,
+            request=request,
+            service_version="simulation-http",
+            service_type=self.service_type,
+        )
 
     async def health(self) -> Health:
         """Ask the service's health endpoint."""
@@ -143,30 +161,24 @@ class SimulationHttpConnector(Http, Polling, SavesAssets, Connector["SimulationH
 
         return await self.poller.poll(look, hint=f"simulation {simulation_id}")
 
-    async def _save_images(self, entry: _Simulation, job: Job, context: AttemptContext) -> list[SavedAsset]:
-        async def had(image: dict[str, str]) -> GeneratedFile:
+    async def _images(self, entry: _Simulation) -> OutputFiles:
+        async def view(image: dict[str, str]) -> GeneratedFile:
             answer = await self.http.request("GET", "/view", params=image, expect="any")
             return checked(answer.body, answer.headers.get("content-type"), images=True)
 
-        found = await kept([functools.partial(had, image) for image in _images(entry)])
-        for warning in found.warnings:
-            log.warning(warning)
-        return [
-            await self.assets.save(file.data, job, context, media_type=file.media_type, index=index)
-            for index, file in enumerate(found.files)
-        ]
+        return await kept([functools.partial(view, image) for image in _images(entry)])
 
 
 def _simulation_id(answer: Any) -> str:
-    said = parse_or_empty(_Accepted, answer)
-    if not (found := said.simulation_id or said.prompt_id):
+    accepted = parse_or_empty(_Accepted, answer)
+    if not (simulation_id := accepted.simulation_id or accepted.prompt_id):
         raise ServiceError(
             "the simulated service accepted a job without giving it a simulation_id",
             type="response_error",
             reason="missing_expected_data",
             maybe_started=True,
         )
-    return found
+    return simulation_id
 
 
 def _entry(answer: Any, simulation_id: str) -> _Simulation:
@@ -194,28 +206,3 @@ def _images(entry: _Simulation) -> list[dict[str, str]]:
     """Where to find each image, as parameters of ``/view``."""
     found = parse_or_empty(_Outputs, entry.outputs).images
     return [{k: str(image[k]) for k in ("filename", "subfolder", "type") if k in image} for image in found]
-
-
-def _result(
-    job: Job, simulation_id: str, entry: _Simulation, saved: list[SavedAsset], request: dict[str, Any]
-) -> JobResult:
-    data = result_data(
-        job,
-        simulation_id=simulation_id,
-        steps=request["simulation_config"]["steps"],
-        processing_time_ms=entry.execution_time * 1000,
-        results=entry.results,
-    )
-    data["outputs"] = entry.outputs
-    return JobResult(
-        success=True,
-        data=data | (asset_data(saved[0]) if saved else {}),
-        metadata={"saved_asset": saved_asset(saved[0])} if saved else {},
-        output_files=tuple(asset.output_file() for asset in saved),
-        service_metadata={
-            "service_version": "simulation-http",
-            "service_type": SimulationHttpConnector.service_type,
-            "service_job_id": simulation_id,
-        },
-        raw_request_payload=request | {"payload": data["job_payload"]},
-    )

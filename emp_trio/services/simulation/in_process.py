@@ -1,4 +1,4 @@
-"""A simulation without a service: steps of time, progress, and failures only where they are asked for."""
+"""A simulation without a service: timed steps, progress, and failures on request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from emp_trio.errors import ServiceError
 from emp_trio.jobs import Job, JobResult
 from emp_trio.services.connector import Connector, ServiceFeatures
 from emp_trio.services.lenient import read_fields
-from emp_trio.services.simulation_job import SimulationSettings, result_data
+from emp_trio.services.simulation.job import SimulationSettings, result_data
 from emp_trio.settings import Env
 
 
-class Steering(msgspec.Struct, frozen=True):
-    """What ``payload.simulate`` may say here: the same as to the simulated services, without assets."""
+class SimulateOptions(msgspec.Struct, frozen=True):
+    """``payload.simulate``: the same fields as for the simulated services, without assets."""
 
     seconds: Annotated[float, msgspec.Meta(ge=0, le=86_400)] | None = None
     steps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
@@ -47,18 +47,18 @@ class SimulationConnector(Connector["SimulationConnector.Settings"]):
         """Run one attempt.
 
         Raises:
-            InvalidJob: a field of ``payload.simulate`` can't be what it must be.
+            InvalidJob: a field of ``payload.simulate`` is invalid.
             ServiceError: the payload, or chance as set, asked for a failure.
         """
-        steering = read_fields(Steering, job.payload.get("simulate"), "payload.simulate")
-        settings: SimulationSettings = self.settings.simulation
-        seconds = settings.processing_time if steering.seconds is None else steering.seconds
-        steps = steering.steps or settings.steps
+        options = read_fields(SimulateOptions, job.payload.get("simulate"), "payload.simulate")
+        settings = self.settings.simulation
+        seconds = settings.processing_time if options.seconds is None else options.seconds
+        steps = options.steps or settings.steps
         for step in range(1, steps + 1):
             await trio.sleep(seconds / steps)
             context.report(100 * step / steps, f"step {step} of {steps}", step=f"step {step}", total_steps=steps)
-        if steering.fail is not None:
-            raise ServiceError(f"the simulation failed: {steering.fail}", retry=steering.retryable)
+        if options.fail is not None:
+            raise ServiceError(f"the simulation failed: {options.fail}", retry=options.retryable)
         if random.random() < self.settings.failure_rate:
             raise ServiceError("the simulation failed by chance (failure_rate)")
         results: dict[str, Any] = {"iterations": steps, "final_value": round(1 - 0.5**steps, 6), "convergence": True}

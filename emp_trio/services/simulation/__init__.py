@@ -1,0 +1,1 @@
+"""Simulated services: jobs in this process, over HTTP, or over one WebSocket."""
