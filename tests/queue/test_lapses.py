@@ -196,3 +196,36 @@ class TestTheServerWasAway:
         lib.expire_leases()
         assert self.reap(lib, until=seconds * 1000 - 1) == []
         assert self.reap(lib, until=(seconds + 60) * 1000) == ["a"]
+
+
+def test_of_jobs_that_crash_together_each_is_tried_by_itself_before_it_fails(lib: Library) -> None:
+    """One of them takes the whole process along, and nobody can tell which."""
+    jobs = [lib.submit(name) for name in "abcd"]
+    for life in ("p1", "p2"):
+        nonces = tuple(f"{life}.{lib.nonce()}" for _ in jobs)
+        for job_id, (_, token, _) in lib.claim("w1", "w2", "w3", "w4", nonces=nonces)["jobs"].items():
+            lib.start(job_id, token)
+        lib.expire_leases()
+        lib.call("reap", 100, 3)
+    assert [crashes(lib, job_id) for job_id in jobs] == [2] * 4
+    done = []
+    for _ in range(3):  # three turn out not to be it
+        answer = lib.claim("w1", "w2", nonces=(f"p3.{lib.nonce()}", f"p3.{lib.nonce()}"))
+        ((job_id, (_, token, _)),) = answer["jobs"].items()
+        lib.start(job_id, token)
+        assert lib.claim("w2", nonces=(f"p3.{lib.nonce()}",))["jobs"] == {}
+        lib.settle(job_id, token, "completed")
+        done.append(job_id)
+    (last,) = set(jobs) - set(done)
+    run_out(lib, last, process="p3")
+    assert {job_id: lib.job(job_id)["status"] for job_id in jobs} == dict.fromkeys(done, "completed") | {last: "failed"}
+
+
+def test_another_process_and_other_jobs_do_not_wait_for_that(lib: Library) -> None:
+    for name in ("a", "b"):
+        lib.submit(name, crashes=2)
+    lib.submit("c")
+    first = lib.claim("w1", "w2", "w3", nonces=tuple(f"p1.{lib.nonce()}" for _ in range(3)))
+    assert len(first["jobs"]) == 2
+    assert "c" in first["jobs"]
+    assert len(lib.claim("w4", nonces=(f"p2.{lib.nonce()}",))["jobs"]) == 1

@@ -14,7 +14,7 @@
 -- queue: one call looks at ARGV 5 ids, decodes DECODED bytes of requirements and answers with ANSWERED bytes of jobs.
 
 local LOOKED_AT = {'service_required', 'id', 'status', 'requirements', 'workflow_id', 'customer_id', 'lease_worker',
-  'worker_id'}
+  'worker_id', 'crashes'}
 local READ_LATER = {'current_step', 'total_steps', 'settled_token'}  -- by each call about a leased job
 local FIRST = {'service_required', 'id', 'status'}
 local DECODED, ANSWERED = 65536, 524288
@@ -120,7 +120,8 @@ end
 -- Looks at one pending id: 'match' (with {size, bytes} of its hash, and {flat, job} if it was read), 'no', 'gone' (with the reason why it was taken out),
 -- 'later' when its requirements are more than this call may still decode. asked: {worker = decoded capabilities,
 -- served, bytes = bytes it may decode, known = what was decoded, by text, whole = whether the id before was a match: then
--- this one most likely is, too, and a small hash is read as a whole at once}
+-- this one most likely is, too, and a small hash is read as a whole at once, process = nonce of the caller's process, suspect = not nil
+-- when this call has a suspect for it already}
 local function inspect(id, asked, now)
   if #id > ENDLESS_ID then
     return end_endless(id, given(asked.worker.workflow_id), function(service, workflow)
@@ -138,7 +139,8 @@ local function inspect(id, asked, now)
     flat = read_hash('HGETALL', key)
     read = flat and by_name(flat)
     f = read and {read.service_required or false, read.id or false, read.status or false, read.requirements or false,
-      read.workflow_id or false, read.customer_id or false, read.lease_worker or false, read.worker_id or false}
+      read.workflow_id or false, read.customer_id or false, read.lease_worker or false, read.worker_id or false,
+      read.crashes or false}
   else
     f, long = values_of(key, size, LOOKED_AT)
   end
@@ -180,6 +182,10 @@ local function inspect(id, asked, now)
       error = 'invalid_job: ' .. why}, count_of(ending.retry_count), now)
     return 'gone', 'invalid_job: ' .. why
   end
+  if verdict == 'match' and count_of(f[9]) >= SUSPECT then
+    if asked.suspect or not suspected(id, asked.process) then return 'no' end
+    asked.suspect = asked.process
+  end
   return verdict, {size = size, bytes = bytes or SMALL, flat = flat, job = read}
 end
 
@@ -187,7 +193,8 @@ redis.register_function('emp_trio_claim', function(_, argv)
   if not is_zset(LEASES) then return not_zset(LEASES) end
   sets_of = {}
   local worker = cjson.decode(argv[1])
-  local asked = {worker = worker, served = served_types(worker), bytes = DECODED, known = {}}
+  local asked = {worker = worker, served = served_types(worker), bytes = DECODED, known = {},
+    process = process_of(argv[8])}
   local machine, lease = argv[2], tonumber(argv[3])
   local rank, budget, how = tonumber(argv[4]), tonumber(argv[5]), tonumber(argv[6])
   local repeated, quiet = how % 2 == 1, how >= 2

@@ -4,6 +4,7 @@
 --
 --   job:{id}              charged: the processes that its crashes are charged to, in their order, with blanks between
 --   emp:charges:{nonce}   set     ids of the jobs that name this process there; CHARGES_TTL
+--   emp:suspect:{nonce}   string  id of the job with SUSPECT crashes that this process runs; CHARGES_TTL
 --   emp:heard             hash    at (ms): when a process of emp-trio spoke last; silence, grace (ms): what its reaper
 --                                 takes for a gap of the server, and how long the holders then have
 --   emp:grace             string  no lease is reaped while it stands
@@ -41,6 +42,23 @@ local function refund(nonce)
         'charged', table.concat(left, ' '))
     end
   end
+end
+
+-- A process that dies takes all of its jobs along, and one alone may be the cause. Jobs that have crashed so often that
+-- another crash may be their end are run one at a time in each process: so the cause is found, and only the cause.
+local SUSPECT = 2
+
+-- Whether a process may run such a job now: then the job is noted as the one that it runs.
+local function suspected(id, nonce)
+  if not nonce then return true end
+  local key = 'emp:suspect:' .. nonce
+  local other = redis.pcall('GET', key)
+  if type(other) == 'string' and other ~= id then
+    local f = record('job:' .. other, {'status', 'lease_token', 'crashes'})
+    if RUNNING[f.status] and process_of(f.lease_token) == nonce and count_of(f.crashes) >= SUSPECT then return false end
+  end
+  redis.call('SET', key, id, 'EX', CHARGES_TTL)
+  return true
 end
 
 -- Somebody of ours speaks. Where nobody did for long although he was there, the server was away.

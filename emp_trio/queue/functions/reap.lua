@@ -157,7 +157,10 @@ local SPEAKS = 8000  -- ms; a process looks every 5 to 6 s (reap_every of worker
 
 redis.register_function{function_name = 'emp_trio_depart', flags = {'allow-oom'}, callback = function(_, argv)
   local now, back, broken = clock(), {}, {}
-  if argv[1] ~= '' then redis.pcall('ZREM', PROCESSES, argv[1]) end
+  if argv[1] ~= '' then
+    redis.pcall('ZREM', PROCESSES, argv[1])
+    redis.call('DEL', 'emp:suspect:' .. argv[1])
+  end
   redis.pcall('ZREMRANGEBYSCORE', PROCESSES, '-inf', int(now.ms - SPEAKS))
   redis.pcall('ZREMRANGEBYSCORE', PROCESSES, int(now.ms + SPEAKS), '+inf')
   local newest = redis.pcall('ZREVRANGE', PROCESSES, 0, 0, 'WITHSCORES')

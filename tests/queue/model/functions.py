@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 SETTLED = frozenset(("completed", "failed", "cancelled", "timeout", "unworkable"))
 RUNNING = frozenset(("assigned", "in_progress"))
 UNSTARTED = 3
+SUSPECT = 2
 
 
 class Job(NamedTuple):
@@ -142,12 +143,14 @@ def grace_left(server: Server, now: int) -> int:
 
 
 def claim(server: Server, number: int, worker: str, nonce: str, now: int, lease: int) -> Result:
-    """What a claim does that comes upon this pending job, which its worker matches. Replies with the token, or None
-    where it takes the job out of the queue."""
+    """What a claim does that comes upon this pending job, which its worker matches. Replies with the token, with None
+    where it takes the job out of the queue, or with the empty text where it leaves it there."""
     job = server.jobs[number]
     running = job.status in RUNNING and job.holder != "" and job.holder == job.worker
     if job.status in SETTLED or (running and job.ends is not None and job.ends > now):
         return put(server, number, job._replace(queued=False)), None, ()
+    if job.crashes >= SUSPECT and runs_suspect(server, number, process_of(nonce)):
+        return server, "", ()
     token = f"{nonce}/{job.attempt + 1}"
     if job.token:  # somebody put a leased job back
         job = job._replace(listed=unlist(job, job.holder))
@@ -163,6 +166,15 @@ def claim(server: Server, number: int, worker: str, nonce: str, now: int, lease:
     )
     said = (("job_claimed", number), ("update_job_progress", number), ("worker_status", number))
     return put(server, number, job), token, said
+
+
+def runs_suspect(server: Server, number: int, process: str) -> bool:
+    """Whether a process runs another job that has crashed so often that one more crash may be its end."""
+    return process != "" and any(
+        other.crashes >= SUSPECT and other.status in RUNNING and process_of(other.token) == process
+        for at, other in enumerate(server.jobs)
+        if at != number
+    )
 
 
 def taken_before(server: Server, worker: str, nonce: str, now: int, lease: int) -> Result:

@@ -117,6 +117,8 @@ class Twin:
             if token is None:
                 dropped.add(f"j{number}")
                 continue
+            if not token:
+                continue
             wanted[f"j{number}"] = free.pop(0)[0], token
             self.tokens.append((number, token))
             skip()
