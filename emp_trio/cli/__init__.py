@@ -1,9 +1,9 @@
-"""The command line. One module per command, each imported only when its command is called.
+"""Command line of emp-trio: one module per command, imported only when the command is called.
 
-A command is a function of the module and the name that stand in :data:`COMMANDS`; it returns an exit code or None for
-0, raises our errors for the rest, and imports what is heavy in its body, so that ``--help`` stays quick. Its docstring
-is its help: the first line is the one in :data:`COMMANDS`, and examples stand under ``For example:`` (a section named
-``Examples:`` would be taken out).
+A command is the function named in :data:`COMMANDS`, in the module of the same name. It returns an exit code, or None
+for 0, and raises errors of :mod:`emp_trio.errors`. It imports slow modules in its body, to keep ``--help`` fast. Its
+docstring is its help: the first line equals the summary in :data:`COMMANDS`; examples follow ``For example:``, because
+cyclopts removes a section named ``Examples:``. Lines have at most 80 columns: the help keeps their breaks.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NoReturn
 if TYPE_CHECKING:
     from cyclopts import App
 
-_HELP: Final = """A worker for Redis-backed queues of AI generation jobs: nothing is lost,
-and one process is a whole machine.
+_HELP: Final = """Run AI generation jobs from a Redis queue. Accepted jobs are never lost, and one
+process runs all the workers of a machine.
 
-Begin here:
+Getting started:
 
-    emp-trio demo                                 everything, on this machine
-    emp-trio check                                is the configuration complete?
-    emp-trio worker --workers "openai:4"          take jobs and run them
+    emp-trio demo                            try everything on this machine
+    emp-trio check --workers "openai:4"      check the configuration
+    emp-trio worker --workers "openai:4"     run jobs
     emp-trio submit openai_responses --wait --payload '{"input": "Hello"}'
 
-The queue is the Redis that --redis or HUB_REDIS_URL names.
-Exit codes: 0 done, 1 the job or the run failed, 2 wrong usage or configuration."""
+Set --redis or HUB_REDIS_URL to the URL of the queue's Redis.
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration."""
 
 
 class Command(NamedTuple):
-    """A command in the table: its name and that of its module and function, its group, its line in the help."""
+    """A command: its name (also of its module and function), its group, and its line in the help."""
 
     name: str
     group: Literal["Run", "Look", "Act"]
@@ -40,34 +40,34 @@ class Command(NamedTuple):
 
 
 COMMANDS: Final = (
-    Command("demo", "Run", "Show everything at work, on this machine alone."),
-    Command("worker", "Run", "Take jobs from the queue and run them until told to stop."),
-    Command("simulate", "Run", "Run a simulated service, for workers to talk to."),
-    Command("check", "Look", "Check the mapping and the environment; all problems at once."),
-    Command("explain", "Look", "Explain the way of a job type to its connector and its settings."),
-    Command("connectors", "Look", "List the installed connectors and what they can do."),
+    Command("demo", "Run", "Run a complete example on this machine."),
+    Command("worker", "Run", "Claim jobs from the queue and run them until stopped."),
+    Command("simulate", "Run", "Run a simulated service for tests of workers."),
+    Command("check", "Look", "Check the mapping and the environment, and list all problems."),
+    Command("explain", "Look", "Show the connector and the settings that a job type gets."),
+    Command("connectors", "Look", "List the installed connectors, or the settings of one."),
     Command("schema", "Look", "Print the JSON Schema of the mapping file."),
-    Command("jobs", "Look", "List jobs, or show one."),
-    Command("workers", "Look", "List the workers of the fleet and what they do."),
-    Command("watch", "Look", "Follow jobs until they end."),
-    Command("submit", "Act", "Put a job into the queue."),
-    Command("cancel", "Act", "Cancel jobs, wherever they are."),
-    Command("retry", "Act", "Put failed jobs back into the queue."),
-    Command("reap", "Act", "Put back what workers left behind."),
+    Command("jobs", "Look", "List jobs, or show one job."),
+    Command("workers", "Look", "List the workers of the fleet with their state and job."),
+    Command("watch", "Look", "Show the progress of jobs until they end."),
+    Command("submit", "Act", "Submit a job to the queue."),
+    Command("cancel", "Act", "Cancel waiting or running jobs."),
+    Command("retry", "Act", "Queue failed jobs again."),
+    Command("reap", "Act", "Requeue the jobs of killed workers when no worker is left."),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and leave the process with its exit code.
+    """Run the command line and exit the process with its exit code.
 
     Args:
-        arguments: the words after the program's name; None: those of this process.
+        arguments: command-line arguments without the program's name; None for those of this process.
     """
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line; the exit code. Nothing that a command raises comes out, save ``SystemExit``."""
+    """Run the command line and return its exit code. Print errors instead of raising; only ``SystemExit`` is raised."""
     from cyclopts import CycloptsError
 
     try:
@@ -83,20 +83,20 @@ def run(arguments: Sequence[str]) -> int:
 
         output.print_problem(_usage_error(error, arguments))
         return output.WRONG_USAGE
-    except BrokenPipeError:  # "emp-trio jobs | head": the reader has seen enough
+    except BrokenPipeError:  # "emp-trio jobs | head": the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except BaseException as error:  # noqa: BLE001  # the last place there is: everything becomes text and a code
+    except BaseException as error:  # noqa: BLE001  # last handler: every error becomes a message and an exit code
         from emp_trio.cli import output
 
         return output.report(error)
 
 
-_OPTIONAL: Final = {"--adopt-orphans": "60"}  # options whose value may be left out, which cyclopts does not know
+_OPTIONAL: Final = {"--adopt-orphans": "60"}  # options with an optional value, which cyclopts does not support
 
 
 def _with_values(arguments: Sequence[str]) -> list[str]:
-    """The words with the values that were left out."""
+    """Return the arguments with the omitted optional values filled in."""
     following = [*arguments, "--"][1:]
     return [
         f"{word}={_OPTIONAL[word]}" if word in _OPTIONAL and after.startswith("-") else word
@@ -126,7 +126,7 @@ def _app(arguments: Sequence[str]) -> App:
             name=command.name,
             group=groups[command.group],
             sort_key=key,
-            # A command that is called has its whole docstring as its help; the others are not even imported.
+            # The called command shows its whole docstring; the others need not be imported for their summary.
             help=None if command.name in arguments else command.summary,
         )
     app.register_install_completion_command(help="Install completion for your shell.")
@@ -138,7 +138,7 @@ def _shown_default(value: Any) -> str | None:
 
 
 def _usage_error(error: Exception, arguments: Sequence[str]) -> str:
-    """The text for wrong usage. Pure; knows the commands without importing them, as cyclopts would."""
+    """Return the message for wrong usage. Pure; unlike cyclopts' own, it imports no command."""
     from cyclopts.exceptions import UnknownCommandError
 
     names = [command.name for command in COMMANDS]

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 async def cancel(job_ids: list[str], /, *, reason: str = "cancelled by the user", redis: RedisOption = None) -> int:
-    """Cancel jobs, wherever they are.
+    """Cancel waiting or running jobs.
 
-    A waiting job will not run; a running one is stopped by its worker, and at
-    the service where that is possible. Exit code 1 when one of them has ended
-    already or does not exist.
+    A waiting job is removed from the queue. A running job is stopped by its
+    worker, and at the service if the service can cancel. Exit code 1 if a job
+    has already ended or does not exist.
 
     For example:
 
@@ -25,8 +25,8 @@ async def cancel(job_ids: list[str], /, *, reason: str = "cancelled by the user"
         emp-trio cancel job-1 job-2 --reason "wrong prompt"
 
     Args:
-        job_ids: Ids of the jobs.
-        reason: What the jobs' readers are told.
+        job_ids: Job ids.
+        reason: Reason stored with the jobs and shown to their users.
     """
 
     async def use(queue: Queue) -> int:

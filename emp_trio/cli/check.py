@@ -24,13 +24,13 @@ async def check(
     online: bool = False,
     json: bool = False,
 ) -> int:
-    """Check the mapping and the environment; all problems at once.
+    """Check the mapping and the environment, and list all problems.
 
-    Does what a worker does before it connects to anything, for the workers that
-    --workers or the environment asks for. Where nothing asks for workers, only
-    the mapping and the settings of the worker itself are checked.
+    Runs the checks of a worker's start, for the worker types of --workers or
+    the environment. Without worker types, checks only the mapping and the
+    worker's own settings. Connects to nothing, except with --online.
 
-    Exit code 0 when a worker could start, 2 when it could not. Warnings do not count.
+    Exit code 0 if a worker can start (warnings allowed), 2 if it can't.
 
     For example:
 
@@ -39,10 +39,10 @@ async def check(
         emp-trio check --workers "openai:4" --online
 
     Args:
-        workers: Worker types and counts, as "openai:4,comfyui:auto"; else WORKERS, or WORKER_ID and CONNECTORS.
-        strict: Unknown fields in the mapping are errors.
-        online: Ask each service, too: can it be used, and which configured models end within 60 days? And Redis, if
-            HUB_REDIS_URL or REDIS_URL names one: can it be used, and what may it lose?
+        workers: Worker types and counts, such as "openai:4,comfyui:auto". Default: WORKERS, or WORKER_ID and CONNECTORS.
+        strict: Treat unknown fields in the mapping as errors.
+        online: Also check that each service and Redis (HUB_REDIS_URL or REDIS_URL, if set) are usable.
+            Warn of configured models that shut down within 60 days, and of data that Redis may lose.
         json: Print one JSON object.
     """
     from emp_trio.cli.configuration import configure
@@ -53,16 +53,16 @@ async def check(
     source, planned, asked = "", None, True
     try:
         hardware = await detect_hardware(env)
-        found = configure(env, mapping=mapping, workers=workers, gpus=hardware.gpus, strict=strict)
+        configured = configure(env, mapping=mapping, workers=workers, gpus=hardware.gpus, strict=strict)
     except ConfigError as error:
         problems = error.problems or (Problem(path="$", message=error.message),)
     else:
-        problems, source, planned, asked = found.problems, found.source, found.plan, found.asked
-        hold(*(planned.secrets if planned is not None else ()), *(found.storage.secrets if found.storage else ()))
-        if online and found.plan is not None and found.worker is not None and found.storage is not None:
+        problems, source, planned, asked = configured.problems, configured.source, configured.plan, configured.asked
+        hold(*(planned.secrets if planned is not None else ()), *(configured.storage.secrets if configured.storage else ()))
+        if online and configured.plan is not None and configured.worker is not None and configured.storage is not None:
             from emp_trio.cli.online import ask_redis, ask_services
 
-            problems += tuple(await ask_services(found.plan, found.worker, found.storage))
+            problems += tuple(await ask_services(configured.plan, configured.worker, configured.storage))
             if (url := named_redis()) is not None:
                 problems += tuple(await ask_redis(url))
     problems = tuple(map(_redacted, problems))
@@ -77,7 +77,7 @@ async def check(
 
 
 def _redacted(problem: Problem) -> Problem:
-    """A problem may quote a value of the environment: a URL with its password, a key in the wrong place."""
+    """Redact a problem: it may quote a value of the environment, such as a URL with a password."""
     import msgspec
 
     hidden = Redactor()

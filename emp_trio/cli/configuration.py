@@ -1,4 +1,4 @@
-"""The configuration of a worker, put together in one place: ``worker`` starts with just what ``check`` finds right."""
+"""Read the configuration of a worker, for ``worker`` and ``check`` alike."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from emp_trio.worker.settings import WorkerSettings, worker_settings
 
 
 class Configuration(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read, as far as it is right.
+    """The valid parts of a configuration, and its problems.
 
     Attributes:
         source: name of the mapping file.
-        mapping: its content.
-        asked: whether any worker was asked for.
-        plan, worker, storage: None where something in them is wrong; ``plan`` also when no worker was asked for.
-        problems: everything that is wrong or doubtful; errors first.
+        mapping: content of the mapping file.
+        asked: whether workers were requested.
+        plan, worker, storage: None if they have errors; ``plan`` also if no workers were requested.
+        problems: errors, then warnings.
     """
 
     source: str
@@ -36,7 +36,7 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The errors among the problems."""
+        """Problems of severity error."""
         return tuple(p for p in self.problems if p.severity == "error")
 
 
@@ -51,33 +51,35 @@ def configure(
     drain: float | None = None,
     adopt_orphans: float | None = None,
 ) -> Configuration:
-    """Read mapping and environment, and resolve everything; connects to nothing.
+    """Read mapping and environment and resolve the plan, without connecting to anything.
 
     Args:
         env: the environment.
-        mapping: ``--mapping``.
-        workers: ``--workers``, which comes before what the environment asks for.
-        gpus: GPUs of this machine.
-        strict: unknown fields of the mapping are errors.
-        machine_id, drain, adopt_orphans: options of the worker.
+        mapping: ``--mapping``; None for the mapping of the package.
+        workers: ``--workers``; None for the worker string of the environment.
+        gpus: number of GPUs of this machine.
+        strict: report unknown fields of the mapping as errors.
+        machine_id, drain, adopt_orphans: options of the worker; the last two in seconds.
 
     Returns:
-        the configuration, with all its problems.
+        the configuration with all its problems.
 
     Raises:
-        ConfigError: there is no mapping to read.
+        ConfigError: the mapping file can't be read.
     """
     loaded = load_mapping(mapping_file(mapping, env), strict=strict)
     problems = list(loaded.problems)
-    asked, single = (workers, None) if workers is not None else workers_from_env(env)
+    worker_string, single = (workers, None) if workers is not None else workers_from_env(env)
     planned: Plan | None = None
-    if asked or single or workers is not None:
+    if worker_string or single or workers is not None:
         try:
-            planned = plan(loaded.mapping, asked, env=env, gpus=gpus, find_connector=find_connector, single=single)
+            planned = plan(
+                loaded.mapping, worker_string, env=env, gpus=gpus, find_connector=find_connector, single=single
+            )
             problems += planned.warnings
         except ConfigError as error:
-            known = {p.path for p in problems if p.severity == "error"}
-            problems += [p for p in error.problems if p.path not in known]
+            reported = {p.path for p in problems if p.severity == "error"}
+            problems += [p for p in error.problems if p.path not in reported]
     worker: WorkerSettings | None = None
     storage: StorageSettings | None = None
     try:
@@ -91,7 +93,7 @@ def configure(
     return Configuration(
         source=loaded.source,
         mapping=loaded.mapping,
-        asked=bool(asked or single or workers is not None),
+        asked=bool(worker_string or single or workers is not None),
         plan=planned if not any(p.severity == "error" for p in loaded.problems) else None,
         worker=worker,
         storage=storage,

@@ -1,4 +1,4 @@
-"""The queue that a client command talks to: which Redis it is, and what ^C does."""
+"""Connection of the client commands to the queue, cancelled by ^C."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
     from emp_trio.queue.client import Queue
 
 _VARIABLES: Final = ("HUB_REDIS_URL", "REDIS_URL")
-_SILENCE: Final = 3.0  # seconds of connecting after which the user is told what is waited for
+_SILENCE: Final = 3.0  # seconds without a connection before a warning is printed
 
 RedisOption = Annotated[
     str | None,
-    Parameter(name="--redis", help="URL of the queue's Redis; else HUB_REDIS_URL, then REDIS_URL."),
+    Parameter(name="--redis", help="URL of the queue's Redis. Default: HUB_REDIS_URL, then REDIS_URL."),
 ]
 
 
 def named_redis() -> Secret | None:
-    """The URL that the environment names."""
+    """Return the URL of Redis in the environment, or None."""
     url = next((value for name in _VARIABLES if (value := os.environ.get(name))), None)
     return Secret(url) if url else None
 
 
-def redis_url(given: str | None) -> Secret:
-    """The URL that an option gave, or the environment.
+def redis_url(option: str | None) -> Secret:
+    """Return the URL of the option, or of the environment.
 
     Raises:
-        ConfigError: nobody gave one.
+        ConfigError: neither has one.
     """
-    url = Secret(given) if given else named_redis()
+    url = Secret(option) if option else named_redis()
     if url is None:
         raise ConfigError(
             "no Redis is named: give --redis redis://HOST:PORT or set HUB_REDIS_URL "
@@ -49,19 +49,19 @@ def redis_url(given: str | None) -> Secret:
 
 
 async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]], *, durable: bool = False) -> int:
-    """Connect to the queue and use it until done, or until ^C.
+    """Connect to the queue and run ``use`` until it returns, or until ^C.
 
     Args:
-        given: what ``--redis`` gave.
-        use: cancelled by ^C.
-        durable: as in :func:`~emp_trio.queue.client.open_queue`.
+        given: value of ``--redis``.
+        use: called with the queue; cancelled by ^C.
+        durable: as for :func:`~emp_trio.queue.client.open_queue`.
 
     Returns:
         the exit code that ``use`` returned, or 130 after ^C.
 
     Raises:
-        ConfigError: there is no URL, or it can't be used.
-        QueueError: there is no connection, or Redis refuses a command.
+        ConfigError: there is no URL, or it is invalid.
+        QueueError: the connection is lost, or Redis rejects a command.
     """
     url = redis_url(given)
     import trio
@@ -77,7 +77,7 @@ async def with_queue(given: str | None, use: Callable[[Queue], Awaitable[int]], 
             async with open_queue(url, durable=durable) as queue:
                 patience.cancel(reason="connected")
                 code = await use(queue)
-        except Exception as error:  # noqa: BLE001 - raised below, outside of the group that the nursery adds
+        except Exception as error:  # noqa: BLE001 - raised below, outside the nursery's exception group
             failure = error
         nursery.cancel_scope.cancel(reason="done")
     if failure is not None:

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def connectors(name: str | None = None, /, *, json: bool = False) -> int:
-    """List the installed connectors and what they can do.
+    """List the installed connectors, or the settings of one.
 
-    With a name: the settings of that connector, which api_config of the
-    mapping or the environment may give.
+    The list shows the features of each connector's service. With a name, shows
+    the settings that api_config in the mapping or the environment can set.
 
     For example:
 
@@ -25,35 +25,35 @@ def connectors(name: str | None = None, /, *, json: bool = False) -> int:
         emp-trio connectors OpenAIResponsesConnector
 
     Args:
-        name: One connector.
+        name: Connector to show.
         json: Print one JSON object.
     """
     from emp_trio.services.registry import connectors as installed
 
-    found = {info.name: info for info in installed()}
+    available = {info.name: info for info in installed()}
     if name is None:
-        return _list(list(found.values()), json)
-    if name not in found:
+        return _list(list(available.values()), json)
+    if name not in available:
         from emp_trio.mapping.suggestions import did_you_mean
 
-        hint = did_you_mean(name, found) or "see: emp-trio connectors"
+        hint = did_you_mean(name, available) or "see: emp-trio connectors"
         raise ConfigError(f"there is no connector {name!r}; {hint}")
-    return _show(found[name], json)
+    return _show(available[name], json)
 
 
-def _list(found: list[ConnectorInfo], json: bool) -> int:
+def _list(connectors: list[ConnectorInfo], json: bool) -> int:
     if json:
-        print_json({"connectors": found})
+        print_json({"connectors": connectors})
     else:
-        usable = [info for info in found if not info.problem]
+        usable = [info for info in connectors if not info.problem]
         print_table(
             ("CONNECTOR", "SERVICE TYPE", "ITS SERVICE OFFERS", "FROM"),
             [(info.name, info.service_type, _abilities(info), info.origin) for info in usable],
         )
-    for info in found:
+    for info in connectors:
         if info.problem:
             print_problem(info.problem, label="warning")
-    return FAILED if any(info.problem for info in found) else OK
+    return FAILED if any(info.problem for info in connectors) else OK
 
 
 def _show(info: ConnectorInfo, json: bool) -> int:
@@ -69,7 +69,7 @@ def _show(info: ConnectorInfo, json: bool) -> int:
         return OK
     print(f"{info.name} ({info.place}, {info.origin})\nIts service offers: {_abilities(info)}")
     lacks = info.service_features.lacks() if info.service_features is not None else {}
-    print("".join(f"It has no {name.replace('_', ' ')}: {so}\n" for name, so in lacks.items()))
+    print("".join(f"It has no {name.replace('_', ' ')}: {reason}\n" for name, reason in lacks.items()))
     print_table(
         ("SETTING", "TYPE", "ENVIRONMENT", "DEFAULT"),
         [(s["name"], s["type"], s["environment"] or "", _default(s)) for s in settings],
@@ -81,7 +81,10 @@ def _abilities(info: ConnectorInfo) -> str:
     import msgspec
 
     offered = msgspec.structs.asdict(info.service_features) if info.service_features is not None else {}
-    return ", ".join(ability.replace("_", " ") for ability, has in offered.items() if has) or "nothing but its work"
+    return (
+        ", ".join(feature.replace("_", " ") for feature, supported in offered.items() if supported)
+        or "nothing but its work"
+    )
 
 
 def _setting(field: SettingField) -> dict[str, Any]:
@@ -98,7 +101,7 @@ def _setting(field: SettingField) -> dict[str, Any]:
 
 
 def _type_name(hint: Any) -> str:
-    """A type as people write it: without its bounds, and without the modules of its words."""
+    """Format a type for people: without bounds and module names."""
     base = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if base is type(None):
         return "none"

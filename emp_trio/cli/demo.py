@@ -30,15 +30,17 @@ async def demo(
     output: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Show everything at work, on this machine alone.
+    """Run a complete example on this machine.
 
-    Starts an embedded Valkey, simulated services (HTTP, WebSocket, OpenAI), local storage with a small CDN in front of
-    it and a worker; puts a mixed batch into the queue, in which one job is to fail and one is cancelled; waits for the
-    end. Nothing leaves this machine, and no process is left behind. Exit code 0 when every job ended as planned.
+    Starts an embedded Valkey, simulated services (HTTP, WebSocket, OpenAI),
+    local storage with a small CDN, and a worker. Submits a mixed batch, of which
+    one job fails and one is cancelled on purpose, and waits for its end. Stops
+    everything it started. Exit code 0 if every job ended as planned.
 
-    With --services openai: text, images, edited images and responses from a fake OpenAI, saved to Azurite (Azure's
-    own storage emulator; it needs Node 20, and is installed with npm the first time). With --services comfyui: graphs
-    run by a fake ComfyUI.
+    With --services openai: text, images and edited images from a fake OpenAI,
+    saved to Azurite, Azure's storage emulator. Azurite needs Node 20 and is
+    installed with npm the first time. With --services comfyui: graphs run by a
+    fake ComfyUI.
 
     For example:
 
@@ -47,9 +49,9 @@ async def demo(
         emp-trio demo --services openai
 
     Args:
-        services: What to show.
-        jobs: How many jobs.
-        output: Folder for the files that the jobs make; else a new one that is named at the end.
+        services: Services to simulate.
+        jobs: Number of jobs.
+        output: Folder for the generated files. Default: a new folder, printed at the end.
         json: Print one JSON object at the end.
     """
     from emp_trio.errors import ConfigError
@@ -92,7 +94,7 @@ async def demo(
 
 
 async def _run(queue: Queue, planned: Sequence[PlannedJob]) -> None:
-    """Submit the batch, follow it to its end, and cancel the jobs that are to be cancelled once they run."""
+    """Submit the batch, follow it to its end, and cancel the planned jobs once they run."""
     import trio
 
     from emp_trio.cli.following import follow, open_screen
@@ -132,22 +134,22 @@ def _unlike_plan(planned: Sequence[PlannedJob], ended: Mapping[str, JobInfo | No
     for plan in planned:
         job = ended[plan.id]
         if _state(job) != plan.kind.ends:
-            why = f": {job.error}" if job and job.error else ""
-            problems.append(f"{plan.id} was to be {plan.kind.ends} and is {_state(job)}{why}")
+            reason = f": {job.error}" if job and job.error else ""
+            problems.append(f"{plan.id} was to be {plan.kind.ends} and is {_state(job)}{reason}")
         elif len(_files(job)) != plan.kind.files:
             problems.append(f"{plan.id} was to leave {plan.kind.files} file(s) and left {len(_files(job))}")
     return problems
 
 
 def _files(job: JobInfo | None) -> list[dict[str, Any]]:
-    found = job.result.get("output_files", []) if job and job.result else []
-    return list(found)
+    files = job.result.get("output_files", []) if job and job.result else []
+    return list(files)
 
 
 async def _assets(
     folder: Path, cdn: Cdn, ended: Mapping[str, JobInfo | None]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The files of all jobs, fetched from the CDN as readers do, and those that are not what their jobs said."""
+    """Fetch the files of all jobs from the CDN; return them, and a message for each that differs from the job's result."""
     import trio
 
     assets: list[dict[str, Any]] = []
@@ -169,7 +171,7 @@ def _keep(path: Path, content: bytes) -> None:
 
 
 def _cache() -> Path:
-    """Where Azurite is kept between demos."""
+    """Return the folder that keeps Azurite between demos."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emp-trio"
 
 
@@ -190,8 +192,8 @@ def _show(
     rows = []
     for plan in planned:
         job, asset = ended[plan.id], paths.get(plan.id)
-        what = f"{Path(asset['path']).name} ({asset['size']:,} bytes)" if asset else _words(job)
-        rows.append((plan.id, _state(job), what))
+        outcome = f"{Path(asset['path']).name} ({asset['size']:,} bytes)" if asset else _words(job)
+        rows.append((plan.id, _state(job), outcome))
     print_table(("job", "outcome", "file, answer, or why not"), rows)
     counts = ", ".join(f"{report[name]} {name}" for name in ("completed", "failed", "cancelled", "lost"))
     print(f"{report['submitted']} jobs in {report['seconds']} s: {counts}; one failure and one cancel were planned")

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def explain(job_type: str, /, *, mapping: MappingOption = None, json: bool = False) -> int:
-    """Explain the way of a job type to its connector and its settings.
+    """Show the connector and the settings that a job type gets.
 
-    Shows, for each worker type that takes such jobs, the worker service, the
-    connector, and where each setting comes from: the mapping's own text
-    (literal), the environment, or a default. Secrets show as ***.
+    For each worker type that takes such jobs: the worker service, the connector,
+    and the source of each setting: text of the mapping (literal), environment
+    or default. Secrets are printed as ***.
 
     For example:
 
@@ -27,7 +27,7 @@ def explain(job_type: str, /, *, mapping: MappingOption = None, json: bool = Fal
         emp-trio explain comfyui --mapping service-mapping.json --json
 
     Args:
-        job_type: Job type, as in "service_required" of a job.
+        job_type: Job type ("service_required" of a job).
         json: Print one JSON object.
     """
     from emp_trio.mapping import explain as explained
@@ -36,11 +36,11 @@ def explain(job_type: str, /, *, mapping: MappingOption = None, json: bool = Fal
 
     env = dict(os.environ)
     loaded = load_mapping(mapping_file(mapping, env))
-    found = explained(loaded.checked(), job_type, env=env, find_connector=find_connector)
+    explanation = explained(loaded.checked(), job_type, env=env, find_connector=find_connector)
     if json:
-        print_json(found)
+        print_json(explanation)
         return OK
-    for chain in found.chains:
+    for chain in explanation.chains:
         _print(job_type, chain)
     return OK
 

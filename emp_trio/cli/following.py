@@ -1,4 +1,4 @@
-"""Following jobs to their ends, with a progress bar for each on a terminal and plain lines anywhere else."""
+"""Follow jobs to their ends: progress bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ from emp_trio.printable import printable
 from emp_trio.queue.client import Queue
 from emp_trio.queue.events import JobEvent
 
-_TICK: Final = 0.1  # seconds between two drawings of the bars
-_LINE_EVERY: Final = 1.0  # seconds between two lines about the progress of one job
-_WIDE: Final = 100  # columns of a terminal with room for longer bars
+_TICK: Final = 0.1  # seconds between redraws of the bars
+_LINE_EVERY: Final = 1.0  # minimum seconds between progress lines of a job
+_WIDE: Final = 100  # columns of a terminal from which bars are longer
 _WORDS: Final = {"progress": "running", "missing": "no such job"}
 
 
 class Screen(Protocol):
-    """Where the progress of jobs is shown."""
+    """Display for the progress of jobs."""
 
     def show(self, event: JobEvent) -> None:
-        """Something happened to a job."""
+        """Show an event of a job."""
 
     def say(self, text: str) -> None:
-        """Something else happened."""
+        """Show a message that belongs to no job."""
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Redraw; called about ten times a second."""
 
 
 async def follow(
     queue: Queue, job_ids: Sequence[str], screen: Screen, show: Callable[[JobEvent], None] | None = None
 ) -> bool:
-    """Follow jobs until all of them have ended; a lost connection is waited for.
+    """Follow jobs until all of them have ended. Wait for Redis if the connection is lost.
 
     Args:
-        job_ids: of whom; an id given twice counts once.
-        screen: where progress is shown.
-        show: gets the events instead of the screen.
+        job_ids: ids of the jobs; duplicates count once.
+        screen: shows the progress.
+        show: receives the events instead of the screen.
 
     Returns:
-        whether all were completed.
+        whether all jobs completed.
 
     Raises:
-        QueueError: Redis refuses to tell.
+        QueueError: Redis rejects a command.
 
-    Cancellation leaves the jobs alone.
+    Cancellation does not affect the jobs.
     """
     kinds: dict[str, str] = {}
     failure: Exception | None = None
     running = set(job_ids)
 
-    async def one(job_id: str) -> None:
+    async def follow_one(job_id: str) -> None:
         nonlocal failure
         try:
             async with queue.watch(job_id) as events:
                 async for event in events:
                     (show or screen.show)(event)
                     kinds[job_id] = event.kind
-        except Exception as error:  # noqa: BLE001 - raised below, outside of the group that the nursery adds
+        except Exception as error:  # noqa: BLE001 - raised below, outside the nursery's exception group
             failure = error
         running.remove(job_id)
         if failure is not None or not running:
@@ -73,14 +73,14 @@ async def follow(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_keep, screen, queue)
         for job_id in dict.fromkeys(job_ids):
-            nursery.start_soon(one, job_id)
+            nursery.start_soon(follow_one, job_id)
     if failure is not None:
         raise failure
     return all(kind == "completed" for kind in kinds.values())
 
 
 async def _keep(screen: Screen, queue: Queue) -> NoReturn:
-    """Draw the screen again and again; on it, say when the connection goes and comes."""
+    """Redraw the screen periodically, and report lost and restored connections on it."""
     connected = True
     while True:
         if queue.port.connected is not connected:
@@ -92,23 +92,23 @@ async def _keep(screen: Screen, queue: Queue) -> NoReturn:
 
 @contextmanager
 def open_screen(job_ids: Sequence[str]) -> Iterator[Screen]:
-    """The screen that fits stderr: bars where it is a terminal that can redraw them, else lines.
+    """Open the display for stderr: bars on a terminal that can redraw them, else lines.
 
     Args:
-        job_ids: a bar for each.
+        job_ids: ids of the jobs; each gets a bar.
     """
     stderr = console(stderr=True)
     if not stderr.is_terminal or stderr.is_dumb_terminal:
         yield _Lines(stderr)
         return
-    stderr.soft_wrap = False  # a bar that is wider than the terminal could not be drawn over
+    stderr.soft_wrap = False  # a wrapped bar can't be redrawn in place
     bars = _Bars(stderr, job_ids)
     with bars.progress:
         yield bars
 
 
 class _Bars:
-    """One progress bar per job, redrawn by :meth:`tick` alone, so that no thread is needed."""
+    """One progress bar per job, redrawn by :meth:`tick`, without rich's own thread."""
 
     def __init__(self, stderr: Console, job_ids: Sequence[str]) -> None:
         self.progress = Progress(
@@ -120,9 +120,9 @@ class _Bars:
                 "{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
             ),
             console=stderr,
-            expand=True,  # so that the last column, and no other, takes what is left of the width
+            expand=True,  # only the last column takes the remaining width
             auto_refresh=False,
-            redirect_stdout=False,  # stdout is for results, and may be a pipe
+            redirect_stdout=False,  # stdout has the results and may be a pipe
             redirect_stderr=False,
         )
         self._tasks = {
@@ -146,16 +146,16 @@ class _Bars:
 
 
 class _Lines:
-    """A line for each change of state, and for progress in between at most one a second."""
+    """One line per change of state, and at most one per second for progress."""
 
     def __init__(self, stderr: Console) -> None:
         self._stderr = stderr
         self._last: dict[str, tuple[str, float]] = {}
 
     def show(self, event: JobEvent) -> None:
-        kind, when = self._last.get(event.job_id, ("", 0.0))
+        kind, printed_at = self._last.get(event.job_id, ("", 0.0))
         now = trio.current_time()
-        if event.kind == kind and now < when + _LINE_EVERY:
+        if event.kind == kind and now < printed_at + _LINE_EVERY:
             return
         self._last[event.job_id] = (event.kind, now)
         line = f"{event.job_id} {_WORDS.get(event.kind, event.kind)}"
@@ -167,4 +167,4 @@ class _Lines:
         self._stderr.print(text)
 
     def tick(self) -> None:
-        """Nothing to redraw."""
+        """Do nothing: lines are never redrawn."""

@@ -1,4 +1,4 @@
-"""How a job looks to people: the rows of its outcome and of its details, and the printing of such rows."""
+"""Format jobs for people: rows of the outcome and of the details."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _STYLES = {"completed": "bold green", "failed": "bold red", "cancelled": "bold y
 
 
 def state_of(job: JobInfo) -> str:
-    """The state in one word; a cancelled job counts as failed to the fleet, but not to the person who cancelled it."""
+    """Return the state in one word. The fleet stores cancelled jobs as failed; here they are ``cancelled``."""
     return "cancelled" if job.cancelled else job.state
 
 
 def age(then: str | None, now: float) -> str:
-    """How long ago an ISO time was (``45 s``, ``12 min``, ``3 h``, ``9 d``); empty where it can't be read."""
+    """Return the time since an ISO time (``45 s``, ``12 min``, ``3 h``, ``9 d``), or "" if it is invalid."""
     at = _epoch(then)
     if at is None:
         return ""
@@ -34,7 +34,7 @@ def age(then: str | None, now: float) -> str:
 
 
 def print_rows(rows: list[Row]) -> None:
-    """Print names and values on stdout: side by side on a terminal, elsewhere with a tab between them."""
+    """Print names and values on stdout: aligned on a terminal, else separated by tabs."""
     out = console()
     width = max(len(name) for name, _ in rows) + 2 if out.is_terminal else 0
     for name, value in rows:
@@ -45,14 +45,14 @@ def print_rows(rows: list[Row]) -> None:
 
 
 def outcome(job: JobInfo) -> list[Row]:
-    """A job that has ended: how, in how many seconds, and what it made or why it failed."""
+    """Return rows for a job that has ended: state, duration, and result or failure."""
     started, ended = _epoch(job.started_at), _epoch(job.ended_at)
-    took = f" in {max(0.0, ended - started):.1f} s" if started is not None and ended is not None else ""
-    return [(state_of(job), job.id + took), *_result(job)]
+    duration = f" in {max(0.0, ended - started):.1f} s" if started is not None and ended is not None else ""
+    return [(state_of(job), job.id + duration), *_result(job)]
 
 
 def details(job: JobInfo) -> list[Row]:
-    """Everything that is known of a job, but for what is not set."""
+    """Return rows for all fields of a job that are set."""
     rows = [
         ("id", job.id),
         ("type", job.type),
@@ -85,7 +85,7 @@ def _result(job: JobInfo) -> list[Row]:
 
 
 def _file(file: dict[str, Any]) -> str:
-    """An entry of ``output_files`` (queue protocol 5.3), which any worker of the fleet may have written."""
+    """Format an entry of ``output_files`` (queue protocol 5.3), written by any worker of the fleet."""
     metadata = file.get("metadata")
     url = metadata.get("cdn_url") if isinstance(metadata, dict) else None
     size = file.get("size_bytes")

@@ -15,7 +15,7 @@ from emp_trio.errors import ConfigError
 if TYPE_CHECKING:
     from emp_trio.queue.client import JobInfo, Queue
 
-State = Literal["pending", "delayed", "active", "completed", "failed"]  # that of the client, which is not imported yet
+State = Literal["pending", "delayed", "active", "completed", "failed"]  # same as the client's, which is imported late
 
 
 async def jobs(
@@ -27,10 +27,10 @@ async def jobs(
     json: bool = False,
     redis: RedisOption = None,
 ) -> int:
-    """List jobs, or show one.
+    """List jobs, or show one job.
 
-    The list begins with active jobs; then come delayed, pending, failed and
-    completed ones. One job is shown with all that is known of it.
+    The list is ordered by state: active, delayed, pending, failed, completed.
+    With an id, shows all fields of that job.
 
     For example:
 
@@ -38,10 +38,10 @@ async def jobs(
         emp-trio jobs 6f0d3f3e-52f1-4c5b-9d0c-0a51a4a0f7c4 --json
 
     Args:
-        job_id: The one job to show.
-        state: List jobs in this state only.
-        limit: List at most so many jobs of each state.
-        json: Print JSON: an array of jobs, or the one job as an object.
+        job_id: Id of the job to show.
+        state: List only jobs in this state.
+        limit: Maximum number of jobs listed per state.
+        json: Print a JSON array of jobs, or the job as a JSON object.
     """
     if job_id is not None and state is not None:
         raise ConfigError("--state is for the list of jobs; give it or the id of one job")
@@ -55,9 +55,9 @@ async def jobs(
 async def _list(queue: Queue, state: State | None, limit: int, json: bool) -> int:
     from emp_trio.cli.job_view import age, state_of
 
-    found = await queue.jobs(state, limit=limit)
+    listed = await queue.jobs(state, limit=limit)
     if json:
-        print_json([shown(_listed(job)) for job in found])
+        print_json([shown(_listed(job)) for job in listed])
         return OK
     now = time.time()
     print_table(
@@ -71,7 +71,7 @@ async def _list(queue: Queue, state: State | None, limit: int, json: bool) -> in
                 age(job.created_at, now),
                 job.error or " · ".join(filter(None, (job.message, job.worker_id))),
             )
-            for job in found
+            for job in listed
         ),
         cut=True,
     )
@@ -79,7 +79,7 @@ async def _list(queue: Queue, state: State | None, limit: int, json: bool) -> in
 
 
 def _listed(job: JobInfo) -> dict[str, Any]:
-    """A job of the list, for which payload and result are not read: null would say that it has none."""
+    """Return a listed job without payload and result: they are not read for the list, and null would mean none."""
     import msgspec
 
     return {k: v for k, v in msgspec.structs.asdict(job).items() if k not in ("payload", "result")}

@@ -1,4 +1,4 @@
-"""The option that names the mapping file."""
+"""Define the ``--mapping`` option."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from cyclopts import Parameter
 
 MappingOption = Annotated[
     Path | None,
-    Parameter(name="--mapping", help="Service mapping file; else SERVICE_MAPPING, else the one of the package."),
+    Parameter(
+        name="--mapping", help="Service mapping file. Default: SERVICE_MAPPING, then the mapping of the package."
+    ),
 ]
 
 
-def mapping_file(given: Path | None, env: Mapping[str, str]) -> Path | None:
-    """The mapping file: the one given, the one of ``SERVICE_MAPPING``, or None for the one of the package."""
+def mapping_file(option: Path | None, env: Mapping[str, str]) -> Path | None:
+    """Return the mapping file of the option, or of ``SERVICE_MAPPING``, or None for the mapping of the package."""
     named = env.get("SERVICE_MAPPING", "").strip()
-    return given or (Path(named) if named else None)
+    return option or (Path(named) if named else None)

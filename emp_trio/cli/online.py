@@ -1,5 +1,4 @@
-"""What Redis and the services of a plan say when they are asked: whether they can be used, what Redis may lose, and
-which models are about to go."""
+"""Check Redis and the services of a plan online: health, data Redis may lose, models that will be shut down."""
 
 from __future__ import annotations
 
@@ -24,14 +23,14 @@ from emp_trio.services.connector import open_connector
 from emp_trio.worker.settings import WorkerSettings
 
 NOTICE: Final = datetime.timedelta(days=60)
-"""How long before a model's end it is warned of."""
+"""Time before the shutdown of a model from which it is reported."""
 
 
 async def ask_redis(url: Secret) -> list[Problem]:
-    """Connect to Redis as a worker would.
+    """Connect to Redis as a worker does, and check it.
 
     Returns:
-        an error where it can't be used, a warning for each way in which it may lose jobs.
+        an error if it is unusable, and a warning for each configuration that may lose jobs.
     """
     hold(*url_secrets(url))
     path = "HUB_REDIS_URL"
@@ -47,13 +46,12 @@ async def ask_redis(url: Secret) -> list[Problem]:
 
 
 async def ask_services(plan: Plan, worker: WorkerSettings, storage: StorageSettings) -> list[Problem]:
-    """Open each connector of the plan as a worker would, and ask its service.
+    """Open each connector of the plan as a worker does, and check its service.
 
-    Each service has the time of one health check for its answers.
+    Each check is limited to ``worker.health_timeout`` seconds.
 
     Returns:
-        an error per service that can't be used, a warning per configured model that is gone or goes within
-        :data:`NOTICE`.
+        an error per unusable service, and a warning per configured model that is shut down within :data:`NOTICE`.
     """
     problems: list[Problem] = []
     today = datetime.datetime.now(datetime.UTC).date()
@@ -65,11 +63,11 @@ async def ask_services(plan: Plan, worker: WorkerSettings, storage: StorageSetti
             try:
                 with trio.move_on_after(worker.health_timeout) as limit:
                     problems.extend(await _ask(service, connector_context, path, today))
-                said = f"no answer within {worker.health_timeout:g} s" if limit.cancelled_caught else ""
-            except Exception as error:  # noqa: BLE001 - a connector may raise anything, and the others are asked all the same
-                said = failure_of(leading_error(error)).message
-            if said:
-                problems.append(Problem(path=path, message=f"the service can't be used: {said}"))
+                reason = f"no answer within {worker.health_timeout:g} s" if limit.cancelled_caught else ""
+            except Exception as error:  # noqa: BLE001 - a connector may raise anything; check the others all the same
+                reason = failure_of(leading_error(error)).message
+            if reason:
+                problems.append(Problem(path=path, message=f"the service can't be used: {reason}"))
 
         for service in plan.services.values():
             nursery.start_soon(ask, service)
@@ -83,11 +81,11 @@ async def _ask(
         health = await connector.health()
         if not health.healthy:
             raise EmpTrioError(health.detail or "it says that it is not healthy")
-        found = await connector.retirements()
+        shutdown_dates = await connector.retirements()
     silent = [] if health.told else [Problem(path=path, message=health.detail, severity="warning")]
     return silent + [
         Problem(path=path, message=_retirement(model, end, today), severity="warning")
-        for model, end in sorted(found.items())
+        for model, end in sorted(shutdown_dates.items())
         if end - today <= NOTICE
     ]
 

@@ -1,6 +1,6 @@
-"""What the commands print: results for people or as JSON on stdout, everything else on stderr.
+"""Print results on stdout, for people or as JSON, and everything else on stderr.
 
-For people: colours and drawn tables on a terminal only (rich honours ``NO_COLOR``); elsewhere a table is lines of
+Colours and drawn tables appear only on a terminal (rich honours ``NO_COLOR``); elsewhere a table is lines of
 tab-separated cells, for ``cut`` and ``awk``.
 """
 
@@ -24,31 +24,31 @@ OK, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def console(*, stderr: bool = False) -> Console:
-    """The console of stdout, or of stderr; it takes text as it is, without markup."""
+    """Return a console for stdout or stderr that prints text without interpreting markup."""
     from rich.console import Console
 
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON on one line of stdout, so that several make JSON lines.
+    """Print a value as one line of JSON on stdout.
 
-    Characters that a terminal obeys, or that hide or turn others around (C1, bidirectional marks, line separators),
-    stand there as ``\\uXXXX``: a program reads the same text.
+    Control characters of terminals, bidirectional marks and line separators are escaped as ``\\uXXXX``; a JSON parser
+    reads the same text.
 
     Args:
-        value: JSON-like data or structs; a Secret in it shows as ``***``, and so does what this process holds of
-            secrets. What a job brought goes through :func:`shown` first.
+        value: JSON-like data or structs. Every Secret, and every secret known to this process, is printed as ``***``.
+            Pass values from jobs through :func:`shown` first.
     """
     import msgspec
 
-    def other(item: object) -> str:
+    def encode_other(item: object) -> str:
         if isinstance(item, Secret):
             return MASK
-        # what msgspec asks of a hook that does not know the type
+        # msgspec expects this from a hook that does not support the type
         raise NotImplementedError(f"{type(item).__name__} has no form in JSON")
 
-    text = msgspec.json.encode(value, enc_hook=other).decode()
+    text = msgspec.json.encode(value, enc_hook=encode_other).decode()
     hidden = Redactor()
     if hidden.known(text) != text:
         text = msgspec.json.encode(hidden.known_in(msgspec.json.decode(text))).decode()
@@ -56,8 +56,9 @@ def print_json(value: Any) -> None:
 
 
 def shown(value: Any) -> Any:
-    """What a job brought or a worker made, fit to be printed: without secrets under names of secrets, and without those
-    of known shapes. The signature of a URL in a result stays: without it the file could not be had.
+    """Redact a value from a job or a worker: mask values with names of secrets, and secrets of known formats.
+
+    Signatures of URLs in results stay, because the file can't be fetched without them.
 
     Args:
         value: JSON-like.
@@ -84,10 +85,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: b
     """Print a table on stdout.
 
     Args:
-        columns: their titles; the first is what a row is found by, and is never shortened or folded.
-        rows: as many cells each as there are columns.
-        cut: whether other cells that are too wide for the terminal are cut, so that each row is one line, instead of
-            folded.
+        columns: titles. The first column identifies the row and is never shortened or wrapped.
+        rows: one cell per column.
+        cut: shorten the other cells to fit the terminal, instead of wrapping them.
     """
     out = console()
     if not out.is_terminal:
@@ -108,7 +108,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, cut: b
 
 
 def print_problem(text: str, *, label: str = "error") -> None:
-    """Print what went wrong on stderr, after a label that is coloured on a terminal; lines after the first stay."""
+    """Print a message on stderr after a label, coloured on a terminal. Line breaks of the message are kept."""
     from rich.text import Text
 
     style = {"warning": "bold yellow"}.get(label, "bold red")
@@ -117,13 +117,12 @@ def print_problem(text: str, *, label: str = "error") -> None:
 
 
 def report(error: BaseException) -> int:
-    """Print what a command raised, and give the exit code for it.
+    """Print an error raised by a command, and return its exit code.
 
-    Our errors are shown by their text; anything else is a defect of ours and is shown with its traceback, from which
-    secrets of known shapes are taken out.
+    Errors of emp-trio are printed as text. Any other error is a bug and is printed with a traceback, redacted.
 
     Returns:
-        2 for wrong configuration, 1 for any other failure, 130 for an interrupt by the user.
+        2 for a configuration error, 1 for any other failure, 130 for ^C.
     """
     from emp_trio.nursery import errors_in  # imports trio, which --help need not wait for
 
@@ -134,7 +133,7 @@ def report(error: BaseException) -> int:
     for text in dict.fromkeys(leaf.message if not isinstance(leaf, ConfigError) else str(leaf) for leaf in ours):
         print_problem(text)
     if len(ours) < len(leaves):
-        print_problem("this is a defect of emp-trio; please report it with what follows", label="internal error")
+        print_problem("this is a bug in emp-trio; please report it with the traceback", label="internal error")
         trace = Redactor().text("".join(traceback.format_exception(error)))
         print(escaped(trace, keep="\n"), file=sys.stderr)
         return FAILED

@@ -14,17 +14,16 @@ if TYPE_CHECKING:
 
 
 async def reap(*, json: bool = False, redis: RedisOption = None) -> int:
-    """Put back what workers left behind.
+    """Requeue the jobs of killed workers when no worker is left.
 
-    Does once what every emp-trio worker does all the time: jobs whose lease
-    ran out go back into the queue, and so do delayed jobs that are due. Where
-    no emp-trio worker is left, all delayed jobs go back, and leases that have
-    not run out yet are waited for, up to half a minute. To tell a worker that
-    was killed just now from one that is alive takes up to 10 seconds.
+    Does once what every emp-trio worker does regularly: requeues jobs whose
+    lease has expired, and delayed jobs that are due. If no emp-trio worker is
+    left, requeues all delayed jobs, and waits up to 30 seconds for leases to
+    expire. Takes up to 10 seconds to detect that a worker was killed just now.
 
-    Needed only where the last emp-trio worker was killed and none will be
-    started again: a worker that is stopped does this itself. Exit code 1 when
-    something is left that nobody looks after.
+    Needed only if the last emp-trio worker was killed and none will be started
+    again; a worker does this itself when it stops. Exit code 1 if leased or
+    delayed jobs remain and no worker is alive to requeue them.
 
     For example:
 
@@ -55,8 +54,8 @@ async def reap(*, json: bool = False, redis: RedisOption = None) -> int:
 def _lines(cleaned: Cleaned) -> list[str]:
     lines = [f"{job_id} queued: its lease ran out" for job_id in cleaned.requeued]
     lines += [f"{job_id} queued: it was delayed" for job_id in cleaned.delayed_back]
-    lines += [f"{job_id} failed: {why}" for job_id, why in cleaned.failed]
-    lines += [f"{key} can't be handled: {why}" for key, why in cleaned.broken]
+    lines += [f"{job_id} failed: {reason}" for job_id, reason in cleaned.failed]
+    lines += [f"{key} can't be handled: {reason}" for key, reason in cleaned.broken]
     if cleaned.watched:
         lines.append(f"{cleaned.leased} leased and {cleaned.delayed} delayed jobs are looked after by workers")
     return lines or ["nothing was left behind"]

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 async def retry(job_ids: list[str], /, *, redis: RedisOption = None) -> int:
-    """Put failed jobs back into the queue.
+    """Queue failed jobs again.
 
-    Each gets all its attempts again; a cancelled job counts as failed. Exit
-    code 1 when one of them has not failed or does not exist.
+    Resets the number of attempts. Cancelled jobs count as failed. Exit code 1
+    if a job has not failed or does not exist.
 
     For example:
 
         emp-trio retry 6f0d3f3e-52f1-4c5b-9d0c-0a51a4a0f7c4
 
     Args:
-        job_ids: Ids of the jobs.
+        job_ids: Job ids.
     """
 
     async def use(queue: Queue) -> int:

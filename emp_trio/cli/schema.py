@@ -6,7 +6,7 @@ from __future__ import annotations
 def schema() -> None:
     """Print the JSON Schema of the mapping file.
 
-    Editors check a mapping against it while it is written: name the file in its "$schema".
+    Set "$schema" in the mapping to this file, and your editor validates it.
 
     For example:
 

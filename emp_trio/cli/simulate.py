@@ -16,7 +16,7 @@ from emp_trio.errors import ConfigError
 
 Service = Literal["http", "websocket", "openai", "gemini", "ollama", "comfyui", "a1111"]
 
-# Where the connectors look by default, but for openai and gemini.
+# The default ports of the connectors; openai and gemini have none.
 _PORTS: Final = {
     "http": 8299,
     "websocket": 8399,
@@ -37,10 +37,10 @@ async def simulate(
     seconds: Annotated[float, Parameter(validator=Number(gte=0))] = 1.0,
     json: bool = False,
 ) -> int:
-    """Run a simulated service, for workers to talk to.
+    """Run a simulated service for tests of workers.
 
-    It makes real (small) images, so everything behind the service is
-    exercised too. Runs until ^C.
+    It returns real (small) images, so that storage and CDN are exercised, too.
+    Runs until ^C.
 
     For example:
 
@@ -48,13 +48,12 @@ async def simulate(
         emp-trio simulate openai --seconds 2
 
     Args:
-        service: Which one. openai, gemini, ollama, comfyui and a1111 are fakes of those APIs; they cost nothing and
-            know nothing.
-        port: TCP port; 0 for a free one. Without it 8299 (http), 8399 (websocket), 8499 (openai), 8599 (gemini),
-            11434 (ollama), 8188 (comfyui) or 7860 (a1111).
-        host: Address to listen at.
-        seconds: How long a job takes when it does not say itself.
-        json: Print where the service is as one JSON object.
+        service: Service to run. openai, gemini, ollama, comfyui and a1111 are fakes of those APIs.
+        port: TCP port; 0 for a free port. Default: http 8299, websocket 8399, openai 8499, gemini 8599, ollama 11434,
+            comfyui 8188, a1111 7860.
+        host: Address to listen on.
+        seconds: Duration of a job that does not set its own, in seconds.
+        json: Print the address of the service as one JSON object.
     """
     import trio
 
@@ -64,8 +63,8 @@ async def simulate(
             try:
                 environment = await stack.enter_async_context(_open(service, at, host, seconds))
             except OSError as error:
-                why = error.strerror or error
-                raise ConfigError(f"the simulated service can't listen at {host}, port {at}: {why}") from error
+                reason = error.strerror or error
+                raise ConfigError(f"the simulated service can't listen at {host}, port {at}: {reason}") from error
             if json:
                 print_json({"service": service, "environment": environment})
             else:
@@ -77,7 +76,7 @@ async def simulate(
 
 @asynccontextmanager
 async def _open(service: Service, port: int, host: str, seconds: float) -> AsyncIterator[dict[str, str]]:
-    """Serve it; yields the environment variables that lead a worker to it."""
+    """Serve the service; yield the environment variables that a worker needs to use it."""
     match service:
         case "http":
             from emp_trio.testing.sim_http import open_simulated_http
@@ -116,6 +115,6 @@ async def _open(service: Service, port: int, host: str, seconds: float) -> Async
             from emp_trio.testing.ollama import Script as OllamaScript
             from emp_trio.testing.ollama import open_fake_ollama
 
-            script = OllamaScript(pause=seconds / 10)  # its usual answer has ten lines
+            script = OllamaScript(pause=seconds / 10)  # its default answer has ten lines
             async with open_fake_ollama(port, host=host, script=script) as ollama:
                 yield {"OLLAMA_BASE_URL": ollama.base_url}

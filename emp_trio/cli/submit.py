@@ -37,10 +37,10 @@ async def submit(
     json: bool = False,
     redis: RedisOption = None,
 ) -> int:
-    """Put a job into the queue.
+    """Submit a job to the queue.
 
-    Prints the job's id; with --wait, its progress (on stderr) and then what
-    came of it. With --json, prints the job instead, as it is at that moment.
+    Prints the id of the job; with --wait, its progress (on stderr) and then its
+    outcome. With --json, prints the job as a JSON object instead.
 
     For example:
 
@@ -48,18 +48,18 @@ async def submit(
         emp-trio submit comfyui --payload @workflow.json --priority 80
 
     Args:
-        type: Job type, as workers announce it.
-        payload: What the service is asked to do: a JSON object, or @FILE, or - for standard input.
-        ctx: Where results are to be stored: a JSON object or @FILE.
-        requirements: What is demanded of the worker: a JSON object or @FILE.
-        priority: Higher is sooner; 1 to 100 by convention.
-        id: The job's id; a new UUID unless given.
-        workflow: Id of the workflow that the job belongs to.
-        customer: Id of the customer, for workers that serve certain customers only.
-        max_attempts: How often the job is tried in total.
-        wait: Stay until the job has ended; exit code 1 when it failed or was cancelled.
-        durable: Wait until the job is on the disk of Redis, and in a replica where it has one.
-        timeout: With --wait: seconds after which to stop waiting, with exit code 1. The job goes on.
+        type: Job type.
+        payload: Input of the job: a JSON object, @FILE, or - for standard input.
+        ctx: Storage of the results: a JSON object or @FILE.
+        requirements: Requirements on the worker: a JSON object or @FILE.
+        priority: Priority, 1 to 100 by convention; higher runs sooner.
+        id: Job id. Default: a new UUID.
+        workflow: Id of the job's workflow.
+        customer: Id of the customer, for workers reserved for customers.
+        max_attempts: Maximum number of attempts.
+        wait: Wait until the job has ended. Exit code 1 if it failed or was cancelled.
+        durable: Wait until the job is on the disk of Redis, and on a replica if there is one.
+        timeout: With --wait: maximum seconds to wait, then exit with code 1. The job continues.
         json: Print one JSON object.
     """
     if timeout is not None and not wait:

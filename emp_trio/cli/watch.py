@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 async def watch(job_ids: list[str], /, *, json: bool = False, redis: RedisOption = None) -> int:
-    """Follow jobs until they end.
+    """Show the progress of jobs until they end.
 
-    Shows their progress (on stderr), and at the end what came of each; of jobs
-    that have ended already, at once. Exit code 0 when all were completed, else 1.
+    Prints progress on stderr, and the outcome of each job on stdout. Exit code 0
+    if all jobs completed, else 1.
 
     For example:
 
@@ -25,8 +25,8 @@ async def watch(job_ids: list[str], /, *, json: bool = False, redis: RedisOption
         emp-trio watch job-1 job-2 --json | jq .progress
 
     Args:
-        job_ids: Ids of the jobs.
-        json: Print each event as one line of JSON: kind is queued, progress, completed, failed or missing.
+        job_ids: Job ids.
+        json: Print each event as one line of JSON. Its kind is queued, progress, completed, failed or missing.
     """
 
     async def use(queue: Queue) -> int:

@@ -36,31 +36,32 @@ async def worker(
     log_level: Literal["debug", "info", "warning", "error"] | None = None,
     log_format: Literal["console", "json"] | None = None,
 ) -> int:
-    """Take jobs from the queue and run them until told to stop.
+    """Claim jobs from the queue and run them until stopped.
 
-    Every slot is a worker of the fleet with an id of its own, MACHINE-worker-TYPE-N. The first SIGTERM, SIGHUP or ^C
-    stops claiming and lets running jobs finish; what is not done in time goes back to the queue without using an
-    attempt. The second one hands everything back at once.
+    Every slot is a worker of the fleet with its own id, MACHINE-worker-TYPE-N.
+    The first SIGTERM, SIGHUP or ^C stops claiming and lets running jobs finish.
+    Jobs that do not finish within --drain seconds go back to the queue; this
+    does not count as an attempt. The second signal requeues all jobs at once.
 
-    For example::
+    For example:
 
-        emp-trio worker --workers "simulation-http:2,mock:10" --redis redis://localhost:6379
+        emp-trio worker --workers "openai:4,mock:10" --redis redis://localhost:6379
         emp-trio worker --embedded --workers mock:2
 
     Args:
-        workers: Worker types and counts, as "openai:4,comfyui:auto"; else WORKERS. With WORKER_ID set, one slot of
-            exactly that id and of the type CONNECTORS names.
-        mapping: Service mapping file; else SERVICE_MAPPING, else the one that comes with emp-trio.
-        machine_id: Name of this machine in the fleet; else MACHINE_ID, else the host name.
-        drain: Seconds that running jobs get after the first signal; 30 unless said.
-        take_over: Where another live process has slots of the same ids, have that one leave instead of this one.
-        durable: An outcome counts as stored only when it is on the disk of Redis, and in a replica where it has one.
-        adopt_orphans: Put back jobs of the fleet's other workers whose heartbeat has been gone for so many seconds, 60
-            unless said; an attempt is counted. Else EMP_TRIO_ADOPT_ORPHANS_SECONDS; by default they are left alone.
-        embedded: Run a Valkey server of our own, for a one-machine installation, with its data in --state.
-        state: Folder of the embedded server; its jobs are there again at the next start.
-        log_level: Least level to log; else LOG_LEVEL, else info.
-        log_format: Log for people or as JSON lines; else LOG_FORMAT, else console on a terminal and json elsewhere.
+        workers: Worker types and counts, such as "openai:4,comfyui:auto". Default: WORKERS.
+            If WORKER_ID is set: one slot with that id, of the type in CONNECTORS.
+        mapping: Service mapping file. Default: SERVICE_MAPPING, then the mapping of the package.
+        machine_id: Name of this machine in the fleet. Default: MACHINE_ID, then the host name.
+        drain: Seconds for running jobs to finish after the first signal. Default: 30.
+        take_over: If another live process has slots with the same ids, stop that process instead of this one.
+        durable: Count an outcome as stored only when it is on the disk of Redis, and on a replica if there is one.
+        adopt_orphans: Requeue jobs of the fleet's other workers after this many seconds without a heartbeat.
+            60 if no value is given. Counts as an attempt. Default: EMP_TRIO_ADOPT_ORPHANS_SECONDS, then off.
+        embedded: Run an embedded Valkey server, for an installation on one machine.
+        state: Folder for the data of the embedded server. Jobs in it survive a restart.
+        log_level: Minimum level to log. Default: LOG_LEVEL, then info.
+        log_format: Log format. Default: LOG_FORMAT, then console on a terminal and json elsewhere.
     """
     import msgspec
 
@@ -76,7 +77,7 @@ async def worker(
     url = None if embedded else redis_url(redis)
     env = dict(os.environ)
     hardware = await detect_hardware(env)
-    found = configure(
+    configuration = configure(
         env,
         mapping=mapping,
         workers=workers,
@@ -85,18 +86,18 @@ async def worker(
         drain=drain,
         adopt_orphans=adopt_orphans,
     )
-    if not found.asked:
+    if not configuration.asked:
         raise ConfigError('no workers are named: give --workers, for example "mock:2", or set WORKERS')
-    if found.plan is None or found.worker is None or found.storage is None:
-        raise ConfigError("the worker can't start:", problems=found.errors)
-    planned, storage = found.plan, found.storage
-    settings = msgspec.structs.replace(found.worker, take_over=take_over, durable=durable)
+    if configuration.plan is None or configuration.worker is None or configuration.storage is None:
+        raise ConfigError("the worker can't start:", problems=configuration.errors)
+    planned, storage = configuration.plan, configuration.storage
+    settings = msgspec.structs.replace(configuration.worker, take_over=take_over, durable=durable)
     hold(*planned.secrets, *(url_secrets(url) if url is not None else ()), *storage.secrets)
     redactor = Redactor()
-    said = env.get("LOG_LEVEL", "").strip().lower()
-    level = log_level or _FLEET_LEVELS.get(said, said) or "info"
+    configured = env.get("LOG_LEVEL", "").strip().lower()
+    level = log_level or _FLEET_LEVELS.get(configured, configured) or "info"
     written = configure_logs(level=level, style=log_format or _style(env), redactor=redactor, stream=sys.stderr)
-    _log_configuration(found.problems, planned)
+    _log_configuration(configuration.problems, planned)
 
     async def run(at: Secret) -> None:
         from emp_trio.worker.run import run_machine
@@ -123,13 +124,12 @@ async def worker(
 
 
 def _style(env: Mapping[str, str]) -> Literal["console", "json"] | None:
-    said = env.get("LOG_FORMAT", "").strip().lower()
-    return "json" if said == "json" else "console" if said == "console" else None
+    configured = env.get("LOG_FORMAT", "").strip().lower()
+    return "json" if configured == "json" else "console" if configured == "console" else None
 
 
 def _settle_down() -> None:
-    """What was imported stays for the life of the process: collecting garbage among it again and again is work for
-    nothing, and short-lived objects of many jobs need no look at every seven hundred."""
+    """Exclude imported modules from garbage collection and collect less often than every 700 allocations."""
     import gc
 
     gc.collect()
@@ -146,12 +146,12 @@ def _log_configuration(problems: Sequence[Problem], planned: Plan) -> None:
     for service in planned.services.values():
         lacks = service.connector.features(service.settings).lacks()
         if lacks:
-            said = [f"no {name.replace('_', ' ')}: {so}" for name, so in lacks.items()]
-            log.info("service.limits", service=service.worker_service, connector=service.connector_name, limits=said)
+            limits = [f"no {name.replace('_', ' ')}: {reason}" for name, reason in lacks.items()]
+            log.info("service.limits", service=service.worker_service, connector=service.connector_name, limits=limits)
 
 
 async def _run_embedded(state: Path, run: Callable[[Secret], Awaitable[None]]) -> None:
-    """Run with a server of our own; if that ends by itself, so does the run."""
+    """Run with an embedded server; cancel the run if the server exits."""
     from emp_trio.nursery import leading_error_raised, open_background
     from emp_trio.queue.embedded import open_embedded_server
     from emp_trio.secrets import Secret

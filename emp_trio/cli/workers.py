@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
-    """List the workers of the fleet and what they do.
+    """List the workers of the fleet with their state and job.
 
-    Each slot of a machine is one worker. One that has not been heard of for a
-    minute is shown as gone. Connectors that take no jobs are named below, with
+    Each slot of a machine is one worker. A worker without a heartbeat for a
+    minute is shown as gone. Connectors that take no jobs are listed below with
     the reason.
 
     For example:
@@ -35,9 +35,9 @@ async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
 
         from emp_trio.cli.job_view import age
 
-        found = await queue.workers()
+        listed = await queue.workers()
         if json:
-            print_json([shown(msgspec.structs.asdict(worker)) for worker in found])
+            print_json([shown(msgspec.structs.asdict(worker)) for worker in listed])
             return OK
         now = time.time()
         print_table(
@@ -51,22 +51,22 @@ async def workers(*, json: bool = False, redis: RedisOption = None) -> int:
                     age(worker.last_heartbeat, now),
                     ", ".join(worker.services),
                 )
-                for worker in found
+                for worker in listed
             ),
             cut=True,
         )
-        for (machine_id, connector), why in _troubles(found).items():
-            print(printable(f"{machine_id}: {connector} takes no jobs: {why}"))
+        for (machine_id, connector), reason in _troubles(listed).items():
+            print(printable(f"{machine_id}: {connector} takes no jobs: {reason}"))
         return OK
 
     return await with_queue(redis, use)
 
 
-def _troubles(found: list[WorkerInfo]) -> dict[tuple[str, str], str]:
-    """Why connectors take no jobs, once for each machine, by machine and connector."""
+def _troubles(workers: list[WorkerInfo]) -> dict[tuple[str, str], str]:
+    """Return the reasons why connectors take no jobs, by machine and connector."""
     return {
-        (worker.machine_id, connector): why
-        for worker in found
+        (worker.machine_id, connector): reason
+        for worker in workers
         if worker.alive
-        for connector, why in worker.troubles.items()
+        for connector, reason in worker.troubles.items()
     }

@@ -1,4 +1,4 @@
-"""The service mapping: the ``${}`` parser, the structs of the file, the way from a job type to settings."""
+"""Service mapping: read the file, substitute ``${...}``, resolve a job type to a connector and its settings."""
 
 from emp_trio.mapping.build import Origin
 from emp_trio.mapping.explain import Chain, Explanation, explain

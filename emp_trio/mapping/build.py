@@ -1,7 +1,7 @@
-"""A connector's settings from the mapping and the environment, with where each came from. Pure.
+"""Build a connector's settings from the mapping and the environment, and record each value's source. Pure.
 
-Order of precedence as in :mod:`emp_trio.settings`. Text is converted after substitution; only text that is one whole
-reference may become a number or a truth value.
+The precedence is that of :mod:`emp_trio.settings`. Text is converted after substitution; only text that is exactly one
+reference can become a number or a boolean.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from emp_trio.settings import SettingField, setting_fields
 FLEET_NAMES: Final = frozenset(
     "base_url timeout max_retries text_models image_models retry_delay max_concurrent_jobs request_timeout_ms".split()
 )
-"""Names in ``api_config`` that the fleet's file has on every service; a connector may have no use for them."""
+"""Names that the fleet's file puts in every ``api_config``; no warning if the connector has no such setting."""
 
 OriginSource = Literal["literal", "environment", "default", "mixed", "missing"]
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting of a connector and where its value came from. Safe to print: secrets are masked.
+    """One setting of a connector and the source of its value. Safe to print: secrets are masked.
 
     Attributes:
-        name, part: the flat name, and the part of the settings it belongs to (None: the settings themselves).
-        value: as JSON; ``***`` for a secret, None where it is missing.
-        source: ``literal`` (the mapping's text), ``environment``, ``default``, ``mixed`` (several of them) or
+        name, part: flat name, and the part of the settings that has it (None: the settings themselves).
+        value: JSON value; ``***`` for a secret, None if missing.
+        source: ``literal`` (text of the mapping), ``environment``, ``default``, ``mixed`` (several of these) or
             ``missing``.
-        path: where that text stands: a JSON path into the mapping, or a place in the connector's class.
-        text: the text itself as written; None for a value that is no text.
-        variables: the environment variables its text names.
+        path: location of the text: a JSON path into the mapping, or an attribute of the connector class.
+        text: text as written; None if the value is not text.
+        variables: environment variables that the text references.
         secret: whether the value is a secret.
     """
 
@@ -58,9 +58,9 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
-    """What :func:`build_settings` made.
+    """Result of :func:`build_settings`.
 
-    ``settings`` is None after an error. ``needed`` are the variables without which a setting has no value.
+    ``settings`` is None after an error. ``needed`` lists the missing variables that the connector's settings require.
     """
 
     settings: Any
@@ -88,15 +88,15 @@ def build_settings(
     env: Mapping[str, str],
     diagnostics: Diagnostics,
 ) -> Built:
-    """Make the settings of a connector.
+    """Build the settings of a connector.
 
     Args:
-        connector: its class; ``Settings`` names the settings and their environment expressions.
-        api_config: the mapping's settings for this service.
+        connector: class whose ``Settings`` declares the settings and their environment expressions.
+        api_config: settings of this service in the mapping.
         path: JSON path of ``api_config``.
         env: the environment.
-        diagnostics: where problems are added, but for missing variables that only the connector asks for: those are in
-            ``needed``, because several services may need the same.
+        diagnostics: receives the problems, except missing variables that only the connector references: they are
+            returned in ``needed``, because several services may need the same variable.
     """
     build = _Build(connector, api_config, path, env, diagnostics)
     fields = setting_fields(connector.Settings)
@@ -112,7 +112,7 @@ def build_settings(
 
 
 class _Reported(Exception):
-    """A value can't be made, and the diagnostics say why."""
+    """The value can't be built; the reason is in the diagnostics."""
 
 
 class _Build:
@@ -128,7 +128,7 @@ class _Build:
         self.api_config = api_config
         self.path = path
         self.env = env
-        # A blank variable counts as missing wherever the connector itself asks for it.
+        # A blank variable counts as missing in the connector's own expressions.
         self.filled = {name: value for name, value in env.items() if value.strip()}
         self.diagnostics = diagnostics
         self.origins: list[Origin] = []
@@ -136,9 +136,9 @@ class _Build:
         self.secrets: list[Secret] = []
 
     def field(self, field: SettingField) -> Any:
-        """The converted value of one setting, or UNSET."""
+        """Return the converted value of one setting, or UNSET."""
         try:
-            found = self.find(field)
+            raw = self.find(field)
         except SubstitutionError as error:
             path = child(self.path, field.name)
             self.diagnostics.substitution(path, error)
@@ -148,16 +148,16 @@ class _Build:
         except _Reported:
             self.note(field, _Value(None, "missing", child(self.path, field.name)))
             return msgspec.UNSET
-        if found is None:
+        if raw is None:
             self.note(field, _Value(None, "missing", self.place(field), text=field.expression))
             return msgspec.UNSET
-        if found.value is field.default:  # the struct's own default needs no conversion
-            self.note(field, found)
+        if raw.value is field.default:  # the struct's own default needs no conversion
+            self.note(field, raw)
             return field.default
-        return self.convert(field, found)
+        return self.convert(field, raw)
 
     def find(self, field: SettingField) -> _Value | None:
-        """The first of the four places that has a value."""
+        """Return the value of the first of the four sources that has one."""
         expressed = self.expressed(field)
         if expressed is not None and any(p.source == "environment" for p in expressed.pieces):
             return expressed
@@ -213,49 +213,47 @@ class _Build:
             raise _Reported
         return _Value(made.value, _source(tuple(made.pieces)), path, pieces=tuple(made.pieces))
 
-    def convert(self, field: SettingField, found: _Value) -> Any:
+    def convert(self, field: SettingField, raw: _Value) -> Any:
         try:
-            value = convert(found.value, field.type, whole=found.whole)
+            value = convert(raw.value, field.type, whole=raw.whole)
         except Unfit as error:
-            secret = self.note(field, found)
-            variables = [p.variable for p in found.pieces if p.source == "environment"]
+            secret = self.note(field, raw)
+            variables = [p.variable for p in raw.pieces if p.source == "environment"]
             self.diagnostics.error(
-                found.path,
-                f"{'the value' if secret else _shown(found.value)} does not fit {field.name}: {error.reason}",
+                raw.path,
+                f"{'the value' if secret else _shown(raw.value)} does not fit {field.name}: {error.reason}",
                 error.hint,
                 variable=variables[0] if variables else None,
             )
             return msgspec.UNSET
-        if isinstance(value, Secret) and found.source == "literal":
-            self.diagnostics.warning(
-                found.path, "is a secret in plain text", "write a reference such as ${NAME} instead"
-            )
-        self.note(field, _Value(value, found.source, found.path, found.text, found.pieces))
+        if isinstance(value, Secret) and raw.source == "literal":
+            self.diagnostics.warning(raw.path, "is a secret in plain text", "write a reference such as ${NAME} instead")
+        self.note(field, _Value(value, raw.source, raw.path, raw.text, raw.pieces))
         return value
 
-    def note(self, field: SettingField, found: _Value) -> bool:
-        """Add to the origins; returns whether the setting is a secret."""
-        read = references(found.text) if found.text is not None else found.pieces
-        named = tuple(dict.fromkeys(one.variable for one in read if one.variable is not None))
-        hidden = [p.text for p in found.pieces if p.source == "environment" and is_secret_variable(p.variable or "")]
+    def note(self, field: SettingField, raw: _Value) -> bool:
+        """Record the origin. Return whether the setting is a secret."""
+        read = references(raw.text) if raw.text is not None else raw.pieces
+        named = tuple(dict.fromkeys(item.variable for item in read if item.variable is not None))
+        hidden = [p.text for p in raw.pieces if p.source == "environment" and is_secret_variable(p.variable or "")]
         self.secrets += [Secret(text) for text in hidden if text]
-        by_name = isinstance(found.value, str) and is_secret_name(field.name)
+        by_name = isinstance(raw.value, str) and is_secret_name(field.name)
         secret = _holds_secret(field.type) or bool(hidden) or by_name
-        shown = msgspec.to_builtins(found.value, enc_hook=str, builtin_types=())
+        shown = msgspec.to_builtins(raw.value, enc_hook=str, builtin_types=())
         if secret:
-            shown = MASK if found.value else None
+            shown = MASK if raw.value else None
         elif is_headers_name(field.name):
             shown = Redactor().data({field.name: shown})[field.name]
-        # Text of a secret is shown only where it is nothing but references.
-        literal = any(p.source != "environment" for p in found.pieces)
-        text = MASK if secret and found.text is not None and literal else found.text
+        # Show the text of a secret only if it consists of references alone.
+        literal = any(p.source != "environment" for p in raw.pieces)
+        text = MASK if secret and raw.text is not None and literal else raw.text
         self.origins.append(
             Origin(
                 name=field.name,
                 part=field.part,
                 value=Redactor().data(shown),
-                source=found.source,
-                path=found.path,
+                source=raw.source,
+                path=raw.path,
                 text=Redactor().text(text) if text is not None else None,
                 variables=named,
                 secret=secret,
@@ -275,7 +273,7 @@ class _Build:
                 )
 
     def assemble(self, fields: tuple[SettingField, ...], values: dict[str, Any]) -> Any:
-        """The settings struct, parts first; None when it refuses its own values."""
+        """Build the settings struct, its parts first; return None if its own validation rejects the values."""
         hints = get_type_hints(self.connector.Settings)
         whole: dict[str, Any] = {}
         parts: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Values of the mapping and of the environment to the types of settings. Pure."""
+"""Convert values of the mapping and the environment to the types of settings. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emp_trio.secrets import Secret
 
 
 class Unfit(Exception):
-    """A value does not fit its type: the reason without the value, and what to do. Stays inside this package."""
+    """The value does not fit its type. Carries a reason that omits the value, and a hint. Private to this package."""
 
     def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)
@@ -23,12 +23,12 @@ def convert(value: Any, type_: Any, *, whole: bool) -> Any:
     """Convert a setting's value.
 
     Args:
-        value: a JSON value, or text after substitution.
-        type_: the setting's type; :class:`Secret` is made of text.
-        whole: the text was one whole reference, so it may become a number or a truth value.
+        value: JSON value, or text after substitution.
+        type_: type of the setting; text becomes a :class:`Secret`.
+        whole: whether the text was exactly one reference, so that it may become a number or a boolean.
 
     Raises:
-        Unfit: it can't be converted.
+        Unfit: the value can't be converted.
     """
     try:
         made = msgspec.convert(value, type_, strict=not whole, dec_hook=_secret)
@@ -46,7 +46,7 @@ def _secret(type_: type[Any], value: Any) -> Any:
 
 
 def _reason(text: str, type_: Any) -> str:
-    """msgspec's words fit where the kind of the value is right, not where text was to become a number."""
+    """Use msgspec's message if the value has the right JSON type; otherwise name the type that is expected."""
     kinds = {bool: "true, false, 1 or 0 is wanted", int: "a whole number is wanted", float: "a number is wanted"}
     if "got `str`" in text:
         return next((kinds[part] for part in _plain(type_) if part in kinds), text)
@@ -60,7 +60,7 @@ def _hint(value: Any, type_: Any, *, whole: bool) -> str:
 
 
 def _plain(type_: Any) -> list[Any]:
-    """The plain types in a type: of ``Annotated[int, ...] | None``, int and None."""
+    """Return the plain types within a type: for ``Annotated[int, ...] | None``, int and None."""
     if get_origin(type_) is Annotated:
         return _plain(get_args(type_)[0])
     arguments = get_args(type_)

@@ -1,7 +1,7 @@
-"""A JSON value to structs, field by field: all problems of a file come out, each with its full path. Pure.
+"""Decode a JSON value into structs and report every problem with its full path. Pure.
 
-msgspec stops at the first problem and leaves names out of its paths, so the containers are walked here and msgspec is
-asked about single values only.
+msgspec stops at the first problem and omits names from its paths, so this module walks the containers and uses msgspec
+for scalar values only.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 
 def decode(value: Any, struct: type[S], path: str, diagnostics: Diagnostics, *, strict: bool) -> S:
-    """Make a struct of a JSON value.
+    """Decode a JSON value into a struct.
 
     Args:
-        value: what the document holds at ``path``.
-        struct: the struct wanted.
-        diagnostics: where every problem is added, and a warning for each text that is allowed but doubtful.
-        strict: unknown fields are errors, not warnings.
+        value: JSON value at ``path``.
+        struct: struct type to decode into.
+        diagnostics: receives every problem, and a warning for each text that is valid but suspicious.
+        strict: report unknown fields as errors instead of warnings.
 
     Returns:
-        the struct. What is wrong is left at its default, a text that must be there at "": the diagnostics tell.
+        the struct. A field with an error has its default, a required text "".
     """
     return _Decoder(diagnostics, strict=strict).struct(value, struct, path)
 
@@ -64,13 +64,13 @@ class _Decoder:
         made: dict[str, Any] = {}
         for field in fields:
             if value is not None and field.name in value:
-                found = self.any(value[field.name], field.type, child(path, field.name))
+                decoded = self.any(value[field.name], field.type, child(path, field.name))
             else:
-                found = msgspec.UNSET
+                decoded = msgspec.UNSET
                 if field.required and value is not None:
                     self.diagnostics.error(child(path, field.name), "is missing")
-            if found is not msgspec.UNSET:
-                made[field.attribute] = found
+            if decoded is not msgspec.UNSET:
+                made[field.attribute] = decoded
             elif field.required:
                 made[field.attribute] = () if _container(field.type) is tuple else ""
         names = [field.name for field in fields]
@@ -81,7 +81,7 @@ class _Decoder:
         return struct(**made)
 
     def any(self, value: Any, type_: Any, path: str) -> Any:
-        """The decoded value, or UNSET where it is wrong."""
+        """Return the decoded value, or UNSET after an error."""
         container = _container(type_)
         if container is not None and container not in (dict, tuple):
             return self.struct(value, container, path)
@@ -89,7 +89,7 @@ class _Decoder:
             return self.object(value, _arguments(type_)[1], path)
         if container is tuple:
             return self.list(value, _arguments(type_)[0], path)
-        if isinstance(value, (dict, list)) and type_ in (Setting, Any):  # of any form: only its texts are looked at
+        if isinstance(value, (dict, list)) and type_ in (Setting, Any):  # free-form: only its texts are checked
             return self.object(value, Any, path) if isinstance(value, dict) else [*self.list(value, Any, path)]
         return self.scalar(value, type_, path)
 
@@ -101,24 +101,24 @@ class _Decoder:
         for name, item in value.items():
             if "${" in name:
                 self.diagnostics.warning(child(path, name), "a reference in a name is not replaced", "only values are")
-            found = self.any(item, type_, child(path, name))
-            if found is not msgspec.UNSET:
-                made[name] = found
+            decoded = self.any(item, type_, child(path, name))
+            if decoded is not msgspec.UNSET:
+                made[name] = decoded
         return made
 
     def list(self, value: Any, type_: Any, path: str) -> Any:
         if not isinstance(value, list):
             self.diagnostics.error(path, f"must be a list, not {kind_of(value)}")
             return msgspec.UNSET
-        found = [self.any(item, type_, child(path, index)) for index, item in enumerate(value)]
-        return tuple(item for item in found if item is not msgspec.UNSET)
+        decoded = [self.any(item, type_, child(path, index)) for index, item in enumerate(value)]
+        return tuple(item for item in decoded if item is not msgspec.UNSET)
 
     def scalar(self, value: Any, type_: Any, path: str) -> Any:
         if isinstance(value, (dict, list)):
             self.diagnostics.error(path, f"must be a single value, not {kind_of(value)}")
             return msgspec.UNSET
         try:
-            found = msgspec.convert(value, type_)
+            decoded = msgspec.convert(value, type_)
         except (msgspec.ValidationError, UnicodeError) as error:
             names = _literals(type_)
             if names and isinstance(value, str):
@@ -127,22 +127,22 @@ class _Decoder:
             else:
                 self.diagnostics.error(path, str(error).split(" - at `$")[0])
             return msgspec.UNSET
-        if isinstance(found, str):
+        if isinstance(decoded, str):
             try:
-                for problem in lint_text(path, found):
+                for problem in lint_text(path, decoded):
                     self.diagnostics.add(problem)
             except SubstitutionError as error:
                 self.diagnostics.substitution(path, error)
-        return found
+        return decoded
 
 
 def _arguments(type_: Any) -> tuple[Any, ...]:
-    """Type arguments of a container, ``Annotated`` or not."""
+    """Return the type arguments of a container, ``Annotated`` or not."""
     return get_args(type_.__origin__ if hasattr(type_, "__metadata__") else type_)
 
 
 def _container(type_: Any) -> Any:
-    """``dict``, ``tuple``, a struct class, or None for a single value."""
+    """Return ``dict``, ``tuple``, a struct class, or None for a scalar."""
     bare = type_.__origin__ if hasattr(type_, "__metadata__") else type_
     if isinstance(bare, type) and issubclass(bare, msgspec.Struct):
         return bare
@@ -151,7 +151,7 @@ def _container(type_: Any) -> Any:
 
 
 def _literals(type_: Any) -> tuple[str, ...]:
-    """The values of a ``Literal``, also of an optional one."""
+    """Return the values of a ``Literal`` or optional ``Literal``."""
     if get_origin(type_) is Literal:
         return tuple(str(v) for v in get_args(type_))
     return tuple(v for part in get_args(type_) for v in _literals(part))

@@ -1,4 +1,4 @@
-"""Collects what is wrong with a configuration, so that all of it comes out in one run."""
+"""Collect the problems of a configuration, so that one run reports all of them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from emp_trio.errors import Problem
 from emp_trio.mapping.substitution_errors import SubstitutionError
 
 MOST: Final = 500
-"""Diagnostics kept; what a broken generator writes is not read to its end by anybody."""
+"""Caps the report; a generated file could contain thousands of errors."""
 
 
 class TooMany(Exception):
-    """More than :data:`MOST` diagnostics: the rest is not looked at. Stays inside this package."""
+    """More than :data:`MOST` problems: stop checking. Private to this package."""
 
 
 class Diagnostics:
-    """The problems found so far, in order."""
+    """Problems reported so far, in order."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -25,26 +25,28 @@ class Diagnostics:
         """Add one problem.
 
         Raises:
-            TooMany: there are enough.
+            TooMany: :data:`MOST` problems have been reported already.
         """
         if len(self.problems) >= MOST:
             raise TooMany
         self.problems.append(problem)
 
     def error(self, path: str, message: str, hint: str = "", *, variable: str | None = None) -> None:
-        """Something that must be changed."""
+        """Report a problem that prevents a start."""
         self.add(Problem(path=path, message=message, hint=hint, variable=variable))
 
     def warning(self, path: str, message: str, hint: str = "", *, variable: str | None = None) -> None:
-        """Something worth a word."""
+        """Report a problem that does not prevent a start."""
         self.add(Problem(path=path, message=message, hint=hint, variable=variable, severity="warning"))
 
     def substitution(self, path: str, error: SubstitutionError) -> None:
-        """A text that can't be substituted, with everything that is missing in it."""
-        for one in (error, *error.also):
-            self.add(Problem(path=path, message=one.message, hint=one.hint, column=one.column, variable=one.variable))
+        """Report a failed substitution, and every other variable missing from the same text."""
+        for each in (error, *error.also):
+            self.add(
+                Problem(path=path, message=each.message, hint=each.hint, column=each.column, variable=each.variable)
+            )
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """The errors among the problems."""
+        """Problems of severity error."""
         return tuple(p for p in self.problems if p.severity == "error")

@@ -1,4 +1,4 @@
-"""Bytes to a JSON value, refusing what JSON libraries let through: double names, NaN, endless nesting. Pure."""
+"""Decode the mapping file strictly: reject duplicate names, NaN and unbounded nesting. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from emp_trio.mapping.diagnostics import Diagnostics
 from emp_trio.mapping.paths import ROOT, child
 
 LARGEST: Final = 8 * 2**20
-"""Bytes of the largest file that is read; a large fleet's file has 50 KB."""
+"""Maximum file size in bytes; the file of a large fleet has 50 KB."""
 
 DEEPEST: Final = 64
-"""Levels of objects and lists in the deepest file that is read; the format itself needs six."""
+"""Maximum nesting of objects and lists; the format itself needs six levels."""
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that knows which of its names stood twice."""
+    """JSON object that records its duplicate names."""
 
     twice: tuple[str, ...] = ()
 
@@ -28,15 +28,15 @@ def parse(data: bytes, source: str, diagnostics: Diagnostics) -> dict[str, Any]:
     """Decode a mapping file.
 
     Args:
-        data: its content; more than :data:`LARGEST` bytes are refused.
-        source: the file's name, for messages.
-        diagnostics: where double names and values that are no JSON are added, with their paths.
+        data: content of the file, at most :data:`LARGEST` bytes.
+        source: name of the file, for messages.
+        diagnostics: receives duplicate names and values that are not JSON, with their paths.
 
     Returns:
-        the object it holds.
+        the decoded object.
 
     Raises:
-        ConfigError: the file as a whole can't be read.
+        ConfigError: the file is too large, not UTF-8, not JSON, nested too deeply, or not an object.
     """
     if len(data) > LARGEST:
         raise _unreadable(source, f"larger than {LARGEST >> 20} MiB", "this is not a service mapping")
@@ -59,7 +59,7 @@ def parse(data: bytes, source: str, diagnostics: Diagnostics) -> dict[str, Any]:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """Return the JSON type of a value in words, with its article."""
     match value:
         case None:
             return "null"
@@ -83,12 +83,12 @@ def _object(pairs: list[tuple[str, Any]]) -> _Object:
 
 
 def _integer(digits: str) -> int | float:
-    # Python refuses to read thousands of digits as a whole number; as infinity it is reported with its path.
+    # Python rejects integers of thousands of digits; infinity makes _inspect report it with its path.
     return int(digits) if len(digits) <= 30 else math.inf
 
 
 def _inspect(value: Any, source: str, diagnostics: Diagnostics) -> None:
-    """Walk over the whole document with a stack of our own; it may be deeper than Python's."""
+    """Check the whole document. Uses its own stack, because the document may be deeper than Python's."""
     stack: list[tuple[Any, str, int]] = [(value, ROOT, 1)]
     while stack:
         item, path, depth = stack.pop()
@@ -122,6 +122,6 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _unreadable(source: str, what: str, hint: str) -> ConfigError:
-    problem = Problem(path=ROOT, message=f"{source} is {what}", hint=hint)
+def _unreadable(source: str, reason: str, hint: str) -> ConfigError:
+    problem = Problem(path=ROOT, message=f"{source} is {reason}", hint=hint)
     return ConfigError("the mapping can't be read", problems=[problem])

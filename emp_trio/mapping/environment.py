@@ -1,4 +1,4 @@
-"""Required variables: all of them are looked up before anything connects. Pure."""
+"""Check the required environment variables before anything connects. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emp_trio.mapping.suggestions import did_you_mean
 
 
 class Need(msgspec.Struct, frozen=True):
-    """A variable that must be set and not blank, the place that asks for it, and on whose behalf."""
+    """A variable that must be set and not blank, the path that requires it, and who needs it, for messages."""
 
     variable: str
     path: str
@@ -19,12 +19,12 @@ class Need(msgspec.Struct, frozen=True):
 
 
 def check_required(needs: Iterable[Need], env: Mapping[str, str], diagnostics: Diagnostics) -> None:
-    """Report every needed variable that is missing, once, with everybody who needs it.
+    """Report each missing variable once, with all who need it.
 
     Args:
-        needs: in the order of importance: the first of a variable gives the problem its path.
+        needs: required variables; the first need of a variable gives the problem its path.
         env: the environment; a blank value counts as missing.
-        diagnostics: where problems are added.
+        diagnostics: receives the problems.
     """
     by_variable: dict[str, list[Need]] = {}
     for need in needs:

@@ -1,6 +1,6 @@
-"""The whole chain behind a job type, with where each setting came from: :func:`explain`. Pure.
+"""Explain how a job type is resolved, and the source of each setting: :func:`explain`. Pure.
 
-It looks with the same eyes as :func:`emp_trio.mapping.resolve.plan`, so that what it says is what the worker does.
+It uses the resolver of :func:`emp_trio.mapping.resolve.plan`, so it shows what the worker does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from emp_trio.mapping.suggestions import did_you_mean
 
 
 class Required(msgspec.Struct, frozen=True, kw_only=True):
-    """A required variable, who asks for it, and whether it is set and not blank."""
+    """A required variable, who needs it, and whether it is set and not blank."""
 
     variable: str
     by: str
@@ -28,16 +28,16 @@ class Required(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chain(msgspec.Struct, frozen=True, kw_only=True):
-    """How one worker type runs jobs of the type asked for.
+    """The way one worker type runs jobs of a type.
 
     Attributes:
-        worker_type: its name; ``path`` is that of the entry in its map.
-        worker_service, service_type: the service, and its kind.
-        connector, connector_path: the connector's name, and its path in the mapping.
-        connector_class: ``package.module:Class``, or None when there is no such connector.
-        settings: where each setting came from, secrets masked.
-        required: every required variable of worker type, service and connector.
-        problems: what is wrong or doubtful; empty when jobs can run.
+        worker_type: name of the worker type; ``path`` is the JSON path of its route.
+        worker_service, service_type: the service and its type.
+        connector, connector_path: name of the connector, and its path in the mapping.
+        connector_class: ``package.module:Class``, or None if the connector does not exist.
+        settings: source of each setting, secrets masked.
+        required: required variables of worker type, service and connector.
+        problems: errors and warnings; without errors, jobs can run.
     """
 
     worker_type: str
@@ -53,7 +53,7 @@ class Chain(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer of :func:`explain`: one chain per worker type that takes the job type, in the order of the file."""
+    """Result of :func:`explain`: one chain per worker type that takes the job type, in file order."""
 
     job_type: str
     chains: tuple[Chain, ...]
@@ -62,13 +62,13 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 def explain(
     mapping: ServiceMapping, job_type: str, *, env: Mapping[str, str], find_connector: FindConnector
 ) -> Explanation:
-    """Show what happens to jobs of a type.
+    """Resolve a job type for every worker type that takes it.
 
     Args:
         mapping: the mapping.
         job_type: ``service_required`` of a job.
         env: the environment.
-        find_connector: as for ``plan``.
+        find_connector: as for :func:`~emp_trio.mapping.resolve.plan`.
 
     Raises:
         ConfigError: no worker type takes this job type.
@@ -79,8 +79,8 @@ def explain(
         if (index := _index(worker, job_type)) is not None
     ]
     if not chains:
-        known = {r.job_service_required: None for w in mapping.workers.values() for r in w.job_service_required_map}
-        hint = did_you_mean(job_type, known) or "job types: " + ", ".join(known)
+        job_types = {r.job_service_required: None for w in mapping.workers.values() for r in w.job_service_required_map}
+        hint = did_you_mean(job_type, job_types) or "job types: " + ", ".join(job_types)
         problem = Problem(path="$.workers", message=f"no worker type takes jobs of type {job_type!r}", hint=hint)
         raise ConfigError("there is nothing to explain", problems=[problem])
     return Explanation(job_type=job_type, chains=tuple(chains))
@@ -109,17 +109,17 @@ def _chain(
         hint = did_you_mean(service, mapping.services)
         diagnostics.error(child(path, "worker_service"), f"there is no service {service!r}", hint)
     else:
-        found = resolve_service(
+        resolved = resolve_service(
             mapping, service, env=env, find_connector=find_connector, diagnostics=diagnostics, needs=needs
         )
-        cls = found.connector
+        cls = resolved.connector
         chain = msgspec.structs.replace(
             chain,
-            service_type=found.entry.type,
-            connector=found.entry.connector,
-            connector_path=found.path,
+            service_type=resolved.entry.type,
+            connector=resolved.entry.connector,
+            connector_path=resolved.path,
             connector_class=f"{cls.__module__}:{cls.__qualname__}" if cls is not None else None,
-            settings=found.built.origins if found.built is not None else (),
+            settings=resolved.built.origins if resolved.built is not None else (),
         )
     check_required(needs, env, diagnostics)
     required = [Required(variable=n.variable, by=n.by, is_set=bool(env.get(n.variable, "").strip())) for n in needs]

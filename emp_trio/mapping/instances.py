@@ -1,7 +1,7 @@
-"""Several processes of one service on one machine: how many there are, and the port of each. Pure.
+"""Compute the number of instances of a service on one machine, and the port of each. Pure.
 
 ``ports``, ``port_increment`` and ``service_instances_per_gpu`` of a service (service mapping reference 2, 4.1 and 6):
-the worker with the number ``n`` talks to the base port plus ``n`` increments.
+worker number ``n`` uses the base port plus ``n`` increments.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ _LAST_PORT = 65535
 
 
 def instances_per_gpu(entry: Service, name: str, env: Mapping[str, str], diagnostics: Diagnostics) -> int:
-    """How many processes of a service each GPU has; 1 where the mapping does not say."""
+    """Return the number of processes of a service per GPU; 1 if the mapping has none."""
     value = entry.service_instances_per_gpu
     return max(1, _number(value, name, "service_instances_per_gpu", env, diagnostics, default=1))
 
 
 def instances(service: ServicePlan, slots: int, gpus: int, env: Mapping[str, str], diagnostics: Diagnostics) -> int:
-    """How many processes of a service ``slots`` workers are spread over.
+    """Return the number of processes of a service that share the load of ``slots`` workers.
 
     Args:
-        service: the service, with the address of its first process in its settings.
-        slots: workers of the type.
-        gpus: GPUs that the type is bound to; 0 where it is bound to none, or none was found: each worker then has a
-            process of its own.
+        service: the service; its settings hold the address of the first process.
+        slots: number of workers of the type.
+        gpus: GPUs that the type is bound to; 0 if it is not bound, or no GPU was found: each worker then has its own
+            process.
 
     Returns:
-        1 where all use the same address: the mapping gives the service no ports, or its connector has no ``port``.
+        the number; 1 if the mapping has no ports for the service, or the connector has no ``port`` setting.
     """
     entry, name = service.entry, service.worker_service
     if slots == 1 or not entry.ports or _port_field(service.connector) is None or not _step(service, env, diagnostics):
@@ -50,7 +50,7 @@ def instances(service: ServicePlan, slots: int, gpus: int, env: Mapping[str, str
 
 
 def on_instance(service: ServicePlan, number: int, env: Mapping[str, str], diagnostics: Diagnostics) -> ServicePlan:
-    """The service as its process ``number`` (from 0) is reached."""
+    """Return the service with the port of instance ``number`` (from 0)."""
     part = _port_field(service.connector)
     holder = service.settings if part is None or part == "" else getattr(service.settings, part)
     port = holder.port + number * _step(service, env, diagnostics)
@@ -64,9 +64,9 @@ def on_instance(service: ServicePlan, number: int, env: Mapping[str, str], diagn
 
 
 def _port_field(connector: type[Any]) -> str | None:
-    """The part of a connector's settings that has its ``port``, "" for the settings themselves, None without one."""
-    found = next((field for field in setting_fields(connector.Settings) if field.name == "port"), None)
-    return None if found is None else found.part or ""
+    """Return the part of a connector's settings that has ``port``: "" for the settings themselves, None for no part."""
+    port = next((field for field in setting_fields(connector.Settings) if field.name == "port"), None)
+    return None if port is None else port.part or ""
 
 
 def _step(service: ServicePlan, env: Mapping[str, str], diagnostics: Diagnostics) -> int:

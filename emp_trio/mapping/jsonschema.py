@@ -1,4 +1,4 @@
-"""The JSON Schema of the mapping file, made from the structs: :func:`mapping_schema`."""
+"""Generate the JSON Schema of the mapping file from its structs: :func:`mapping_schema`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def mapping_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a service mapping.
+    """Return the JSON Schema (draft 2020-12) of a service mapping.
 
-    Unknown fields are refused by it, as by ``--strict``: an editor should point at them while the file is written.
+    It rejects unknown fields, as ``--strict`` does, so that an editor marks them.
     """
     (root,), definitions = msgspec.json.schema_components([ServiceMapping], ref_template="#/$defs/{name}")
     for definition in definitions.values():

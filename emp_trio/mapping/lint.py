@@ -1,7 +1,7 @@
-"""What is allowed in a mapping's text and still worth a word: likely slips, and differences from the fleet's parsers.
+"""Warn about valid text in a mapping that is probably a mistake, or that the fleet's parsers read differently.
 
-The fleet has four readers of ``${...}`` that disagree; each difference a text meets is named, so that nobody finds out
-from a changed setting (environment reference, "Migration").
+The fleet has four parsers of ``${...}`` that disagree. A warning names each difference that would change a setting
+(environment reference, "Migration").
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from emp_trio.mapping.substitution import Reference, references
 
 
 def lint_text(path: str, text: str) -> Iterable[Problem]:
-    """Warnings about how ``text`` is written.
+    """Yield warnings about the syntax of ``text``.
 
     Args:
-        path: JSON path of the text, for the warnings.
-        text: a string value with valid syntax.
+        path: JSON path of the text.
+        text: string value.
 
     Raises:
         SubstitutionError: the syntax is wrong.
@@ -31,7 +31,7 @@ def lint_text(path: str, text: str) -> Iterable[Problem]:
 
 
 def lint_values(path: str, text: str, env: Mapping[str, str]) -> Iterable[Problem]:
-    """Warnings about the values that ``text`` meets in ``env``; it never shows them.
+    """Yield warnings about the values of the variables in ``text``; they never contain a value.
 
     Raises:
         SubstitutionError: the syntax is wrong.

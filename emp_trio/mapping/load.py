@@ -1,4 +1,4 @@
-"""The mapping file, read once: :func:`load_mapping`."""
+"""Read and check the mapping file: :func:`load_mapping`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _NAME: Final = "service-mapping.json"
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
-    """A mapping and what is to be said about it.
+    """A mapping and its problems.
 
     Attributes:
-        source: the file's name, for messages.
-        mapping: everything in it that is right.
-        problems: errors and warnings, in the order of the file's parts.
+        source: name of the file, for messages.
+        mapping: the valid part of the file.
+        problems: errors and warnings, in file order.
     """
 
     source: str
@@ -33,10 +33,10 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
 
     def checked(self) -> ServiceMapping:
-        """The mapping.
+        """Return the mapping.
 
         Raises:
-            ConfigError: it has errors; all of them are in ``problems`` of the error.
+            ConfigError: the mapping has errors; they are its ``problems``.
         """
         errors = [p for p in self.problems if p.severity == "error"]
         if errors:
@@ -48,14 +48,14 @@ def load_mapping(source: Path | None, *, strict: bool = False) -> Loaded:
     """Read a mapping file.
 
     Args:
-        source: the file, or None for the one that comes with the package.
-        strict: unknown fields are errors, not warnings.
+        source: the file, or None for the mapping of the package.
+        strict: report unknown fields as errors instead of warnings.
 
     Returns:
-        the mapping with all its problems; :meth:`Loaded.checked` raises them.
+        the mapping with its problems; :meth:`Loaded.checked` raises the errors.
 
     Raises:
-        ConfigError: the file can't be read, or holds no JSON object.
+        ConfigError: the file can't be read, or is not a JSON object.
     """
     name = str(source) if source is not None else _NAME
     diagnostics = Diagnostics()
@@ -66,8 +66,8 @@ def load_mapping(source: Path | None, *, strict: bool = False) -> Loaded:
         mapping = decode(document, ServiceMapping, ROOT, diagnostics, strict=strict)
         _check_names(mapping, diagnostics)
     except TooMany:
-        rest = Problem(path=ROOT, message=f"more than {MOST} problems: the rest was not looked at")
-        diagnostics.problems.append(rest)
+        capped = Problem(path=ROOT, message=f"more than {MOST} problems: the rest was not checked")
+        diagnostics.problems.append(capped)
     return Loaded(source=name, mapping=mapping, problems=tuple(diagnostics.problems))
 
 
@@ -84,7 +84,7 @@ def _read(source: Path) -> bytes:
 
 
 def _packaged() -> bytes:
-    """The mapping that comes with the package: inside an installed one, beside it in a checkout."""
+    """Return the mapping of the package: inside an installed package, beside it in a checkout."""
     package = importlib.resources.files("emp_trio.mapping")
     for place in (package / "data" / _NAME, Path(__file__).parents[2] / "mappings" / _NAME):
         if place.is_file():
@@ -93,18 +93,18 @@ def _packaged() -> bytes:
 
 
 def _check_names(mapping: ServiceMapping, diagnostics: Diagnostics) -> None:
-    """Names that lead nowhere. Warnings: whether they matter depends on the workers that are started."""
+    """Warn about undefined names. They become errors only for the workers that are started."""
     for worker_name, worker in mapping.workers.items():
-        where = worker_path(worker_name, "job_service_required_map")
+        path = worker_path(worker_name, "job_service_required_map")
         seen: set[str] = set()
         for index, route in enumerate(worker.job_service_required_map):
             if route.job_service_required in seen:
                 diagnostics.warning(
-                    child(child(where, index), "job_service_required"),
+                    child(child(path, index), "job_service_required"),
                     f"{route.job_service_required!r} stands here twice; the first entry is used",
                 )
             seen.add(route.job_service_required)
-            _check_service(mapping, child(child(where, index), "worker_service"), route.worker_service, diagnostics)
+            _check_service(mapping, child(child(path, index), "worker_service"), route.worker_service, diagnostics)
         for index, name in enumerate(worker.services):
             _check_service(mapping, child(worker_path(worker_name, "services"), index), name, diagnostics)
     for service_name, service in mapping.services.items():

@@ -1,4 +1,4 @@
-"""References in the texts of a setting that is a list or an object (the body of a request, a list of words). Pure."""
+"""Substitute references in the texts of a setting that is a list or an object, such as a request body. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from emp_trio.mapping.substitution_errors import SubstitutionError
 
 
 class Nested:
-    """A list or an object in which every text has been substituted; a text stays a text, whatever it becomes.
+    """Copy of a list or an object with every text substituted. A text stays text and never becomes a number.
 
     Args:
-        value: as the mapping has it; names of members are kept as they are.
-        path: its JSON path.
+        value: list or object of the mapping; names of members are not substituted.
+        path: JSON path of the value.
         env: the environment.
 
     Attributes:
         value: the copy.
-        pieces: what came from the environment or from a default, in order.
+        pieces: stretches from the environment or from a default, in order.
         problems: warnings about the texts.
-        errors: path and error of every text that can't be substituted; ``value`` is of no use then.
+        errors: path and error of every failed substitution; ``value`` is then incomplete.
     """
 
     def __init__(self, value: Any, path: str, env: Mapping[str, str]) -> None:

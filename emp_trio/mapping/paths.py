@@ -1,4 +1,4 @@
-"""JSON paths as people read them: ``$.services["openai-image"].api_config.timeout``. Pure."""
+"""Format JSON paths for messages: ``$.services["openai-image"].api_config.timeout``. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LONGEST_KEY: Final = 80
 
 
 def child(path: str, key: str | int) -> str:
-    """The path of a member (a name) or an element (an index from 0) of what is at ``path``."""
+    """Return the path of a member (a name) or an element (an index from 0) of the value at ``path``."""
     if isinstance(key, int):
         return f"{path}[{key}]"
     if key.isidentifier() and key.isascii():
@@ -19,12 +19,12 @@ def child(path: str, key: str | int) -> str:
 
 
 def service_path(name: str, *keys: str) -> str:
-    """The path of a worker service, or of something in its entry."""
+    """Return the path of a worker service, or of a value in its entry."""
     return _below(child("$.services", name), keys)
 
 
 def worker_path(name: str, *keys: str) -> str:
-    """The path of a worker type, or of something in its entry."""
+    """Return the path of a worker type, or of a value in its entry."""
     return _below(child("$.workers", name), keys)
 
 

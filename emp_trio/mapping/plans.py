@@ -1,4 +1,4 @@
-"""What a machine is to run, ready to be opened: the outcome of :func:`emp_trio.mapping.resolve.plan`."""
+"""Plan of a machine: worker types, services and settings, as :func:`emp_trio.mapping.resolve.plan` returns them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from emp_trio.secrets.credentials import secrets_in
 
 
 class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker service ready to be opened.
+    """A resolved worker service.
 
     Attributes:
-        worker_service: its name in the mapping.
-        instance: which of its processes this is about, from 0; None where one address serves all.
-        connector_name: the connector's name in the mapping.
-        connector: the class.
-        settings: an instance of its ``Settings``.
-        entry: the mapping's entry, without its ``api_config``: that is in the settings, where secrets are hidden.
-        origins: where each setting came from.
+        worker_service: name in the mapping.
+        instance: number of the process, from 0; None if all workers use one address.
+        connector_name: name of the connector in the mapping.
+        connector: connector class.
+        settings: instance of the connector's ``Settings``.
+        entry: entry in the mapping, without ``api_config``: ``settings`` has it, with secrets hidden.
+        origins: source of each setting.
         secrets: the secrets among the settings.
     """
 
@@ -43,16 +43,17 @@ class ServicePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A lane: workers (slots) of one type that use the same services. A type whose services have several instances
-    has a lane for each of them.
+    """A lane: workers (slots) of one type that use the same service instances.
+
+    A type whose services have several instances has one lane per instance.
 
     Attributes:
-        name: the worker type.
-        numbers: the numbers of its slots.
-        is_gpu_bound: whether each stands for one GPU.
-        routes: job type -> service, in the order of the file.
-        worker_id: the exact id of a single worker; None for ``{machine}-worker-{name}-{n}``.
-        lane: which of the type's lanes this is, from 0; None where it has only one.
+        name: worker type.
+        numbers: numbers of the slots.
+        is_gpu_bound: whether each slot uses one GPU.
+        routes: job type -> service, in file order.
+        worker_id: id of a single worker; None for ``{machine}-worker-{name}-{n}``.
+        lane: number of the lane, from 0; None if the type has only one.
     """
 
     name: str
@@ -64,7 +65,7 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def count(self) -> int:
-        """How many slots it has."""
+        """Number of slots."""
         return len(self.numbers)
 
     @property
@@ -74,12 +75,12 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a machine runs.
+    """All worker types and services of a machine.
 
     Attributes:
-        workers: in the order of the worker string.
-        services: key -> plan; the very objects that the routes point to.
-        warnings: what is worth a word.
+        workers: lanes, in the order of the worker string.
+        services: key -> service; the same objects as in the routes.
+        warnings: problems that do not prevent a start.
     """
 
     workers: tuple[WorkerPlan, ...]
@@ -87,7 +88,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Problem, ...] = ()
 
     def slots(self) -> dict[str, int]:
-        """Slots by worker type."""
+        """Return the number of slots by worker type."""
         counts: dict[str, int] = {}
         for worker in self.workers:
             counts[worker.name] = counts.get(worker.name, 0) + worker.count
@@ -95,6 +96,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """Every secret of every connector's settings, for the redactor of logs and errors."""
+        """Return the secrets of all connectors' settings, for the redactor."""
         every = (secret for s in self.services.values() for secret in (*s.secrets, *secrets_in(s.settings)))
         return tuple(dict.fromkeys(every))

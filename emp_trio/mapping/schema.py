@@ -1,7 +1,7 @@
-"""The service mapping as structs: every field that the fleet's file knows (service mapping reference, section 2).
+"""Structs of the service mapping, with every field of the fleet's file (service mapping reference, section 2).
 
-Text marked "may hold references" is substituted from the environment (:mod:`emp_trio.mapping.substitution`), and only
-for services in use. Fields read by other parts of the fleet are kept so that one file serves all of them.
+Text whose description says "references" is substituted from the environment (:mod:`emp_trio.mapping.substitution`),
+only for services in use. Fields that only other parts of the fleet read are accepted, so that all can share one file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerType(msgspec.Struct, frozen=True, kw_only=True):
-    """A kind of worker: what WORKERS names."""
+    """A worker type, as named in WORKERS."""
 
     job_service_required_map: Annotated[
         tuple[Route, ...], Meta(description="The job types this worker takes; of two entries for one, the first.")
@@ -53,7 +53,7 @@ class WorkerType(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a connector class is found."""
+    """Import path of a connector class."""
 
     path: Annotated[
         str | None,
@@ -65,7 +65,7 @@ class ConnectorEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TelemetryLog(msgspec.Struct, frozen=True, kw_only=True):
-    """A log file of a service, to be followed and passed on."""
+    """A log file of a service, to be followed and forwarded."""
 
     path: Annotated[str, Meta(description="Path or glob; may hold references.")]
     name: str
@@ -73,7 +73,7 @@ class TelemetryLog(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker service: a connector and the settings it is given."""
+    """A worker service: a connector and its settings."""
 
     connector: Annotated[str, Meta(description="Class name, as in `connectors`.")]
     type: ServiceKind | None = None
@@ -103,7 +103,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceType(msgspec.Struct, frozen=True, kw_only=True):
-    """What a kind of service involves. Informational: code compares the names of the kinds."""
+    """Properties of a service type. Informational: code compares only the names of the types."""
 
     description: str = ""
     requires_installer: bool = False
@@ -114,7 +114,7 @@ class ServiceType(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detection(msgspec.Struct, frozen=True, kw_only=True):
-    """How a capability of the machine is found out."""
+    """Method that detects a capability of the machine."""
 
     detection_method: str | None = None
     fallback: str | None = None

@@ -1,13 +1,13 @@
-"""``${NAME:-default}``: environment references in the strings of the mapping. Pure.
+"""Substitute environment references such as ``${NAME:-default}`` in the strings of the mapping. Pure.
 
-One left-to-right pass with an explicit stack; results are not scanned again. Seven forms::
+One left-to-right pass with an explicit stack; substituted values are not scanned again. Seven forms::
 
     ${N}      value of N; missing is an error          ${N:-w} ${N-w}   w if N is unset or empty / unset
     ${N:?w}   error w if N is unset or empty           ${N:+w} ${N+w}   w if N is set and not empty / set
     ${N?w}    error w if N is unset                    $$               one dollar sign, the only escape
 
-``w`` may hold references and balanced braces, and is used only where its branch is; its syntax is checked everywhere.
-A ``$`` that is followed by neither ``{`` nor ``$``, a backslash and quotes are ordinary characters.
+``w`` may contain references and balanced braces. It is evaluated only if it is used; its syntax is always checked.
+A ``$`` not followed by ``{`` or ``$``, a backslash and quotes are ordinary characters.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from emp_trio.secrets import MASK
 from emp_trio.secrets.names import is_secret_variable
 
 MAX_DEPTH: Final = 32
-"""References inside references inside ...: more than this many levels is an error."""
+"""Maximum nesting of references."""
 
 Source = Literal["literal", "environment", "default"]
 
@@ -32,7 +32,7 @@ _MOST_ERRORS: Final = 20  # missing variables reported per text
 
 
 class Piece(msgspec.Struct, frozen=True):
-    """A stretch of a substituted text and where it came from.
+    """A stretch of a substituted text and its source.
 
     ``source`` is ``literal`` for the text of the file, ``environment`` for the value of ``variable``, ``default`` for
     the default text of the reference to ``variable``. The text of ``${N:+w}`` is literal, with ``variable`` N.
@@ -48,8 +48,8 @@ class Substituted(msgspec.Struct, frozen=True):
 
     Attributes:
         value: the text with every reference replaced.
-        pieces: where each stretch of ``value`` came from, in order; a reference that is replaced by nothing has one.
-        whole: whether the text was exactly one reference, such as ``${PORT:-8188}``; only then may it become a number.
+        pieces: stretches of ``value`` with their sources, in order; a reference replaced by nothing has an empty one.
+        whole: whether the text was exactly one reference, such as ``${PORT:-8188}``; only then can it become a number.
     """
 
     value: str
@@ -58,10 +58,10 @@ class Substituted(msgspec.Struct, frozen=True):
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """One reference of a text as written: ``${variable operator word}``.
+    """A reference as written: ``${variable operator word}``.
 
-    ``operator`` is empty where there is no word; ``column`` is that of the ``$``, from 1; ``nested`` says that it
-    stands inside the word of another reference.
+    ``operator`` is empty if there is no word; ``column`` is that of the ``$``, from 1; ``nested`` is true inside the
+    word of another reference.
     """
 
     variable: str
@@ -75,24 +75,24 @@ def substitute(text: str, env: Mapping[str, str]) -> Substituted:
     """Replace the environment references in ``text``.
 
     Args:
-        text: a string value of the mapping.
-        env: the environment; nothing else is read.
+        text: string value of the mapping.
+        env: the environment.
 
     Raises:
-        SubstitutionError: the syntax is wrong (in any branch), or a variable of a branch in use is missing. Wrong
-            syntax comes before missing variables; further missing variables are in ``also``.
+        SubstitutionError: the syntax is wrong, or a required variable is missing. Syntax errors come before missing
+            variables; further missing variables are in ``also``.
     """
     run = _Run(text, env)
     pieces = run.parse()
     if run.missing:
-        first, *others = run.missing
-        first.also = tuple(others)
+        first, *further = run.missing
+        first.also = tuple(further)
         raise first
     return Substituted("".join(p.text for p in pieces), tuple(pieces), run.whole)
 
 
 def references(text: str) -> tuple[Reference, ...]:
-    """The references of ``text``, each after those inside its word.
+    """Return the references of ``text``, each after those inside its word.
 
     Raises:
         SubstitutionError: the syntax is wrong.
@@ -106,17 +106,17 @@ def references(text: str) -> tuple[Reference, ...]:
 
 
 def escape(text: str) -> str:
-    """``text`` written so that :func:`substitute` gives it back unchanged."""
+    """Escape ``text`` so that :func:`substitute` returns it unchanged."""
     return text.replace("$", "$$")
 
 
 def is_secret_name(variable: str) -> bool:
-    """Whether a variable's name says that its value is a secret (``OPENAI_API_KEY``, but not ``MAX_TOKENS``)."""
+    """Return whether the name marks a secret variable (``OPENAI_API_KEY``, but not ``MAX_TOKENS``)."""
     return is_secret_variable(variable)
 
 
 class _Frame:
-    """One open ``${``: what it is about, and where the text of its word goes (None: its branch is not used)."""
+    """An unclosed ``${``. ``out`` collects its word; None if the word is not used."""
 
     __slots__ = ("braces", "column", "operator", "out", "start", "variable", "word")
 
@@ -176,7 +176,7 @@ class _Run:
         return at + 1
 
     def flush(self) -> None:
-        """Turn the ordinary text collected so far into a piece, if the branch it stands in is used."""
+        """Turn the ordinary text collected so far into a piece, if it is used."""
         if not self.run:
             return
         text = "".join(self.run)
@@ -190,7 +190,7 @@ class _Run:
             frame.out.append(Piece(text, source, frame.variable))
 
     def open(self, at: int) -> int:
-        """Read a reference up to its word, or to its end where it has none."""
+        """Parse a reference up to its word, or to its end if it has none."""
         text, start, column = self.text, at + 2, at + 1
         stop = start
         while stop < len(text) and text[stop] in _REST:
@@ -241,7 +241,7 @@ class _Run:
         self.missing.append(SubstitutionError(message, column=column, variable=name, hint=hint, missing=True))
 
     def close(self, at: int) -> None:
-        """The end of a reference with a word."""
+        """Finish a reference with a word."""
         frame = self.stack.pop()
         self.found.append((frame.variable, frame.operator, frame.word, at, frame.column, bool(self.stack)))
         if frame.out is None:

@@ -1,4 +1,4 @@
-"""The name somebody probably meant: hints for misspelt variables, fields, worker types. Pure."""
+"""Suggest names for misspelt variables, fields and worker types. Pure."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from difflib import SequenceMatcher
 from itertools import islice
 from typing import Final
 
-_ALIKE: Final = 0.75  # least similarity of a suggestion
-_LONGEST: Final = 80  # longer names are not compared: comparing takes time in the square of the length
+_ALIKE: Final = 0.75  # minimum similarity of a suggestion
+_LONGEST: Final = 80  # maximum length of names compared: the comparison is quadratic
 
-_MOST: Final = 1000  # candidates looked at
+_MOST: Final = 1000  # maximum number of candidates compared
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate most like ``name``, or None when none is close.
+    """Return the candidate most similar to ``name``, or None if none is close.
 
-    The same words with one more or one less between them beat a similar spelling: for ``OLLAMA_PORT`` the answer
-    is ``OLLAMA_BASE_PORT`` rather than ``OLLAMA_HOST``.
+    A name with one word more or less wins over a similar spelling: for ``OLLAMA_PORT`` the result is
+    ``OLLAMA_BASE_PORT``, not ``OLLAMA_HOST``.
     """
     if not 0 < len(name) <= _LONGEST:
         return None
@@ -27,9 +27,9 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
-    """A hint that names the nearest candidate, or the empty string."""
-    found = nearest(name, candidates)
-    return f"did you mean {found}?" if found else ""
+    """Return a hint with the nearest candidate, or "" if none is close."""
+    candidate = nearest(name, candidates)
+    return f"did you mean {candidate}?" if candidate else ""
 
 
 def _likeness(name: str, candidate: str) -> float:

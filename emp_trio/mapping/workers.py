@@ -1,7 +1,6 @@
-"""Worker strings such as ``comfyui:2,openai:auto``: which workers, and how many of each. Pure.
+"""Parse worker strings such as ``comfyui:2,openai:auto`` into worker types and counts. Pure.
 
-The rules are those of the fleet (service mapping reference 4.1) without its defects; ``docs/worker-strings.md`` lists
-both.
+The rules are those of the fleet (service mapping reference 4.1) without its defects; see ``docs/worker-strings.md``.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from emp_trio.mapping.suggestions import did_you_mean
 from emp_trio.secrets import excerpt
 
 MOST_SLOTS: Final = 10_000
-"""Workers of one type on one machine; more is a slip of the pen."""
+"""Maximum workers of one type on one machine; a larger number is a typing mistake."""
 
 FORBIDDEN_IN_IDS: Final = ":./"
-"""Readers of the fleet split the ids of workers and machines at these (queue protocol 0.3)."""
+"""Not allowed in ids of workers and machines: the fleet's readers split ids there (queue protocol 0.3)."""
 
 WORKERS: Final = "WORKERS"
 """Path of problems with a worker string."""
@@ -32,7 +31,7 @@ _WHOLE_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class WorkerCount(msgspec.Struct, frozen=True):
-    """So many workers of one type; ``worker_id`` is the id that a single worker was given from outside."""
+    """A number of workers of one type; ``worker_id`` is the id of a single worker from ``WORKER_ID``."""
 
     name: str
     count: int
@@ -40,12 +39,12 @@ class WorkerCount(msgspec.Struct, frozen=True):
 
 
 def workers_from_env(env: Mapping[str, str]) -> tuple[str, tuple[str, str] | None]:
-    """What the environment asks for, as (worker string, single worker).
+    """Return the worker string and the single worker (id and connectors) that the environment configures.
 
-    ``WORKER_ID`` is set by process managers that start one process per worker: then it is exactly that worker, of the
-    type in ``CONNECTORS`` (which may be empty), whatever ``WORKERS`` says; the fleet hands the whole machine's
-    ``WORKERS`` to each of its processes. Otherwise the first of ``WORKERS``, ``WORKER_CONNECTORS`` and ``CONNECTORS``
-    that is not blank is the worker string.
+    Process managers that start one process per worker set ``WORKER_ID``: the process is then that worker, of the type
+    in ``CONNECTORS`` (which may be empty). ``WORKERS`` is then ignored: the fleet gives each process that of the whole
+    machine. Otherwise the worker string is the first of ``WORKERS``, ``WORKER_CONNECTORS`` and ``CONNECTORS`` that is
+    not blank.
     """
     worker_id = env.get("WORKER_ID", "").strip()
     if worker_id:
@@ -57,19 +56,19 @@ def workers_from_env(env: Mapping[str, str]) -> tuple[str, tuple[str, str] | Non
 def parse_workers(
     text: str, mapping: ServiceMapping, *, env: Mapping[str, str], gpus: int, diagnostics: Diagnostics
 ) -> tuple[WorkerCount, ...]:
-    """Read a worker string.
+    """Parse a worker string.
 
     Args:
-        text: ``type[:count]`` with count a whole number or ``auto``, separated by commas; without a count it is 1.
-        mapping: knows the types.
-        env: ``GPU_MODE=mock`` counts without GPUs; ``NUM_GPUS`` and ``{TYPE}_CONCURRENCY`` give some ``auto`` counts.
-        gpus: GPUs of this machine.
-        diagnostics: where problems are added; a type with a problem is left out.
+        text: comma-separated ``type[:count]``; the count is a whole number (default 1) or ``auto``.
+        mapping: defines the worker types.
+        env: ``GPU_MODE=mock`` allows any count without GPUs; ``NUM_GPUS`` and ``{TYPE}_CONCURRENCY`` set ``auto``.
+        gpus: number of GPUs of this machine.
+        diagnostics: receives the problems; a type with an error is omitted.
 
     Returns:
-        the types with at least one worker, in the order of the string.
+        worker types with at least one worker, in the order of the string.
     """
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     column = 1
     for part in text.split(","):
         name, colon, count = (word.strip() for word in part.partition(":"))
@@ -82,27 +81,27 @@ def parse_workers(
             known = list(mapping.workers)
             hint = did_you_mean(name, known) or "known types: " + (", ".join(known[:30]) or "none")
             spec.report(f"there is no worker type {excerpt(name, 60)!r}", hint)
-        elif name in found:
+        elif name in counts:
             spec.report(f"{name} is named twice", f"write {name} once, with the sum of both counts")
         else:
-            found[name] = _count(spec, worker, mapping, env, gpus) or 0
-    if not diagnostics.errors and not any(found.values()):
-        why = "asks for no worker at all" if found else "is not set"
-        diagnostics.error(WORKERS, why, "for example comfyui:2,openai:auto; --workers takes it too")
-    return tuple(WorkerCount(name, count) for name, count in found.items() if count)
+            counts[name] = _count(spec, worker, mapping, env, gpus) or 0
+    if not diagnostics.errors and not any(counts.values()):
+        reason = "asks for no worker at all" if counts else "is not set"
+        diagnostics.error(WORKERS, reason, "for example comfyui:2,openai:auto; --workers takes it too")
+    return tuple(WorkerCount(name, count) for name, count in counts.items() if count)
 
 
 def single_worker(
     worker_id: str, connectors: str, mapping: ServiceMapping, diagnostics: Diagnostics
 ) -> tuple[WorkerCount, ...]:
-    """The one worker of a process that was started with a ``WORKER_ID``.
+    """Return the worker of a process started with ``WORKER_ID``, or nothing after an error.
 
     Args:
-        worker_id: its id.
-        connectors: the worker type (``CONNECTORS``); a count behind it is ignored. If empty, the type is taken from
-            an id that ends in ``worker-{type}-{number}``.
-        mapping: knows the types; those with a dash in their name are recognised in an id too.
-        diagnostics: where problems are added.
+        worker_id: value of ``WORKER_ID``.
+        connectors: worker type (``CONNECTORS``); a count after it is ignored. If empty, the type is read from an id
+            that ends in ``worker-{type}-{number}``.
+        mapping: defines the worker types; types with a dash in their name are recognised in an id, too.
+        diagnostics: receives the problems.
     """
     if bad := sorted({c for c in worker_id if c in FORBIDDEN_IN_IDS or c.isspace() or not c.isprintable()}):
         shown = " ".join(map(repr, bad))
@@ -129,7 +128,7 @@ def single_worker(
 
 
 class _Spec:
-    """One ``type[:count]`` of a worker string, and its column there."""
+    """One ``type[:count]`` of a worker string, and its column."""
 
     def __init__(self, name: str, count: str, column: int, diagnostics: Diagnostics) -> None:
         self.name = name
@@ -142,7 +141,7 @@ class _Spec:
 
 
 def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], gpus: int) -> int | None:
-    """How many workers a spec means, or None after a problem."""
+    """Return the number of workers of a spec, or None after an error."""
     name, text = spec.name, spec.count
     mock = env.get("GPU_MODE", "").strip().lower() == "mock"
     if text.lower() == "auto":
@@ -167,7 +166,7 @@ def _count(spec: _Spec, worker: WorkerType, mapping: ServiceMapping, env: Mappin
 
 
 def _per_gpu(worker: WorkerType, mapping: ServiceMapping, env: Mapping[str, str], diagnostics: Diagnostics) -> int:
-    """Workers that share a GPU: as many as the services of the type have processes there."""
+    """Return the number of workers per GPU: the processes that the type's services have there."""
     names = {route.worker_service for route in worker.job_service_required_map} & mapping.services.keys()
     return max((instances_per_gpu(mapping.services[name], name, env, diagnostics) for name in sorted(names)), default=1)
 
