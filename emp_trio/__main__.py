@@ -1,4 +1,4 @@
-"""``python -m emp_trio`` is ``emp-trio``."""
+"""Run ``emp-trio`` as ``python -m emp_trio``."""
 
 from emp_trio.cli import main
 

@@ -1,7 +1,7 @@
-"""What a connector is handed beside the job: a reporter of progress that also holds the attempt's stages of time.
+"""AttemptContext, a connector's interface to the worker during an attempt, and the time limits of its stages.
 
-One absolute deadline per attempt. Each stage gets ``min(own limit, deadline - reserve of the later stages)``; the
-service stage stands still while an asset is being uploaded or waited for.
+An attempt has one absolute deadline. A stage gets ``min(own limit, deadline - reserve of the later stages)``. The clock
+of the service stage is paused during the upload and cdn stages.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import trio
 from emp_trio.errors import DeadlineExceeded, Stage
 
 Ending = Literal["cancelled", "lease_lost", "drain"]
-"""Why an attempt is being stopped from outside; None while it is not (a passed deadline is not an ending)."""
+"""Reason for stopping an attempt from outside; None while it runs. An expired deadline is not a reason."""
 
 
 class StageLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds each stage may take; the service stage has what the attempt's deadline leaves of it."""
+    """Maximum seconds per stage; the service stage is limited only by the deadline of the attempt."""
 
     upload: float = 120.0
     cdn: float = 60.0
     settle: float = 10.0
 
     def reserve_after(self, stage: Stage) -> float:
-        """Seconds kept back for the stages that come after ``stage``."""
-        match stage:  # no table: every job asks
+        """Return the seconds reserved for the stages after ``stage``."""
+        match stage:  # faster than a table; runs for every job
             case "claim" | "service":
                 return self.upload + self.cdn + self.settle
             case "upload":
@@ -40,9 +40,9 @@ class StageLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def stage_deadline(stage: Stage, *, now: float, attempt_deadline: float, limits: StageLimits) -> float:
-    """Absolute time at which ``stage`` must end. Pure.
+    """Return the absolute time at which ``stage`` must end. Pure.
 
-    Where the attempt is shorter than the reserves, they shrink to half of what is left: every stage gets a chance.
+    If less time is left than the reserves need, they shrink to half of it, so that every stage gets some.
     """
     left = max(0.0, attempt_deadline - now)
     end = attempt_deadline - min(limits.reserve_after(stage), left / 2)
@@ -53,33 +53,36 @@ def stage_deadline(stage: Stage, *, now: float, attempt_deadline: float, limits:
 
 
 class AttemptContext(Protocol):
-    """The connector's line to the worker, good for one attempt."""
+    """A connector's interface to the worker during one attempt."""
 
     def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
-        """Say how far the job is (0 to 100). Never blocks; reports are coalesced and never go backwards."""
+        """Report progress in percent (0 to 100). Never blocks; reports are coalesced, and lower values are ignored."""
 
     async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Store with the lease what a next attempt needs to adopt the upstream work (small, no secrets)."""
+        """Store the data that the next attempt needs to resume the remote work (small, without secrets)."""
 
     def stage(self, name: Stage) -> Any:
-        """Context manager for a stage; raises DeadlineExceeded(name) when its time is up."""
+        """Return a context manager for a stage. It raises DeadlineExceeded(name) when the stage's time is up."""
 
     @property
     def stop_remote_work(self) -> bool:
-        """Whether cleanup after a cancel should stop the work upstream (user's cancel, final deadline) or leave it
-        running for the next attempt to adopt (drain, lost lease)."""
+        """Return whether cleanup after a cancellation must stop the remote work.
+
+        True after a user's cancel or the final deadline; false after a shutdown or a lost lease: the next attempt
+        resumes the work.
+        """
 
 
 class Stages:
-    """The time of one attempt: the service stage's cancel scope, and stages inside it.
+    """Time limits of one attempt: the cancel scope of the service stage, and nested stages.
 
     Args:
-        attempt_deadline: absolute Trio time at which the attempt must be over.
-        limits: the limits of the stages.
+        attempt_deadline: absolute Trio time at which the attempt must end.
+        limits: maximum seconds per stage.
 
     Attributes:
-        on_end: called with the name of each stage that is over and its seconds; those of the service stage are without
-            the stages inside it. None: nobody wants to know.
+        on_end: called with the name and the duration in seconds of each ended stage, or None. The duration of the
+            service stage excludes nested stages.
     """
 
     def __init__(self, attempt_deadline: float, limits: StageLimits) -> None:
@@ -94,19 +97,19 @@ class Stages:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether a stage that is still open has reached its end."""
+        """Return whether the deadline of an open stage has passed."""
         return any(trio.current_time() >= scope.deadline for scope in self._open)
 
     def service(self) -> _ServiceStage:
-        """The service stage. Raises DeadlineExceeded("service") when its time is up.
+        """Return the context manager of the service stage. It raises DeadlineExceeded("service") when its time is up.
 
-        A cancel of the scope that ``with`` gives ends the block quietly: who cancels it knows why.
+        ``with`` returns its cancel scope; cancelling that scope ends the block without an error.
         """
         return _ServiceStage(self)
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """A stage inside the service stage, whose clock stands still meanwhile. Raises DeadlineExceeded(name)."""
+        """Run a nested stage and pause the clock of the service stage. Raises DeadlineExceeded(name)."""
         started = trio.current_time()
         deadline = self._end(name, started)
         if not self._inside:
@@ -138,7 +141,7 @@ class Stages:
 
 
 class _ServiceStage:
-    """A class and no generator: every job goes through it, and this takes a third of the time."""
+    """A class rather than a generator, because every job uses it and this takes a third of the time."""
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages

@@ -1,4 +1,4 @@
-"""Every error of emp-trio. Fields are for code, the text is for people.
+"""All errors of emp-trio. Branch on their fields; the text is for people.
 
 ::
 
@@ -7,19 +7,19 @@
     │  └─ MachineIdInUse      another live process has slots of the same ids
     ├─ QueueError             Redis or the state of a job in it
     │  ├─ NotSent             the command never left this process: safe to repeat
-    │  ├─ OutcomeUnknown      the command was sent and its reply was lost: repeat only what is safe to repeat
+    │  ├─ OutcomeUnknown      the command was sent and its reply was lost: repeat only idempotent commands
     │  ├─ ServerRefused       the server answered with an error (code, text)
     │  └─ LeaseLost           another holder, or nobody, owns the job now
     ├─ InvalidJob             the job itself is wrong (submitter)
-    ├─ InputUnavailable       a file that the job points to can't be had for now: its server failed, not the service
+    ├─ InputUnavailable       an input file of the job is not available now: its server failed, not the service
     ├─ ServiceError           the service failed, or could not be reached (status, code, retry_after, request_id)
     │  ├─ Refused             the service declines this request by policy; never retried
-    │  └─ NotStarted          the service has begun nothing, and can't for now: the job goes back without an attempt
-    ├─ AssetError             storage or CDN (paid says whether the generation has been paid for)
+    │  └─ NotStarted          the service can't start the work now: the job is requeued, no attempt is counted
+    ├─ AssetError             storage or CDN (paid: the generation had succeeded already)
     └─ DeadlineExceeded       a stage of the attempt ran out of time (stage)
 
-Each error knows its failure class and whether another attempt makes sense (:attr:`EmpTrioError.failure`);
-:func:`failure_of` gives the class of any exception.
+:attr:`EmpTrioError.failure` has the failure class of an error, and whether to retry; :func:`failure_of` returns it for
+any exception.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class EmpTrioError(Exception):
 
     Args:
         message: what is wrong, where, and what to do about it.
-        type, reason: failure class, where it is not that of the error's kind.
-        retry: whether another attempt can succeed, where it is not that of the error's kind.
-        retry_after: seconds to wait before another attempt, when somebody stated a wait.
+        type, reason: failure class; None for the default of the error class.
+        retry: whether another attempt can succeed; None for the default of the error class.
+        retry_after: minimum seconds before another attempt, if the service stated them.
     """
 
     default_type: ClassVar[FailureType] = "system_error"
@@ -73,7 +73,7 @@ class EmpTrioError(Exception):
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing wrong with the configuration: where, what, and what to do.
+    """One problem of the configuration: path, message and hint.
 
     ``path`` is a JSON path into the mapping (``$.services["openai-image"].api_config.timeout``) or a name such as
     ``WORKERS``; ``column`` counts from 1 inside the value; ``variable`` is the environment variable concerned.
@@ -92,7 +92,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConfigError(EmpTrioError):
-    """The configuration can't be used; ``problems`` lists everything that is wrong with it."""
+    """The configuration is invalid; ``problems`` lists all errors."""
 
     default_reason = "config_error"
     default_retry = False
@@ -103,11 +103,11 @@ class ConfigError(EmpTrioError):
 
 
 class MachineIdInUse(ConfigError):
-    """Another live process has slots of the same ids; this one hands its jobs back and leaves."""
+    """Another live process has slots with the same ids; this process requeues its jobs and exits."""
 
 
 class QueueError(EmpTrioError):
-    """Redis, or the state of a job in it, is not what was needed."""
+    """Redis failed, or the job is not in the required state."""
 
     default_type = "service_error"
     default_reason = "service_unavailable"
@@ -118,7 +118,7 @@ class NotSent(QueueError):
 
 
 class OutcomeUnknown(QueueError):
-    """The command was sent and the connection ended before its reply; only repeat what is safe to repeat."""
+    """The connection ended after the command was sent and before its reply; repeat only idempotent commands."""
 
 
 class ServerRefused(QueueError):
@@ -130,7 +130,7 @@ class ServerRefused(QueueError):
 
 
 class LeaseLost(QueueError):
-    """The lease of this attempt is gone: expired, given to another slot, or the job was cancelled."""
+    """The lease of this attempt expired or went to another slot, or the job was cancelled."""
 
 
 class InvalidJob(EmpTrioError):
@@ -142,7 +142,7 @@ class InvalidJob(EmpTrioError):
 
 
 class InputUnavailable(EmpTrioError):
-    """The server of an input file failed or could not be reached. That says nothing about the connector's service."""
+    """The server of an input file failed or could not be reached. The connector's service may be healthy."""
 
     default_type = "network_error"
     default_reason = "connection_failed"
@@ -152,11 +152,11 @@ class ServiceError(EmpTrioError):
     """A service failed or could not be reached.
 
     Args:
-        status: HTTP status, when there was one; decides the class unless type and reason are given.
-        code: the service's own error code.
-        param: the part of the request that the service objects to.
+        status: HTTP status, or None. Determines the failure class unless type and reason are given.
+        code: error code of the service.
+        param: part of the request that the service rejects.
         request_id: the service's id of the call, for its support.
-        maybe_started: the service may have started (and billed) the work although no answer came.
+        maybe_started: whether the service may have started (and billed) the work without a response.
     """
 
     default_type: ClassVar[FailureType] = "service_error"
@@ -190,7 +190,7 @@ class ServiceError(EmpTrioError):
 
 
 class Refused(ServiceError):
-    """The service declines this request by policy, in its own words. Final: never retried, never tried another way."""
+    """The service refused this request by policy; the message quotes it. Never retried, nor tried another way."""
 
     default_type = "generation_refusal"
     default_reason = "policy_violation"
@@ -217,8 +217,10 @@ class Refused(ServiceError):
 
 
 class NotStarted(ServiceError):
-    """The service has not begun the work, as is known for sure, and can't for now. The job goes back into its queue,
-    for any machine, and no attempt is counted; ``retry_after`` is how long it is kept from all of them."""
+    """The service has certainly not started the work, and can't now.
+
+    The job is requeued for any machine without counting an attempt, after ``retry_after`` seconds.
+    """
 
     default_reason = "service_unavailable"
 
@@ -246,7 +248,7 @@ class AssetError(EmpTrioError):
 class DeadlineExceeded(EmpTrioError):
     """A stage of the attempt ran out of time.
 
-    ``stage`` is its name, ``seconds`` how long it had, ``detail`` what it was waiting for where somebody can say.
+    ``stage`` is its name, ``seconds`` its limit, ``detail`` the operation it waited for, if known.
     """
 
     default_type = "timeout"
@@ -261,7 +263,7 @@ class DeadlineExceeded(EmpTrioError):
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The failure class of any exception; an error that is not ours is an internal error worth another attempt."""
+    """Return the failure class of any exception. A foreign exception is an internal error and is retried."""
     if isinstance(error, EmpTrioError):
         return error.failure
     if isinstance(error, MemoryError):

@@ -1,7 +1,7 @@
-"""Failure classes: what went wrong, in the fleet's words, and whether another attempt makes sense. Pure.
+"""Failure classes in the fleet's vocabulary, with the decision whether to retry. Pure.
 
-The vocabulary (10 types, 46 reasons) is that of the fleet (queue protocol, section 5.6), but a class is decided
-from structure (HTTP status, service code, kind of fault), never from substrings of a message.
+The fleet defines 10 types and 46 reasons (queue protocol 5.6). A class is derived from structure (HTTP status, service
+code, type of error), never from substrings of a message.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ REASONS: dict[FailureType, frozenset[str]] = {
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """A classified failure.
 
-    ``retry`` says whether another attempt can succeed; the queue still counts attempts. ``retry_after`` is the least
-    number of seconds to wait before it, when a service stated one.
+    ``retry`` is whether another attempt can succeed; the queue still limits attempts. ``retry_after`` is the minimum
+    number of seconds before it, if the service stated one.
     """
 
     type: FailureType
@@ -60,9 +60,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classify_status(status: int) -> tuple[FailureType, str, bool]:
-    """Class of an HTTP error status when the body says nothing more: (type, reason, whether to retry).
+    """Return (type, reason, retry) for an HTTP error status without further information in the body.
 
-    A connector whose service has its own codes looks at them first and falls back to this.
+    A connector checks the error codes of its service first.
     """
     match status:
         case 401:

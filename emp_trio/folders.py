@@ -1,4 +1,4 @@
-"""Folders for this user alone: made so, or seen to be so before anything in them is trusted."""
+"""Create and check folders that only this user can access."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from pathlib import Path
 
 
 def own_folder(folder: Path) -> None:
-    """Make a folder for this user alone, with what is missing above it, or see that it is one.
+    """Create a folder for this user alone, with missing parents, or check that an existing one is.
 
     Raises:
-        OSError: it can't be made, or see :func:`check_own`; ``strerror`` says why.
+        OSError: it can't be created, or fails :func:`check_own`; ``strerror`` has the reason.
     """
     make_private(folder)
     check_own(folder)
 
 
 def check_own(folder: Path) -> None:
-    """See that a folder is there for this user alone: nobody else can read it, put files into it, or has led us to it
-    by a link.
+    """Check that a folder exists, that only this user can read and write it, and that it is not a symbolic link.
 
     Raises:
-        FileNotFoundError: it is not there.
-        PermissionError: it is something else; ``strerror`` says what, and what to do.
+        FileNotFoundError: it does not exist.
+        PermissionError: a check failed; ``strerror`` has the reason and the remedy.
     """
     about = folder.lstat()
     if stat.S_ISLNK(about.st_mode):
@@ -42,10 +41,10 @@ def check_own(folder: Path) -> None:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder that is not there, and what is missing above it, with mode 700. One that is there stays as it is.
+    """Create a folder and its missing parents with mode 700. Leave an existing folder unchanged.
 
     Raises:
-        OSError: it can't be made.
+        OSError: it can't be created.
     """
     missing = []
     place = folder
@@ -53,12 +52,12 @@ def make_private(folder: Path) -> None:
         missing.append(place)
         place = place.parent
     for place in reversed(missing):
-        with suppress(FileExistsError):  # somebody was quicker; whether it is a folder shows in the next step
+        with suppress(FileExistsError):  # created meanwhile; the next step checks that it is a folder
             place.mkdir(mode=0o700)
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 def private_opener(path: str, flags: int) -> int:
-    """For ``open(..., opener=private_opener)``: a file that this user alone can read, and never through a link."""
+    """Open a file that only this user can read, without following links, as ``open(..., opener=private_opener)``."""
     return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

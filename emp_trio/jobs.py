@@ -1,4 +1,4 @@
-"""The job and what is said about it: Job, JobContext (``ctx``), Progress, JobResult. Structs with fleet wire names.
+"""Structs of a job with the fleet's wire names: Job, JobContext (``ctx``), Progress, JobResult.
 
 Sources: queue protocol, sections 1.3 (job hash), 5.2 (ctx), 5.3 (result), 5.4 (progress).
 """
@@ -11,15 +11,15 @@ import msgspec
 
 from emp_trio.secrets import Secret
 
-_MOST_RERUNS: Final = 10**9  # more is no count that anybody made
+_MOST_RERUNS: Final = 10**9  # a larger number is not a count
 
 
 class JobContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The storage context of a job (``ctx``), read in the fleet's order of precedence (queue protocol 5.2).
+    """Storage context of a job (``ctx``), in the fleet's order of precedence (queue protocol 5.2).
 
-    Empty values count as absent. ``account_key`` is a secret that travels in the job hash; nothing else of it may.
-    ``overwrite`` (of emp-trio's own, ``true`` in JSON) lets an asset replace what another job has stored at its name.
-    ``unusable`` says what it is where it is no JSON object: that hurts only jobs that want something stored.
+    Empty values count as absent. ``account_key`` is the only secret that may be in a job hash. ``overwrite``
+    (emp-trio's own field, ``true`` in JSON) lets an asset replace the one of another job with the same name.
+    ``unusable`` is the error message if ``ctx`` is not a JSON object; only jobs that store something fail with it.
     """
 
     provider: str | None = None
@@ -35,12 +35,12 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
 
     @staticmethod
     def from_wire(ctx: dict[str, Any], payload_ctx: dict[str, Any] | None = None, *, given: Any = None) -> JobContext:
-        """Read ``ctx``; values of an unexpected type count as absent, except that text is required where text is meant.
+        """Build from a ``ctx`` object. Values of an unexpected type count as absent.
 
         Args:
-            ctx: the job's ``ctx`` object.
-            payload_ctx: ``payload.ctx``, read for the retry number only.
-            given: what the job has in place of an object.
+            ctx: ``ctx`` object of the job.
+            payload_ctx: ``payload.ctx``, used only for the retry number.
+            given: value of ``ctx`` if it is not an object.
         """
         if not ctx and not payload_ctx and given is None:
             return _NO_CONTEXT
@@ -48,7 +48,7 @@ class JobContext(msgspec.Struct, frozen=True, kw_only=True):
         storage = storage if isinstance(storage, dict) else {}
 
         def text(*candidates: Any) -> str | None:
-            for candidate in candidates:  # on the way of every job
+            for candidate in candidates:  # a loop, because every job runs it
                 if candidate and isinstance(candidate, str):
                     return candidate
             return None
@@ -77,13 +77,13 @@ _NO_CONTEXT: Final = JobContext()
 
 
 def not_an_object(name: str, value: Any) -> str:
-    """What to say of a field that should be a JSON object, in JSON's own words."""
+    """Return the error message for a field that must be a JSON object."""
     kinds = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return f"{name} must be a JSON object, not {kinds.get(type(value), 'a number')}"
 
 
 def _workflow_attempt(ctx: dict[str, Any], payload_ctx: dict[str, Any]) -> int:
-    """First usable of the places where the fleet keeps the workflow-level retry number (queue protocol 1.8)."""
+    """Return the first valid of the fleet's fields for the workflow-level retry number (queue protocol 1.8)."""
     workflow = ctx.get("workflow_context")
     workflow = workflow if isinstance(workflow, dict) else {}
     for value in (
@@ -103,21 +103,21 @@ def _workflow_attempt(ctx: dict[str, Any], payload_ctx: dict[str, Any]) -> int:
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt's view of a job.
+    """A job, as seen by one attempt.
 
     Attributes:
-        id: the job's id.
-        type: the job type, ``service_required`` on the wire.
-        payload: what the submitter asks the service to do; empty where that is no JSON object.
-        bare_payload: the payload where it is no JSON object (a list, a text, a number), else None. Only connectors that
-            say so get such jobs (``Connector.takes_any_payload``).
-        ctx: where results are to be stored.
-        requirements: what the submitter demands of a worker.
-        attempt: number of this claim, from 1; rises with every claim and never falls.
-        retry_count: failed attempts so far.
-        max_attempts: attempts in total (``max_retries`` on the wire, queue protocol 4.7).
-        checkpoint: what an earlier attempt saved of its remote work (``AttemptContext.save_checkpoint``), or None.
-        deadline: seconds since the epoch after which a result is useless, or None.
+        id: job id.
+        type: job type, ``service_required`` on the wire.
+        payload: input for the service; empty if the payload is not a JSON object.
+        bare_payload: payload that is not a JSON object (a list, a text, a number), else None. Only connectors with
+            ``Connector.takes_any_payload`` get such jobs.
+        ctx: storage context of the results.
+        requirements: requirements on the worker.
+        attempt: number of this claim, from 1; increases with every claim.
+        retry_count: number of failed attempts so far.
+        max_attempts: maximum number of attempts (``max_retries`` on the wire, queue protocol 4.7).
+        checkpoint: data of ``AttemptContext.save_checkpoint`` in an earlier attempt, or None.
+        deadline: time (seconds since the epoch) after which a result is useless, or None.
     """
 
     id: str
@@ -142,19 +142,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sent_payload(self) -> Any:
-        """The payload as a service may see it: without the ``ctx``, credentials and all, that some repeat in it."""
+        """Return the payload to send to a service: without the copy of ``ctx``, which may contain credentials."""
         if self.bare_payload is not None:
             return self.bare_payload
         return {name: value for name, value in self.payload.items() if name != "ctx"}
 
     @property
     def last_attempt(self) -> bool:
-        """Whether a failure of this attempt is final."""
+        """Return whether a failure of this attempt is final."""
         return self.retry_count + 1 >= self.max_attempts
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is. ``value`` runs from 0 to 100; ``step`` is free text; only these fields reach Redis."""
+    """Progress of a job. ``value`` is a percentage (0 to 100), ``step`` free text. Redis gets only these fields."""
 
     value: float
     message: str = ""
@@ -163,7 +163,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of ``output_files``: consumers read ``metadata.cdn_url``."""
+    """Entry of ``output_files``; consumers read ``metadata.cdn_url``."""
 
     filename: str
     path: str
@@ -174,14 +174,14 @@ class OutputFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a successful attempt produced (queue protocol 5.3). Never carries file bytes.
+    """Result of a successful attempt (queue protocol 5.3). Never contains file content.
 
     Attributes:
-        data: connector specific; consumers look for ``image_url``, ``mime_type``, ``content_type``, ``text``.
-        processing_time_ms: filled in by the worker.
-        output_files: the saved assets.
+        data: connector-specific; consumers read ``image_url``, ``mime_type``, ``content_type``, ``text``.
+        processing_time_ms: milliseconds, set by the worker.
+        output_files: saved assets.
         service_metadata: ``service_version``, ``service_type``, ``service_job_id``, ``model_used``, usage.
-        raw_request_payload: what was sent to the service, without secrets and file bytes.
+        raw_request_payload: request to the service, without secrets and file content.
     """
 
     success: bool
@@ -199,7 +199,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class SavedAsset(msgspec.Struct, frozen=True, kw_only=True):
-    """An asset in storage. ``cdn_url`` equals ``file_url`` where no CDN stands in front of the store."""
+    """A stored asset. ``cdn_url`` equals ``file_url`` without a CDN."""
 
     file_path: str
     file_name: str
@@ -211,11 +211,11 @@ class SavedAsset(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def inline(self) -> bool:
-        """Whether it is nowhere but in its own (data) URL."""
+        """Return whether the asset is stored only in its data URL."""
         return self.cdn_url.startswith("data:")
 
     def output_file(self) -> OutputFile:
-        """This asset as an entry of ``JobResult.output_files``; the bytes of an inline one are in ``data`` only."""
+        """Return the entry for ``JobResult.output_files``. An inline asset's content is in ``JobResult.data`` only."""
         word = self.media_type.split("/", 1)[0]
         return OutputFile(
             filename=self.file_name,

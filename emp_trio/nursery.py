@@ -1,4 +1,4 @@
-"""Nurseries of services that run beside a block, and the one error out of the groups that nurseries raise."""
+"""Nurseries for background tasks, and the selection of one error from an exception group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def errors_in(error: BaseException) -> Iterator[BaseException]:
-    """The single errors in an error, which may be a group of groups."""
+    """Yield the leaf errors of an error, which may be a nested group."""
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
             yield from errors_in(one)
@@ -23,7 +23,7 @@ def errors_in(error: BaseException) -> Iterator[BaseException]:
 
 
 def leading_error(error: BaseException) -> BaseException:
-    """The one error that stands for a group: one of ours that forbids a retry, then any of ours, then the first."""
+    """Return the main error of a group: an EmpTrioError without retry, else any EmpTrioError, else the first."""
 
     def rank(item: BaseException) -> int:
         if isinstance(item, EmpTrioError):
@@ -34,7 +34,7 @@ def leading_error(error: BaseException) -> BaseException:
 
 
 def without_cancelled(error: BaseException) -> BaseException | None:
-    """What is left of an error without the cancellations in it."""
+    """Remove Cancelled from an error; return None if nothing is left."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(trio.Cancelled)[1]
     return None if isinstance(error, trio.Cancelled) else error
@@ -42,7 +42,7 @@ def without_cancelled(error: BaseException) -> BaseException | None:
 
 @contextmanager
 def leading_error_raised() -> Iterator[None]:
-    """Where the block raises a group of errors, raise :func:`leading_error` in its place."""
+    """Replace an exception group raised by the block with its :func:`leading_error`."""
     try:
         yield
     except ExceptionGroup as group:
@@ -62,10 +62,12 @@ def lone_error_raised() -> Iterator[None]:
 
 @asynccontextmanager
 async def open_background() -> AsyncIterator[trio.Nursery]:
-    """A nursery for tasks that serve the block: they are cancelled at its end, and what it raises comes out as it is.
+    """Open a nursery for background tasks, cancelled at the end of the block.
+
+    An error of the block is raised as it is, not in a group.
 
     Raises:
-        BaseExceptionGroup: tasks have failed, too, or the block raised a group.
+        BaseExceptionGroup: a task failed, or the block raised a group.
     """
     with lone_error_raised():
         async with trio.open_nursery() as nursery:
@@ -75,10 +77,10 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
 
 @asynccontextmanager
 async def outliving(manager: AbstractAsyncContextManager[T]) -> AsyncIterator[T]:
-    """Enter a context manager so that a cancellation ends the block first, and what was opened only after it.
+    """Enter a context manager so that a cancellation ends the block before the resource is closed.
 
-    It is entered and left in a task of its own, which is shielded once it is open: with it the block can still clean up
-    while it is being cancelled. Opening it is cancelled like anything else.
+    A separate task enters and exits it, shielded while it is open, so the block can use the resource for its cleanup.
+    Opening is not shielded.
     """
     ended = trio.Event()
 

@@ -1,11 +1,11 @@
-"""Large work on foreign data leaves the event loop, so that no job keeps the others waiting.
+"""Run large computations on foreign data in a thread, so that one job can't block the others.
 
-Small work stays where it is: a thread costs more than it, and a checkpoint more would be one too many on the way of
-every job. The limit is :data:`~emp_trio.sizes.LARGE`.
+Small work runs directly: a thread and a checkpoint would cost more than the work. The limit is
+:data:`~emp_trio.sizes.LARGE`.
 
-What a thread can't help: Python runs one thread at a time, and hands over between two steps of its own only. A single
-call into C (decoding one JSON text, encoding one value, a search in one text) is one step. So what can be cut is cut
-into pieces of that size; what can't (JSON) stands still for as long as it takes.
+A thread has a limit, too: Python switches threads only between bytecode instructions, and a single call into C
+(decoding a JSON text, encoding a value, searching a text) is one instruction. Work that can be split is split into
+pieces of that size; work that can't (JSON) blocks for its whole duration.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import trio
 
 from emp_trio.sizes import LARGE
 
-_MANY: Final = 4096  # values that are as much work as LARGE characters
-_PLAIN: Final = frozenset({type(None), bool, int, float})  # of which each weighs the same
-_THREADS: Final = 2  # more would only take the interpreter from each other
+_MANY: Final = 4096  # number of values that take as long as LARGE characters
+_PLAIN: Final = frozenset({type(None), bool, int, float})  # each has the same weight
+_THREADS: Final = 2  # more would only compete for the interpreter
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
@@ -29,16 +29,16 @@ _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("emp
 
 
 async def off_loop(size: int, function: Callable[[Unpack[Args]], T], *args: *Args) -> T:
-    """``function(*args)``, in a thread where there is much to do.
+    """Run ``function(*args)``, in a thread if ``size`` is large.
 
     Args:
-        size: bytes or characters that are worked on.
-        function: a pure function.
+        size: bytes or characters to process.
+        function: pure function.
 
     Returns:
-        what it returns.
+        the result of the function.
 
-    Small work is done at once, without a checkpoint. A cancel waits for the thread.
+    Small work runs without a checkpoint. Cancellation waits for the thread.
     """
     if size <= LARGE:
         return function(*args)
@@ -51,12 +51,12 @@ async def off_loop(size: int, function: Callable[[Unpack[Args]], T], *args: *Arg
 
 
 def weight(value: Any) -> int:
-    """How much work a JSON-like value is, in characters of its texts; counting ends where it is large.
+    """Estimate the work on a JSON-like value in characters; stop counting at the limit.
 
-    Each value in it counts for some characters, too: ten thousand numbers are large.
+    Each value counts as some characters: ten thousand numbers are large.
     """
     total, found = 0, [value]
-    for item in found:  # which grows meanwhile. On the way of every job: pattern matching takes three times as long
+    for item in found:  # grows meanwhile; isinstance, because pattern matching takes three times as long
         kind = type(item)
         if kind is str or kind is bytes:
             total += len(item)
@@ -76,7 +76,7 @@ def weight(value: Any) -> int:
 
 
 def characters(value: Any) -> int:
-    """All characters of the texts in a JSON-like value: less than it has as JSON."""
+    """Return the total characters of the texts in a JSON-like value; its JSON form has more."""
     total, left = 0, [value]
     while left:
         match left.pop():

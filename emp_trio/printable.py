@@ -1,29 +1,28 @@
-"""Texts of somebody else's where people read them: nothing in them commands a terminal, hides, turns the text around or
-looks like a line of its own. Pure.
+"""Make foreign text safe to display: it can't control a terminal, hide or reorder text, or forge a line. Pure.
 
-What counts is what Unicode calls not printable: control characters (C0, DEL and C1), format characters such as
-bidirectional marks and those of no width, and separators of lines.
+Characters that Unicode calls not printable are replaced: control characters (C0, DEL and C1), format characters such as
+bidirectional marks and zero-width characters, and line separators.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, with a blank for each character that is not printable."""
+    """Replace each character that is not printable with a blank; the result is one line."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 def escaped(text: str, *, keep: str = "") -> str:
-    """``text`` with each character that is not printable as ``\\xNN``, ``\\uNNNN`` or ``\\UNNNNNNNN``.
+    """Escape each character that is not printable as ``\\xNN``, ``\\uNNNN`` or ``\\UNNNNNNNN``.
 
     Args:
-        keep: characters that stay.
+        keep: characters that are not escaped.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() or c in keep else _code(c) for c in text)
 
 
 def escaped_json(text: str) -> str:
-    """JSON on one line with each character that is not printable as ``\\uXXXX``: a program reads the same value."""
+    """Escape each character of a line of JSON that is not printable as ``\\uXXXX``; the decoded value is the same."""
     return text if text.isprintable() else "".join(c if c.isprintable() else _in_json(c) for c in text)
 
 

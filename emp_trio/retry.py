@@ -1,7 +1,7 @@
-"""When to try again: the one place that decides waits and attempts. Pure.
+"""Decide waits between retries, for calls within an attempt and for whole attempts. Pure.
 
-``next_wait`` serves the retries inside one call to a service (made by the protocol mixins only), ``requeue_delay`` the
-queue's retry of a whole attempt.
+``next_wait`` is for retries of one call to a service (only protocol mixins retry calls), ``requeue_delay`` for the
+queue's retry of an attempt.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import msgspec
 from emp_trio.failures import Failure
 
 LONGEST_WAIT: Final = 24 * 3600.0
-"""Seconds that a job waits at most because a service said so (``Retry-After``); then it gets another try anyway."""
+"""Maximum seconds that a job waits because of ``Retry-After``."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """How a call is repeated.
+    """Policy for retries of a call.
 
     Args:
-        retries: repeats after the first try.
-        base: seconds before the first repeat, doubled for each further one.
-        cap: the longest pause in seconds.
-        jitter: share of the pause that is taken off at random, 0 to 1.
-        longest_stated: a wait stated by the service above this many seconds is not slept here: the job is handed back.
+        retries: maximum retries after the first try.
+        base: seconds before the first retry, doubled for each further one.
+        cap: maximum seconds between tries.
+        jitter: maximum share of the wait subtracted at random, 0 to 1.
+        longest_stated: maximum ``Retry-After`` in seconds to wait for; after a longer one the job is requeued.
     """
 
     retries: int = 3
@@ -37,13 +37,13 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def next_wait(policy: RetryPolicy, *, tried: int, failure: Failure, left: float, random: float) -> float | None:
-    """Seconds to wait before the next try of a call, or None to stop.
+    """Return the seconds to wait before the next try of a call, or None to stop.
 
     Args:
-        tried: tries already made (1 after the first).
-        failure: what the last try ended with; its ``retry_after`` beats the policy's own pause.
-        left: seconds until the deadline; a wait that would not end before it is not begun.
-        random: a number from 0 to 1.
+        tried: number of tries made (1 after the first).
+        failure: failure of the last try; its ``retry_after`` overrides the policy's wait.
+        left: seconds until the deadline; a wait that would exceed it returns None.
+        random: random number from 0 to 1.
     """
     if not failure.retry or tried > policy.retries:
         return None
@@ -57,20 +57,20 @@ def next_wait(policy: RetryPolicy, *, tried: int, failure: Failure, left: float,
 
 
 def backoff(tried: int, *, base: float, cap: float, jitter: float, random: float) -> float:
-    """``base`` doubled per try up to ``cap`` seconds, less a random share of up to ``jitter``."""
+    """Return ``base`` doubled per try up to ``cap`` seconds, minus a random share of up to ``jitter``."""
     pause: float = min(cap, base * 2 ** min(tried - 1, 60))
     return pause * (1 - jitter * random)
 
 
 def requeue_delay(failure: Failure, *, retry_count: int, random: float) -> float:
-    """Seconds until a failed job may be claimed again.
+    """Return the seconds until a failed job may be claimed again.
 
-    A wait stated by the service counts, up to :data:`LONGEST_WAIT`; otherwise 1 s, doubled per failed attempt up to a
-    minute, less a random half.
+    A wait stated by the service is used, up to :data:`LONGEST_WAIT`. Otherwise it is 1 s, doubled per failed attempt up
+    to a minute, minus a random share of up to a half.
 
     Args:
-        retry_count: failed attempts so far, including this one.
-        random: a number from 0 to 1.
+        retry_count: number of failed attempts, including this one.
+        random: random number from 0 to 1.
     """
     if failure.retry_after is not None:
         return min(failure.retry_after, LONGEST_WAIT)
@@ -78,14 +78,14 @@ def requeue_delay(failure: Failure, *, retry_count: int, random: float) -> float
 
 
 def parse_retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
-    """Seconds a response asks to wait, from ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date).
+    """Parse the seconds to wait from ``retry-after-ms`` or ``retry-after`` (seconds or an HTTP date).
 
     Args:
-        headers: response headers, looked up in lower case.
-        now: seconds since the epoch.
+        headers: response headers with lower-case names.
+        now: current time, in seconds since the epoch.
 
     Returns:
-        the wait, or None when there is none, or it is zero, negative or unreadable (openai.md 3.4).
+        seconds, or None if there is no wait, or it is zero, negative or invalid (OpenAI reference 3.4).
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name)

@@ -1,16 +1,16 @@
-"""How a connector declares its settings, and the names they may be given by.
+"""Declaration of a connector's settings, and their names in the mapping and the environment.
 
-A connector has one frozen struct ``Settings`` whose fields are values (scalars; lists and objects in the mapping only)
-or the settings struct of a protocol mixin::
+A connector has a frozen struct ``Settings``. Its fields are values (scalars; lists and objects only from the mapping)
+or settings structs of protocol mixins::
 
     class Settings(msgspec.Struct, frozen=True, kw_only=True):
         api_key: Annotated[Secret, Env("${OPENAI_API_KEY}")]
         http: Annotated[HttpSettings, Env(base_url="${OPENAI_BASE_URL:-https://api.openai.com/v1}")]
         polling: PollingSettings = PollingSettings()
 
-The mapping's ``api_config`` is flat: a key goes to the scalar, or to the part, that has a field of that name.
-Order of precedence for a field: an environment variable that its expression names and that is set and not blank, then
-``api_config``, then the expression's own default, then the struct's default.
+The mapping's ``api_config`` is flat: a key sets the field of that name, in ``Settings`` or in one of its parts.
+Precedence: an environment variable of the field's expression that is set and not blank, then ``api_config``, then the
+default of the expression, then the default of the struct.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ P = TypeVar("P", bound=msgspec.Struct)
 
 
 class Env:
-    """Environment expressions of a settings field: ``Env("${NAME:-default}")`` for a scalar, ``Env(field="${NAME}")``
-    for the fields of a part."""
+    """Annotation with environment expressions: ``Env("${NAME:-default}")`` for a value, ``Env(field="${NAME}")`` for a
+    part."""
 
     __slots__ = ("expression", "fields")
 
@@ -36,14 +36,14 @@ class Env:
 
 
 class SettingField(msgspec.Struct, frozen=True, kw_only=True):
-    """One flat setting of a connector.
+    """A setting of a connector.
 
     Attributes:
-        name: flat name, as in ``api_config``.
-        part: the field of ``Settings`` that holds it, or None for a scalar of ``Settings`` itself.
-        type: the annotated type, without ``Env``.
-        expression: its environment expression, or None.
-        default: the struct's default, or ``msgspec.UNSET`` where a value must be given.
+        name: name in ``api_config``.
+        part: field of ``Settings`` whose struct has the setting, or None for ``Settings`` itself.
+        type: annotated type, without ``Env``.
+        expression: environment expression, or None.
+        default: default of the struct, or ``msgspec.UNSET`` if the setting is required.
     """
 
     name: str
@@ -54,10 +54,10 @@ class SettingField(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def setting_fields(settings: type[msgspec.Struct]) -> tuple[SettingField, ...]:
-    """The flat settings of a connector's ``Settings``.
+    """Return the settings of a connector's ``Settings``, including those of its parts.
 
     Raises:
-        TypeError: a name that two parts share, or an Env that names no field of its part.
+        TypeError: two parts share a name, or an Env names an unknown field.
     """
     found: dict[str, SettingField] = {}
     for name, hint, default in _struct_fields(settings):
@@ -127,7 +127,7 @@ def _struct_fields(struct: type[msgspec.Struct]) -> list[tuple[str, Any, Any]]:
 
 
 def _split(hint: Any) -> tuple[Any, Env | None]:
-    """An annotation as (annotation without Env, the Env in it)."""
+    """Split an annotation into the annotation without Env, and the Env."""
     if get_origin(hint) is not Annotated:
         return hint, None
     base, *extras = get_args(hint)

@@ -39,7 +39,8 @@ async def check(
         emp-trio check --workers "openai:4" --online
 
     Args:
-        workers: Worker types and counts, such as "openai:4,comfyui:auto". Default: WORKERS, or WORKER_ID and CONNECTORS.
+        workers: Worker types and counts, such as "openai:4,comfyui:auto". Default: WORKERS, or WORKER_ID and
+            CONNECTORS.
         strict: Treat unknown fields in the mapping as errors.
         online: Also check that each service and Redis (HUB_REDIS_URL or REDIS_URL, if set) are usable.
             Warn of configured models that shut down within 60 days, and of data that Redis may lose.

@@ -149,7 +149,7 @@ def _files(job: JobInfo | None) -> list[dict[str, Any]]:
 async def _assets(
     folder: Path, cdn: Cdn, ended: Mapping[str, JobInfo | None]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Fetch the files of all jobs from the CDN; return them, and a message for each that differs from the job's result."""
+    """Fetch the files of all jobs from the CDN; return them, and a message for each that differs from its result."""
     import trio
 
     assets: list[dict[str, Any]] = []

@@ -97,8 +97,8 @@ def _at(source: str, data: bytes, byte: int, reason: str) -> str:
 def _hidden(line: str) -> str:
     """Mask the values in a line of broken JSON, because one may be a credential and errors go to logs.
 
-    Keep punctuation, names, numbers, and literals such as ``true``; mask every value after the name of a secret. Keep the
-    position of every character.
+    Keep punctuation, names, numbers, and literals such as ``true``; mask every value after the name of a secret. Keep
+    the position of every character.
     """
     parts, end, secret = [], 0, False
     for token in _TOKEN.finditer(line):

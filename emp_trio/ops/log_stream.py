@@ -1,7 +1,7 @@
-"""Lines on a stream whose reader may be slow or gone: written by a thread, so that nobody who logs ever waits.
+"""Write log lines from a thread, so that a slow or missing reader never blocks the event loop.
 
-A pipe that nobody reads holds 64 KiB; the write that fills it would stop the event loop, and with it the renewal of
-leases and every job. Lines wait in a bounded queue instead. What finds it full is dropped, and counted.
+A pipe buffers 64 KiB; once it is full, a direct write would block the event loop, and with it lease renewal and every
+job. Lines wait in a bounded queue instead; lines that do not fit are dropped and counted.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 MOST: Final = 4 * 2**20
-"""Bytes that wait for a slow reader at most."""
-_BATCH: Final = 64 * 2**10  # bytes of one write
-_LAST: Final = 1.0  # seconds that what waits at the end of the process has to be written
+"""Maximum bytes queued for a slow reader."""
+_BATCH: Final = 64 * 2**10  # maximum bytes per write
+_LAST: Final = 1.0  # seconds to write the queued lines when the process ends
 
 
 class LogStream:
-    """A stream for log lines, which never blocks.
+    """A stream for log lines that never blocks its callers.
 
     Args:
-        stream: what has a file descriptor; it is written to directly.
-        on_dropped: told, by the writing thread and once there is room again, how many lines were dropped.
-        most: bytes that wait at most.
+        stream: stream with a file descriptor, which is written to directly.
+        on_dropped: called by the writing thread with the number of dropped lines, once there is room again.
+        most: maximum bytes queued.
     """
 
     def __init__(self, stream: TextIO, on_dropped: Callable[[int], None], *, most: int = MOST) -> None:
@@ -42,7 +42,7 @@ class LogStream:
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Have a line written, or drop it where too much waits already."""
+        """Queue a line, or drop it if the queue is full."""
         data = self._encoded(line)
         with self._changed:
             if self._size + len(data) > self._most:
@@ -57,7 +57,7 @@ class LogStream:
             self._changed.notify_all()
 
     def flush(self, limit: float = _LAST) -> None:
-        """Wait until all is written, for ``limit`` seconds at most."""
+        """Block until all lines are written, for at most ``limit`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines and not self._writing, limit)
 
@@ -95,7 +95,7 @@ class LogStream:
         while data:
             try:
                 data = data[os.write(self._fd, data) :]
-            except BlockingIOError:  # somebody who shares it has made it non-blocking
+            except BlockingIOError:  # another process that shares the stream made it non-blocking
                 select.select([], [self._fd], [])
-            except OSError:  # the reader is gone: there is nowhere to say so
+            except OSError:  # the reader is gone, and there is no other place to report it
                 return

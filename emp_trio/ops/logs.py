@@ -1,8 +1,7 @@
-"""Log set-up: lines for people on a terminal, JSON lines anywhere else, and no secret in either.
+"""Configure logging: readable lines on a terminal, JSON lines elsewhere, both redacted.
 
-The worker binds ``job``, ``slot`` and ``attempt`` as context variables, so they stand on every line that is written on
-a job's behalf, by whichever module. What other libraries log with the standard library joins the same stream from
-WARNING up.
+The worker binds ``job``, ``slot`` and ``attempt`` as context variables, so every line logged for a job has them,
+whichever module logs it. Records of the standard library's logging go to the same stream from WARNING up.
 """
 
 from __future__ import annotations
@@ -29,27 +28,28 @@ _LEVELS: Final = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
-_LONGEST: Final = 4096  # characters of one value; a line of a log is no place for a payload
-_LONGEST_TRACEBACK: Final = 64 * 2**10  # characters; and of all texts of a line together
-_NOTE: Final = 40  # characters that say how long a text was
+_LONGEST: Final = 4096  # maximum characters of a value, so that payloads are not logged
+_LONGEST_TRACEBACK: Final = 64 * 2**10  # maximum characters of a traceback, and of all texts of a line together
+_NOTE: Final = 40  # characters of the note that states the original length
 
 
 def configure_logs(*, level: str, style: Style | None, redactor: Redactor, stream: TextIO) -> Callable[[], None]:
     """Set up structlog and the standard library's logging for this process.
 
     Args:
-        level: ``debug``, ``info``, ``warning`` or ``error``; what is below is dropped.
-        style: None chooses ``console`` where ``stream`` is a terminal and ``json`` elsewhere.
-        redactor: takes the secrets out; it may learn more of them later.
-        stream: where the lines go. A stream that is broken loses lines; it does not stop the worker. One with a file
-            descriptor is written to by a thread: a reader that is slow, or none, loses lines too (``log.dropped`` says
-            how many), and never keeps the worker waiting.
+        level: minimum level: ``debug``, ``info``, ``warning`` or ``error``.
+        style: None selects ``console`` if ``stream`` is a terminal, else ``json``.
+        redactor: masks secrets; secrets added to it later are masked, too.
+        stream: receives the lines. A broken stream loses lines and never stops the worker. A stream with a file
+            descriptor is written by a thread: with a slow or missing reader lines are dropped (``log.dropped`` has the
+                number), and
+            the worker never waits.
 
     Returns:
-        what waits until the lines are written, a second at most.
+        a function that blocks until the lines are written, for at most a second.
 
     Raises:
-        ConfigError: there is no such level.
+        ConfigError: the level is unknown.
     """
     if level.lower() not in _LEVELS:
         raise ConfigError(f"there is no log level {level!r}: choose one of {', '.join(_LEVELS)}")
@@ -63,7 +63,7 @@ def configure_logs(*, level: str, style: Style | None, redactor: Redactor, strea
             structlog.processors.add_log_level,
             _add_logger,
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f" if chosen == "console" else "iso", utc=chosen == "json"),
-            structlog.processors.format_exc_info,  # the standard traceback: without the values of local variables
+            structlog.processors.format_exc_info,  # standard traceback, without values of local variables
             _cleaner(redactor),
             *(_for_people(colors=terminal and not os.environ.get("NO_COLOR")) if chosen == "console" else [_as_json]),
         ],
@@ -79,19 +79,19 @@ def configure_logs(*, level: str, style: Style | None, redactor: Redactor, strea
 
 
 class _Sink(Protocol):
-    """Where lines go."""
+    """Destination of log lines."""
 
     def write(self, line: str) -> None:
-        """Have a line written."""
+        """Write or queue a line."""
 
     def flush(self) -> None:
-        """Wait until it is."""
+        """Block until all lines are written."""
 
 
 def _sink(stream: TextIO) -> _Sink:
     try:
         stream.fileno()
-    except (OSError, ValueError, AttributeError):  # a text in memory
+    except (OSError, ValueError, AttributeError):  # in memory
         return _InMemory(stream)
     return LogStream(stream, lambda lines: structlog.get_logger("emp_trio.log").warning("log.dropped", lines=lines))
 
@@ -108,14 +108,14 @@ class _InMemory:
                 self._stream.write(line)
             except UnicodeEncodeError:
                 self._stream.write(line.encode("ascii", "backslashreplace").decode())
-        except (OSError, ValueError):  # it is broken or closed: there is nowhere to say so
+        except (OSError, ValueError):  # broken or closed, and there is no other place to report it
             return
 
     def flush(self) -> None: ...
 
 
 class _Lines:
-    """Writes lines under a logger's name."""
+    """structlog's logger: writes finished lines to the sink."""
 
     def __init__(self, sink: _Sink, name: str) -> None:
         self._sink = sink
@@ -128,13 +128,13 @@ class _Lines:
 
 
 class _ToStructlog(logging.Handler):
-    """Hands records of the standard library's logging to structlog."""
+    """Forwards records of the standard library's logging to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             log = structlog.get_logger(record.name)
             log.log(record.levelno, record.getMessage().strip(), exc_info=record.exc_info or None)
-        except Exception:  # noqa: BLE001  # somebody else's broken log call must not fail their work
+        except Exception:  # noqa: BLE001  # a library's invalid log call must not fail its caller
             self.handleError(record)
 
 
@@ -146,14 +146,14 @@ def _add_logger(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mu
 
 
 def _cleaner(redactor: Redactor) -> Processor:
-    """Make every value plain data without secrets and of bounded length."""
+    """Return a processor that converts every value to redacted plain data of bounded length."""
 
     def clean(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         texts = _Texts(redactor)
         for key, value in event.items():
             longest = _LONGEST_TRACEBACK if key == "exception" else _LONGEST
             event[key] = MASK if hides(key, value) else _plain(value, texts, longest)
-        # One look at all texts together is much quicker than one at each, and nearly always finds nothing.
+        # Searching all texts at once is much faster than each by itself, and rarely finds anything.
         together = "\n".join(texts.seen)
         if redactor.text(together) != together:
             for key, value in event.items():
@@ -169,7 +169,7 @@ def _cleaner(redactor: Redactor) -> Processor:
 
 
 class _Texts:
-    """The texts of one line as they are found; what is too long is masked, and then cut, at once."""
+    """Collects the texts of one line. Masks and then shortens a long text at once."""
 
     def __init__(self, redactor: Redactor) -> None:
         self.seen: list[str] = []
@@ -182,14 +182,14 @@ class _Texts:
         if len(text) > longest:
             text = f"{self._redactor.excerpt(text, longest)}... ({len(text)} characters)"
         if not text.isascii():
-            text = text.encode("utf-8", "replace").decode()  # a lone surrogate would stop the whole line
+            text = text.encode("utf-8", "replace").decode()  # a lone surrogate would fail the whole line
         self._left -= len(text) + 1
         self.seen.append(text)
         return text
 
 
 def _plain(value: Any, texts: _Texts, longest: int) -> Any:
-    """``value`` as JSON-like data; its texts are added to ``texts``."""
+    """Convert ``value`` to JSON-like data, and add its texts to ``texts``."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -207,7 +207,7 @@ def _plain(value: Any, texts: _Texts, longest: int) -> Any:
 
 def _for_people(*, colors: bool) -> list[Processor]:
     def escape(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """What a service says must not command the terminal, nor look like a line of its own."""
+        """Escape control characters, so that text of a service can't control the terminal or forge a log line."""
         for key, value in event.items():
             if isinstance(value, str):
                 event[key] = escaped(value, keep="\n" if key == "exception" else "")

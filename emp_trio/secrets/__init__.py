@@ -1,4 +1,4 @@
-"""Secrets: the type, what the process holds, and masking in everything that leaves it."""
+"""Secrets: the type, the registry of secrets this process holds, and redaction of all its output."""
 
 from emp_trio.secrets.held import excerpt, excerpt_around, held, hold, one_line
 from emp_trio.secrets.redactor import Redactor, distinct, harmless, hides

@@ -1,4 +1,4 @@
-"""Where secrets stand: in settings, in the payload of a job, in a URL. Pure."""
+"""Find secrets in settings, job payloads and URLs. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from emp_trio.secrets.secret import Secret
 
 _CREDENTIAL: Final = re.compile(r"(?:(?:Bearer|Basic) )?[\x21-\x7e]{6,4096}")
 _IN_QUERIES: Final = frozenset("key code sig signature".split())
-_SHORTEST: Final = 6  # characters of a credential
+_SHORTEST: Final = 6  # minimum characters of a credential
 _NESTED: Final = (dict, list)
-_MANY: Final = 256  # members of one level of a payload that are looked at for credentials
+_MANY: Final = 256  # maximum members searched per level of a payload
 
 
 def secrets_in(settings: Any) -> tuple[Secret, ...]:
-    """Every secret in settings: in structs, in what structs hold, and in the URLs and paths among them."""
+    """Return every secret in settings, including those in nested structs, URLs and paths."""
     match settings:
         case Secret():
             return (settings,)
@@ -39,17 +39,17 @@ def secrets_in(settings: Any) -> tuple[Secret, ...]:
 
 
 def named_secrets(value: Any, *, most: int = 32) -> tuple[Secret, ...]:
-    """The texts in a JSON-like value that stand under the name of a secret, and could be one.
+    """Return the texts in a JSON-like value whose names mark them as secrets.
 
     Args:
-        most: so many at most, and none deeper than the third level: credentials stand in front.
+        most: maximum number returned. Only the first three levels are searched.
     """
     found: list[Secret] = []
     level = [value]
     for _ in range(3):
         below: list[Any] = []
         for item in level[:_MANY]:
-            if named_secret(item):  # the name and the value side by side
+            if named_secret(item):  # name and value as two members
                 beside = item["value"] if isinstance(item, dict) else item[1]
                 if isinstance(beside, str) and _CREDENTIAL.fullmatch(beside):
                     found.append(Secret(beside))
@@ -69,9 +69,9 @@ def named_secrets(value: Any, *, most: int = 32) -> tuple[Secret, ...]:
 
 
 def url_secrets(url: Secret) -> tuple[Secret, ...]:
-    """A URL with passwords in it, and those passwords, as they are written and as they are meant; nothing without any.
+    """Return a URL that has passwords, and the passwords, both as written and decoded; empty without passwords.
 
-    A password stands before the host, or in the query under the name of a secret.
+    A password is in the user information, or in a query parameter with the name of a secret.
     """
     try:
         parts = urlsplit(url.reveal())
@@ -86,7 +86,7 @@ def url_secrets(url: Secret) -> tuple[Secret, ...]:
 
 
 def address_secrets(text: str) -> tuple[Secret, ...]:
-    """The password in a URL, and what stands in its query under the name of a secret; also of a path with a query."""
+    """Return the password of a URL, and the values of query parameters with names of secrets. Accepts a path, too."""
     if "?" not in text and "@" not in text:
         return ()
     try:

@@ -1,8 +1,7 @@
-"""Texts as they read behind percent signs, entities of HTML and backslashes, in whatever mixture; and where a part of
-what is read stands in the text. Pure, and linear in the text.
+"""Decode percent escapes, HTML entities and backslash escapes, and map positions back. Pure, linear in the text.
 
-There are too many ways to escape a text to list them for a secret (``/`` is ``%2F``, ``%2f``, ``%252F``, ``&#47;``,
-``&#x2f;``, ``&sol;``, ``\\/``, ``\\u002f``, ``\\x2f``): so it is the text that is read.
+A secret has too many escaped forms to list (``/`` is ``%2F``, ``%2f``, ``%252F``, ``&#47;``, ``&#x2f;``, ``&sol;``,
+``\\/``, ``\\u002f``, ``\\x2f``), so the text is decoded instead.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 ROUNDS: Final = 4
-"""How often a text is read again, as what was escaped several times must be."""
+"""Maximum number of decoding passes, for text that was escaped several times."""
 WIDEST: Final = 10
-"""Characters of an escape for one character; there may be more, by zeros before it."""
+"""Maximum characters of one escape, except for leading zeros."""
 
 _ESCAPE: Final = re.compile(
     r"%[0-7][0-9A-Fa-f]|%[C-Fc-f][0-9A-Fa-f](?:%[89ABab][0-9A-Fa-f]){1,3}"
@@ -35,10 +34,9 @@ Span = tuple[int, int]
 
 
 def escapes_for(secrets: Iterable[str]) -> tuple[str, ...]:
-    """Texts of which one is in every text that says a part of one of ``secrets`` by an escape.
+    """Return strings of which at least one occurs in any text that contains one of ``secrets`` partly escaped.
 
-    A backslash before a quote or the like, of which JSON within JSON is full, is one of them only where a secret has
-    that character.
+    A backslash before a quote, frequent in nested JSON, is included only if a secret contains that character.
     """
     every = "".join(secrets)
     if not every:
@@ -47,15 +45,15 @@ def escapes_for(secrets: Iterable[str]) -> tuple[str, ...]:
 
 
 def readings(text: str) -> Iterator[tuple[str, Sequence[str]]]:
-    """What ``text`` says once its escapes are read, and once more as long as there are some.
+    """Decode the escapes of ``text`` repeatedly, until none are left.
 
     Yields:
-        the text as it reads, and the texts that it was read from, the given one first, for :func:`in_original`.
+        the decoded text, and the texts it was decoded from, the original first, for :func:`in_original`.
     """
     before: list[str] = []
     for _ in range(ROUNDS):
         read = _ESCAPE.sub(_read, text)
-        if len(read) == len(text):  # each escape is longer than what it stands for
+        if len(read) == len(text):  # each escape is longer than its character
             return
         before.append(text)
         yield read, tuple(before)
@@ -63,12 +61,11 @@ def readings(text: str) -> Iterator[tuple[str, Sequence[str]]]:
 
 
 def in_original(before: Sequence[str], spans: list[Span]) -> list[Span]:
-    """Where parts of a reading stand in the text that was given: an escape of which a part is meant is meant as a
-    whole.
+    """Map spans of a decoded text to the original text. A partly covered escape is covered as a whole.
 
     Args:
-        before: as :func:`readings` gave it.
-        spans: (start, end) in the reading.
+        before: texts from :func:`readings`.
+        spans: (start, end) in the decoded text.
     """
     for text in reversed(before):
         spans = _moved(text, merged(spans))
@@ -76,7 +73,7 @@ def in_original(before: Sequence[str], spans: list[Span]) -> list[Span]:
 
 
 def merged(spans: list[Span]) -> list[Span]:
-    """Spans in order, those that overlap as one."""
+    """Sort spans and merge those that overlap."""
     found: list[Span] = []
     for start, stop in sorted(spans):
         if found and start < found[-1][1]:
@@ -87,7 +84,7 @@ def merged(spans: list[Span]) -> list[Span]:
 
 
 def without_cut_escape(text: str) -> str:
-    """``text``, which was cut, without the beginning of an escape at its end."""
+    """Remove an incomplete escape from the end of a shortened text."""
     tail = text[-16:]
     found = _CUT.search(tail)
     return text if found is None else text[: len(text) - len(tail) + found.start()]
@@ -98,7 +95,7 @@ def _moved(text: str, spans: list[Span]) -> list[Span]:
     waiting = iter(spans)
     span = next(waiting, None)
     start: int | None = None
-    behind = 0  # how much further on we are in ``text`` than in what is read
+    behind = 0  # offset of positions in ``text`` from those in the decoded text
     for escape in _ESCAPE.finditer(text):
         read = escape.start() - behind
         after = read + len(_read(escape))

@@ -1,8 +1,6 @@
-"""The ways in which a known secret may stand in a text: as it is, and encoded as services, proxies and libraries do.
-Pure.
+"""List the forms of a known secret in text: plain, and encoded as services, proxies and libraries do. Pure.
 
-What is looked for is a list of plain texts, so that a look at a text is a few searches for a text in a text, each of
-which reads it once.
+All forms are plain strings, so a search is a few linear substring searches.
 """
 
 from __future__ import annotations
@@ -18,23 +16,23 @@ from urllib.parse import quote, quote_plus
 import msgspec
 
 SHORTEST: Final = 4
-"""A shorter secret would blank out ordinary words."""
+"""Minimum characters of a secret; a shorter one would mask ordinary words."""
 LONGEST: Final = 4096
-"""Characters of a secret that are looked for; a longer one is known by its beginning."""
+"""Maximum characters of a secret to search for; a longer secret is recognised by its beginning."""
 PART: Final = 12
-"""So many characters in a row of a long secret are masked on their own."""
-_LONG: Final = 18  # characters from which on parts of a secret are looked for
-_ENCODED: Final = 8  # a shorter encoded form would be found by chance
+"""Consecutive characters of a long secret that are masked even if the rest is missing."""
+_LONG: Final = 18  # minimum characters of a secret whose parts are searched for
+_ENCODED: Final = 8  # minimum characters of an encoded form; shorter ones match by chance
 
 
 class Forms(msgspec.Struct, frozen=True):
-    """What to look for.
+    """Strings to search for.
 
     Attributes:
-        plain: texts that may stand anywhere.
-        marked: texts that need ``%``, ``&`` or a backslash, by that character.
-        probes: pieces of the secret, so laid out that a part of it of 20 characters or so, or the half of a shorter
-            one, has one of them; each with its place in the secret.
+        plain: strings without an escape character.
+        marked: strings that contain ``%``, ``&`` or a backslash, by that character.
+        probes: substrings of the secret with their positions, spaced so that any part of about 20 characters, or half
+            of a shorter secret, contains one.
     """
 
     plain: tuple[str, ...]
@@ -44,17 +42,17 @@ class Forms(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(256)
 def forms(value: str) -> Forms:
-    """The forms of a secret, the longest first.
+    """Return the forms of a secret, longest first.
 
     Args:
-        value: the secret; one of fewer than four characters has none.
+        value: the secret; fewer than four characters have no forms.
     """
     if len(value) < SHORTEST:
         return Forms((), (), ())
     value = value[:LONGEST]
     every = dict.fromkeys([value, *(form for form in _encoded(value) if len(form) >= SHORTEST)])
     ordered = sorted(every, key=len, reverse=True)
-    probes = _probes(value)  # which find the whole of it, too
+    probes = _probes(value)  # these find the complete secret, too
     plain = tuple(form for form in ordered if not (probes if form == value else _mark(form)))
     marked = {mark: tuple(f for f in ordered if _mark(f) == mark and f != value) for mark in "\\%&"}
     return Forms(plain, tuple((mark, found) for mark, found in marked.items() if found), probes)
@@ -91,14 +89,14 @@ _URL_SAFE: Final = str.maketrans("+/", "-_")
 
 
 def _base64(data: bytes) -> Iterator[str]:
-    """What of base64 is the same wherever in a longer text the secret stands, for each of three places."""
+    """Yield the part of the base64 form that is independent of the surrounding text, for each of three alignments."""
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + data).decode().rstrip("=")
         yield encoded[(0, 2, 3)[before] : (before + len(data)) * 8 // 6]
 
 
 def _lower(text: str) -> str:
-    """Percent escapes in small letters."""
+    """Convert percent escapes to lower case."""
     parts = text.split("%")
     return "%".join([parts[0], *(part[:2].lower() + part[2:] for part in parts[1:])])
 
@@ -109,8 +107,11 @@ def _units(value: str) -> list[int]:
 
 
 def _probes(value: str) -> tuple[tuple[str, int], ...]:
-    """Pieces of a long secret. A URL or a connection string has none: their parts are no secrets, and their passwords
-    are known on their own."""
+    """Return the probes of a long secret.
+
+    URLs and connection strings have none: most of their parts are not secret, and their passwords are registered
+    separately.
+    """
     if len(value) < _LONG or "://" in value or ";" in value or " " in value:
         return ()
     size = 8 if len(value) >= 26 else 6
@@ -120,10 +121,10 @@ def _probes(value: str) -> tuple[tuple[str, int], ...]:
 
 
 def parts_of(value: str, text: str, probe: str, place: int) -> Iterator[tuple[int, int]]:
-    """Where parts of a secret of at least :data:`PART` characters stand in ``text``: (start, end), in order.
+    """Yield the spans (start, end) in ``text`` of parts of a secret of at least :data:`PART` characters, in order.
 
     Args:
-        probe, place: one of ``forms(value).probes``; parts without it are not found.
+        probe, place: one of ``forms(value).probes``; only parts that contain it are found.
     """
     at = text.find(probe)
     while at >= 0:

@@ -1,8 +1,8 @@
-"""The secrets that this process holds, known in one place.
+"""Registry of the secrets that this process holds.
 
-Whoever opens something with secrets says :func:`held` for as long as it is open (connectors, storage, the connection to
-Redis, a job with credentials of its own). Every :class:`~emp_trio.secrets.redactor.Redactor` and :func:`excerpt` masks
-all of it.
+Code that opens a resource with secrets (connectors, storage, the connection to Redis, a job with its own credentials)
+registers them with :func:`held` while the resource is open. Every :class:`~emp_trio.secrets.redactor.Redactor` and
+:func:`excerpt` masks all registered secrets.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from emp_trio.secrets.secret import Secret
 from emp_trio.secrets.shapes import without_shapes
 
 MARGIN: Final = 1024
-"""Characters behind a cut that are looked at, or more where a secret is longer."""
+"""Minimum characters examined after a cut; more if a secret is longer."""
 
 HELD: Final = KnownSecrets()
-"""What the process holds now."""
+"""Secrets that this process holds now."""
 
 
 def held(*secrets: Secret) -> AbstractContextManager[None]:
-    """Mask ``secrets`` wherever this process writes something, for as long as the block lasts."""
+    """Mask ``secrets`` in all output of this process during the ``with`` block."""
     return _holding(secrets) if secrets else _NOTHING
 
 
@@ -40,19 +40,19 @@ _NOTHING: Final = nullcontext()
 
 
 def hold(*secrets: Secret) -> None:
-    """Mask ``secrets`` wherever this process writes something, until it ends."""
+    """Mask ``secrets`` in all output of this process until it exits."""
     HELD.add(secrets)
 
 
 def excerpt(text: str, limit: int) -> str:
-    """The beginning of a text of somebody else's, fit to be shown: masked first, and cut then.
+    """Return the beginning of a foreign text, masked before it is cut.
 
-    Every text of a service that is shortened goes through here, so that no part of a secret is left before the cut
-    where the whole of it would have been known.
+    Use it to shorten any text of a service: cutting first would leave the beginning of a secret that is recognised only
+    as a whole.
 
     Args:
-        text: of any length; no more than a little beyond ``limit`` is looked at.
-        limit: characters that are kept.
+        text: text of any length; little more than ``limit`` characters are examined.
+        limit: maximum characters returned.
     """
     head = text if len(text) <= limit else text[: limit + max(MARGIN, 2 * HELD.longest)]
     shown = without_shapes(HELD.without(head))
@@ -62,12 +62,12 @@ def excerpt(text: str, limit: int) -> str:
 
 
 def one_line(text: str, limit: int) -> str:
-    """As :func:`excerpt`, on one line: a blank in place of each run of them and of line breaks."""
+    """Like :func:`excerpt`, with each run of whitespace replaced by one blank."""
     return excerpt(" ".join(excerpt(text, 4 * limit).split()), limit)
 
 
 def excerpt_around(text: str, place: int, *, before: int, after: int) -> str:
-    """So many characters before and after ``place`` of a text of somebody else's: masked first, and cut then."""
+    """Return the characters around ``place`` of a foreign text, masked before it is cut."""
     margin = max(MARGIN, 2 * HELD.longest)
     start, stop = max(0, place - before - margin), min(len(text), place + after + margin)
     shown = without_shapes(HELD.without(text[start:stop]))

@@ -1,4 +1,4 @@
-"""A set of known secrets, and the search for them, in every form, in a text."""
+"""Set of known secrets, and the search for all their forms in text."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from emp_trio.secrets.escapes import WIDEST, Span, escapes_for, in_original, mer
 from emp_trio.secrets.forms import LONGEST, SHORTEST, forms, parts_of
 from emp_trio.secrets.secret import MASK, Secret
 
-_LEAST_OF_A_NAME: Final = 8  # characters of a secret that is looked for in names that are plain words
+_LEAST_OF_A_NAME: Final = 8  # minimum characters of a secret to be masked in names that are plain words
 _SCHEME: Final = re.compile(r"(?i:bearer|basic|token|apikey|api-key|key|jwt) +(\S{6,})")
 
 
 class KnownSecrets:
-    """Secrets by how often they were added, and what to look for because of them."""
+    """Multiset of secrets, with the strings to search for."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._plain: tuple[str, ...] = ()
         self._marked: dict[str, tuple[str, ...]] = {}
         self._probes: tuple[tuple[str, str, int], ...] = ()
-        self._least = sys.maxsize  # characters of a text in which any of it can be
-        self._unescaped: tuple[str, ...] = ()  # to be looked for where escapes have been read
-        self._escapes: tuple[str, ...] = ()  # without one of them no part of a secret is escaped
+        self._least = sys.maxsize  # minimum length of a text that can contain any of them
+        self._unescaped: tuple[str, ...] = ()  # searched for in decoded text
+        self._escapes: tuple[str, ...] = ()  # a text without any of these contains no escaped secret
         self.longest = 0
 
     def add(self, secrets: Iterable[Secret]) -> None:
-        """Look for these from now on."""
+        """Search for ``secrets`` from now on."""
         values = _values(secrets)
         new = any(value not in self._counts for value in values)
         self._counts.update(values)
@@ -38,7 +38,7 @@ class KnownSecrets:
             self._learn()
 
     def forget(self, secrets: Iterable[Secret]) -> None:
-        """Take back one :meth:`add` of each."""
+        """Undo one :meth:`add` of each secret."""
         before = len(self._counts)
         self._counts -= Counter(_values(secrets))
         if len(self._counts) != before:
@@ -50,7 +50,7 @@ class KnownSecrets:
         for form in found.values():
             for mark, texts in form.marked:
                 marked.setdefault(mark, []).extend(texts)
-        # Replaced as a whole: other threads may be looking meanwhile.
+        # Replaced at once, because other threads may be searching.
         plain = dict.fromkeys(text for form in found.values() for text in form.plain)
         self._plain = tuple(sorted(plain, key=len, reverse=True))
         self._marked = {mark: tuple(sorted(texts, key=len, reverse=True)) for mark, texts in marked.items()}
@@ -65,8 +65,8 @@ class KnownSecrets:
         self.longest = max([self.longest, *(WIDEST * min(len(value), LONGEST) for value in self._counts)])
 
     def without(self, text: str) -> str:
-        """``text`` with each of them, in any form, replaced by the mask."""
-        if len(text) < self._least:  # always so where nothing is known
+        """Return ``text`` with every form of every secret masked."""
+        if len(text) < self._least:  # always true without secrets
             return text
         for form in self._plain:
             if form in text:
@@ -83,7 +83,7 @@ class KnownSecrets:
         return text
 
     def _without_escaped(self, text: str) -> str:
-        """``text`` without what is a secret only once escapes are read."""
+        """Return ``text`` without secrets that appear only after decoding."""
         found: list[Span] = []
         for reading, before in readings(text):
             if spans := [*self._spans(reading)]:
@@ -101,7 +101,7 @@ class KnownSecrets:
                 yield from parts_of(value, text, probe, place)
 
     def without_beginning(self, text: str) -> str:
-        """``text``, which was cut, without the first part of a secret at its end."""
+        """Remove the beginning of a secret from the end of a shortened text."""
         forms_ = (*self._counts, *self._plain, *(form for marked in self._marked.values() for form in marked))
         whole = without_cut_escape(text)
         starts = [len(t) - length for t in (text, whole) if (length := _beginning(t, forms_))]
@@ -113,7 +113,7 @@ class KnownSecrets:
         return text[: min(starts)] + MASK if starts else whole
 
     def in_name(self, name: str) -> str:
-        """A member's name without secrets. Names of our own are words, which a short password may be as well."""
+        """Mask secrets in the name of a member. Plain words keep short secrets: our own names are such words."""
         masked = self.without(name)
         if masked == name or not name.replace("_", "").isalpha() or not name.islower():
             return masked
@@ -121,7 +121,7 @@ class KnownSecrets:
 
 
 def _values(secrets: Iterable[Secret]) -> list[str]:
-    """The texts that are to be looked for; of what is a whole header, its token as well."""
+    """Return the strings to search for; for a complete header value, also its token."""
     values: list[str] = []
     for secret in secrets:
         value = secret.reveal()
@@ -131,7 +131,7 @@ def _values(secrets: Iterable[Secret]) -> list[str]:
 
 
 def _beginning(text: str, forms_: Iterable[str], *, least: int = SHORTEST) -> int:
-    """How many characters at the end of ``text`` are the beginning of one of ``forms_``; 0 where none are."""
+    """Return the length of the longest suffix of ``text`` that is a prefix of one of ``forms_``, or 0."""
     for form in forms_:
         for length in range(min(len(form) - 1, len(text)), least - 1, -1):
             if text.endswith(form[:length]):

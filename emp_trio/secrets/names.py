@@ -1,7 +1,6 @@
-"""Which names say that what stands under them is a secret: one list for logs, kept requests, the mapping and the
-command line. Pure.
+"""Recognise names of secrets, for logs, stored requests, the mapping and the command line alike. Pure.
 
-A name is read as words: ``x-functions-key``, ``functions_key``, ``functionsKey`` and ``FunctionsKey`` are the same.
+A name is split into words: ``x-functions-key``, ``functions_key``, ``functionsKey`` and ``FunctionsKey`` are equal.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import unicodedata
 from typing import Any, Final
 
 _WORD: Final = re.compile(r"[A-Z]{2,}s?(?![a-z])|[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
-_NAME: Final = re.compile(r"[\w.\- ]{1,200}")  # anything else is a text, not a name
+_NAME: Final = re.compile(r"[\w.\- ]{1,200}")  # anything else is text, not a name
 
 _ANYWHERE: Final = frozenset("password passwd passphrase passcode pwd credential".split())
 _LAST: Final = frozenset("secret token authorization auth bearer cookie jwt sas otp totp".split())
@@ -22,24 +21,24 @@ _KEYS: Final = frozenset(
     "service admin client app license ssh deploy webhook host anon role session hmac aes consumer pem "
     "openai azure gemini google gcp aws anthropic comfy hf huggingface stability replicate fal runpod groq "
     "mistral cohere deepseek openrouter xai elevenlabs stripe sendgrid twilio github gitlab slack discord".split()
-)  # a key of these opens something; a foreign key, a primary key or the key of a blob does not
+)  # a key of these is a credential; a foreign key, a primary key or the key of a blob is not
 _PHRASES: Final = (
     "apikey accesskey accountkey storagekey privatekey secretkey authkey masterkey sharedkey functionskey "
     "clientsecret accesstoken refreshtoken idtoken authtoken apitoken bearertoken sessiontoken sastoken securitytoken "
     "connectionstring connstr connectionstr subscriptionkey signingkey encryptionkey sharedaccesssignature "
     "amzsignature googsignature githubpat gitlabpat sessionid openaikey anthropickey geminikey"
-).split()  # run together, as in APIKEY and accesstoken, and with words after them, as in api_key_comfy_org
+).split()  # without separators, as in APIKEY and accesstoken, or followed by words, as in api_key_comfy_org
 _ABOUT: Final = frozenset(
     "id ids name names count counts type types kind expires expiry expiration expire at in ttl age length len size "
     "url uri endpoint required needed env var variable set present valid limit limits usage used budget format header "
     "prefix file path location policy hint per index position enabled supported scopes scope".split()
-)  # after a secret's name: a fact about it, and not the secret itself
-_ITSELF: Final = frozenset("value values plain plaintext raw".split())  # after a name: the same once more
+)  # after the name of a secret: a property of it, not its value
+_ITSELF: Final = frozenset("value values plain plaintext raw".split())  # after a name: no change of meaning
 _NO_CREDENTIAL: Final = frozenset(
     "max min num n total prompt completion input output cached reasoning eos bos pad unk sep cls mask stop start end "
     "special image audio video text thoughts tool page next continuation sync per first last new decoder encoder "
     "accepted rejected prediction class".split()
-)  # before "token": a piece of text, or a place in a list
+)  # before "token": a token of text, or a position in a list
 
 _HARMLESS_HEADERS: Final = frozenset(
     "accept accept-charset accept-encoding accept-language cache-control connection content-encoding content-language "
@@ -51,7 +50,7 @@ _HARMLESS_HEADERS: Final = frozenset(
 
 @functools.lru_cache(4096)
 def is_secret_name(name: str) -> bool:
-    """Whether a name, of a member, a header, a variable or a parameter, says that its value is a secret.
+    """Return whether the name of a member, header, variable or parameter marks a secret.
 
     ``client_secret``, ``aws_session_token``, ``AccountKey``, ``x-functions-key``, ``APIKEY`` and ``password2`` are;
     ``max_tokens``, ``token_count``, ``tokenizer``, ``api_key_id`` and ``secret_name`` are not.
@@ -76,13 +75,12 @@ def is_secret_name(name: str) -> bool:
         return any(together.endswith(f"{phrase}s") for phrase in _PHRASES)
     if any(phrase in together for phrase in _PHRASES) or together.endswith(("password", "passwd")):
         return True
-    # run together with what it is for, as in xtoken and appsecret
+    # joined with its purpose, as in xtoken and appsecret
     return last.endswith("secret") or (last.endswith("token") and last[:-5] not in _NO_CREDENTIAL)
 
 
 def _latin(name: str) -> str:
-    """A name in the letters that it looks like: wide and styled ones, those of other alphabets, accents and what can't
-    be seen."""
+    """Normalise full-width, styled, foreign, accented and invisible characters to the Latin letters they resemble."""
     plain = unicodedata.normalize("NFKD", name[:400])
     seen = "".join(c for c in plain if unicodedata.category(c) not in ("Cf", "Mn"))
     return seen.translate(_LIKE_LATIN)
@@ -96,7 +94,7 @@ _PLURALS: Final = _ANYWHERE | (_LAST - {"token"}) | {"key"}
 
 
 def is_secret_variable(name: str) -> bool:
-    """Whether the name of an environment variable says that its value is a secret. There any ``..._KEY`` counts."""
+    """Return whether the name of an environment variable marks a secret. Every ``..._KEY`` does."""
     words = name.upper().split("_")
     return is_secret_name(name.lower()) or any(
         word.endswith(("KEY", "KEYS", "TOKEN", "SECRET", "PASS")) for word in words
@@ -104,17 +102,17 @@ def is_secret_variable(name: str) -> bool:
 
 
 def is_harmless_header(name: str) -> bool:
-    """Whether the value of a header may be shown: of all others nobody knows what an operator put into them."""
+    """Return whether the value of a header may be shown. All other headers may contain an operator's secret."""
     return name.strip().lower() in _HARMLESS_HEADERS
 
 
 def is_headers_name(name: str) -> bool:
-    """Whether what stands under a name is a table of headers (``headers``, ``extra_headers``, ``httpHeaders``)."""
+    """Return whether a name denotes a table of headers (``headers``, ``extra_headers``, ``httpHeaders``)."""
     return name[-8:].lower().endswith("headers")
 
 
 def named_secret(pair: Any) -> bool:
-    """Whether a list or an object is a name and its value side by side, and the name is that of a secret.
+    """Return whether a list or an object is a pair of name and value, and the name marks a secret.
 
     ``["Authorization", "..."]``, ``{"name": "token", "value": "..."}``, ``{"key": "api_key", "value": "..."}``.
     """

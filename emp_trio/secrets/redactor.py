@@ -1,4 +1,4 @@
-"""Takes secrets out of texts and of JSON-like values."""
+"""Mask secrets in texts and JSON-like values."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from emp_trio.sizes import LARGE
 
 
 class Redactor:
-    """Takes secrets out of text: the ones it was told of, those that the process holds, and every shape known to be
-    secret.
+    """Masks added secrets, secrets that the process holds, and text with the format of a secret.
 
     Args:
-        known: secrets whose very text, or one of its encodings, must not appear; those under four characters are left
-            out.
+        known: secrets to mask, plain or encoded; those of fewer than four characters are ignored.
     """
 
     def __init__(self, known: Iterable[Secret] = ()) -> None:
@@ -28,27 +26,27 @@ class Redactor:
         self._own.add(known)
 
     def add(self, *secrets: Secret) -> None:
-        """Learn more secrets, for example the credentials of one job's ``ctx``."""
+        """Mask more secrets, for example the credentials in the ``ctx`` of a job."""
         self._own.add(secrets)
 
     def forget(self, *secrets: Secret) -> None:
-        """Take back one :meth:`add` of each."""
+        """Undo one :meth:`add` of each secret."""
         self._own.forget(secrets)
 
     def text(self, text: str) -> str:
-        """``text`` with every secret replaced by ``***``."""
+        """Return ``text`` with every secret replaced by ``***``."""
         if len(text) <= LARGE:
             return without_shapes(HELD.without(self._own.without(text)))
         return _in_slices(text, lambda part: without_shapes(HELD.without(self._own.without(part))), self._longest)
 
     def known(self, text: str) -> str:
-        """``text`` without known secrets and their encodings; shapes that look secret stay (signed URLs)."""
+        """Mask known secrets and their encodings only; text that merely looks secret, such as a signed URL, stays."""
         if len(text) <= LARGE:
             return HELD.without(self._own.without(text))
         return _in_slices(text, lambda part: HELD.without(self._own.without(part)), self._longest)
 
     def excerpt(self, text: str, limit: int) -> str:
-        """As :func:`excerpt`, with this redactor's own secrets masked as well."""
+        """Like :func:`excerpt`, with the secrets of this redactor masked, too."""
         if len(text) <= limit:
             shown = self.text(text)
             return shown if len(shown) <= limit else shown[:limit]
@@ -59,7 +57,7 @@ class Redactor:
         return excerpt(shown, limit)
 
     def known_in(self, value: Any) -> Any:
-        """A copy of JSON-like ``value`` in which every text, names of members too, has gone through :meth:`known`."""
+        """Return a copy of a JSON-like value with :meth:`known` applied to every text and every name."""
         match value:
             case str():
                 return self.known(value)
@@ -71,8 +69,10 @@ class Redactor:
                 return value
 
     def data(self, value: Any) -> Any:
-        """A copy of JSON-like ``value`` in which every string has gone through :meth:`text`; Secrets, what stands
-        under or beside a name such as ``api_key``, and headers that are not known to be harmless, become ``***``."""
+        """Return a copy of a JSON-like value with :meth:`text` applied to every string.
+
+        Secrets, values named like ``api_key``, and headers not known to be harmless become ``***``.
+        """
         return self._data(value, headers=False)
 
     def _data(self, value: Any, *, headers: bool) -> Any:
@@ -106,17 +106,17 @@ class Redactor:
 
 
 def hides(name: Any, value: Any) -> bool:
-    """Whether a member's name says that its value is a secret, and there is a value to be hidden."""
+    """Return whether the name of a member marks a secret, and its value is not empty."""
     return isinstance(name, str) and bool(value) and value is not True and is_secret_name(name)
 
 
 def harmless(name: Any, value: Any) -> bool:
-    """Whether a member of a table of headers may be shown."""
+    """Return whether a member of a table of headers may be shown."""
     return not isinstance(value, str) or (isinstance(name, str) and is_harmless_header(name))
 
 
 def distinct(members: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """An object of members of which masking may have made some alike: none is lost."""
+    """Build an object from members whose names masking may have made equal, without losing any."""
     made: dict[Any, Any] = {}
     alike: Counter[Any] = Counter()
     for name, value in members:
@@ -129,7 +129,7 @@ def distinct(members: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 
 
 def _in_slices(text: str, mask: Callable[[str], str], longest: int) -> str:
-    """``mask(text)`` of a long text in pieces, so that a thread that does it lets others run in between."""
+    """Apply ``mask`` to a long text in pieces, so that a thread releases the interpreter between them."""
     parts, start, reach = [], 0, max(MARGIN, 2 * longest)
     while start < len(text):
         stop = _seam(text, min(start + LARGE, len(text)), mask, reach)
@@ -139,7 +139,7 @@ def _in_slices(text: str, mask: Callable[[str], str], longest: int) -> str:
 
 
 def _seam(text: str, place: int, mask: Callable[[str], str], reach: int) -> int:
-    """A place near to ``place`` at which a cut goes through nothing that is to be masked."""
+    """Return a position near ``place`` that is not inside anything to be masked."""
     for stop in range(place, min(place + 32 * reach, len(text)), reach // 8 + 1):
         before, after = text[stop - reach : stop], text[stop : stop + reach]
         if mask(before) + mask(after) == mask(before + after):

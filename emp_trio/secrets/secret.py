@@ -1,4 +1,4 @@
-"""A secret as a type: a value that can be used but not shown."""
+"""The Secret type: a string that is never printed by accident."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MASK: Final = "***"
 
 
 class Secret:
-    """A string that never shows itself: ``str``, ``repr`` and formatting give ``***``; only :meth:`reveal` shows it."""
+    """A string whose ``str``, ``repr`` and formatting are ``***``; only :meth:`reveal` returns the value."""
 
     __slots__ = ("_value",)
 
@@ -16,7 +16,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value, for the one place that sends it to its service."""
+        """Return the value, to send it to its service."""
         return self._value
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
-"""Texts that are secret by their look: keys of vendors, bearer tokens, passwords in URLs, ``name=value`` with a name
-that says so. Pure, and linear in the text: after one quick look, which nearly always finds nothing, one pass.
+"""Mask text with the format of a secret: vendors' keys, bearer tokens, passwords in URLs, ``api_key=value``.
+
+Pure, and linear in the text: one fast search, which rarely finds anything, then one pass.
 """
 
 from __future__ import annotations
@@ -12,12 +13,11 @@ from emp_trio.secrets.secret import MASK
 
 _PARAMETER: Final = "(?i:sig|signature|x-amz-signature|x-goog-signature|key|code)="
 _SEPARATOR: Final = r"""[\w.-]{0,40}(?:\\{0,3}["']\s{0,2}:\s{0,2}\\{0,3}["']|\s?=\s?\\{0,3}["']?)"""
-# In a name that is that of a secret, before its end and a separator.
+# Every name of a secret contains one of these before its end and a separator.
 _WORDS: Final = (
     "secret token passw passp passc pass pwd key auth credential cookie conn jwt sas sharedacc bearer signature totp"
 ).split()
-# Begins with plain characters only, so that whatever can't be the beginning of one is passed over quickly. What follows
-# is read by the rule of the beginning.
+# Matches literal beginnings only, so that other text is skipped fast. The rule of the beginning parses what follows.
 _BEGINNING: Final = re.compile(
     "".join(f"{first}(?i:{word[1:]}){_SEPARATOR}|" for word in _WORDS for first in (word[0], word[0].upper()))
     + "".join(f"{mark}{_PARAMETER}|" for mark in (r"\?", "&"))
@@ -30,18 +30,18 @@ _JWT: Final = re.compile(r"[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-
 _SCHEME: Final = re.compile(r"(?:\s|%20|\+){1,4}[A-Za-z0-9._~+/=%-]{8,}")
 _LOGIN: Final = re.compile(r"([^/\s:@]*:)[^/\s@]+(?=@)")
 _IN_QUERY: Final = re.compile(r"""[^&\s"']+""")
-_CODE: Final = re.compile(r"""[^&\s"']{16,}""")  # of a function; a shorter one is the number of an error
+_CODE: Final = re.compile(r"""[^&\s"']{16,}""")  # key of an Azure function; a shorter value is an error code
 _QUOTED: Final = re.compile(r"""[^"']*[^"'\\]""")
 _GIVEN: Final = re.compile(r"""[^\s"'&;,)}\]<>\\]+""")
 _SAS: Final = re.compile(r"""[^;\s"']+""")
-_PEM: Final = re.compile(r"(?:[A-Za-z0-9+/=:,\s\\]|-(?!----))+")  # also with line breaks that are escaped
+_PEM: Final = re.compile(r"(?:[A-Za-z0-9+/=:,\s\\]|-(?!----))+")  # also with escaped line breaks
 _NAME: Final = re.compile(r"[\w.-]*")
-# Without one of these there is no beginning: the quickest look at a short text.
+# A text without any of these has no beginning: the fastest test for short text.
 _MARK: Final = re.compile(
     r"""=|://|-----B|"\s{0,2}:|'\s{0,2}:|sk-|AIza|hf_|gh[oprsu]_|github_pat_|xox[abprs]-|eyJ|b(?i:earer|asic)|B(?i:earer|asic)"""
 )
 _BRIEF: Final = 1024
-# Anything that could be one of them has one of these in it: looking for plain texts is quickest in a long one.
+# Every beginning contains one of these: substring search is the fastest test for long text.
 _SUSPECT: Final = [
     *"sk- aiza bearer basic :// sig= signature= code= hf_ gho_ ghp_ ghr_ ghs_ ghu_ github_pat xox eyj".split(),
     *_WORDS,
@@ -49,10 +49,10 @@ _SUSPECT: Final = [
 
 
 def without_shapes(text: str, *, signatures: bool = True) -> str:
-    """``text`` with ``***`` in place of whatever looks like a secret.
+    """Replace everything with the format of a secret by ``***``.
 
     Args:
-        signatures: whether those of signed URLs go, too.
+        signatures: whether to mask signatures of URLs, too.
     """
     if len(text) <= _BRIEF and not _MARK.search(text):
         return text
@@ -72,13 +72,13 @@ def without_shapes(text: str, *, signatures: bool = True) -> str:
     return "".join([*parts, text[end:]]) if parts else text
 
 
-def _secret_at(text: str, found: re.Match[str]) -> tuple[int, int]:
-    """Where the secret behind a beginning starts and stops; nowhere (0, 0) where there is none.
+def _secret_at(text: str, match: re.Match[str]) -> tuple[int, int]:
+    """Return the span of the secret after a beginning, or (0, 0) if there is none.
 
-    No rule reads again what another try has read: each ends before a character with which the next one may begin, or
-    gives up after a bounded number of characters.
+    To stay linear, each rule ends before a character that can begin the next match, or gives up after a bounded number
+    of characters.
     """
-    hit, at, after = found[0], found.start(), found.end()
+    hit, at, after = match[0], match.start(), match.end()
     if hit == "://":
         login = _LOGIN.match(text, after)
         return (login.end(1), login.end()) if login is not None else (0, 0)
@@ -87,7 +87,7 @@ def _secret_at(text: str, found: re.Match[str]) -> tuple[int, int]:
     elif hit[0] in "?&":
         secret = (_CODE if hit[1:].lower() == "code=" else _IN_QUERY).match(text, after)
     elif hit[-1] in "=\"' \t\n\\":
-        return _named(text, found)
+        return _named(text, match)
     elif at and (text[at - 1].isalnum() or (hit == "eyJ" and text[at - 1] in "_-")):
         return 0, 0  # in the middle of a word
     elif hit == "eyJ":
@@ -100,14 +100,14 @@ def _secret_at(text: str, found: re.Match[str]) -> tuple[int, int]:
     return (after, secret.end()) if secret is not None else (0, 0)
 
 
-def _named(text: str, found: re.Match[str]) -> tuple[int, int]:
-    """The value behind a name, which may have begun before the word that was found in it."""
-    begun = _NAME.match(text[max(0, found.start() - 64) : found.start()][::-1])
-    rest = _NAME.match(found[0])
+def _named(text: str, match: re.Match[str]) -> tuple[int, int]:
+    """Return the span of the value after a name; the name may begin before the matched word."""
+    begun = _NAME.match(text[max(0, match.start() - 64) : match.start()][::-1])
+    rest = _NAME.match(match[0])
     name = (begun[0][::-1] if begun is not None else "") + (rest[0] if rest is not None else "")
     if not is_secret_name(name.lstrip("-._0123456789")):
         return 0, 0
-    separator = found[0][rest.end() if rest is not None else 0 :]
+    separator = match[0][rest.end() if rest is not None else 0 :]
     rule = _QUOTED if separator[-1:] in ("'", '"') else _SAS if "signature" in name.lower() else _GIVEN
-    value = rule.match(text, found.end())
-    return (found.end(), value.end()) if value is not None else (0, 0)
+    value = rule.match(text, match.end())
+    return (match.end(), value.end()) if value is not None else (0, 0)
