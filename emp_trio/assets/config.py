@@ -1,4 +1,4 @@
-"""What the environment says about storage: :func:`storage_settings`. Pure."""
+"""Read the storage settings from the environment: :func:`storage_settings`. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where one job's assets go: the job's ``ctx`` first, the worker's environment second, field by field. Pure.
+"""Resolve the destination of a job's assets: its ``ctx`` before the environment, field by field. Pure.
 
 One rule stands above that order: what belongs to the worker's account stays with it. A job that names another account
 must bring that account's key; the worker's own key, endpoint and CDN are not used for it. Otherwise a job could have

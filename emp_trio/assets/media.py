@@ -1,4 +1,4 @@
-"""What a file is: its media type from its first bytes, the declared type second, and the extension it gets. Pure."""
+"""Detect the media type of a file from its first bytes, and choose its extension. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an asset is called: names that a retry finds again and that can't leave their place. Pure.
+"""Build asset names that retries find again and that can't leave their folder. Pure.
 
 A generated name is ``{job id}_{output index}[_r{N}].{extension}``: it does not depend on the attempt, so another
 attempt of the job finds the earlier upload. ``N`` is the workflow-level retry number (queue protocol 6.3): a rerun of a

@@ -59,7 +59,10 @@ async def check(
         problems = error.problems or (Problem(path="$", message=error.message),)
     else:
         problems, source, planned, asked = configured.problems, configured.source, configured.plan, configured.asked
-        hold(*(planned.secrets if planned is not None else ()), *(configured.storage.secrets if configured.storage else ()))
+        hold(
+            *(planned.secrets if planned is not None else ()),
+            *(configured.storage.secrets if configured.storage else ()),
+        )
         if online and configured.plan is not None and configured.worker is not None and configured.storage is not None:
             from emp_trio.cli.online import ask_redis, ask_services
 

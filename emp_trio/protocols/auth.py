@@ -1,4 +1,4 @@
-"""How a connector proves who it is: nothing, an API key header, a bearer token, or user and password."""
+"""Authentication of a connector: none, API key header, bearer token, or user and password."""
 
 from __future__ import annotations
 

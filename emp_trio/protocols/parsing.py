@@ -1,4 +1,4 @@
-"""What a service says, as the struct that describes it. Pure.
+"""Parse a service's message into the struct that describes it. Pure.
 
 A field of a struct is read strictly: another type is an error that names its path, and so is a missing field without a
 default; members that the struct does not have are passed over. :data:`Lenient` marks, at the field, where real servers

@@ -1,4 +1,4 @@
-"""Where Redis is, as its URL says: one server, or Sentinels who know which one it is at the moment."""
+"""Parse the Redis URL: one server, or Sentinels that know the current master."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Redis may lose when it stops or is full, from what it says of itself."""
+"""Detect from its configuration which data a Redis server may lose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be the id of a job. Ids come from anybody, and keys, messages, logs and file names are made of them. Pure.
+"""Validate job ids, because keys, messages, logs and file names contain them. Pure.
 
 A worker is more tolerant than :func:`why_refused`: it runs a job of any short id in UTF-8 whose keys are its own
 (``functions/ids.lua``).

@@ -1,4 +1,4 @@
-"""What is known of a job and of a slot, read from their hashes as the whole fleet writes them. Pure.
+"""Read jobs and slots from their hashes, as any worker of the fleet writes them. Pure.
 
 Sources: queue protocol 1.3 (job hash and status groups), 1.4 (stored outcomes), 1.5 (worker hash).
 """

@@ -1,4 +1,4 @@
-"""What is kept alive, and when: the decisions of the renewal, as functions of values.
+"""Decide which leases and heartbeats to renew, and when. Pure.
 
 A keeper (:class:`~emp_trio.queue.keeper.ThreadKeeper` in a worker) looks at the table of leases from time to time, lets
 :func:`look` decide, does what it says, and writes down what came of it. It needs nothing of the event loop, so that

@@ -1,4 +1,4 @@
-"""What the queue needs of a Redis connection, free of any library's types."""
+"""The Redis interface of the queue, independent of any client library."""
 
 from __future__ import annotations
 

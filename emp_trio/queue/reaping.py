@@ -1,4 +1,4 @@
-"""What is left of emp-trio in a queue, put in order once, by somebody who is no worker."""
+"""Requeue the jobs that emp-trio workers left behind, once, from outside a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the errors mean that a server answers, by their first word (https://valkey.io/topics/protocol). Pure."""
+"""Classify error replies of the server by their first word (https://valkey.io/topics/protocol). Pure."""
 
 from __future__ import annotations
 

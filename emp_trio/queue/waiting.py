@@ -1,4 +1,4 @@
-"""Who waits for what: a request for its reply, a listener for messages of channels."""
+"""Pending requests that wait for replies, and listeners of channels."""
 
 from __future__ import annotations
 

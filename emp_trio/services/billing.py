@@ -1,5 +1,4 @@
-"""How often a generation may have been paid for: what may have run is repeated once per job, and not again (OpenAI
-OpenAI reference 3.5)."""
+"""Limit repeats of work that may have been billed: at most one per job (OpenAI reference 3.5)."""
 
 from __future__ import annotations
 

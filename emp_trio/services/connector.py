@@ -1,4 +1,4 @@
-"""What the worker needs of a connector, and what a connector gets from the worker.
+"""The Connector base class: the interface between the worker and a service.
 
 A connector lists protocol mixins side by side, says of what type its settings are, and adds one ``run`` method::
 

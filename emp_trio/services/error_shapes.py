@@ -1,4 +1,4 @@
-"""Where an error stands in a JSON value, in OpenAI's shape and in those of servers and gateways of others. Pure.
+"""Find the error in a JSON response of OpenAI, or of compatible servers and gateways. Pure.
 
 They come with an error status, with 200, and in streams (real servers, section 2)."""
 

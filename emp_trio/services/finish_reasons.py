@@ -1,4 +1,4 @@
-"""Why a completion ended, in the words of OpenAI and of other vendors: one table for all of them. Pure.
+"""Map the finish reasons of OpenAI and other vendors to outcomes. Pure.
 
 ``stop``, ``length``, ``tool_calls``, ``function_call`` and ``content_filter`` are documented (OpenAI reference 10); the
 others are what servers of others say (real servers, section 2). What is not in the table is no good end.

@@ -1,5 +1,4 @@
-"""Where an image may stand in an object of an answer: services and the gateways before them have many names for it.
-Pure."""
+"""Find an image in a JSON object, under the many names that services and gateways use. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""``LimitedServiceConnector``: the worked example of a service that does its work and says that it is well, no more
-(connector reference 9).
+"""``LimitedServiceConnector``: example of a service with nothing but work and a health check (connector reference 9).
 
 What the service can't do is declared in ``service_features``, and the worker says so at start. Two of the gaps are this
 connector's affair: a call that may have run can't be looked up, so it is made at most once more; and after a cancel

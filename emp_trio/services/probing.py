@@ -1,4 +1,4 @@
-"""Whether a service is well, asked of services that may have no route for the question."""
+"""Check the health of services that may have no health route."""
 
 from __future__ import annotations
 

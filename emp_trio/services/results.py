@@ -1,4 +1,4 @@
-"""How saved assets appear in a result: the names that other parts of the fleet read (connector reference 11). Pure."""
+"""Add saved assets to a result, under the names that the fleet reads (connector reference 11). Pure."""
 
 from __future__ import annotations
 

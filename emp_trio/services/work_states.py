@@ -1,5 +1,4 @@
-"""What services call the states of work that they do in the background: one table for all whose states are not in the
-settings. Pure.
+"""Default names of the states of background work, for services without their own in the settings. Pure.
 
 The documented words are in the OpenAI reference (4.3) and the Gemini reference (A5); the others are those of gateways
 and servers that speak the same language, in any case of letters.

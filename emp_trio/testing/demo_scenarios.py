@@ -1,4 +1,4 @@
-"""What ``emp-trio demo`` can show: for each scene its services, its workers, its storage and its jobs."""
+"""Scenarios of ``emp-trio demo``: services, workers, storage and jobs of each."""
 
 from __future__ import annotations
 

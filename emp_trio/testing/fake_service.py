@@ -1,4 +1,4 @@
-"""What a fake HTTP service needs beside its own behavior: routes, a memory of requests, and faults on demand.
+"""Base of fake HTTP services: routes, recorded requests, and faults on demand.
 
 ::
 

@@ -1,5 +1,7 @@
-"""HTTP/1.1 over a Trio stream, by h11, and the ways in which an answer on it can go wrong: what the fakes, the faulty
-server and the conformance suite's relay are made of."""
+"""HTTP/1.1 over a Trio stream with h11, and faulty responses.
+
+The fakes, the faulty server and the relay of the conformance suite are built on it.
+"""
 
 from __future__ import annotations
 

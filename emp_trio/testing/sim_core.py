@@ -1,4 +1,4 @@
-"""What both simulated services do with a job: how long it takes, how far it is, what comes out. Pure.
+"""Job logic of both simulated services: duration, progress, output. Pure.
 
 A payload steers its own simulation with ``simulate``::
 

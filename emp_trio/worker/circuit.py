@@ -1,6 +1,4 @@
-"""A circuit breaker: after some consecutive failures of a service only a periodic probe job is admitted, until one
-succeeds. Pure: it is given the time.
-"""
+"""Circuit breaker: after N consecutive failures only a periodic probe job is admitted, until one succeeds. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Connector supervisors: each opens one connector, keeps it open, asks for its health, and opens it anew if it
-crashes."""
+"""Connector supervisors: open each connector, check its health, and reopen it after a crash."""
 
 from __future__ import annotations
 

@@ -47,6 +47,17 @@ def test_every_public_name_is_documented(path: Path) -> None:
     assert list(undocumented(path)) == []
 
 
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_opens_with_one_plain_sentence(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    if docstring is None:  # only an empty module has none: see the test before
+        return
+    summary = docstring.splitlines()[0]
+    assert summary.endswith(".")
+    assert len(summary) <= 120
+    assert not re.match(r"(What|How|Which|Where|When|Who|Why|Whether)\b", summary), "say what the module does or has"
+
+
 def test_asyncio_is_known_in_one_place() -> None:
     knows = set()
     for path in PACKAGE:

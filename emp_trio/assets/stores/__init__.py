@@ -1,6 +1,8 @@
-"""Where assets are kept. Each store is one plain synchronous class behind the protocol :class:`AssetStore`; the saver
-calls it in threads (:mod:`~emp_trio.assets.stores.blocking`). What opens it is a
-:class:`~emp_trio.assets.stores.provider.Provider`."""
+"""Asset stores: one synchronous class per provider, behind the protocol :class:`AssetStore`.
+
+The saver calls them in threads (:mod:`~emp_trio.assets.stores.blocking`). A
+:class:`~emp_trio.assets.stores.provider.Provider` opens them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error between a store and us means, where the providers don't differ. Pure.
+"""Translate errors of stores that are the same for all providers into AssetError. Pure.
 
 Decided from the kind of the error, the status and the store's code, never from a text.
 """

@@ -1,5 +1,8 @@
-"""What a storage provider is: :class:`Provider`. Each is one module of :mod:`emp_trio.assets.stores.providers`, where
-:func:`~emp_trio.assets.stores.registry.providers` finds it; nothing else names one."""
+"""The storage provider interface, :class:`Provider`.
+
+Each provider is a package in :mod:`emp_trio.assets.stores.providers`, where
+:func:`~emp_trio.assets.stores.registry.providers` finds it; no other module names one.
+"""
 
 from __future__ import annotations
 

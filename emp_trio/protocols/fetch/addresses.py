@@ -1,4 +1,4 @@
-"""Which addresses of the network a job may make a worker talk to. Pure."""
+"""Decide which network addresses a job may make a worker connect to. Pure."""
 
 from __future__ import annotations
 

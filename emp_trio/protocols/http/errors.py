@@ -1,4 +1,4 @@
-"""What an answer that is not a success means: texts of error bodies, and which statuses leave the work undone. Pure."""
+"""Translate HTTP error responses: text of the body, and statuses that mean the work was not started. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes back from a service over HTTP: a whole answer, or a stream of its pieces."""
+"""HTTP responses of a service: complete, or streamed."""
 
 from __future__ import annotations
 

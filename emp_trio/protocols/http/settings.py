@@ -1,4 +1,4 @@
-"""How a connector reaches a service over HTTP."""
+"""Settings of a connector's HTTP client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a connector reaches a WebSocket."""
+"""Settings of a connector's WebSocket client."""
 
 from __future__ import annotations
 

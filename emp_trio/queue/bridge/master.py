@@ -1,4 +1,4 @@
-"""Which server is the master: looked up before each connection, and heard of from the Sentinels when it changes."""
+"""Find the master before each connection, and follow the Sentinels' announcements of a new one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The asyncio side of a connection after its login: replies and pushes as they are read, and commands as they are
-written."""
+"""Read replies and pushes, and write commands, on the asyncio side of a connection."""
 
 from __future__ import annotations
 

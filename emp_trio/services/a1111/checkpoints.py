@@ -1,5 +1,7 @@
-"""The models of a server, and which one has made an image: a name that is not known is dropped without a word (A1111
-A1111 reference 10.2). Pure."""
+"""Select the model, and verify which one made an image (A1111 reference 10.2). Pure.
+
+A1111 ignores the name of an unknown model silently.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What A1111 says of work under way (A1111 reference 10.3). Pure."""
+"""Parse A1111's progress of running work (A1111 reference 10.3). Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""What a server's own node classes say of a graph: outputs, classes and models that are missing, files to upload
-(ComfyUI reference 2.5, 11). Pure."""
+"""Check a graph against the server's node classes (ComfyUI reference 2.5, 11). Pure.
+
+Finds outputs, missing classes and models, and files to upload.
+"""
 
 from __future__ import annotations
 

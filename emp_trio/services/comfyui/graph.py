@@ -1,5 +1,6 @@
-"""The graph of a job: found in its payload, checked before it is sent, and made the job's own
-(ComfyUI reference 1, 2.1, 4.8). Pure.
+"""Read a job's graph from its payload, validate it and adapt it to the job. Pure.
+
+Sources: ComfyUI reference 1, 2.1, 4.8.
 
 One accepted prompt of the wrong form can end a server's only worker thread (4.6), so nothing of the kind is sent.
 """

@@ -1,5 +1,4 @@
-"""The two sources that decide about a prompt: its place in the queue, and its entry in the history
-(ComfyUI reference 2.2). Pure."""
+"""Read a prompt's state from the queue and the history (ComfyUI reference 2.2). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a ComfyUI server says over its WebSocket, as typed values (ComfyUI reference 3). Pure.
+"""Parse the WebSocket messages of ComfyUI (ComfyUI reference 3). Pure.
 
 Every message decodes to something: what is unknown, cut short or of the wrong type becomes :class:`Unknown`, and fields
 that nothing here needs are passed over.

@@ -1,4 +1,4 @@
-"""What a prompt has made: files, texts and the rest, from the outputs in its history (ComfyUI reference 5). Pure."""
+"""Read the outputs of a prompt from its history entry (ComfyUI reference 5). Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Evidence that a server works, beside that it answers: a worker thread may be dead behind a healthy HTTP (reference
-4.6).
+"""Test that a server executes prompts, not only that it responds (ComfyUI reference 4.6).
 
 A server without work is tried out with a tiny prompt of our own: at the start, and after any doubt. One that has work
 in hand can't be tried out; it is watched instead (:mod:`emp_trio.services.comfyui.pulse`).

@@ -1,5 +1,6 @@
-"""Whether a server that has work in hand still does something: its worker thread may have died behind a healthy HTTP
-side (ComfyUI reference 4.6; real servers 1). Pure.
+"""Detect a server whose worker thread has died while its HTTP side works. Pure.
+
+Sources: ComfyUI reference 4.6; real servers 1.
 
 Nobody can tell a dead thread from a long computation by one look. So what counts is change, from one look to the next:
 another prompt runs, another one has ended, memory was taken or given back, or a message about a prompt was heard. A

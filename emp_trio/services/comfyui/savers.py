@@ -1,5 +1,6 @@
-"""Nodes that save files: which of them may be given a folder of the job's own, and which have saved nothing (reference
-4.8, 5; real servers 1). Pure.
+"""Nodes that save files: redirect their folders, and find those that saved nothing. Pure.
+
+Sources: ComfyUI reference 4.8, 5; real servers 1.
 
 Stock classes make a path of ``filename_prefix``. Classes of node packs may take it as a bare name beside a folder of
 their own, and write nothing at all where it holds a slash; so it is changed only where it is known to be a path.

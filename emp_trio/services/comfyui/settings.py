@@ -1,5 +1,7 @@
-"""Settings that the connectors of ComfyUI share, and the addresses that follow from them (connector reference 5.1, 5.2;
-ComfyUI reference 7)."""
+"""Settings of the ComfyUI connectors, and the addresses derived from them.
+
+Sources: connector reference 5.1, 5.2; ComfyUI reference 7.
+"""
 
 from __future__ import annotations
 

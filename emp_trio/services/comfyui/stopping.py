@@ -1,5 +1,7 @@
-"""Stopping a prompt: servers before the jobs API have no one call for it, and none of the calls says whether it worked
-(ComfyUI reference 6)."""
+"""Stop a prompt on servers with and without the jobs API (ComfyUI reference 6).
+
+Older servers have no single call for it, and no call reports whether it worked.
+"""
 
 from __future__ import annotations
 

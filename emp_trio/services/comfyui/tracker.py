@@ -1,6 +1,6 @@
-"""One prompt, followed by three sources: messages of the socket, looks at the queue, looks at the history
-(ComfyUI reference 4, 8). Pure: told what was seen and when, it says when to look next, how far the prompt is, and how
-it ended.
+"""Track a prompt by WebSocket messages, the queue and the history (ComfyUI reference 4, 8). Pure.
+
+From timed observations, it decides the next poll, the progress and the outcome.
 
 Only an entry in the history ends a prompt well, and only its absence from queue and history, seen twice, ends it as
 lost. Messages make it quick and give progress; any of them may be missing.

@@ -1,4 +1,4 @@
-"""What is asked, as the body of either interface (Gemini reference A3, A7). Pure."""
+"""Build request bodies for both interfaces of Gemini (Gemini reference A3, A7). Pure."""
 
 from __future__ import annotations
 

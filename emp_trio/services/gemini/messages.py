@@ -1,5 +1,7 @@
-"""Answers of either interface as they come (Gemini reference A4, A7). Names in snake case are to be made those of the
-documentation first (:func:`emp_trio.services.gemini.wire.camel`). Pure."""
+"""Responses of both interfaces of Gemini (Gemini reference A4, A7). Pure.
+
+Convert snake-case names first (:func:`emp_trio.services.gemini.wire.camel`).
+"""
 
 from __future__ import annotations
 

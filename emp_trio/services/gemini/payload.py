@@ -1,4 +1,4 @@
-"""What a job asks for, from its payload (connector reference 7; Gemini reference A2, A3). Pure.
+"""Parse the payload of a job (connector reference 7; Gemini reference A2, A3). Pure.
 
 A payload is a prompt (``prompt`` or ``text``) with options and images beside it, or ``contents`` as the API takes it.
 """

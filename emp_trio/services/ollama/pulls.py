@@ -1,4 +1,4 @@
-"""How far the download of a model is (Ollama reference B4). Pure."""
+"""Progress of a model download (Ollama reference B4). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job asks of its images, in the words of the API (OpenAI reference 7, 8.1). Pure.
+"""Image options of a job, as the API names them (OpenAI reference 7, 8.1). Pure.
 
 The image tool and the Images API take the same options under the same names; only ``n`` is the Images API's alone.
 """

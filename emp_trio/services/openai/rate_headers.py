@@ -1,4 +1,4 @@
-"""What the rate-limit headers of a good answer say about the next call (OpenAI reference 2). Pure."""
+"""Read rate-limit headers of a successful response (OpenAI reference 2). Pure."""
 
 from __future__ import annotations
 

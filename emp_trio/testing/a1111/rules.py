@@ -1,4 +1,4 @@
-"""What A1111 says to a wrong request (A1111 reference 10.2, 10.5), and what it has parameters for. Pure."""
+"""Validate requests as A1111 does (A1111 reference 10.2, 10.5). Pure."""
 
 from __future__ import annotations
 

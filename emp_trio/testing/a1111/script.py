@@ -1,4 +1,4 @@
-"""How work goes in the fake A1111, and the images and the ``info`` that come of it. Functions of values."""
+"""Script of the fake A1111, and the images and ``info`` it generates. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the fake ComfyUI behaves, and what it takes for a prompt in its queue."""
+"""Behavior of the fake ComfyUI, and the prompts in its queue."""
 
 from __future__ import annotations
 

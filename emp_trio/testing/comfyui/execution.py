@@ -1,5 +1,7 @@
-"""One prompt while the fake ComfyUI runs it: its messages, in the order of the recordings, and its history entry
-(ComfyUI reference 4.1, 4.6, 4.8)."""
+"""Execute a prompt in the fake ComfyUI: messages in recorded order, and the history entry.
+
+Source: ComfyUI reference 4.1, 4.6, 4.8.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The fake ComfyUI: a server on a real socket that misbehaves as real ones do, each way on demand
-(ComfyUI reference 9).
+"""Fake ComfyUI on a real socket, with the faults of real servers on demand (ComfyUI reference 9).
 
 Some ways are its nature and need no switch: events race with answers, a reconnect hears only the running node's name,
 an old socket's end silences the new one of the same client id, a graph with a node that lacks inputs ends the worker

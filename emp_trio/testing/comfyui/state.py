@@ -1,4 +1,4 @@
-"""What the fake ComfyUI's process remembers between prompts."""
+"""State of the fake ComfyUI's process between prompts."""
 
 from __future__ import annotations
 

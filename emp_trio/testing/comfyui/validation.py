@@ -1,4 +1,4 @@
-"""What the fake ComfyUI answers to a prompt that is not as it should be, in the words of the recordings. Pure."""
+"""Validate prompts as ComfyUI does, with the recorded messages. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What must hold of everything a connector says: the shape of results, of progress, of errors; no bytes, no secrets.
-Pure."""
+"""Check the output of a connector: results, progress, errors; no file bytes, no secrets. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where to disturb an exchange: bytes to cut at, values to make wrong, and a choice of a few among many. Pure."""
+"""Choose disturbances of an exchange: positions to cut at and values to change. Pure."""
 
 from __future__ import annotations
 

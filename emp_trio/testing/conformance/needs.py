@@ -1,4 +1,4 @@
-"""Which tests are for which connectors."""
+"""Select the conformance tests that apply to a connector."""
 
 from __future__ import annotations
 

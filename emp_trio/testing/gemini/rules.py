@@ -1,4 +1,4 @@
-"""What the API accepts: every request against the reference (A2, A3, A7). Pure.
+"""Validate requests as Gemini does (Gemini reference A2, A3, A7). Pure.
 
 Two kinds of diagnostics: a fault is what the service answers with a 400 or a 404; a violation is what it may well let
 pass today but nobody has documented.

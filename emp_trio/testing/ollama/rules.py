@@ -1,4 +1,4 @@
-"""What Ollama accepts: every request against the reference (B1, B2, B4). Pure.
+"""Validate requests as Ollama does (Ollama reference B1, B2, B4). Pure.
 
 Two kinds of diagnostics: a fault is what the server answers with a 400; a violation is what it may well let pass but
 nobody has documented.

@@ -1,4 +1,4 @@
-"""What the fake Ollama says: its script, and the lines and answers that come of it. Functions of values."""
+"""Script of the fake Ollama, and the lines and responses it generates. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``POST /chat/completions`` accepts (OpenAI reference 10). Pure."""
+"""Validate requests of ``POST /chat/completions`` (OpenAI reference 10). Pure."""
 
 from __future__ import annotations
 

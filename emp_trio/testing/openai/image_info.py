@@ -1,4 +1,4 @@
-"""What an image is, from its first bytes: format, width, height, and whether it can be transparent. Pure."""
+"""Read format, width, height and transparency of an image from its first bytes. Pure."""
 
 from __future__ import annotations
 

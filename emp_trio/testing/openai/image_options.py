@@ -1,4 +1,4 @@
-"""Which options an image model takes (OpenAI reference 1.1, 7, 8): for the tool and for the Images API. Pure."""
+"""Validate the options of an image model, for the tool and the Images API (OpenAI reference 1.1, 7, 8). Pure."""
 
 from __future__ import annotations
 

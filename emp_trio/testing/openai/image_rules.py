@@ -1,4 +1,4 @@
-"""What ``POST /images/generations`` and ``POST /images/edits`` accept (OpenAI reference 8.1, 8.2). Pure."""
+"""Validate ``POST /images/generations`` and ``POST /images/edits`` (OpenAI reference 8.1, 8.2). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which images and masks may be sent, as files and as references (OpenAI reference 4.2, 7, 8.2). Pure."""
+"""Validate input images and masks, as files and references (OpenAI reference 4.2, 7, 8.2). Pure."""
 
 from __future__ import annotations
 

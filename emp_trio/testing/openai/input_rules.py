@@ -1,4 +1,4 @@
-"""What ``input`` of a request of the Responses API may hold (OpenAI reference 4.2). Pure."""
+"""Validate ``input`` of a request of the Responses API (OpenAI reference 4.2). Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the API accepts: every request of ``POST /responses`` against the reference (4.1, 4.2, 7, 16). Pure.
+"""Validate requests of ``POST /responses`` (OpenAI reference 4.1, 4.2, 7, 16). Pure.
 
 Two kinds of diagnostics: an error is what the real service answers with a 400; a violation is what it may well let pass
 today but nobody has documented.

@@ -1,4 +1,4 @@
-"""What a test (or a user of ``emp-trio simulate openai``) may say about how a generation goes."""
+"""Script of a generation of the fake OpenAI, for tests and ``emp-trio simulate openai``."""
 
 from __future__ import annotations
 

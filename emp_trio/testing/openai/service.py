@@ -1,4 +1,4 @@
-"""What the routes of the fake OpenAI share: its state, its count of what would be billed, its errors."""
+"""State shared by the routes of the fake OpenAI: billing counter, recorded calls, errors."""
 
 from __future__ import annotations
 

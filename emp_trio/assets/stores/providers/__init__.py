@@ -1,2 +1,4 @@
-"""One module per storage provider, with its ``PROVIDER``. A module here is all that a new store takes; what imports the
-provider's own library is imported by its ``load`` and ``open`` alone."""
+"""Storage providers: one package each, with a ``PROVIDER``.
+
+To add a store, add a package. Import the provider's own library only in ``load`` and ``open``.
+"""

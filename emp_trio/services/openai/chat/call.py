@@ -1,4 +1,4 @@
-"""What the text connectors share: the call for a job, with whose key and how often, and the result made of it."""
+"""Request loop and result of the text connectors, shared by all of them."""
 
 from __future__ import annotations
 

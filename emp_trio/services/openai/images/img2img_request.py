@@ -1,5 +1,8 @@
-"""An ``openai_img2img`` job, with images and a mask under the many names that submitters use, as requests: that of the
-Responses API, and both forms of the Images API's (OpenAI reference 4.2, 7, 8.2; connector reference 4.4). Pure."""
+"""Build requests for ``openai_img2img`` jobs. Pure.
+
+Reads images and mask under the many names that submitters use; builds requests of the Responses API and both forms
+of the Images API (OpenAI reference 4.2, 7, 8.2; connector reference 4.4).
+"""
 
 from __future__ import annotations
 

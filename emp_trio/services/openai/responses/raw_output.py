@@ -1,4 +1,4 @@
-"""What the service sent, as it may be kept in a result: without the bytes of images (OpenAI reference 14). Pure."""
+"""Reduce a response for the result: without image bytes (OpenAI reference 14). Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A streamed response: followed event by event, resumed where it is lost, polled where that fails (OpenAI reference 5,
-6.2)."""
+"""Follow a streamed response, resume a lost stream, and fall back to polling (OpenAI reference 5, 6.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an error of the Azure SDK means: pure, from its kind, status and code, never from its text.
+"""Translate errors of the Azure SDK by type, status and code, never by text. Pure.
 
 Codes: Azure storage reference, "Common REST API error codes" and "Blob Storage error codes".
 """

@@ -1,4 +1,4 @@
-"""What an error of Google's storage library means: pure, from its kind, status and reason, never from its text.
+"""Translate errors of Google's storage library by type, status and reason, never by text. Pure.
 
 Reasons: Cloud Storage JSON API reference, "HTTP status and error codes".
 """

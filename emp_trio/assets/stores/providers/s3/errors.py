@@ -1,4 +1,4 @@
-"""What an error of boto3 means: pure, from its kind, status and code, never from its text.
+"""Translate errors of boto3 by type, status and code, never by text. Pure.
 
 Codes: Amazon S3 API reference, "Error responses"; those with X are of MinIO.
 """
