@@ -1,13 +1,12 @@
-"""The wait until a CDN serves what the store already has.
+"""Wait until a CDN serves an uploaded asset.
 
-Probes begin when the origin has been checked, never before: a CDN asked too early remembers the 404. They are HEAD
-requests, and ranged GETs of one byte from the moment on at which HEAD is refused; pauses between them grow.
+Probing starts only after the upload is verified at the origin, because a CDN caches the 404 of an early request. Probes
+are HEAD requests, or GETs of one byte once HEAD is refused, with growing pauses.
 
-A CDN may all the same hold a wrong answer: a 404 from somebody's earlier request, or an earlier attempt's content. It
-would keep it for minutes or hours, while the work is done and paid for. So after a few wrong answers the same address
-is also tried with a query (``?v=`` and a piece of the content's digest), which is another entry of the cache; if that
-one is right, it is the address handed out. CDNs that leave queries out of their cache keys don't answer better to it,
-and the wait goes on until the stage ends.
+A CDN may still have cached a wrong response: the 404 of another client's request, or the content of an earlier attempt.
+It may keep it for hours. So after a few wrong responses the URL is also tried with a query (``?v=`` and part of the
+digest), which is another cache entry; if it serves the asset, that URL is returned. With a CDN that ignores queries in
+its cache key, the wait continues until the stage ends.
 """
 
 from __future__ import annotations
@@ -24,56 +23,56 @@ from emp_trio.errors import InputUnavailable, ServiceError
 from emp_trio.retry import backoff
 
 Verdict = Literal["right", "wrong", "refused", "unknown"]
-"""What a probe says: served as it should be; the cache holds something else; HEAD is not allowed; nothing yet."""
+"""Result of a probe: asset served, other content cached, HEAD not allowed, or nothing served yet."""
 
 
 _DIGESTS: Final = ("x-ms-meta-sha256", "x-amz-meta-sha256", "x-goog-meta-sha256")
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """What the CDN is to serve."""
+    """Properties of the asset that the CDN must serve."""
 
     size: int
     sha256: str
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """What a CDN answered, redirects followed; the names of the headers are in lower case."""
+    """Response of a CDN after redirects; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
 
 
 class Way(Protocol):
-    """A way to a CDN: :mod:`emp_trio.assets.cdn_ways` has those that there are."""
+    """Client for a CDN; implemented in :mod:`emp_trio.assets.cdn_ways`."""
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Answered:
-        """Make a request and read no body.
+        """Send a request without reading the body of the response.
 
         Raises:
-            ServiceError, InputUnavailable: no answer; another time there may be one.
-            InvalidJob, AssetError: the address is not to be asked.
+            ServiceError, InputUnavailable: no response; a later request may succeed.
+            InvalidJob, AssetError: the address is not allowed.
         """
 
 
 class WaitLog:
-    """The last answer of whatever is being waited for, in words, for the error when time is up."""
+    """Description of the last response, for the error message after a timeout."""
 
     def __init__(self) -> None:
         self.last = ""
 
 
 def public_url(base: str, key: str) -> str:
-    """The address of a key behind a CDN base that has a scheme and no slash at its end."""
+    """Return the URL of a key on a CDN. ``base`` has a scheme and no trailing slash."""
     return f"{base}/{quote(key, safe='/~')}"
 
 
 def judge(method: str, status: int, headers: Mapping[str, str], expected: Expected) -> Verdict:
-    """What an answer of the CDN says. Pure.
+    """Classify a response of the CDN. Pure.
 
     Args:
-        headers: looked up in lower case. Length and digest (from the store's metadata, which CDNs pass on) are compared
-            where they are given; a compressed answer has a length of its own.
+        headers: headers with lower-case names. Length and digest (metadata of the store that CDNs pass on) are compared
+            if present; the length of a compressed response is ignored.
     """
     if status in (200, 206):
         plain = headers.get("content-encoding", "identity") in ("", "identity")
@@ -89,16 +88,16 @@ def judge(method: str, status: int, headers: Mapping[str, str], expected: Expect
 
 
 async def wait_for_cdn(way: Way, url: str, expected: Expected, settings: CdnSettings, log: WaitLog) -> str:
-    """Probe until the CDN serves ``expected`` at ``url``; the caller's deadline bounds it. Cancellable at any time.
+    """Probe until the CDN serves ``expected`` at ``url``. Has no timeout of its own; cancellable at any time.
 
     Args:
-        log: gets what the last probe said.
+        log: receives a description of each response.
 
     Returns:
-        the address that is served rightly: ``url``, or ``url`` with a query (see above).
+        the URL that serves the asset: ``url``, or ``url`` with a query (see the module).
 
     Raises:
-        InvalidJob, AssetError: as :meth:`Way.ask`.
+        InvalidJob, AssetError: the address is not allowed.
     """
     tried = wrong = 0
     method = "HEAD"
@@ -115,7 +114,7 @@ async def wait_for_cdn(way: Way, url: str, expected: Expected, settings: CdnSett
         if verdict == "wrong" and wrong >= settings.stale_after:
             fresh, said = f"{url}?v={expected.sha256[:12]}", log.last
             if await _probe(way, method, fresh, expected, settings, log) == "right":
-                # Once more: it may only have been late, and the plain address is the better one.
+                # Try the plain URL once more: it is preferred, and may only have been late.
                 late = await _probe(way, method, url, expected, settings, log) == "right"
                 return url if late else fresh
             log.last = said
@@ -123,13 +122,13 @@ async def wait_for_cdn(way: Way, url: str, expected: Expected, settings: CdnSett
 
 
 async def _probe(way: Way, method: str, url: str, expected: Expected, settings: CdnSettings, log: WaitLog) -> Verdict:
-    """One request, in at most ``probe_timeout`` seconds; a body is never read."""
+    """Send one request, limited to ``probe_timeout`` seconds, without reading a body."""
     headers = {"accept-encoding": "identity"} | ({"range": "bytes=0-0"} if method == "GET" else {})
     with trio.move_on_after(settings.probe_timeout):
         try:
             answer = await way.ask(method, url, headers)
         except (ServiceError, InputUnavailable) as error:
-            if error.reason != "network_timeout":  # that is the same as the end of this block's own time
+            if error.reason != "network_timeout":  # equivalent to this block's own timeout
                 log.last = f"{url} can't be reached: {error.message}"
                 return "unknown"
         else:

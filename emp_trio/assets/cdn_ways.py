@@ -1,4 +1,4 @@
-"""The two ways to a CDN: to the operator's own as it is configured, and to one that a job names, past the guard."""
+"""CDN clients: direct for the operator's CDN, guarded against private addresses for a CDN named by a job."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MOST_REDIRECTS: Final = 5
 
 
 class CdnWay:
-    """A way to one CDN, good for many probes.
+    """Client for one CDN, for any number of probes.
 
     Args:
-        client: for the operator's own CDN: its pool, and the proxies of the environment.
-        base: address of the CDN.
-        own: whether the operator has configured it (``CLOUD_CDN_URL``): its origin is trusted, wherever it is. A job's
-            is not, and neither is another origin that either of them redirects to.
-        private: whether private networks are open to what is not trusted (``CLOUD_CDN_ALLOW_PRIVATE``).
+        client: HTTP client for the operator's CDN, with the environment's proxies.
+        base: URL of the CDN.
+        own: whether it is the operator's (``CLOUD_CDN_URL``), whose origin is trusted at any address. A job's CDN, and
+            other origins that either redirects to, are not trusted.
+        private: whether untrusted origins may be in private networks (``CLOUD_CDN_ALLOW_PRIVATE``).
     """
 
     def __init__(self, client: httpx.AsyncClient, base: str, *, own: bool, private: bool) -> None:
@@ -36,12 +36,12 @@ class CdnWay:
         self._private = private
 
     async def ask(self, method: str, url: str, headers: Mapping[str, str]) -> Answered:
-        """Make a request, follow its redirects, and read no body. A cancel closes the connection.
+        """Send a request and follow redirects, without reading the body. Cancellation closes the connection.
 
         Raises:
-            InvalidJob: the address of a job, or where it leads, is not to be asked. The text says nothing about it.
-            AssetError: the operator's CDN leads to such an address.
-            ServiceError, InputUnavailable: no answer.
+            InvalidJob: the job's address, or the target of its redirect, is not allowed. The message omits the address.
+            AssetError: the operator's CDN redirects to such an address.
+            ServiceError, InputUnavailable: no response.
         """
         place = url
         for _ in range(_MOST_REDIRECTS + 1):
@@ -86,7 +86,7 @@ class CdnWay:
 
 
 def check_cdn_form(base: str, *, private: bool) -> None:
-    """Refuse a job's CDN of which its address alone says that it would not be asked. Asks nobody.
+    """Reject a job's CDN whose URL is not allowed, without a DNS lookup.
 
     Raises:
         InvalidJob: the text says nothing about the address.
@@ -98,7 +98,7 @@ def check_cdn_form(base: str, *, private: bool) -> None:
 
 
 async def check_cdn(base: str, *, private: bool) -> None:
-    """Look a job's CDN up, and refuse one that would not be asked. A name that can't be resolved for now passes.
+    """Resolve a job's CDN, and reject an address that is not allowed. Accept a name that can't be resolved now.
 
     Raises:
         InvalidJob: the text says nothing about the address.
@@ -108,11 +108,11 @@ async def check_cdn(base: str, *, private: bool) -> None:
     except AddressProblem as error:
         raise cdn_refusal(error) from error
     except InputUnavailable:
-        pass  # it may be there when it is needed
+        pass  # it may resolve when it is needed
 
 
 def cdn_refusal(error: AddressProblem) -> InvalidJob:
-    """The error for a job whose CDN is not to be asked."""
+    """Return the error for a job whose CDN is not allowed."""
     return InvalidJob(
         f"the CDN address of ctx.storage.cdnUrl {error.message}. A private CDN is for the operator to set: "
         "CLOUD_CDN_URL, or CLOUD_CDN_ALLOW_PRIVATE for those of jobs"

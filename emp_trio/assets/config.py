@@ -18,7 +18,7 @@ from emp_trio.retry import RetryPolicy
 from emp_trio.secrets import Secret, excerpt
 
 LARGEST_INLINE: Final = 2**20
-"""Most bytes of a file that any setting lets into a result: results travel through Redis."""
+"""Upper limit of the setting for inline files, in bytes, because results go through Redis."""
 
 
 _YES: Final = frozenset({"true", "1", "yes", "on"})
@@ -26,12 +26,12 @@ _NO: Final = frozenset({"false", "0", "no", "off"})
 
 
 class CdnSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How the wait for a CDN goes about it.
+    """Settings of the wait for a CDN.
 
     Args:
-        probe_timeout: seconds for one request, whatever happens to it.
-        first_pause, longest_pause: seconds between probes; doubled from the first to the longest.
-        stale_after: wrong answers (404, other content) after which a query that passes the CDN's cache is tried too.
+        probe_timeout: seconds per request.
+        first_pause, longest_pause: seconds between probes, doubled from the first to the longest.
+        stale_after: number of wrong responses (404, other content) before a query bypasses the CDN's cache.
     """
 
     probe_timeout: float = 5.0
@@ -41,13 +41,13 @@ class CdnSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeepSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where finished generations wait on this machine after a failed upload.
+    """Settings of the spool for generations whose upload failed.
 
     Args:
-        folder: for this user alone; None keeps nothing.
-        max_bytes: of all that is kept together; the oldest gives way.
-        max_age: seconds after which nobody is expected to ask any more.
-        limit: seconds for writing one, also while a cancelled job is being cleaned up.
+        folder: folder that only this user can access; None disables the spool.
+        max_bytes: maximum total size; the oldest files are removed first.
+        max_age: seconds until a file is removed.
+        limit: maximum seconds to write a generation, also during the cleanup of a cancelled job.
     """
 
     folder: Path | None = None
@@ -57,23 +57,23 @@ class KeepSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Storage of a worker. What a job's ``ctx`` says comes before it, field by field (see ``destination``).
+    """Storage settings of a worker. A job's ``ctx`` takes precedence, field by field (see ``destination``).
 
     Args:
-        provider: name of the provider that assets go to when the job doesn't say; None means that the job must say it.
-        container: container or bucket; for the local store a folder inside ``LOCAL_STORAGE_PATH``.
-        cdn_url: base of the public addresses, ``https://cdn.example.com[/path]``. It is asked wherever it is.
-        cdn_private: whether a CDN that a job names, or that another redirects to, may be in a private network.
-        accounts: the worker's own, by the name of their provider.
-        cache_control: header of every asset; None is a year for generated names and five minutes for chosen ones.
-        max_bytes: size of the largest asset.
-        inline_bytes: size of the largest file that a result may carry itself, for jobs with ``save_assets: false``.
-        uploads: uploads at once, each in a thread of its own.
-        connect_timeout, read_timeout: seconds for a connection to the store, and for a silence on it.
-        abort_timeout: seconds for telling the store that a cancelled upload is void, where it wants to be told.
-        retry: how an upload is repeated within the upload stage. Generous: what it saves has been paid for.
-        cdn: the wait for the CDN.
-        keep: what becomes of a finished generation whose upload failed.
+        provider: default provider; None requires jobs to name one.
+        container: default container or bucket; for the local provider a folder inside ``LOCAL_STORAGE_PATH``.
+        cdn_url: base of public URLs, ``https://cdn.example.com[/path]``. May be in a private network.
+        cdn_private: whether a CDN that a job names, or the target of a redirect, may be in a private network.
+        accounts: the worker's accounts, by provider name.
+        cache_control: Cache-Control of every asset; None: a year for generated names, five minutes for chosen names.
+        max_bytes: maximum size of an asset.
+        inline_bytes: maximum size of a file in a result, for jobs with ``save_assets: false``.
+        uploads: maximum concurrent uploads; each uses a thread.
+        connect_timeout, read_timeout: seconds to connect to the store, and to wait for data from it.
+        abort_timeout: seconds to abort a cancelled upload at the store.
+        retry: retries of an upload within the upload stage; many, because the work is already paid for.
+        cdn: settings of the wait for the CDN.
+        keep: settings of the spool.
     """
 
     provider: str | None = None
@@ -94,7 +94,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> list[Secret]:
-        """Everything in here that must not be shown."""
+        """Return all secrets in these settings."""
         return [secret for account in self.accounts.values() for secret in account.secrets]
 
 
@@ -104,11 +104,11 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
     temporary files), ``EMP_TRIO_INLINE_MAX_BYTES``, and the variables of each provider's account
     (:mod:`emp_trio.assets.stores.providers`).
 
-    A blank variable counts as unset. Nothing set is fine: jobs may bring their own storage, and saving an asset of one
-    that doesn't is refused. There is no default place: an asset is never written where nobody asked for it.
+    A blank variable counts as unset. All variables are optional: jobs may name their own storage, and saving fails for
+    a job that does not. There is no default destination.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: variables are invalid; ``problems`` lists all of them.
     """
     problems: list[Problem] = []
     given = {name: value.strip() for name, value in env.items() if value.strip()}
@@ -116,10 +116,10 @@ def storage_settings(env: Mapping[str, str]) -> StorageSettings:
     def wrong(variable: str, message: str, hint: str = "") -> None:
         problems.append(Problem(path=variable, variable=variable, message=message, hint=hint))
 
-    asked = given.get("CLOUD_STORAGE_PROVIDER", "").lower()
-    chosen = find_provider(asked)
-    if asked and chosen is None:
-        wrong("CLOUD_STORAGE_PROVIDER", f"{asked!r} is not a storage provider", f"use {provider_names()}")
+    requested = given.get("CLOUD_STORAGE_PROVIDER", "").lower()
+    chosen = find_provider(requested)
+    if requested and chosen is None:
+        wrong("CLOUD_STORAGE_PROVIDER", f"{requested!r} is not a storage provider", f"use {provider_names()}")
     accounts = {
         name: account
         for name, provider in providers().items()

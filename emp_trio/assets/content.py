@@ -1,7 +1,6 @@
-"""The bytes of an asset, wherever they come from: gathered once, measured, and readable as often as an upload needs.
+"""Collect the bytes of an asset from any source, with size and digest, readable repeatedly for upload retries.
 
-Small content stays in memory; larger content goes to a temporary file, so that a film does not fill the memory of a
-worker with hundreds of slots.
+Small content stays in memory. Larger content goes to a temporary file, because a worker may have hundreds of slots.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ from emp_trio.errors import ServiceError
 from emp_trio.sizes import LARGE, slices
 
 IN_MEMORY: Final = 8 * 2**20
-"""Bytes of a stream that are kept in memory; more goes to a temporary file."""
+"""Maximum bytes kept in memory; larger content goes to a temporary file."""
 
-_HOP: Final = LARGE  # bytes worth a thread of their own: less is quicker done where it is
+_HOP: Final = LARGE  # bytes from which a thread is faster
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _DATA_URL: Final = re.compile(r"\s*data:([^,]*),", re.ASCII | re.IGNORECASE)
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """Measured bytes.
+    """The bytes of an asset with their properties.
 
     Attributes:
-        file: the bytes, to be read in a thread; every reader begins with ``seek(0)``.
-        head: the first bytes, for type detection.
+        file: the bytes. Read it in a thread, starting with ``seek(0)``.
+        head: first bytes, for type detection.
         size: number of bytes.
         sha256: hexadecimal digest.
-        declared: the media type that the source itself stated (a data URL), or None.
+        declared: media type of a data URL, or None.
     """
 
     file: IO[bytes]
@@ -53,23 +52,23 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 @asynccontextmanager
 async def gathered(data: Any, *, max_bytes: int) -> AsyncIterator[Content]:
-    """Gather ``data`` and measure it.
+    """Collect ``data``, and compute its size and digest.
 
     Args:
-        data: bytes, base64 text, data URL text, or an async iterable of bytes, which is closed when it ends early.
-        max_bytes: most bytes to accept; a stream is stopped at the first byte above.
+        data: bytes, base64 text, data URL, or an async iterable of bytes, which is closed if it is not exhausted.
+        max_bytes: maximum size; a stream is stopped at the first byte above.
 
     Yields:
-        the content; a temporary file behind it is gone when the block ends, also after a cancel.
+        the content. Its temporary file is removed when the block ends, also by cancellation.
 
     Raises:
-        ServiceError: (response_error) the data is empty, not base64, or of no kind that can be saved.
-        AssetError: it is larger than allowed, or there is no room for the temporary file.
-        Exception: what the iterable raises passes through.
+        ServiceError: (response_error) the data is empty, not base64, or has an unsupported type.
+        AssetError: the data is too large, or the disk is full.
+        Exception: any error of the iterable.
     """
     declared = None
     if isinstance(data, str):
-        _bounded(len(data) * 3 // 4 - 2, max_bytes)  # before memory is spent on it
+        _bounded(len(data) * 3 // 4 - 2, max_bytes)  # before allocating memory
         declared, data = await _hop(len(data), decode_text, data)
     if isinstance(data, (bytes, bytearray, memoryview)):
         content = bytes(data)
@@ -92,11 +91,12 @@ async def gathered(data: Any, *, max_bytes: int) -> AsyncIterator[Content]:
 
 
 def decode_text(text: str) -> tuple[str | None, bytes]:
-    """Base64 text or a data URL as (declared media type, bytes). Blanks and line breaks between letters are ignored;
-    the letters of URL-safe base64 are read as well, which mostly comes without its padding.
+    """Decode base64 text or a data URL into (declared media type, bytes).
+
+    Whitespace is ignored. URL-safe base64 and missing padding are accepted.
 
     Raises:
-        ServiceError: (corrupted_data) it is not base64; a cut text usually isn't.
+        ServiceError: (corrupted_data) the text is not base64; truncated text usually is not.
     """
     header = _DATA_URL.match(text)
     body = text[header.end() :] if header else text
@@ -114,12 +114,12 @@ def decode_text(text: str) -> tuple[str | None, bytes]:
 
 
 def _bytes_of(body: str) -> bytes:
-    """Decode base64, a long text in pieces, so that a thread that does it lets others run. Raises ValueError."""
+    """Decode base64; a long text in pieces, so that other threads run in between. Raises ValueError."""
     parts: list[bytes] = []
     rest = ""
     for start, stop in slices(len(body)):
         piece = rest + _letters(body[start:stop])
-        if stop < len(body) and "=" in piece:  # its end is near, or it is none
+        if stop < len(body) and "=" in piece:  # padding before the end: near the end, or invalid
             return b"".join(parts) + base64.b64decode(piece + _letters(body[stop:]), validate=True)
         if stop == len(body) and ("-" in body or "_" in body):
             piece += "=" * (-len(piece) % 4)
@@ -162,7 +162,7 @@ async def _spool(source: AsyncIterable[Any], file: IO[bytes], max_bytes: int) ->
 
 
 async def _hop(size: int, call: Any, *args: Any) -> Any:
-    """Run ``call`` in a thread where the amount of work is worth it; a checkpoint in any case."""
+    """Run ``call``, in a thread if ``size`` is large. Always executes a checkpoint."""
     if size >= _HOP:
         return await trio.to_thread.run_sync(call, *args)
     await trio.lowlevel.checkpoint()
@@ -171,7 +171,7 @@ async def _hop(size: int, call: Any, *args: Any) -> Any:
 
 @contextmanager
 def _room() -> Iterator[None]:
-    """Say what a full disk means while the temporary file is being written."""
+    """Translate OSError while writing the temporary file, such as a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,7 @@
 """Resolve the destination of a job's assets: its ``ctx`` before the environment, field by field. Pure.
 
-One rule stands above that order: what belongs to the worker's account stays with it. A job that names another account
-must bring that account's key; the worker's own key, endpoint and CDN are not used for it. Otherwise a job could have
-requests signed with the operator's key sent to a host of its choice.
+The worker's key, endpoint and CDN are used only with the worker's account. A job that names another account must bring
+its key. Otherwise a job could have requests signed with the operator's key sent to a host of its choice.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from emp_trio.secrets import excerpt
 
 
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
-    """A location at a provider, and the CDN in front of it: a base URL with scheme and without a slash at its end, or
-    None."""
+    """A location at a provider, and the base URL of its CDN (with scheme, without trailing slash) or None."""
 
     provider: Provider[Any, Any]
     location: Any
@@ -32,12 +30,12 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def destination(ctx: JobContext, settings: StorageSettings) -> Destination:
-    """Where assets of a job with this context go.
+    """Return the destination of the assets of a job with this context.
 
     Raises:
-        InvalidJob: the ctx is no JSON object, or the job asks for what no worker would do (an unsafe name, an unknown
-            provider, another account without its key).
-        ConfigError: neither the job nor this worker's environment says something that is needed; the text names it.
+        InvalidJob: ``ctx`` is not a JSON object, has an unsafe name or an unknown provider, or names another account
+            without its key.
+        ConfigError: a required value is missing in both the job and the environment; the message names it.
     """
     if ctx.unusable is not None:
         raise InvalidJob(f"the job's ctx does not say where to store anything: {ctx.unusable}", reason="invalid_format")
@@ -57,8 +55,10 @@ def destination(ctx: JobContext, settings: StorageSettings) -> Destination:
 
 
 def is_own_cdn(cdn: str, settings: StorageSettings) -> bool:
-    """Whether the CDN of a destination is the operator's (``CLOUD_CDN_URL``), which is trusted wherever it is. A job
-    that names the very same one, path and all, changes nothing."""
+    """Return whether a CDN is the operator's (``CLOUD_CDN_URL``), which is trusted at any address.
+
+    Also true if the job names exactly that URL.
+    """
     if settings.cdn_url is None:
         return False
     own = with_scheme(settings.cdn_url.strip())
@@ -66,18 +66,18 @@ def is_own_cdn(cdn: str, settings: StorageSettings) -> bool:
 
 
 def _provider(ctx: JobContext, settings: StorageSettings) -> Provider[Any, Any]:
-    asked = (ctx.provider or "").strip() or settings.provider
-    if asked is None:
+    requested = (ctx.provider or "").strip() or settings.provider
+    if requested is None:
         raise ConfigError(
             "there is nowhere to save assets: neither the job's ctx (storage.provider) nor this worker's environment "
             f"names a storage provider. Set CLOUD_STORAGE_PROVIDER to {provider_names()}, with "
             "CLOUD_STORAGE_CONTAINER and the account's variables; for a folder of this machine, "
             "CLOUD_STORAGE_PROVIDER=local with LOCAL_STORAGE_PATH is enough"
         )
-    provider = find_provider(asked)
+    provider = find_provider(requested)
     if provider is None:
         raise InvalidJob(
-            f"the storage provider {excerpt(asked, 80)!r} of the job's ctx is not known: use {provider_names()}",
+            f"the storage provider {excerpt(requested, 80)!r} of the job's ctx is not known: use {provider_names()}",
             reason="unsupported_operation",
         )
     return provider

@@ -1,4 +1,4 @@
-"""A file inside the result itself, for jobs that ask for ``save_assets: false``. Pure."""
+"""Put a file into the result itself, for jobs with ``save_assets: false``. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from emp_trio.jobs import SavedAsset
 
 
 def inline_asset(file: GeneratedFile, cap: int) -> SavedAsset | None:
-    """A file as a data URL, which is all the address it has. Results travel through Redis: only a small one may go so.
+    """Return a file as an asset with a data URL. Only small files, because results go through Redis.
 
     Args:
-        file: what the service has made.
-        cap: bytes it may have at most.
+        file: generated file.
+        cap: maximum bytes.
 
     Returns:
-        None for a larger file.
+        the asset, or None for a larger file.
     """
     if len(file.data) > cap:
         return None

@@ -9,12 +9,12 @@ from typing import Final
 import msgspec
 
 HEAD: Final = 4096
-"""Bytes from the start of a file that :func:`media_type` wants to see."""
+"""Number of first bytes of a file that :func:`media_type` needs."""
 
 UNKNOWN: Final = "application/octet-stream"
 
-# The fleet's table (queue protocol 6.1) and what else its services produce. The first type of an extension is the one
-# that detection yields.
+# The fleet's table (queue protocol 6.1) and further formats of its services. Detection returns the first type of an
+# extension.
 _EXTENSIONS: Final = {
     "image/png": "png",
     "image/jpeg": "jpg",
@@ -122,7 +122,7 @@ _SIGNATURES: Final = (
     (b"\x1f\x8b\x08", "application/gzip"),
 )
 _RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
-_BRANDS: Final = {  # ISO base media: brand -> type; a brand not named here is MP4
+_BRANDS: Final = {  # ISO base media: brand -> type; other brands are MP4
     b"avif": "image/avif",
     b"avis": "image/avif",
     b"heic": "image/heic",
@@ -136,10 +136,10 @@ _NO_TEXTS: Final = frozenset(
     "png apng jpg jpeg jpe webp gif avif heic heif bmp dib tif tiff ico exr hdr psd psb jxl jp2 dds tga "
     "mp4 m4v webm mkv mov avi ogv mpg mpeg wmv flv 3gp wav mp3 ogg oga opus flac aac m4a weba mka aif aiff aifc "
     "glb".split()
-)  # extensions of images, videos, sounds and models that are never text
-_BMP_HEADERS: Final = frozenset((12, 40, 52, 56, 64, 108, 124))  # sizes a bitmap's second header can have
+)  # extensions of binary images, videos, sounds and models
+_BMP_HEADERS: Final = frozenset((12, 40, 52, 56, 64, 108, 124))  # valid sizes of the second header of a bitmap
 
-# A declared type that says more about the same bytes than they do themselves is believed.
+# A declared type is preferred if it is more specific than the detected type.
 _REFINEMENTS: Final = {
     "image/png": ("image/apng",),
     "video/mp4": ("audio/mp4", "video/x-m4v"),
@@ -153,16 +153,16 @@ _NOT_TEXT: Final = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffe\uffff]")
 
 
 def media_type(head: bytes, declared: str | None = None) -> str:
-    """The media type of a file: what its bytes show, else what was declared, else ``application/octet-stream``.
+    """Return the media type of a file: detected, else declared, else ``application/octet-stream``.
 
     Args:
-        head: the first :data:`HEAD` bytes of the file, or all of a shorter one.
-        declared: what its source says it is; parameters, case and old names don't matter, nonsense counts as absent.
+        head: first :data:`HEAD` bytes, or all of a shorter file.
+        declared: type declared by the source. Parameters, case and obsolete names are normalised; an invalid type is
+            ignored.
 
     Returns:
-        a lower-case type without parameters. A declared type that names the same bytes more exactly (``audio/mp4`` for
-        an MP4) is kept; one that should have a signature and is text instead (an error page called ``image/png``) is
-        not.
+        a lower-case type without parameters. A more specific declared type (``audio/mp4`` for an MP4) wins over the
+        detected one; a declared type whose signature is missing in text (an error page as ``image/png``) is ignored.
     """
     said = _normal(declared)
     shown = _signature(head)
@@ -177,32 +177,31 @@ def media_type(head: bytes, declared: str | None = None) -> str:
 
 
 def sniff(head: bytes) -> str | None:
-    """The media type that the first bytes of a file show, or None where they show nothing."""
+    """Detect the media type from the first bytes of a file; None if unknown."""
     return _signature(head) or _text(head)
 
 
 def is_text_instead(filename: str, kind: str) -> bool:
-    """Whether a file is a text although its name says image, video, sound or model: a page in its place.
+    """Return whether a file named as image, video, sound or model is text instead, such as an error page.
 
-    Only bytes that are known to be something else count. Unknown ones are what the name says, for all that we know, and
-    no table of the machine has a say.
+    Only detected text counts; unknown bytes are assumed to match the name. The machine's MIME table is not used.
 
     Args:
-        filename: with its extension.
-        kind: its media type, as :func:`media_type` gives it.
+        filename: name with extension.
+        kind: media type from :func:`media_type`.
     """
     text = kind.startswith("text/") or kind in ("application/json", "application/xml", "application/x-ndjson")
     return text and is_media_name(filename)
 
 
 def is_media_name(filename: str) -> bool:
-    """Whether a file's name says image, video, sound or model."""
+    """Return whether the extension is that of an image, video, sound or model."""
     stem, dot, ending = filename.strip().rpartition(".")
     return bool(stem and dot) and ending.lower() in _NO_TEXTS
 
 
 def extension(media_type: str) -> str:
-    """The extension for a media type, without a dot; ``bin`` for one that has none (queue protocol 6.1)."""
+    """Return the extension for a media type, without a dot; ``bin`` if unknown (queue protocol 6.1)."""
     known = _EXTENSIONS.get(media_type)
     if known is not None:
         return known
@@ -213,7 +212,7 @@ def extension(media_type: str) -> str:
 
 
 def _normal(declared: str | None) -> str | None:
-    """A declared type in lower case, without parameters and under its present name; None where it is not a type."""
+    """Normalise a declared type: lower case, no parameters, current name; None if invalid."""
     name = (declared or "").split(";", 1)[0].strip().lower()
     return _ALIASES.get(name, name) if _MEDIA_TYPE.fullmatch(name) else None
 
@@ -238,7 +237,7 @@ def _signature(head: bytes) -> str | None:
 
 
 def _iso_media(head: bytes) -> str:
-    """Type of an ISO base media file, from its major brand, then from the compatible ones that follow it."""
+    """Return the type of an ISO base media file from its major brand, then its compatible brands."""
     length = min(int.from_bytes(head[:4], "big"), len(head))
     brands = [head[8:12], *(head[at : at + 4] for at in range(16, length - 3, 4))]
     if brands[0] in _BRANDS:
@@ -247,7 +246,7 @@ def _iso_media(head: bytes) -> str:
 
 
 def _mpeg_audio(head: bytes) -> str | None:
-    """MP3 or AAC without a container, from its tag or from the fields of the first frame header."""
+    """Detect MP3 or AAC without a container from its tag or the first frame header."""
     if head.startswith(b"ID3") and head[3:4] in (b"\x02", b"\x03", b"\x04"):
         return "audio/mpeg"
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -260,9 +259,9 @@ def _mpeg_audio(head: bytes) -> str | None:
 
 
 def _text(head: bytes) -> str | None:
-    """The kind of text that ``head`` begins, or None where it is not text."""
+    """Return the type of text that starts with ``head``, or None if it is not text."""
     try:
-        # Not final: the head may end in the middle of a character.
+        # Not final: the head may end within a character.
         text = codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < HEAD)
     except UnicodeDecodeError:
         return None
@@ -280,7 +279,7 @@ def _text(head: bytes) -> str | None:
 
 
 def _is_json(text: str, *, whole: bool) -> bool:
-    """Whether text is a JSON object or array; of a part, whether it begins like an object."""
+    """Return whether text is a JSON object or array; for a part, whether it begins like an object."""
     if not text.lstrip().startswith(("{", "[")):
         return False
     if not whole:
@@ -297,4 +296,4 @@ _SIGNED: Final = frozenset(
     | {*_RIFF.values(), *_BRANDS.values(), *_REFINEMENTS}
     | {"video/ogg", "image/bmp", "audio/aac", "audio/mpeg", "audio/aiff"}
 )
-"""The types that detection finds by signature."""
+"""Types with a signature."""

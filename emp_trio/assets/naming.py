@@ -1,12 +1,12 @@
 """Build asset names that retries find again and that can't leave their folder. Pure.
 
-A generated name is ``{job id}_{output index}[_r{N}].{extension}``: it does not depend on the attempt, so another
-attempt of the job finds the earlier upload. ``N`` is the workflow-level retry number (queue protocol 6.3): a rerun of a
-workflow step is a new result and keeps the old one.
+A generated name is ``{job id}_{output index}[_r{N}].{extension}``. It is the same for all attempts, so that an attempt
+finds an earlier upload. ``N`` is the workflow-level retry number (queue protocol 6.3): a rerun of a workflow step
+stores a new result beside the old one.
 
-``ctx.filename`` is the submitter's choice of name. Its extension (what follows its last dot) becomes that of the real
-format, further outputs get ``_{index}``, and it has no retry suffix, as in the fleet (queue protocol 6.3): who chose a
-name looks for the result under that name, also after a rerun.
+``ctx.filename`` lets the submitter choose the name. Its extension is replaced by that of the actual format, and further
+outputs get ``_{index}``. It has no retry suffix, as in the fleet (queue protocol 6.3), because the submitter expects
+the result under that name after a rerun, too.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from emp_trio.jobs import Job
 from emp_trio.secrets import excerpt
 
 LONGEST_KEY: Final = 1024
-"""Bytes of a whole key: the least of what the object stores allow (Azure 1,024 characters, S3 1,024 bytes)."""
+"""Maximum bytes of a key: the smallest limit of the stores (Azure 1,024 characters, S3 1,024 bytes)."""
 
 LONGEST_SEGMENT: Final = 255
-"""Bytes between two slashes: what file systems allow."""
+"""Maximum bytes of a path segment: the limit of file systems."""
 
 RESERVED: Final = ".emp-trio-"
-"""Start of the names of unfinished files in a local store; no asset may be called so."""
+"""Prefix of unfinished files in a local store; not allowed in names of assets."""
 
 _LONGEST_ID: Final = 100
 _HASHED: Final = "sha256-"
@@ -39,12 +39,12 @@ _FORBIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\uff
 
 
 class AssetName(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an asset lies inside its container.
+    """Name of an asset in its container.
 
     Attributes:
         key: prefix and name, without a leading slash.
-        name: the name without the prefix.
-        chosen: whether the submitter chose the name; a name of ours belongs to one job alone.
+        name: name without the prefix.
+        chosen: whether the submitter chose the name. A generated name belongs to one job.
     """
 
     key: str
@@ -53,7 +53,7 @@ class AssetName(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def asset_name(job: Job, index: int, media_type: str) -> AssetName:
-    """The name of output number ``index`` (from 0) of a job.
+    """Return the name of output ``index`` (from 0) of a job.
 
     Raises:
         InvalidJob: ``ctx.prefix`` or ``ctx.filename`` is unsafe, or the whole key is longer than 1,024 bytes.
@@ -74,7 +74,7 @@ def asset_name(job: Job, index: int, media_type: str) -> AssetName:
 
 
 def check_names(job: Job) -> None:
-    """Raise InvalidJob where ``ctx.prefix`` or ``ctx.filename`` can't be used; needs no result of the job."""
+    """Raise InvalidJob if ``ctx.prefix`` or ``ctx.filename`` is unsafe. Needs no output of the job."""
     if job.ctx.prefix is not None:
         if job.ctx.prefix.startswith("/"):
             raise InvalidJob("ctx.prefix is absolute: give it without a leading slash")
@@ -86,8 +86,8 @@ def check_names(job: Job) -> None:
 
 
 def safe_id(job_id: str) -> str:
-    """A job id as part of a name: itself where it is made of ``A-Za-z0-9_.-`` and short, else cleaned and made unique
-    by a piece of its digest."""
+    """Return a job id for use in names: unchanged if short and of ``A-Za-z0-9_.-``, else cleaned, with part of its
+    digest."""
     cleaned = _UNSAFE_IN_ID.sub("-", job_id)[:_LONGEST_ID].strip(".")
     if cleaned == job_id and cleaned:
         return cleaned
@@ -95,23 +95,23 @@ def safe_id(job_id: str) -> str:
 
 
 def owner_mark(job_id: str) -> str:
-    """A job id in the letters that a blob's metadata can hold (ASCII, at most 200), different for different ids."""
+    """Return a job id as blob metadata: at most 200 ASCII characters, unique per id."""
     encoded = job_id.encode("utf-8", "surrogatepass")
     mark = quote(encoded, safe="")
-    # An id that looks like the mark of a long one is hashed, too: it would be taken for that job's.
+    # Hash an id that looks like a hashed one, too, to keep them distinct.
     plain = len(mark) <= 200 and not mark.startswith(_HASHED)
     return mark if plain else _HASHED + hashlib.sha256(encoded).hexdigest()
 
 
 def check_segment(what: str, text: str) -> None:
-    """Raise InvalidJob where ``text`` can't be one name between two slashes; ``what`` says where it stands."""
+    """Raise InvalidJob if ``text`` is not a valid path segment; ``what`` names its field in the message."""
     if "/" in text:
         raise InvalidJob(f"{what} has a slash: {_show(text)}")
     _check(what, text)
 
 
 def _stem(filename: str) -> str:
-    """A file name without its extension: what follows the last dot of its last segment."""
+    """Return a file name without its extension: the part after the last dot of its last segment."""
     folder, slash, last = filename.rpartition("/")
     stem, dot, _ = last.rpartition(".")
     return folder + slash + (stem if dot else last)

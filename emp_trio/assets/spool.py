@@ -1,8 +1,7 @@
-"""Finished generations whose upload failed: kept on this machine, so that the job's next attempt only uploads them.
+"""Spool of generations whose upload failed, so that the next attempt only uploads them.
 
-One zip file per job, named by a digest of the job's id, with the files as they are. It is written beside its place and
-renamed into it; what is cut, altered, somebody else's or of another request is ignored. Everything here blocks and is
-called in threads.
+One uncompressed zip file per job, named by a digest of the job id, and written atomically. Truncated and modified
+files, and files of another user or another request, are ignored. All functions block; call them in threads.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GenerationSpool:
-    """The folder of one machine; several processes may share it.
+    """Spool folder of a machine; several processes may share it.
 
     Args:
-        settings: ``settings.folder`` None keeps nothing.
+        settings: a ``folder`` of None disables the spool.
     """
 
     def __init__(self, settings: KeepSettings) -> None:
@@ -58,7 +57,7 @@ class GenerationSpool:
         self._swept: float | None = None
 
     def find(self, job: Job) -> Generated | None:
-        """What an earlier attempt kept for this very request of the job, or None. Old files go away on the way."""
+        """Return the output kept for this request of the job, or None. Removes expired files."""
         folder = self._settings.folder
         if folder is None:
             return None
@@ -67,7 +66,7 @@ class GenerationSpool:
             check_own(folder)
             if self._swept is None or time.monotonic() - self._swept > _SWEEP_EVERY:
                 self._sweep(folder, room_for=0, spare=path.name)
-            # Not blocking: a pipe of that name must not hold the thread.
+            # Non-blocking: a pipe of that name must not block the thread.
             with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
                 about = os.fstat(file.fileno())
                 if not stat.S_ISREG(about.st_mode) or about.st_uid != os.geteuid():
@@ -80,16 +79,16 @@ class GenerationSpool:
             return None
 
     def store(self, generated: Generated, job: Job, check: Callable[[], None]) -> Path:
-        """Keep what a job made, in place of what was kept for it before.
+        """Keep the output of a job, replacing what was kept for it before.
 
         Args:
-            check: called between blocks; what it raises ends the call and leaves nothing behind.
+            check: called between blocks; an error it raises aborts the call and leaves no file.
 
         Returns:
-            the file that holds it.
+            path of the file.
 
         Raises:
-            OSError: it can't be kept; the text says why.
+            OSError: the output can't be kept; the message has the reason.
         """
         folder = self._settings.folder
         if folder is None:
@@ -113,7 +112,7 @@ class GenerationSpool:
         return path
 
     def forget(self, job: Job) -> None:
-        """Remove what was kept for a job, if anything was."""
+        """Remove the output kept for a job, if any."""
         if self._settings.folder is None:
             return
         path = self._settings.folder / _name(job)
@@ -126,7 +125,7 @@ class GenerationSpool:
             log.warning("kept.not_removed", path=str(path), error=error.strerror)
 
     def _sweep(self, folder: Path, *, room_for: int, spare: str) -> None:
-        """Remove files of ours that are too old, and the oldest ones where the space is needed; never ``spare``."""
+        """Remove expired files, and the oldest files to make room; never ``spare``."""
         self._swept = time.monotonic()
         found = []
         with suppress(FileNotFoundError), os.scandir(folder) as entries:
@@ -150,7 +149,7 @@ def _name(job: Job) -> str:
 
 
 def _request(job: Job) -> str:
-    """A digest of what was asked for: a job that comes again under its id with another request is another one."""
+    """Return a digest of the request, to detect a job resubmitted under the same id with another request."""
     payload = job.payload if job.bare_payload is None else job.bare_payload
     asked = [job.type, payload, job.ctx.workflow_attempt]
     return hashlib.sha256(msgspec.json.encode(asked, order="deterministic")).hexdigest()
@@ -162,7 +161,7 @@ def _write(file: IO[bytes], generated: Generated, job: Job, check: Callable[[], 
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in ((_HEADER, header), *((str(n), f.data) for n, f in enumerate(generated.files))):
             member = zipfile.ZipInfo(name)
-            member.file_size = len(content)  # decides whether the member is written as one of above 2 GiB
+            member.file_size = len(content)  # selects the format for members above 2 GiB
             with archive.open(member, "w") as target:
                 for at in range(0, len(content), _BLOCK):
                     check()
@@ -170,10 +169,10 @@ def _write(file: IO[bytes], generated: Generated, job: Job, check: Callable[[], 
 
 
 def _read(file: IO[bytes], job: Job, size: int) -> Generated:
-    """Raises ValueError, or msgspec's errors, where the file is not what :func:`_write` makes of this request."""
+    """Read a generation. Raise ValueError, or msgspec's errors, if :func:`_write` did not write it for this request."""
     try:
         with zipfile.ZipFile(file) as archive:
-            # Nothing of ours is compressed, so that nothing can be larger than the file.
+            # Uncompressed, so that no member can be larger than the file.
             if any(m.compress_type or m.file_size != m.compress_size for m in archive.infolist()):
                 raise ValueError("it is not a kept generation")
             if archive.getinfo(_HEADER).file_size > min(size, _BIGGEST_HEADER):

@@ -1,4 +1,4 @@
-"""Saving an asset: from whatever a service returned to an address that answers."""
+"""Save assets: collect, name, upload, verify, and wait for the CDN."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_STORES: Final = 16  # open stores kept; jobs may bring accounts of their own
-_OURS: Final = "public, max-age=31536000"  # a generated name is never given to other content of another job
-_CHOSEN: Final = "public, max-age=300"  # a chosen name may be written again at any time
+_STORES: Final = 16  # maximum open stores, because jobs may bring their own accounts
+_OURS: Final = "public, max-age=31536000"  # a generated name never gets content of another job
+_CHOSEN: Final = "public, max-age=300"  # a chosen name may be overwritten at any time
 
 
 class AssetStorage:
-    """Saves assets; made by :func:`open_asset_storage`. One is enough for a whole worker."""
+    """Saves assets. Get it from :func:`open_asset_storage`; one per worker is enough."""
 
     def __init__(self, settings: StorageSettings, client: httpx.AsyncClient) -> None:
         self._settings = settings
@@ -53,12 +53,12 @@ class AssetStorage:
         self._keep = GenerationSpool(settings.keep)
 
     def inline(self, file: GeneratedFile) -> SavedAsset | None:
-        """A file as a data URL in place of an address, or None where it is too large for a result."""
+        """Return a file as an asset with a data URL, or None if it is too large for a result."""
         return inline_asset(file, self._settings.inline_bytes)
 
     def check(self, job: Job) -> None:
-        """Whether an asset of this job could be saved, as far as can be said without talking to anybody. Worth calling
-        before a generation is paid for, as :meth:`admit` is, which knows more.
+        """Check that an asset of this job can be saved, without network access. Call it, or :meth:`admit`, before paid
+        work.
 
         Raises:
             InvalidJob, ConfigError: as :meth:`save` would.
@@ -72,7 +72,7 @@ class AssetStorage:
             check_cdn_form(cdn, private=self._settings.cdn_private)
 
     async def admit(self, job: Job) -> None:
-        """:meth:`check`, and look up where a CDN is that the job names.
+        """Run :meth:`check`, and resolve the CDN that the job names.
 
         Raises:
             InvalidJob, ConfigError: as :meth:`save` would.
@@ -95,27 +95,25 @@ class AssetStorage:
     ) -> SavedAsset:
         """Save one output of a job.
 
-        A stream is read first, in the stage the caller is in. Then, in the upload stage: if the asset's name already
-        holds the same content (an earlier attempt), that is the result; otherwise it is uploaded and looked up again.
-        Then, in the cdn stage, where a CDN stands in front: wait until it serves the asset.
+        A stream is read first, in the caller's stage. The upload stage uploads and verifies the content, unless the
+        name has the same content already, from an earlier attempt. The cdn stage waits until the CDN, if any, serves
+        it.
 
-        Something else at the name is replaced if it belongs to the same job or the same workflow, or if the submitter
-        says so (``ctx.overwrite``), whoever chose the name. Anybody else's asset, and what nobody has signed, is an
-        error.
+        Other content under the name is replaced if it belongs to the same job or workflow, or with ``ctx.overwrite``.
+        Content of another owner, or without an owner, is an error.
 
         Args:
-            data: bytes, base64 text, data URL text, or an async iterable of bytes. Text that is itself the asset is
-                given as bytes.
-            media_type: what the service says it is; its content counts for more.
+            data: bytes, base64 text, data URL, or an async iterable of bytes. Encode an asset that is text as bytes.
+            media_type: type declared by the service; the detected type takes precedence.
             index: number of the output within the job, from 0.
 
         Raises:
-            InvalidJob: the job's ctx can't be used.
-            ConfigError: this worker has not been told where to save it.
-            ServiceError: (response_error) what the service returned is empty, or not what it says.
-            AssetError: the store failed, for good or until the upload stage was nearly over.
-            DeadlineExceeded: of the stage upload or cdn, with the last thing that was heard.
-            trio.Cancelled: when nothing is being sent any more. A cancelled upload has stored nothing, or all of it.
+            InvalidJob: the job's ``ctx`` is invalid.
+            ConfigError: the destination is not configured.
+            ServiceError: (response_error) the content is empty, or not of its declared type.
+            AssetError: the store failed permanently, or until the end of the upload stage.
+            DeadlineExceeded: the upload or cdn stage timed out; the message has the last response.
+            trio.Cancelled: after transmission has stopped. A cancelled upload has stored everything or nothing.
         """
         await self.admit(job)
         target = destination(job.ctx, self._settings)
@@ -156,7 +154,7 @@ class AssetStorage:
         )
 
     def _foreign_cdn(self, target: Destination) -> str | None:
-        """The CDN, where it is the job's and not the operator's."""
+        """Return the CDN if it is the job's, not the operator's."""
         cdn = target.cdn_url
         return None if cdn is None or is_own_cdn(cdn, self._settings) else cdn
 
@@ -167,10 +165,10 @@ class AssetStorage:
         return CdnWay(self._client, cdn, own=own, private=private)
 
     async def kept(self, job: Job) -> Generated | None:
-        """What an earlier attempt of this job, with the same request, has kept on this machine, or None.
+        """Return the output that an earlier attempt of this job, with the same request, kept on this machine, or None.
 
         Raises:
-            InvalidJob: the job names a CDN at an address that is not for jobs; something may be about to be paid for.
+            InvalidJob: the address of the job's CDN is not allowed; raised here, before paid work.
         """
         try:
             target = destination(job.ctx, self._settings)
@@ -183,10 +181,10 @@ class AssetStorage:
         return await trio.to_thread.run_sync(self._keep.find, job)
 
     async def keep(self, generated: Generated, job: Job) -> tuple[bool, str]:
-        """Keep what could not be saved, for the job's next attempt. Shielded, and limited by the settings.
+        """Keep output that could not be saved, for the next attempt of the job. Shielded, with a time limit.
 
         Returns:
-            whether it is kept; and where it is, or why it could not be kept: a sentence for the error.
+            whether it was kept; and a sentence for the error message with its location, or why it was not.
         """
         why = f"writing them took more than {self._settings.keep.limit:g} s"
         with trio.move_on_after(self._settings.keep.limit, shield=True):
@@ -206,12 +204,12 @@ class AssetStorage:
         return False, f"Its files could not be kept on this machine: {why}; another attempt has to generate again"
 
     async def forget(self, job: Job) -> None:
-        """Remove what was kept for this job. Shielded, and limited by the settings."""
+        """Remove the output kept for this job. Shielded, with a time limit."""
         with trio.move_on_after(self._settings.keep.limit, shield=True):
             await trio.to_thread.run_sync(self._keep.forget, job, abandon_on_cancel=True)
 
     async def _upload(self, store: AssetStore, blob: Blob, content: Content, log: WaitLog, *, overwrite: bool) -> None:
-        """Upload and verify, again after failures that may pass, as long as the stage has time."""
+        """Upload and verify. Retry after temporary failures while the stage has time."""
 
         def once(cancel: CancelToken) -> None:
             there = store.head(blob.key, cancel)
@@ -245,7 +243,7 @@ class AssetStorage:
             await trio.sleep(wait)
 
     async def _store(self, target: Destination) -> AssetStore:
-        """The open store for a location. Only the last few are kept: jobs may bring any number of accounts."""
+        """Return the open store for a location. Keep only the last few open: jobs bring any number of accounts."""
         at = (target.provider.name, target.location)
         if at in self._stores:
             self._stores.move_to_end(at)
@@ -258,7 +256,7 @@ class AssetStorage:
         )
         store = await trio.to_thread.run_sync(target.provider.open, target.location, timeouts)
         if at in self._stores:
-            store.close()  # another job was quicker
+            store.close()  # another job opened it meanwhile
         else:
             self._stores[at] = store
             if len(self._stores) > _STORES:
@@ -272,19 +270,19 @@ class AssetStorage:
 
 @asynccontextmanager
 async def open_asset_storage(settings: StorageSettings) -> AsyncIterator[AssetStorage]:
-    """Open an asset saver with the connections it needs.
+    """Open the asset storage with its connections.
 
-    The provider's library is imported here, in a thread, if the settings name one: it takes half a second that the
-    first job should not wait for.
+    Imports the library of the configured provider in a thread, so that the first job does not wait half a second for
+    it.
 
     Args:
         settings: from :func:`emp_trio.assets.config.storage_settings`.
 
     Raises:
-        ConfigError: that library is not installed.
+        ConfigError: the provider's library is not installed.
 
     Yields:
-        the saver, to be shared by all jobs. Its connections are closed when the block ends; saves must be over by then.
+        the storage, for all jobs. Its connections are closed when the block ends; all saves must have ended by then.
     """
     import httpx
 
@@ -301,21 +299,21 @@ async def open_asset_storage(settings: StorageSettings) -> AsyncIterator[AssetSt
     _check_folders(settings)
     with held(*settings.secrets):
         async with httpx.AsyncClient(timeout=timeout, verify=tls) as client:
-            saver = AssetStorage(settings, client)
+            storage = AssetStorage(settings, client)
             try:
-                yield saver
+                yield storage
             finally:
-                saver._close()
+                storage._close()
 
 
 def _check_folders(settings: StorageSettings) -> None:
-    """Say at once that a folder for kept generations can't be used: nothing is kept in it then."""
+    """Warn if the spool folder is unusable: nothing can be kept in it."""
     if settings.keep.folder is None:
         return
     try:
         check_own(settings.keep.folder)
     except (FileNotFoundError, NotADirectoryError):
-        return  # made when it is needed, or said then that it can't be
+        return  # created, or reported, when it is needed
     except OSError as error:
         log.warning(
             "kept.unusable",
@@ -326,17 +324,17 @@ def _check_folders(settings: StorageSettings) -> None:
 
 
 def to_be_written(blob: Blob, there: Stored | None, *, overwrite: bool) -> bool:
-    """Whether a blob must be written over what lies at its key. Pure.
+    """Return whether a blob must be written, given the content under its key. Pure.
 
     Args:
-        there: what lies there.
-        overwrite: whether the submitter wants to replace whatever is there.
+        there: content under the key, or None.
+        overwrite: whether the submitter allows replacing any content.
 
     Returns:
-        False if the very content is there already.
+        False if the same content is there already.
 
     Raises:
-        AssetError: the content there is another owner's. What bears no owner was put there by another program.
+        AssetError: the content belongs to another owner, or has none: another program wrote it.
     """
     if there is None:
         return True
@@ -362,7 +360,7 @@ def _same(blob: Blob, there: Stored | None) -> bool:
 
 @contextmanager
 def _stage(context: AttemptContext, stage: Stage, log: WaitLog) -> Iterator[None]:
-    """A stage whose DeadlineExceeded also says what the last answer was."""
+    """Run a stage whose DeadlineExceeded includes the last response."""
     log.last = ""
     try:
         with context.stage(stage):

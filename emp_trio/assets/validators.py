@@ -1,6 +1,6 @@
-"""The forms that addresses and headers of storage must have, whoever gives them. Pure.
+"""Validate addresses and headers of storage, from jobs and from the environment. Pure.
 
-Each function returns what is wrong with a value, or None.
+Each ``_problem`` function returns the problem of a value, or None.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ _HEADER: Final = re.compile(r"[\x20-\x7e]{1,200}")
 
 
 def header_problem(value: str) -> str | None:
-    """The value of an HTTP header."""
+    """Validate the value of an HTTP header."""
     return None if _HEADER.fullmatch(value) else "can't stand in an HTTP header: at most 200 printable ASCII characters"
 
 
 def base_url_problem(url: str) -> str | None:
-    """A base URL to which keys are appended."""
+    """Validate a base URL to which keys are appended."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -34,10 +34,10 @@ def base_url_problem(url: str) -> str | None:
 
 
 def with_scheme(base: str) -> str:
-    """A CDN base with ``https://`` in front unless it has a scheme, and without a slash at its end."""
+    """Add ``https://`` to a CDN base without a scheme, and remove its trailing slash."""
     return (base if "://" in base else f"https://{base}").rstrip("/")
 
 
 def without_slash(url: str | None) -> str | None:
-    """A base URL without a slash at its end; None for none."""
+    """Remove the trailing slash of a base URL; None stays None."""
     return url.rstrip("/") if url is not None else None

@@ -1,6 +1,6 @@
 """Asset stores: one synchronous class per provider, behind the protocol :class:`AssetStore`.
 
-The saver calls them in threads (:mod:`~emp_trio.assets.stores.blocking`). A
+AssetStorage calls them in threads (:mod:`~emp_trio.assets.stores.blocking`). A
 :class:`~emp_trio.assets.stores.provider.Provider` opens them.
 """
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Blob(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be stored, and what is remembered with it.
+    """Properties of an object to store.
 
     Attributes:
-        key: name inside the container.
-        media_type, cache_control: headers under which it is to be served.
-        size, sha256: measure of its bytes.
-        owner, workflow: marks of the job and the workflow it belongs to (``naming.owner_mark``).
+        key: name in the container.
+        media_type, cache_control: headers to serve it with.
+        size, sha256: size in bytes and hexadecimal digest.
+        owner, workflow: marks of its job and workflow (``naming.owner_mark``).
     """
 
     key: str
@@ -37,14 +37,17 @@ class Blob(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def notes(self) -> dict[str, str]:
-        """What a store keeps as the metadata of an object."""
+        """Return the metadata of the object."""
         notes = {"job_id": self.owner, "sha256": self.sha256}
         return notes if self.workflow is None else notes | {"workflow_id": self.workflow}
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
-    """What lies at a key. ``sha256``, ``owner`` and ``workflow`` are None where nobody has written them down: another
-    program has put it there. ``version`` names this very state of it (an ETag)."""
+    """A stored object.
+
+    ``sha256``, ``owner`` and ``workflow`` are None if another program wrote it. ``version`` identifies its state (an
+    ETag).
+    """
 
     size: int
     sha256: str | None = None
@@ -54,33 +57,33 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssetStore(Protocol):
-    """One container, bucket or folder. The methods block and may be called from several threads at once.
+    """A container, bucket or folder. Methods block, and are thread-safe.
 
-    They raise AssetError and nothing else; ``trio.Cancelled`` passes through them.
+    They raise only AssetError and ``trio.Cancelled``.
     """
 
     def head(self, key: str, cancel: CancelToken) -> Stored | None:
-        """What lies at ``key``, or None."""
+        """Return the object under ``key``, or None."""
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, cancel: CancelToken) -> None:
-        """Store ``body`` so that it appears at once and whole, or not at all.
+        """Store ``body`` atomically.
 
         Args:
-            over: what :meth:`head` saw at the key. It is refused (retryable) if that has changed.
-            cancel: gets whatever ends this call early.
+            over: result of :meth:`head`; if the object has changed since, raise a retryable error.
+            cancel: receives the callback that ends this call early.
         """
 
     def url(self, key: str) -> str:
-        """The address of ``key`` at the store itself."""
+        """Return the URL of ``key`` at the store."""
 
     def close(self) -> None:
-        """Give up connections; those in use are given up when their call ends."""
+        """Close all connections; those in use when their call ends."""
 
 
 def storage_failure(
     what: str, *, hint: str = "", type: FailureType, reason: str, retry: bool, retry_after: float | None = None
 ) -> AssetError:
-    """An AssetError in the words that all stores use: what went wrong, what to do, and that the work itself is done."""
+    """Build an AssetError whose message has the problem, a hint, and that the generation itself succeeded."""
     text = f"{what}. {hint}" if hint else what
     return AssetError(
         f"{text}{'' if text.endswith('?') else '.'} The generation itself had succeeded and is paid for",

@@ -1,6 +1,6 @@
 """Translate errors of stores that are the same for all providers into AssetError. Pure.
 
-Decided from the kind of the error, the status and the store's code, never from a text.
+Decided by type of error, status and the store's code, never by text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Meaning = tuple[FailureType, str, bool, str]
 """Type, reason, whether to retry, hint."""
 
 TOLERATED: Final = 240.0
-"""Seconds that clocks may differ: providers refuse a signature or token that is 5 (Google) to 15 minutes off."""
+"""Maximum clock difference in seconds: providers reject signatures that are 5 (Google) to 15 minutes off."""
 
 BUSY: Final[Meaning] = ("service_error", "degraded_performance", True, "Somebody else is writing it")
 
@@ -37,21 +37,21 @@ def answered(
     hints: Mapping[int, str],
     ahead: float,
 ) -> AssetError:
-    """An answer that is an error.
+    """Build the error for an error response.
 
     Args:
-        what: what could not be done, and where; the first words of the text.
+        what: failed operation and its location; start of the message.
         code, request_id: the store's own; may be empty.
-        meaning: of the code, or None to go by the status.
-        hints: by status, for codes without a meaning.
+        meaning: meaning of the code, or None to use the status.
+        hints: hints by status, for codes without a meaning.
         ahead: seconds by which this machine's clock is ahead of the store's.
     """
-    said = ", ".join(x for x in (f"HTTP {status}", code, f"request {request_id}" if request_id else "") if x)
+    description = ", ".join(x for x in (f"HTTP {status}", code, f"request {request_id}" if request_id else "") if x)
     if status in (401, 403) and abs(ahead) > TOLERATED:
-        return skewed(f"{what}: the store answered {said}", ahead)
+        return skewed(f"{what}: the store answered {description}", ahead)
     type_, reason, retry, hint = meaning or by_status(status, hints)
     return storage_failure(
-        f"{what}: the store answered {said}",
+        f"{what}: the store answered {description}",
         hint=hint,
         type=type_,
         reason=reason,
@@ -61,10 +61,10 @@ def answered(
 
 
 def wanted(answer: Mapping[str, Any], name: str, what: str) -> Any:
-    """A field of a store's answer: not every service that speaks a protocol says all of it.
+    """Return a field of a store's response; compatible services may omit some.
 
     Raises:
-        AssetError: it is not there, or empty. The call may have done what it should.
+        AssetError: the field is missing or empty. The operation itself may have succeeded.
     """
     if found := answer.get(name):
         return found
@@ -72,7 +72,7 @@ def wanted(answer: Mapping[str, Any], name: str, what: str) -> Any:
 
 
 def lacking(what: str, name: str) -> AssetError:
-    """The error for an answer without something that must be in it."""
+    """Return the error for a response without a required field."""
     return storage_failure(
         f"{what}: the store's answer has no {name}",
         hint="Does the store, and what stands between it and this machine, speak the whole protocol?",
@@ -83,11 +83,11 @@ def lacking(what: str, name: str) -> AssetError:
 
 
 def whole_size(status: int, headers: Mapping[str, Any]) -> int | None:
-    """The size of an object by the answer to a request for its first byte, or None where that does not say it.
+    """Return the size of an object from the response to a request for its first byte, or None if unknown.
 
     Args:
-        status: 206 for a part; 200 where the range was not heeded, and the length is the whole.
-        headers: ``content-range`` and ``content-length``, looked up in lower case.
+        status: 206 for a part; 200 if the range was ignored, and the length is that of the object.
+        headers: headers with lower-case names.
     """
     said = headers.get("content-length") if status == 200 else str(headers.get("content-range", "")).rpartition("/")[2]
     text = str(said).strip()
@@ -95,7 +95,7 @@ def whole_size(status: int, headers: Mapping[str, Any]) -> int | None:
 
 
 def skewed(what: str, ahead: float) -> AssetError:
-    """The store refuses what was signed because the clocks differ."""
+    """Return the error for a signature rejected because the clocks differ."""
     by = f"{abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'}" if ahead else "too far from"
     return storage_failure(
         what,
@@ -107,18 +107,18 @@ def skewed(what: str, ahead: float) -> AssetError:
 
 
 def by_status(status: int, hints: Mapping[int, str]) -> Meaning:
-    """What a status means where the code says no more."""
+    """Return the meaning of a status without a known code."""
     if status < 400:
         return "response_error", "invalid_response_format", True, hints.get(300, "")
     return *classify_status(status), hints.get(status, "")
 
 
 def unanswered(error: BaseException, *, what: str, read_timeout: float, host_hint: str) -> AssetError:
-    """An error instead of an answer.
+    """Build the error for a request without a response.
 
     Args:
-        read_timeout: seconds that the store was given to answer, for the text.
-        host_hint: what to look at when the store's host name is unknown.
+        read_timeout: timeout of the response in seconds, for the message.
+        host_hint: hint if the host name can't be resolved.
     """
     causes = _causes(error)
 
@@ -156,7 +156,7 @@ def unanswered(error: BaseException, *, what: str, read_timeout: float, host_hin
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """What lies under an error, also where the libraries hand it on as an argument instead of a cause."""
+    """Return the causes of an error, including those that libraries pass as an argument."""
     found: list[BaseException] = []
     waiting: list[Any] = [error]
     while waiting and len(found) < 20:

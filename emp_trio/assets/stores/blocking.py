@@ -1,9 +1,8 @@
-"""Blocking calls to a store, from Trio: in a thread, and ended at once by a cancel.
+"""Run blocking calls to a store in a thread, cancellable at once.
 
-A thread can't be cancelled, and one that is left behind goes on sending. So a cancel works from two sides: between two
-blocks the thread itself asks (:meth:`CancelToken.check`), and inside a block the connections it waits on are cut
-(:meth:`CancelToken.on_cancel`), which ends the wait with an error. In both cases the thread has ended when the cancel
-is delivered.
+A thread can't be cancelled, and an abandoned one would continue to send. So the thread checks for cancellation between
+blocks (:meth:`CancelToken.check`), and cancellation cuts the connections that the thread waits on
+(:meth:`CancelToken.on_cancel`), which ends the wait with an error. The thread has ended before Cancelled is raised.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 
 class CancelToken:
-    """Tells one blocking call that its caller has been cancelled. Used by the call's thread, but for :meth:`cancel`."""
+    """Signals the cancellation of a blocking call. The call's thread uses it, except for :meth:`cancel`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -26,14 +25,14 @@ class CancelToken:
         self.cancelled = False
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Have a cancel call ``callback`` (from another thread); call it at once if the cancel has already come."""
+        """Call ``callback`` on cancellation, from another thread; at once if already cancelled."""
         with self._lock:
             self._callback = callback
             if self.cancelled:
                 callback()
 
     def clear(self) -> None:
-        """Have a cancel call nothing any more."""
+        """Remove the callback."""
         with self._lock:
             self._callback = None
 
@@ -42,7 +41,7 @@ class CancelToken:
         trio.from_thread.check_cancelled()
 
     def cancel(self) -> None:
-        """End the call's waits, now and from now on."""
+        """End current and later waits of the call."""
         with self._lock:
             self.cancelled = True
             if self._callback is not None:
@@ -50,7 +49,7 @@ class CancelToken:
 
 
 class Reader:
-    """A file for a store to read, from its beginning; each read is a place at which a cancel is noticed."""
+    """File for a store to read from the beginning. Each read checks for cancellation."""
 
     def __init__(self, file: IO[bytes], cancel: CancelToken) -> None:
         self._file = file
@@ -58,22 +57,22 @@ class Reader:
         file.seek(0)
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes, empty at the end. Raises ``trio.Cancelled`` if the caller has been cancelled."""
+        """Read up to ``size`` bytes; empty at the end. Raise ``trio.Cancelled`` if the caller has been cancelled."""
         self._cancel.check()
         return self._file.read(size)
 
 
 async def in_thread(call: Callable[[CancelToken], T], limiter: trio.CapacityLimiter) -> T:
-    """Run ``call`` in a thread and wait for its end, whatever happens.
+    """Run ``call`` in a thread, and always wait for its end.
 
     Args:
-        call: gets the token that tells it of a cancel.
-        limiter: how many such threads there may be; waiting for one is cancellable.
+        call: called with the token that signals cancellation.
+        limiter: limits the number of threads; waiting for it is cancellable.
 
     Raises:
-        Exception: what ``call`` raises.
-        trio.Cancelled: after a cancel, when the thread has ended. A call that had already done its work by then
-            returns its value: what a store has accepted is there.
+        Exception: any error of ``call``.
+        trio.Cancelled: after the thread has ended. A call that completed before returns its value instead, because
+            the store has accepted the data.
     """
     token = CancelToken()
     failure: Exception | None = None
@@ -90,11 +89,11 @@ async def in_thread(call: Callable[[CancelToken], T], limiter: trio.CapacityLimi
         nursery.start_soon(tell_the_thread)
         try:
             value.append(await trio.to_thread.run_sync(call, token, limiter=limiter))
-        except Exception as error:  # noqa: BLE001  # raised again below, outside the nursery and so outside a group
+        except Exception as error:  # noqa: BLE001  # raised below, outside the nursery's exception group
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:
         if token.cancelled:
-            await trio.lowlevel.checkpoint()  # the failure is our own doing: the cancel is what happened
+            await trio.lowlevel.checkpoint()  # the cancellation caused the failure
         raise failure
     return value[0]

@@ -19,23 +19,23 @@ from emp_trio.jobs import JobContext
 from emp_trio.secrets import Secret
 
 ReportProblem = Callable[..., None]
-"""Takes a variable of the environment, what is wrong with it, and what to do."""
+"""Called with an environment variable, its problem, and a hint."""
 
 
 class Account(Protocol):
-    """What the worker's environment says about one provider: credentials, addresses, folders."""
+    """The worker's account at a provider, from the environment: credentials, addresses, folders."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """Everything in it that must not be shown."""
+        """Return its secrets."""
 
 
 class StoreTimeouts(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds that a store is given.
+    """Timeouts of a store, in seconds.
 
     Args:
-        connect, read: for a connection, and for a silence on it.
-        abort: for hearing that a cancelled upload is void, where it wants to be told.
+        connect, read: to connect, and to wait for data.
+        abort: to abort a cancelled upload at the store.
     """
 
     connect: float
@@ -48,72 +48,72 @@ LocationT = TypeVar("LocationT")
 
 
 class Provider(Protocol[AccountT, LocationT]):
-    """A kind of storage. ``AccountT`` is what the environment says about it, ``LocationT`` one container, bucket or
-    folder with all that it takes to use it: a frozen value, by which open stores are found again.
+    """A storage provider.
+
+    ``AccountT`` is the worker's account from the environment. ``LocationT`` is a container, bucket or folder with its
+    credentials: a frozen value, used as the key of open stores.
 
     Attributes:
-        name: as in ``CLOUD_STORAGE_PROVIDER``; also the extra of the package that brings its library.
-        aliases: other names that the environment and jobs use for it, in lower case.
+        name: value of ``CLOUD_STORAGE_PROVIDER``, and the package extra with its library.
+        aliases: other names in the environment and in jobs, in lower case.
     """
 
     name: str
     aliases: tuple[str, ...]
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> AccountT | None:
-        """The worker's own account.
+        """Return the worker's account, or None if the environment has none.
 
         Args:
-            env: the environment without its blanks.
-            report: told of every problem.
-            chosen: whether the worker stores here. If not, variables that are there for another purpose may be
-                incomplete.
-
-        Returns:
-            None where the environment names no account.
+            env: the environment without blank variables.
+            report: called with each problem.
+            chosen: whether it is the worker's provider. If not, incomplete variables are ignored: they may serve
+                another purpose.
         """
 
     def check_name(self, container: str) -> str | None:
-        """What is wrong with the name of a container, or None."""
+        """Return the problem of a container name, or None."""
 
     def location_for(self, ctx: JobContext, account: AccountT | None, container: str | None) -> tuple[LocationT, bool]:
-        """Where a job's assets go. Pure.
+        """Return the location of a job's assets. Pure.
 
         Args:
-            account: the worker's own. It is used for jobs that name no other.
-            container: of the job or the environment; its name is fine.
+            account: the worker's account, for jobs that name no other.
+            container: valid container name of the job or the environment.
 
         Returns:
             the location, and whether it is the worker's own account.
 
         Raises:
-            InvalidJob: the job asks for what no worker would do, such as another account without its key.
-            ConfigError: neither the job nor the environment says something that is needed.
+            InvalidJob: the job's request is not allowed, such as another account without its key.
+            ConfigError: a required value is missing in both the job and the environment.
         """
 
     def requires(self, location: LocationT, ctx: JobContext) -> None:
-        """Look whether this machine can use a location, without importing anything or talking to anybody.
+        """Check that this machine can use a location, without imports or network access.
 
         Raises:
-            InvalidJob, ConfigError: it can't, and whose doing that is.
+            InvalidJob: it can't, because of the job.
+            ConfigError: it can't, because of the worker's configuration.
         """
 
     def load(self) -> None:
-        """Import what :meth:`open` needs. May block for half a second.
+        """Import the libraries that :meth:`open` needs. May block for half a second.
 
         Raises:
             ModuleNotFoundError: the provider's library is not installed.
         """
 
     def open(self, location: LocationT, timeouts: StoreTimeouts) -> AssetStore:
-        """The store for a location. Blocks as :meth:`load` does, and may ask the machine for credentials.
+        """Open the store for a location. Blocks like :meth:`load`; may fetch credentials from the machine.
 
         Raises:
-            AssetError: there are no credentials that could be used.
+            AssetError: there are no usable credentials.
         """
 
 
 def required_container(container: str | None) -> str:
-    """The name of the container; ConfigError where neither the job nor the environment gives one."""
+    """Return the container name. Raise ConfigError if neither the job nor the environment has one."""
     if container is None:
         raise ConfigError(
             "storage needs a container or bucket: neither the job's ctx (storage.bucket) nor CLOUD_STORAGE_CONTAINER "
@@ -123,7 +123,7 @@ def required_container(container: str | None) -> str:
 
 
 def missing_key(account: str) -> InvalidJob:
-    """The error of a job that names somebody else's account without its key."""
+    """Return the error for a job that names another account without its key."""
     return InvalidJob(
         f"the job's ctx names the {account} and brings no key for it (storage.accountKey); "
         "this worker's own key is used for its own account only"
@@ -131,7 +131,7 @@ def missing_key(account: str) -> InvalidJob:
 
 
 def require_module(module: str, *, extra: str) -> None:
-    """Raise ConfigError where a library is not installed. Nothing is imported."""
+    """Raise ConfigError if a library is not installed, without importing it."""
     if not _installed(module):
         raise ConfigError(f"this storage needs {module}, which is not installed: pip install 'emp-trio[{extra}]'")
 
@@ -140,5 +140,5 @@ def require_module(module: str, *, extra: str) -> None:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # the package that it would be in
+    except ModuleNotFoundError:  # its parent package
         return False

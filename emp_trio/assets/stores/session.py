@@ -1,4 +1,4 @@
-"""A ``requests`` session whose connections can be cut from another thread while they are in use."""
+"""Provide ``requests`` sessions whose connections another thread can cut while they are in use."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from emp_trio.assets.stores.blocking import CancelToken
 
 
 class CuttableSession(requests.Session):
-    """A session for one thread at a time. It keeps a connection per host open between calls and repeats nothing.
+    """A session for one thread at a time. It keeps one connection per host open and never retries.
 
     Attributes:
-        adapter: what carries its requests; another session that mounts it is cut together with this one.
-        carrier: such a session, kept for as long as this one.
-        ahead: seconds by which this machine's clock is ahead of the server's, as of the last answer; 0 if unknown.
+        adapter: transport adapter; another session that mounts it is cut together with this one.
+        carrier: such a session, kept alive with this one.
+        ahead: seconds by which this machine's clock is ahead of the server's, at the last response; 0 if unknown.
     """
 
     def __init__(self) -> None:
@@ -40,26 +40,26 @@ class CuttableSession(requests.Session):
         self.mount("https://", self.adapter)
 
     def cut(self) -> None:
-        """End what the connections are waiting for, with an error, and refuse new ones. Safe from any thread.
+        """End all waits on the connections with an error, and refuse new connections. Thread-safe.
 
-        Closing a socket instead would leave the other thread waiting; a shut down one wakes it.
+        Shuts the sockets down, because closing them would not wake the waiting thread.
         """
         with self._lock:
             self._is_cut = True
             for connection in self._connections:
                 sock = getattr(connection, "sock", None)
                 if sock is not None:
-                    with suppress(OSError):  # not connected any more: nothing waits on it
+                    with suppress(OSError):  # already disconnected
                         socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close the connections now; the library alone leaves that to the garbage collector. Not while in use."""
+        """Close the connections now; requests would leave it to the garbage collector. Not while in use."""
         super().close()
         for connection in list(self._connections):
             connection.close()
 
     def connected(self, connection: Any) -> None:
-        """Called by a connection when it has been made."""
+        """Register a new connection."""
         with self._lock:
             self._connections.add(connection)
             if self._is_cut:
@@ -68,7 +68,7 @@ class CuttableSession(requests.Session):
 
 
 class SessionPool:
-    """Sessions of one store: as many as there are calls at a time."""
+    """Sessions of a store: one per concurrent call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -77,7 +77,7 @@ class SessionPool:
 
     @contextmanager
     def session(self, cancel: CancelToken) -> Iterator[CuttableSession]:
-        """A session for one call, which a cancel of the call cuts."""
+        """Lend a session for one call; cancellation of the call cuts it."""
         with self._lock:
             session = self._idle.pop() if self._idle else CuttableSession()
         session.ahead = 0.0
@@ -94,7 +94,7 @@ class SessionPool:
                 session.close()
 
     def close(self) -> None:
-        """Close the idle connections, and those in use when they come back."""
+        """Close idle connections now, and those in use when their calls end."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -103,7 +103,7 @@ class SessionPool:
 
 
 class _Adapter(HTTPAdapter):
-    """Makes connections that report to their session, and compares clocks."""
+    """Creates connections that register with their session, and compares clocks."""
 
     def __init__(self, session: CuttableSession) -> None:
         self._session = weakref.ref(session)
@@ -122,7 +122,7 @@ class _Adapter(HTTPAdapter):
 
     def build_response(self, req: Any, resp: Any) -> Any:
         session = self._session()
-        with suppress(TypeError, ValueError):  # no date, or none that can be read
+        with suppress(TypeError, ValueError):  # no date, or an invalid one
             theirs = parsedate_to_datetime(resp.headers.get("date")).timestamp()
             if session is not None:
                 session.ahead = time.time() - theirs

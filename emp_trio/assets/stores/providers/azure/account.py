@@ -8,14 +8,14 @@ from emp_trio.secrets import Secret
 
 
 class AzureAccount(msgspec.Struct, frozen=True, kw_only=True):
-    """An account of Azure Blob Storage. Of the ways to sign in, the first that is given counts: key, signature, login.
+    """An account of Azure Blob Storage. The first available credential is used: key, signature, login.
 
     Args:
-        name: the account.
-        key: its shared key.
-        sas: a shared access signature that may read, create and write blobs.
-        login: sign in as this machine (managed identity, workload identity, ``AZURE_CLIENT_ID`` and so on).
-        endpoint: base URL of the blob service, for private clouds and emulators; None is the public cloud.
+        name: account name.
+        key: shared key.
+        sas: shared access signature with permission to read, create and write blobs.
+        login: whether to sign in as this machine (managed identity, workload identity, ``AZURE_CLIENT_ID`` etc.).
+        endpoint: base URL of the blob service, for private clouds and emulators; None for the public cloud.
     """
 
     name: str
@@ -26,13 +26,12 @@ class AzureAccount(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """The key and the signature."""
+        """Return the key and the signature."""
         return tuple(secret for secret in (self.key, self.sas) if secret is not None)
 
 
 class AzureContainer(msgspec.Struct, frozen=True, kw_only=True):
-    """A container of an Azure account; ``endpoint`` is the base URL of its blob service. With neither key nor shared
-    access signature, this machine signs in as itself."""
+    """A container of an Azure account. Without key and shared access signature, this machine signs in as itself."""
 
     account: str
     key: Secret | None = None

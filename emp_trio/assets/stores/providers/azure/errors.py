@@ -46,11 +46,11 @@ _HINTS: Final = {
 
 
 def azure_failure(error: AzureError, *, what: str, read_timeout: float, ahead: float = 0.0) -> AssetError:
-    """An error of the SDK as ours.
+    """Translate an error of the SDK.
 
     Args:
-        what: what could not be done, and where; the first words of the text.
-        read_timeout: seconds that the store was given to answer, for the text.
+        what: failed operation and its location; start of the message.
+        read_timeout: timeout of the response in seconds, for the message.
         ahead: seconds by which this machine's clock is ahead of the store's.
     """
     if isinstance(error, HttpResponseError) and error.status_code is not None:
@@ -80,6 +80,6 @@ def azure_failure(error: AzureError, *, what: str, read_timeout: float, ahead: f
 
 
 def error_code(error: HttpResponseError) -> str:
-    """The store's own code for an error, or an empty text; the SDK has it as text or as an enumeration."""
+    """Return the store's error code, or ""; the SDK has it as text or as an enumeration."""
     code: Any = getattr(error, "error_code", None) or ""
     return str(getattr(code, "value", code))

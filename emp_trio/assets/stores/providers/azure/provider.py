@@ -1,4 +1,4 @@
-"""Azure Blob Storage: its accounts and containers, and how a store of one is opened."""
+"""Azure Blob Storage as a provider: account, container names, opening of stores."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class AzureProvider:
     aliases: tuple[str, ...] = ()
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> AzureAccount | None:
-        """Single variables first (``AZURE_STORAGE_ACCOUNT``, ``_KEY``, ``_SAS_TOKEN``, ``_AUTH_MODE``, ``_ENDPOINT``),
-        then ``AZURE_STORAGE_CONNECTION_STRING`` of the same account."""
+        """Read ``AZURE_STORAGE_ACCOUNT``, ``_KEY``, ``_SAS_TOKEN``, ``_AUTH_MODE`` and ``_ENDPOINT``, then
+        ``AZURE_STORAGE_CONNECTION_STRING`` of the same account."""
         variable = "AZURE_STORAGE_CONNECTION_STRING"
         parts = dict(part.split("=", 1) for part in env.get(variable, "").split(";") if "=" in part)
         name, key = env.get("AZURE_STORAGE_ACCOUNT"), env.get("AZURE_STORAGE_KEY")
@@ -85,7 +85,7 @@ class AzureProvider:
         return AzureAccount(name=name, key=secret, sas=signature, login=login, endpoint=without_slash(endpoint))
 
     def check_name(self, container: str) -> str | None:
-        """An Azure container."""
+        """Check the name of an Azure container."""
         if _CONTAINER.fullmatch(container):
             return None
         shown = excerpt(container, 80)
@@ -94,7 +94,7 @@ class AzureProvider:
     def location_for(
         self, ctx: JobContext, account: AzureAccount | None, container: str | None
     ) -> tuple[AzureContainer, bool]:
-        """A job's own account needs its key with it; the worker's key goes with the worker's account alone."""
+        """Return the location. A job's own account needs its key: the worker's key is only for the worker's account."""
         name = ctx.account_name or (account.name if account else None)
         if name is None:
             raise ConfigError(
@@ -125,7 +125,7 @@ class AzureProvider:
         return location, ours or account is None
 
     def requires(self, location: AzureContainer, ctx: JobContext) -> None:
-        """``azure.identity``, where this machine signs in as itself."""
+        """Require ``azure.identity`` if this machine signs in as itself."""
         if location.key is None and location.sas is None:
             require_module("azure.identity", extra=self.name)
 
@@ -134,21 +134,21 @@ class AzureProvider:
         import emp_trio.assets.stores.providers.azure.store  # noqa: F401
 
     def open(self, location: AzureContainer, timeouts: StoreTimeouts) -> AssetStore:
-        """A store of blobs."""
+        """Open a container."""
         from emp_trio.assets.stores.providers.azure.store import AzureStore
 
         return AzureStore(location, timeouts)
 
 
 def _account_problem(account: str) -> str | None:
-    """An Azure account. It becomes part of a host name, so nothing else may pass."""
+    """Check an Azure account name strictly, because it becomes part of a host name."""
     if _ACCOUNT.fullmatch(account):
         return None
     return f"{excerpt(account, 80)!r} is not an Azure account: 3 to 24 lower-case letters and digits"
 
 
 def _key_problem(key: Secret) -> str | None:
-    """An Azure account key (which is not shown)."""
+    """Check an Azure account key, without showing it."""
     try:
         base64.b64decode(key.reveal(), validate=True)
     except (binascii.Error, ValueError):
@@ -157,7 +157,7 @@ def _key_problem(key: Secret) -> str | None:
 
 
 def _sas_problem(sas: Secret) -> str | None:
-    """A shared access signature of Azure (which is not shown)."""
+    """Check a shared access signature of Azure, without showing it."""
     if "sig" in parse_qs(sas.reveal().removeprefix("?")):
         return None
     return "is not a shared access signature: those look like sv=...&sig=..."

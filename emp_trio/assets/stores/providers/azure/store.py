@@ -1,4 +1,4 @@
-"""Assets in Azure Blob Storage, through the synchronous SDK. This module takes half a second to import."""
+"""Store assets in Azure Blob Storage with the synchronous SDK. Importing this module takes half a second."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from emp_trio.assets.stores.providers.azure.errors import azure_failure, error_c
 from emp_trio.assets.stores.session import SessionPool
 
 BLOCK: Final = 4 * 2**20
-"""Bytes sent in one request. Larger content is staged block by block and appears when the list is committed."""
+"""Maximum bytes per request. Larger content is staged in blocks and appears when the block list is committed."""
 
 
 class AzureStore:
-    """A container. One block is the most that a cancelled call has still sent when it ends.
+    """A container. After cancellation, a call sends at most the rest of one block.
 
-    The SDK is told to repeat nothing: the saver owns the retries, and a repeated upload goes on after the blocks that
-    an earlier try, or an earlier attempt of the job, has staged.
+    Retries of the SDK are off, because AssetStorage retries. A retried upload continues after the blocks staged by an
+    earlier try or attempt.
     """
 
     def __init__(self, location: AzureContainer, timeouts: StoreTimeouts) -> None:
@@ -39,14 +39,14 @@ class AzureStore:
         self._pool = SessionPool()
 
     def head(self, key: str, cancel: CancelToken) -> Stored | None:
-        """The blob's size, and the digest and owner from its metadata."""
+        """Return the blob's size, and digest and owner from its metadata."""
         with self._client(key, cancel, "the blob {} can't be looked up") as client:
             try:
                 found: Any = client.get_blob_properties()
             except ResourceNotFoundError as error:
                 if error_code(error) == "BlobNotFound":
                     return None
-                raise  # it is the container that is not there
+                raise  # the container is missing, not the blob
             notes = {name.lower(): value for name, value in (found.metadata or {}).items()}
             if found.size is None:
                 raise lacking(f"the blob {key!r} can't be looked up (container {self._location.container})", "size")
@@ -86,18 +86,18 @@ class AzureStore:
             client.commit_block_list(blocks, **about)
 
     def url(self, key: str) -> str:
-        """The blob's address."""
+        """Return the URL of the blob."""
         return f"{self._location.endpoint}/{self._location.container}/{quote(key, safe='/~')}"
 
     def close(self) -> None:
-        """Close the idle connections, and those in use when they come back."""
+        """Close idle connections now, and those in use when their calls end."""
         self._pool.close()
         if hasattr(self._credential, "close"):
             self._credential.close()
 
     @contextmanager
     def _client(self, key: str, cancel: CancelToken, what: str) -> Iterator[BlobClient]:
-        """A client for one blob on a connection of its own, for the time of one call."""
+        """Return a client for one blob with its own connection, for one call."""
         with self._pool.session(cancel) as session:
             try:
                 yield BlobClient(
@@ -118,7 +118,7 @@ class AzureStore:
 
 
 def _credential(location: AzureContainer, timeouts: StoreTimeouts) -> Any:
-    """What the SDK signs with: the key, the signature, or this machine's own identity, which is asked when needed."""
+    """Return the SDK's credential: key, signature, or this machine's identity, fetched when needed."""
     if location.key is not None:
         return {"account_name": location.account, "account_key": location.key.reveal()}
     if location.sas is not None:
@@ -126,7 +126,7 @@ def _credential(location: AzureContainer, timeouts: StoreTimeouts) -> Any:
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential(
-        exclude_cli_credential=True,  # those of people: they start programs and wait for them
+        exclude_cli_credential=True,  # interactive credentials start programs and wait for them
         exclude_developer_cli_credential=True,
         exclude_powershell_credential=True,
         connection_timeout=timeouts.connect,
@@ -136,7 +136,7 @@ def _credential(location: AzureContainer, timeouts: StoreTimeouts) -> Any:
 
 
 def _staged(client: BlobClient) -> dict[str, int]:
-    """Sizes of the blocks that wait for a commit at this name, by their id."""
+    """Return the sizes of the uncommitted blocks of a blob, by block id."""
     try:
         _, waiting = client.get_block_list("uncommitted")
     except ResourceNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The account and the buckets of Google Cloud Storage."""
+"""Account and buckets of Google Cloud Storage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class GcsAccount(msgspec.Struct, frozen=True, kw_only=True):
     """An account of Google Cloud Storage.
 
     Args:
-        credentials: file with them; None means those that Google's library finds (``gcloud``, the machine's own).
-        endpoint: base URL of an emulator, which gets credentials only if there is a file with some.
+        credentials: credentials file; None for Google's defaults (``gcloud``, this machine's account).
+        endpoint: base URL of an emulator, which gets credentials only from a file.
     """
 
     credentials: Path | None = None
@@ -22,7 +22,7 @@ class GcsAccount(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """None: the file with them is read when the store is opened."""
+        """Return nothing: the credentials file is read when a store is opened."""
         return ()
 
 

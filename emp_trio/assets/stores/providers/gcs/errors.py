@@ -43,13 +43,13 @@ _NO_BUCKET: Final[Meaning] = ("system_error", "config_error", False, "Make the b
 
 
 def gcs_failure(error: Exception, *, what: str, uploading: bool, read_timeout: float, ahead: float) -> AssetError:
-    """An error of Google's library, or of the connection below it, as ours.
+    """Translate an error of Google's library, or of its connection.
 
     Args:
-        what: what could not be done, and where; the first words of the text.
-        uploading: what is not found by an upload is the bucket.
-        read_timeout: seconds that the store was given to answer, for the text.
-        ahead: seconds by which this machine's clock is ahead of the one that answered last.
+        what: failed operation and its location; start of the message.
+        uploading: whether it was an upload: then "not found" means the bucket.
+        read_timeout: timeout of the response in seconds, for the message.
+        ahead: seconds by which this machine's clock is ahead of the server's.
     """
     if isinstance(error, GoogleAPICallError):
         status = int(error.code or 0)
@@ -87,13 +87,12 @@ def gcs_failure(error: Exception, *, what: str, uploading: bool, read_timeout: f
 
 
 def error_reason(error: GoogleAPICallError) -> str:
-    """The store's own word for an error, or an empty text. The library reads it from the answer to everything but an
-    upload."""
+    """Return the store's reason for an error, or "". The library does not parse it for uploads."""
     details: Any = error.errors
     if not details:
-        # no body, or that of something in between
+        # no body, or that of a proxy
         with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
             details = error.response.json()["error"]["errors"]
     first = details[0] if isinstance(details, list) and details else details
     reason = first.get("reason") if isinstance(first, dict) else None
-    return reason.encode("utf-8", "replace").decode() if isinstance(reason, str) else ""  # halves of characters, too
+    return reason.encode("utf-8", "replace").decode() if isinstance(reason, str) else ""  # lone surrogates, too

@@ -1,4 +1,4 @@
-"""Google Cloud Storage: its account and buckets, and how a store of one is opened."""
+"""Google Cloud Storage as a provider: account, bucket names, opening of stores."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class GcsProvider:
     aliases: tuple[str, ...] = ("google",)  # the fleet's name (protocol 5.2)
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> GcsAccount | None:
-        """``GOOGLE_APPLICATION_CREDENTIALS``, ``STORAGE_EMULATOR_HOST``. Jobs can't bring an account of their own."""
+        """Read ``GOOGLE_APPLICATION_CREDENTIALS`` and ``STORAGE_EMULATOR_HOST``. Jobs can't bring their own account."""
         file, endpoint = env.get("GOOGLE_APPLICATION_CREDENTIALS"), env.get("STORAGE_EMULATOR_HOST")
         if not chosen and file is None:
             return None
@@ -36,7 +36,7 @@ class GcsProvider:
         return GcsAccount(credentials=Path(file).absolute() if file else None, endpoint=without_slash(endpoint))
 
     def check_name(self, container: str) -> str | None:
-        """A bucket of Google Cloud Storage."""
+        """Check the name of a bucket."""
         if _BUCKET.fullmatch(container):
             return None
         shown = excerpt(container, 80)
@@ -45,7 +45,7 @@ class GcsProvider:
     def location_for(
         self, ctx: JobContext, account: GcsAccount | None, container: str | None
     ) -> tuple[GcsBucket, bool]:
-        """A bucket of the worker's account, which is the only one."""
+        """Return a bucket of the worker's account, the only one supported."""
         if ctx.account_name is not None or ctx.account_key is not None:
             raise InvalidJob(
                 "the job's ctx names an account for Google storage (storage.accountName or accountKey), and jobs can't "
@@ -73,7 +73,7 @@ class GcsProvider:
         import emp_trio.assets.stores.providers.gcs.store  # noqa: F401
 
     def open(self, location: GcsBucket, timeouts: StoreTimeouts) -> AssetStore:
-        """A store of objects."""
+        """Open a bucket."""
         from emp_trio.assets.stores.providers.gcs.store import GcsStore
 
         return GcsStore(location, timeouts)

@@ -1,4 +1,4 @@
-"""Assets in Google Cloud Storage, through Google's own library. This module takes half a second to import."""
+"""Store assets in Google Cloud Storage with Google's library. Importing this module takes half a second."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from emp_trio.assets.stores.session import SessionPool
 from emp_trio.errors import AssetError
 
 PART: Final = 8 * 2**20
-"""Bytes sent in one request. Larger content goes to an upload session part by part (multiples of 256 KiB) and appears
-with the last one."""
+"""Maximum bytes per request. Larger content goes to an upload session in parts (multiples of 256 KiB) and appears with
+the last part."""
 
 _PUBLIC: Final = "https://storage.googleapis.com"
 _SCOPES: Final = ("https://www.googleapis.com/auth/devstorage.read_write",)
 
-# What requests has not made its own comes as urllib3's: where nothing is to be repeated, it lets that pass.
+# requests lets some errors of urllib3 through unwrapped when retries are off.
 _FAILURES: Final = (
     GoogleAPICallError,
     GoogleAuthError,
@@ -49,10 +49,9 @@ _FAILURES: Final = (
 
 
 class GcsStore:
-    """A bucket. One part is the most that a cancelled call has still sent when it ends; what it has sent is seen by
-    nobody, and dropped by Google after a week.
+    """A bucket. After cancellation, a call sends at most the rest of one part. Google deletes such parts in a week.
 
-    The library is told to repeat nothing: the saver owns the retries.
+    Retries of the library are off, because AssetStorage retries.
     """
 
     def __init__(self, location: GcsBucket, timeouts: StoreTimeouts) -> None:
@@ -71,8 +70,10 @@ class GcsStore:
             ) from error
 
     def head(self, key: str, cancel: CancelToken) -> Stored | None:
-        """The object's size, and the digest and owner from its metadata. A missing bucket is found by the upload: here
-        it looks like a missing object."""
+        """Return the object's size, and digest and owner from its metadata.
+
+        A missing bucket looks like a missing object here; the upload detects it.
+        """
         with self._bucket(key, cancel, "the object {} can't be looked up", uploading=False) as bucket:
             found = bucket.blob(key)
             try:
@@ -107,16 +108,16 @@ class GcsStore:
             )
 
     def url(self, key: str) -> str:
-        """The object's address."""
+        """Return the URL of the object."""
         return f"{self._location.endpoint or _PUBLIC}/{self._location.bucket}/{quote(key, safe='/~')}"
 
     def close(self) -> None:
-        """Close the idle connections, and those in use when they come back."""
+        """Close idle connections now, and those in use when their calls end."""
         self._pool.close()
 
     @contextmanager
     def _bucket(self, key: str, cancel: CancelToken, what: str, *, uploading: bool) -> Iterator[Any]:
-        """The bucket on a connection of its own, for the time of one call."""
+        """Return the bucket with its own connection, for one call."""
         with self._pool.session(cancel) as session:
             if session.carrier is None:
                 # Kept with the session: its Request closes the session when it is garbage-collected.
@@ -127,7 +128,7 @@ class GcsStore:
             client = storage.Client(
                 project=None, credentials=self._credentials, _http=session.carrier, client_options=options
             )
-            # What the library puts there asks for the bucket in threads of its own, on this call's connection.
+            # The library's default would look up the bucket in its own threads, on this call's connection.
             client._bucket_metadata_cache = None
             try:
                 yield client.bucket(self._location.bucket)
@@ -147,7 +148,7 @@ class GcsStore:
 
 
 class _Counted:
-    """A reader as the file that Google's library wants: one that can say how far it has been read."""
+    """Reader with ``tell``, which Google's library needs."""
 
     def __init__(self, body: Reader) -> None:
         self._body = body

@@ -1,8 +1,8 @@
-"""Files below a folder, reached step by step without following a link, and what is remembered with them.
+"""Open and write files below a folder without following links, and store metadata with them.
 
-A path is walked with one open folder after the other (``openat`` with ``O_NOFOLLOW``), so that nothing that changes on
-the way leads out. What is remembered with a file - whose it is - is an extended attribute of it; where the file system
-has none, it is a file beside it, which counts for the content that it names only.
+A path is opened folder by folder (``openat`` with ``O_NOFOLLOW``), so that concurrent changes can't lead outside. The
+metadata (its owner) is an extended attribute; on file systems without them, it is a file beside it, which is valid only
+for the content with its digest.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from emp_trio.folders import make_private
 _ATTRIBUTE: Final = "user.emp_trio"
 _LONGEST_NOTE: Final = 4096
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_POLL: Final = 0.005  # seconds between two looks at a lock that another writer has
+_POLL: Final = 0.005  # seconds between attempts to get the lock
 _UNSUPPORTED: Final = frozenset({errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, errno.ENOSPC, errno.E2BIG})
 
 
@@ -37,7 +37,7 @@ class Linked(OSError):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """What is remembered with a file: marks of its job and workflow, and the digest of the content it counts for."""
+    """Metadata of a file: marks of its job and workflow, and the digest of the content it belongs to."""
 
     owner: str
     sha256: str
@@ -46,15 +46,15 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def open_parent(root: Path, parts: tuple[str, ...], *, make: bool) -> Iterator[int]:
-    """The folder that the last of ``parts`` lies in, open for the block.
+    """Open the parent folder of the last of ``parts``, for the block.
 
     Args:
-        root: itself no link; what is above it may be one.
-        make: make what is missing, for this user alone.
+        root: folder that is not a link; its parents may be.
+        make: create missing folders, for this user alone.
 
     Raises:
         Linked: the root or a part is a symbolic link.
-        OSError: a part is not there, is no folder, or can't be made.
+        OSError: a part does not exist, is not a folder, or can't be created.
     """
     if make:
         make_private(root)
@@ -77,17 +77,17 @@ def open_parent(root: Path, parts: tuple[str, ...], *, make: bool) -> Iterator[i
 
 
 def open_file(name: str, folder: int) -> IO[bytes]:
-    """A regular file for reading.
+    """Open a regular file for reading.
 
     Raises:
         Linked: it is a symbolic link.
-        OSError: it is not there, or something else.
+        OSError: it does not exist, or is not a regular file.
     """
     try:
-        # Not blocking: a pipe of that name must not hold the thread.
+        # Non-blocking: a pipe of that name must not block the thread.
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
-        raise _told(error, name, folder) from None
+        raise _as_linked(error, name, folder) from None
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
@@ -98,7 +98,7 @@ def open_file(name: str, folder: int) -> IO[bytes]:
 
 @contextmanager
 def new_file(folder: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """A new file of this user alone, to be renamed by :func:`put_in_place`; one that was not is removed."""
+    """Create a file for this user alone, for :func:`put_in_place`. It is removed if not renamed."""
     name = f"{RESERVED}{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -111,7 +111,7 @@ def new_file(folder: int) -> Iterator[tuple[str, IO[bytes]]]:
 
 @contextmanager
 def locked(folder: int, cancel: CancelToken) -> Iterator[None]:
-    """No other writer of ours changes a file in the folder during the block. Waiting ends with a cancel."""
+    """Lock a folder against other writers of emp-trio during the block. Waiting for the lock is cancellable."""
     while True:
         try:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,9 +126,9 @@ def locked(folder: int, cancel: CancelToken) -> Iterator[None]:
 
 
 def put_in_place(unfinished: str, file: IO[bytes], name: str, folder: int, note: Note) -> None:
-    """Give a written file its name, whatever has that name now, together with its note; both stay after a power cut.
+    """Rename a written file to its final name, with its metadata; durable after a power failure.
 
-    To be called in :func:`locked`.
+    Replaces any file of that name. Call it within :func:`locked`.
     """
     encoded = msgspec.json.encode(note)
     try:
@@ -136,8 +136,7 @@ def put_in_place(unfinished: str, file: IO[bytes], name: str, folder: int, note:
     except (OSError, AttributeError) as error:
         if isinstance(error, OSError) and error.errno not in _UNSUPPORTED:
             raise
-        # Before the name changes hands, and with the earlier note: whichever of the two contents a crash leaves there
-        # has its owner.
+        # Before the rename, and with the earlier note: after a crash, either content has its owner.
         _write(_note_name(name), msgspec.json.encode([note, *_notes(name, folder)[:1]]), folder)
     os.fsync(file.fileno())
     os.rename(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -145,7 +144,7 @@ def put_in_place(unfinished: str, file: IO[bytes], name: str, folder: int, note:
 
 
 def note_of(file: IO[bytes], name: str, folder: int, sha256: str) -> Note | None:
-    """What is remembered with an open file whose content has this digest, or None."""
+    """Return the metadata of an open file whose content has this digest, or None."""
     try:
         return msgspec.json.decode(os.getxattr(file.fileno(), _ATTRIBUTE), type=Note)
     except (OSError, AttributeError, msgspec.MsgspecError):
@@ -176,11 +175,11 @@ def _opened(name: str, folder: int | None) -> int:
     try:
         return os.open(name, _FOLDER, dir_fd=folder)
     except OSError as error:
-        raise _told(error, name, folder) from None
+        raise _as_linked(error, name, folder) from None
 
 
-def _told(error: OSError, name: str, folder: int | None) -> OSError:
-    """``error``, or what it means where the name is a link: systems differ in how they refuse one."""
+def _as_linked(error: OSError, name: str, folder: int | None) -> OSError:
+    """Return ``error``, or Linked if the name is a link: systems report that differently."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
         with suppress(OSError):
             if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

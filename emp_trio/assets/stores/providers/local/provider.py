@@ -1,4 +1,4 @@
-"""Folders of this machine, and how a store of one is opened."""
+"""Folders of this machine as a provider."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from emp_trio.secrets import Secret
 
 
 class LocalRoot(msgspec.Struct, frozen=True, kw_only=True):
-    """The folder that the operator has given to assets (``LOCAL_STORAGE_PATH``). It may be a link itself; none below it
-    is followed."""
+    """The folder for assets (``LOCAL_STORAGE_PATH``). It may be a link itself; links below it are not followed."""
 
     path: Path
 
@@ -30,13 +29,13 @@ class LocalRoot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
-    """The folder of assets, or one inside it."""
+    """The folder for assets, or a folder inside it."""
 
     root: Path
     container: str | None = None
 
     def resolved(self) -> Path:
-        """Where the folder is on this machine, links of the operator followed."""
+        """Return the path with the operator's links resolved."""
         root = self.root.resolve()
         return root if self.container is None else root / self.container
 
@@ -65,7 +64,7 @@ class LocalProvider:
     def location_for(
         self, ctx: JobContext, account: LocalRoot | None, container: str | None
     ) -> tuple[LocalFolder, bool]:
-        """A folder below the operator's, or that one itself."""
+        """Return the operator's folder, or one below it."""
         if account is None:
             raise ConfigError(
                 "the job asks for local storage, and LOCAL_STORAGE_PATH is not set in this worker's environment"
@@ -73,7 +72,7 @@ class LocalProvider:
         return LocalFolder(root=account.path, container=container), True
 
     def requires(self, location: LocalFolder, ctx: JobContext) -> None:
-        """A container that is no link, which the store would follow as little."""
+        """Check that the container is not a link: the store does not follow it."""
         if location.container is not None and os.path.islink(location.resolved()):
             text = (
                 f"the container {location.container!r} leads out of the folder: "
@@ -84,10 +83,10 @@ class LocalProvider:
             raise ConfigError(f"{text} (CLOUD_STORAGE_CONTAINER)")
 
     def load(self) -> None:
-        """Nothing: its store takes no library."""
+        """Do nothing: the store needs no library."""
 
     def open(self, location: LocalFolder, timeouts: StoreTimeouts) -> AssetStore:
-        """A store of files."""
+        """Open a folder."""
         from emp_trio.assets.stores.providers.local.store import LocalStore
 
         return LocalStore(location.resolved())

@@ -1,4 +1,4 @@
-"""Assets in a folder of this machine: written beside their place, synced, then renamed into it."""
+"""Store assets in a folder of this machine: written to a temporary file, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _DENIED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class LocalStore:
-    """A folder, made when the first asset comes; files and folders are for this user alone (600 and 700).
+    """A folder, created with the first asset; files and folders have modes 600 and 700.
 
-    No link is followed, neither the folder itself nor below it (:mod:`~emp_trio.assets.stores.providers.local.files`).
-    Files whose writer was killed remain as ``.emp-trio-*`` and can be deleted.
+    Links are not followed (:mod:`~emp_trio.assets.stores.providers.local.files`). A killed writer leaves files named
+    ``.emp-trio-*``, which can be deleted.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def head(self, key: str, cancel: CancelToken) -> Stored | None:
-        """What lies at ``key``, measured by reading it."""
+        """Return the file under ``key``, with the digest computed by reading it."""
         with self._failures("read", key):
             parts = self._parts(key)
             try:
@@ -50,7 +50,7 @@ class LocalStore:
                 return None
 
     def put(self, blob: Blob, body: Reader, over: Stored | None, cancel: CancelToken) -> None:
-        """Write the asset; a cancel leaves nothing behind."""
+        """Write the asset. Cancellation leaves no file."""
         with self._failures("written", blob.key):
             parts = self._parts(blob.key)
             with open_parent(self._folder, parts, make=True) as folder, new_file(folder) as (unfinished, file):
@@ -70,14 +70,14 @@ class LocalStore:
                     put_in_place(unfinished, file, parts[-1], folder, note)
 
     def url(self, key: str) -> str:
-        """A ``file://`` address."""
+        """Return a ``file://`` URL."""
         return (self._folder / key).as_uri()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is kept open."""
 
     def _parts(self, key: str) -> tuple[str, ...]:
-        """The parts of a key. Whatever the key says, they stay inside the folder."""
+        """Split a key into parts, which never lead outside the folder."""
         parts = tuple(key.split("/"))
         if "\x00" in key or set(parts) & {"", ".", ".."}:
             raise self._leads_out(key)
@@ -103,7 +103,7 @@ class LocalStore:
 
 
 def _look(name: str, folder: int, cancel: CancelToken) -> Stored | None:
-    """What lies at a name in an open folder."""
+    """Return the file with a name in an open folder."""
     try:
         file = open_file(name, folder)
     except FileNotFoundError:

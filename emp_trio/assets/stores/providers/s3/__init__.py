@@ -1,4 +1,4 @@
-"""S3, and services that speak its protocol."""
+"""S3 and compatible services."""
 
 from emp_trio.assets.stores.providers.s3.provider import PROVIDER
 

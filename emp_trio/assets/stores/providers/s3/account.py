@@ -8,12 +8,12 @@ from emp_trio.secrets import Secret
 
 
 class S3Account(msgspec.Struct, frozen=True, kw_only=True):
-    """An account of S3, or of a service that speaks its protocol.
+    """An account of S3, or of a compatible service.
 
     Args:
-        key_id, secret, token: credentials; without them, those that boto3 finds (profile, container, instance).
-        region: of the bucket.
-        endpoint: base URL of another service than AWS; buckets are addressed in its path.
+        key_id, secret, token: credentials; without them, boto3's defaults (profile, container, instance).
+        region: region of the bucket.
+        endpoint: base URL of a service other than AWS; bucket names go into the path.
     """
 
     key_id: str | None = None
@@ -24,12 +24,12 @@ class S3Account(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """The secret key and the token."""
+        """Return the secret key and the token."""
         return tuple(secret for secret in (self.secret, self.token) if secret is not None)
 
 
 class S3Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """A bucket, and the account to use it with."""
+    """A bucket and its account."""
 
     account: S3Account
     bucket: str

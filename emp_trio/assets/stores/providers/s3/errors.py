@@ -70,11 +70,11 @@ _HINTS: Final = {
 
 
 def s3_failure(error: Exception, *, what: str, read_timeout: float, ahead: float) -> AssetError:
-    """An error of boto3, or of the connection below it, as ours.
+    """Translate an error of boto3, or of its connection.
 
     Args:
-        what: what could not be done, and where; the first words of the text.
-        read_timeout: seconds that the store was given to answer, for the text.
+        what: failed operation and its location; start of the message.
+        read_timeout: timeout of the response in seconds, for the message.
         ahead: seconds by which this machine's clock is ahead of the store's.
     """
     if isinstance(error, ClientError):
@@ -125,6 +125,6 @@ def s3_failure(error: Exception, *, what: str, read_timeout: float, ahead: float
 
 
 def error_code(error: ClientError) -> str:
-    """The store's own code for an error; an empty text where the answer had no body."""
+    """Return the store's error code, or "" for a response without a body."""
     code = str(error.response.get("Error", {}).get("Code", ""))
     return "" if code.isdigit() else code

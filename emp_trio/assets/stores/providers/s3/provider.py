@@ -1,4 +1,4 @@
-"""S3, and services that speak its protocol: accounts and buckets, and how a store of one is opened."""
+"""S3 and compatible services as a provider: account, bucket names, opening of stores."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class S3Provider:
     aliases: tuple[str, ...] = ("aws",)  # the fleet's name (protocol 5.2)
 
     def from_env(self, env: Mapping[str, str], report: ReportProblem, *, chosen: bool) -> S3Account | None:
-        """``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_REGION``, ``S3_ENDPOINT_URL``.
-        Where the worker stores elsewhere, only a key that is given counts as an account."""
+        """Read ``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_SESSION_TOKEN``, ``AWS_REGION``,
+        ``S3_ENDPOINT_URL``. If the worker uses another provider, only an access key counts as an account."""
         key_id, secret = env.get("AWS_ACCESS_KEY_ID"), env.get("AWS_SECRET_ACCESS_KEY")
         if not chosen and not (key_id and secret):
             return None
@@ -66,7 +66,7 @@ class S3Provider:
         )
 
     def check_name(self, container: str) -> str | None:
-        """An S3 bucket. It becomes part of a host name or path, so nothing else may pass."""
+        """Check a bucket name strictly, because it becomes part of a host name or path."""
         if _BUCKET.fullmatch(container):
             return None
         return (
@@ -75,7 +75,7 @@ class S3Provider:
         )
 
     def location_for(self, ctx: JobContext, account: S3Account | None, container: str | None) -> tuple[S3Bucket, bool]:
-        """An account of S3 is known by its access key id, which a job gives as ``accountName``."""
+        """Return the location. A job names an S3 account by its access key id, as ``accountName``."""
         key_id = ctx.account_name
         ours = key_id is None or (account is not None and account.key_id == key_id)
         if not ours:
@@ -83,7 +83,7 @@ class S3Provider:
                 raise missing_key(f"S3 access key id {key_id or ''}")
             if text := _key_id_problem(key_id or ""):
                 raise InvalidJob(f"ctx.storage.accountName {text}")
-            # Perhaps another bucket's region: boto3 is then told the right one.
+            # May be the region of another bucket: S3 then tells boto3 the right one.
             region = account.region if account is not None and account.endpoint is None else "us-east-1"
             used = S3Account(key_id=key_id, secret=ctx.account_key, region=region)
         elif account is None:
@@ -108,19 +108,19 @@ class S3Provider:
         import emp_trio.assets.stores.providers.s3.store  # noqa: F401
 
     def open(self, location: S3Bucket, timeouts: StoreTimeouts) -> AssetStore:
-        """A store of objects."""
+        """Open a bucket."""
         from emp_trio.assets.stores.providers.s3.store import S3Store
 
         return S3Store(location, timeouts)
 
 
 def _region_problem(region: str) -> str | None:
-    """An AWS region. It becomes part of a host name."""
+    """Check an AWS region, because it becomes part of a host name."""
     return None if _REGION.fullmatch(region) else f"{excerpt(region, 80)!r} is not a region such as eu-central-1"
 
 
 def _key_id_problem(key_id: str) -> str | None:
-    """An AWS access key id. It stands in a header, between slashes and commas."""
+    """Check an AWS access key id, because it goes into a header with separators."""
     return None if _KEY_ID.fullmatch(key_id) else "is not an access key id"
 
 

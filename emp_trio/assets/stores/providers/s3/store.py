@@ -1,4 +1,4 @@
-"""Assets in S3, and in stores that speak its protocol, through boto3."""
+"""Store assets in S3 and compatible services with boto3."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from emp_trio.assets.stores.session import CuttableSession, SessionPool
 log = structlog.get_logger(__name__)
 
 PART: Final = 8 * 2**20
-"""Bytes sent in one request. Larger content is sent in parts (5 MiB at least, 10,000 at most: S3's limits) and appears
-when they are completed."""
+"""Maximum bytes per request. Larger content is sent in parts (S3's limits: at least 5 MiB, at most 10,000 parts) and
+appears when the upload is completed."""
 
-# What requests has not made its own comes as urllib3's: where nothing is to be repeated, it lets that pass.
+# requests lets some errors of urllib3 through unwrapped when retries are off.
 _FAILURES: Final = (
     BotoCoreError,
     ClientError,
@@ -44,11 +44,11 @@ _FAILURES: Final = (
 
 
 class S3Store:
-    """A bucket. One part is the most that a cancelled call has still sent when it ends.
+    """A bucket. After cancellation, a call sends at most the rest of one part.
 
-    The SDK is told to repeat nothing: the saver owns the retries. It builds and signs requests; they travel through
-    sessions of ours, which a cancel can cut. Parts of an upload that failed or was cancelled are given up at the store;
-    those of a killed process stay there unseen until the bucket's lifecycle rule for them.
+    Retries of the SDK are off, because AssetStorage retries. The SDK builds and signs requests; our own sessions, which
+    cancellation can cut, send them. Failed and cancelled uploads are aborted at the store; invisible parts of a killed
+    process stay until a lifecycle rule of the bucket deletes them.
     """
 
     def __init__(self, location: S3Bucket, timeouts: StoreTimeouts) -> None:
@@ -56,15 +56,18 @@ class S3Store:
         self._timeout = (timeouts.connect, timeouts.read)
         self._abort_timeout = (timeouts.abort, timeouts.abort)
         self._pool = SessionPool()
-        self._call = threading.local()  # the session and timeout of the call that a thread is in
+        self._call = threading.local()  # session and timeout of a thread's current call
         try:
             self._client = self._connect()
         except BotoCoreError as error:
             raise self._failure(error, "S3 can't be used", ahead=0.0) from error
 
     def head(self, key: str, cancel: CancelToken) -> Stored | None:
-        """The object's size, and the digest and owner from its metadata. Asks for one byte: unlike that of HEAD, the
-        answer to GET tells a missing object from a missing bucket, and a wrong key from a missing right."""
+        """Return the object's size, and digest and owner from its metadata.
+
+        Uses GET of one byte, because unlike HEAD its error response distinguishes a missing object from a missing
+        bucket, and a wrong key from a missing permission.
+        """
         target = {"Bucket": self._location.bucket, "Key": key}
         with self._session(key, cancel, "the object {} can't be looked up"):
             size = None
@@ -78,7 +81,7 @@ class S3Store:
             else:
                 size = _size(found)
                 _one_byte(found)
-            if size is None:  # it is empty, or the answer to the part does not say how large the whole is
+            if size is None:  # empty, or the response does not have the total size
                 found = self._client.head_object(**target)
                 size = _size(found)
             if size is None:
@@ -121,16 +124,16 @@ class S3Store:
                 raise
 
     def url(self, key: str) -> str:
-        """The object's address."""
+        """Return the URL of the object."""
         account, path = self._location.account, quote(key, safe="/~")
         if account.endpoint is not None:
             return f"{account.endpoint}/{self._location.bucket}/{path}"
-        if "." in self._location.bucket:  # no certificate covers it as a host name
+        if "." in self._location.bucket:  # no certificate matches it as a host name
             return f"https://s3.{account.region}.amazonaws.com/{self._location.bucket}/{path}"
         return f"https://{self._location.bucket}.s3.{account.region}.amazonaws.com/{path}"
 
     def close(self) -> None:
-        """Close the idle connections, and those in use when they come back."""
+        """Close idle connections now, and those in use when their calls end."""
         self._pool.close()
         self._client.close()
 
@@ -145,7 +148,7 @@ class S3Store:
             endpoint_url=account.endpoint or f"https://s3.{account.region}.amazonaws.com",
             config=Config(
                 retries={"total_max_attempts": 1},
-                # The signature covers the bytes: every store checks that, and not every one knows the newer checksums.
+                # The signature covers the content, and not every store supports the newer checksums.
                 s3={
                     "payload_signing_enabled": True,
                     "addressing_style": "path" if account.endpoint else "auto",
@@ -163,19 +166,17 @@ class S3Store:
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = request.method, request.url, request.body
         prepared.headers = requests.structures.CaseInsensitiveDict(request.headers)
-        prepared.headers.pop("expect", None)  # nobody here would wait for the 100
+        prepared.headers.pop("expect", None)  # requests does not wait for "100 Continue"
         settings = session.merge_environment_settings(request.url, {}, True, None, None)
         answer = session.adapter.send(prepared, timeout=self._call.timeout, **settings)
         if answer.is_redirect and "x-amz-bucket-region" not in answer.headers:
             answer.close()
-            raise ResponseParserError(
-                "a redirect that is not S3's"
-            )  # botocore would ask it where the bucket is, for ever
+            raise ResponseParserError("a redirect that is not S3's")  # botocore would follow it endlessly
         return AWSResponse(request.url, answer.status_code, answer.headers, answer.raw)
 
     @contextmanager
     def _session(self, key: str, cancel: CancelToken, what: str) -> Iterator[None]:
-        """Let this thread's requests travel on a connection of its own, for the time of one call."""
+        """Send this thread's requests on their own connection, for one call."""
         with self._pool.session(cancel) as session:
             self._call.session, self._call.timeout = session, self._timeout
             try:
@@ -190,19 +191,19 @@ class S3Store:
         return s3_failure(error, what=where, read_timeout=self._timeout[1], ahead=ahead)
 
     def _give_up(self, upload: dict[str, str]) -> None:
-        """Have the store forget the parts; on a connection of its own, as that of the call may have been cut."""
+        """Abort an upload at the store, on a new connection, because that of the call may have been cut."""
         before = self._call.session
         with CuttableSession() as session:
             self._call.session, self._call.timeout = session, self._abort_timeout
             try:
-                # S3 says so: a part that is still on its way may want another abort.
+                # Required by S3: a part still in transit may need another abort.
                 if left := self._abort(upload) and self._abort(upload):
                     log.warning("s3.parts_left", bucket=upload["Bucket"], key=upload["Key"], error=type(left).__name__)
             finally:
                 self._call.session, self._call.timeout = before, self._timeout
 
     def _abort(self, upload: dict[str, str]) -> Exception | None:
-        """What kept the store from forgetting the parts, or None."""
+        """Send the abort. Return its error, or None."""
         try:
             self._client.abort_multipart_upload(**upload)
         except _FAILURES as error:
@@ -216,7 +217,7 @@ def _size(answer: Any) -> int | None:
 
 
 def _one_byte(answer: Any) -> None:
-    """Read the byte that was asked for; of more than that, nothing: a store that heeds no ranges sends the whole."""
+    """Read only the requested byte: a store without range support sends the whole object."""
     body = answer["Body"]
     if answer.get("ContentLength") == 1:
         body.read()
