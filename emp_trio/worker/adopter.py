@@ -1,4 +1,4 @@
-"""The adopter (opt-in): puts back jobs of workers without leases whose heartbeat has been gone for long."""
+"""Adopter (opt-in): requeue jobs of workers without leases whose heartbeat has been missing for long."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from emp_trio.worker.context import MachineContext
 
 log = structlog.get_logger("emp_trio.adopter")
 
-_LOOKS: Final = 4  # in the time after which a worker counts as gone
-_LONGEST: Final = 15.0  # seconds between two looks
+_LOOKS: Final = 4  # checks within the time after which a worker counts as gone
+_LONGEST: Final = 15.0  # maximum seconds between checks
 
 
 class Adopter:
-    """Looks for workers whose jobs nobody will finish: their heartbeat was gone at every look for ``after`` seconds.
+    """Requeues jobs of workers whose heartbeat was missing at every check for ``after`` seconds.
 
-    Any number of machines may do so: each job is put back in one step, by one of them.
+    Any number of machines may run it: one of them requeues each job, atomically.
 
     Args:
-        after: seconds for which a heartbeat must have been gone.
-        requeued: called when jobs went back to the queue.
+        after: seconds for which a heartbeat must be missing.
+        requeued: called after jobs were requeued.
     """
 
     def __init__(self, context: MachineContext, after: float, requeued: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ class Adopter:
         self._gone: dict[bytes, float] = {}
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Check periodically until cancelled."""
         while True:
             try:
                 await self._look()

@@ -1,4 +1,4 @@
-"""One attempt while it runs: its lease, its stages of time, its progress, and why it is being ended."""
+"""A running attempt: lease, stages, progress, and the reason for stopping it."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from emp_trio.secrets import Redactor
 from emp_trio.services.connector import Connector
 from emp_trio.worker.outcome import AttemptEnd
 
-_LONGEST_TEXT: Final = 500  # characters of a progress message
+_LONGEST_TEXT: Final = 500  # maximum characters of a progress message
 _BIGGEST_CHECKPOINT: Final = 16 * 1024  # bytes
 _Report: TypeAlias = tuple[float, str, str, int]  # percent, message, step, total steps
 
 
 class AttemptTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """When an attempt must be over.
+    """Time limits of an attempt.
 
     Attributes:
-        expires: Trio time at which the lease ends unless it is renewed.
-        margin: seconds before that at which the local work must stop.
-        deadline: Trio time at which the attempt must be over.
-        limits: limits of the stages.
-        cleanup: seconds the connector has for its cleanup after it was told to stop.
+        expires: Trio time at which the lease expires unless renewed.
+        margin: seconds before ``expires`` at which local work must stop.
+        deadline: Trio time at which the attempt must end.
+        limits: maximum seconds per stage.
+        cleanup: seconds for the connector's cleanup after it was cancelled.
     """
 
     expires: float
@@ -43,32 +43,32 @@ class AttemptTimes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AttemptHost(Protocol):
-    """Who publishes what attempts report: :class:`~emp_trio.worker.leases.Leases`."""
+    """Publisher of progress and checkpoints, implemented by :class:`~emp_trio.worker.leases.Leases`."""
 
     def has_progress(self) -> None:
-        """There is progress to publish."""
+        """Announce progress to publish."""
 
     async def save_checkpoint(self, lease: LeaseRef, checkpoint: bytes) -> None:
         """Store a checkpoint with the lease."""
 
 
 class Attempt:
-    """Implements :class:`~emp_trio.attempt.AttemptContext` for the connector, and is what the machine holds of it.
+    """Implements :class:`~emp_trio.attempt.AttemptContext` for the connector; the machine controls the attempt by it.
 
     Args:
         job: the job.
         lease: job id and lease token.
-        worker_id: the slot.
-        times: when it must be over.
-        host: publishes what it reports.
-        redactor: takes secrets out of what is published.
+        worker_id: id of the slot.
+        times: time limits.
+        host: publishes progress and checkpoints.
+        redactor: masks secrets in published text.
 
     Attributes:
-        running: whether the connector is in it now.
-        ending: why the attempt was stopped from outside, or None.
-        stop_at: Trio time at which the local work must stop, unless the lease is renewed. No scope has it as its
-            deadline: whoever asks how much time is left would take it for the end of the attempt.
-        muted: whether nothing is to be published of it yet.
+        running: whether the connector is running.
+        ending: reason for stopping from outside, or None.
+        stop_at: Trio time at which local work must stop unless the lease is renewed. Not a deadline of a cancel scope,
+            because connectors read the effective deadline as the end of the attempt.
+        muted: whether publishing is held back.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Attempt:
         self._taken: _Report | None = None
 
     async def run(self, connector: Connector) -> AttemptEnd:
-        """Run the connector in a nursery of its own, to its end or until the attempt is stopped from outside.
+        """Run the connector in its own nursery until it ends or the attempt is stopped from outside.
 
         Raises:
-            trio.Cancelled: the machine itself is being cancelled.
+            trio.Cancelled: the machine is being cancelled.
         """
         began = trio.current_time()
         returned: object = None
@@ -112,9 +112,9 @@ class Attempt:
                     with self.stages.service():
                         returned = await connector.run(self.job, self)
                         completed = True
-                except BaseException as error:  # noqa: BLE001 - whatever a connector raises is its job's failure
+                except BaseException as error:  # noqa: BLE001 - any error of a connector fails its job
                     raised = without_cancelled(error)
-                    await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation, ours or the machine's, goes on
+                    await trio.lowlevel.checkpoint_if_cancelled()  # re-raise cancellations
         finally:
             self.running = False
         return AttemptEnd(
@@ -126,17 +126,17 @@ class Attempt:
             last_progress=self.last_progress,
         )
 
-    # -- for the connector
+    # -- called by the connector
 
     def report(self, value: float, message: str = "", *, step: str = "", total_steps: int = 0) -> None:
-        """See :meth:`emp_trio.attempt.AttemptContext.report`. 100 is kept for the outcome."""
+        """See :meth:`emp_trio.attempt.AttemptContext.report`. 100 is reserved for the outcome."""
         if value == value:  # not NaN
             self._value = max(self._value, min(99.0, float(value)))
         self._unpublished = (self._value, self._shown(message), self._shown(step), int(total_steps))
         self._host.has_progress()
 
     async def save_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """See :meth:`emp_trio.attempt.AttemptContext.save_checkpoint`. Raises InvalidJob when it is not small."""
+        """See :meth:`emp_trio.attempt.AttemptContext.save_checkpoint`. Raises InvalidJob if it is too large."""
         encoded = msgspec.json.encode(checkpoint)
         if len(encoded) > _BIGGEST_CHECKPOINT:
             raise InvalidJob(f"a checkpoint of {len(encoded)} bytes is larger than {_BIGGEST_CHECKPOINT}")
@@ -154,10 +154,10 @@ class Attempt:
         useless = self.job.deadline is not None and time.time() >= self.job.deadline
         return self.stages.out_of_time and (self.job.last_attempt or useless)
 
-    # -- for the machine
+    # -- called by the machine
 
     def take_progress(self) -> tuple[LeaseRef, float, str, str, int] | None:
-        """What has not been published yet, or None; asked for once."""
+        """Return the unpublished progress once, or None."""
         if self.muted or self._unpublished is None:
             return None
         self._taken, self._unpublished = self._unpublished, None
@@ -167,28 +167,28 @@ class Attempt:
         return self.lease, value, message, step, total_steps
 
     def not_published(self) -> None:
-        """What was taken last did not reach Redis: it is to be published again, unless there is something newer."""
+        """Restore the progress taken last, because it did not reach Redis, unless there is a newer report."""
         if self._unpublished is None:
             self._unpublished = self._taken
 
     def unmute(self) -> None:
-        """It may be published what the attempt reports."""
+        """Allow publishing."""
         self.muted = False
         if self._unpublished is not None:
             self._host.has_progress()
 
     @property
     def last_progress(self) -> tuple[str, str, int]:
-        """Message, step and number of steps of the last report, without secrets."""
+        """Return message, step and number of steps of the last report, redacted."""
         report = self._unpublished or self._taken
         return ("", "", 0) if report is None else report[1:]
 
     def renewed(self, expires: float) -> None:
-        """The lease now ends at ``expires``."""
+        """Set the new expiry of the lease (Trio time)."""
         self.stop_at = max(self.stop_at, expires - self._margin)
 
     def end(self, why: Ending) -> None:
-        """Stop the attempt from outside. The first reason counts."""
+        """Stop the attempt from outside. The first reason is kept."""
         if self.ending is None:
             self.ending = why
             self._over_by = min(self._over_by, trio.current_time() + self._cleanup)
@@ -197,11 +197,11 @@ class Attempt:
 
     @property
     def stuck(self) -> bool:
-        """Whether the connector goes on although it was told to stop, and has had its time for cleanup."""
+        """Return whether the connector is still running after its cancellation and cleanup time."""
         return self.running and trio.current_time() > self._over_by
 
     def _shown(self, text: str) -> str:
-        """Text of a bounded length, without secrets, that can be written as UTF-8."""
+        """Redact and shorten a text, and make it valid UTF-8."""
         if text == "":
             return ""
         text = self._redactor.excerpt(str(text), _LONGEST_TEXT)

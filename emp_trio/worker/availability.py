@@ -1,4 +1,4 @@
-"""Capabilities and services that a machine can offer now, per lane, from the health of its connectors."""
+"""Available capabilities and services per lane, from the health of the connectors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Availability:
-    """Capabilities by lane (:class:`~emp_trio.mapping.plans.WorkerPlan`); made once per change of a service's health.
+    """Capabilities by lane (:class:`~emp_trio.mapping.plans.WorkerPlan`), cached until the health of a service changes.
 
     Args:
-        workers: the worker types.
-        supervisors: connectors by worker service.
-        environment: for capabilities that are set there.
-        hardware: of the machine.
-        context: of the machine.
+        workers: lanes of the machine.
+        supervisors: supervisors by worker service.
+        environment: environment with further capabilities.
+        hardware: hardware of the machine.
+        context: dependencies of the machine.
     """
 
     def __init__(
@@ -44,14 +44,16 @@ class Availability:
         self._arguments: dict[str, bytes | None] = {}
 
     def changed(self) -> None:
-        """A service became usable or stopped being so."""
+        """Discard cached capabilities, because a service became usable or unusable."""
         self._known.clear()
         self._arguments.clear()
 
     def capabilities(self, lane: str) -> Mapping[str, Any]:
-        """Only job types whose connector can be used now are offered (service mapping reference 8.2). Models stand
-        under the connector's service type, as the fleet's workers have them, and under the job types, by which the
-        fleet's matching looks for them (queue protocol 3.4, rule 7)."""
+        """Return the capabilities of a lane: only job types whose connector is usable (service mapping reference 8.2).
+
+        Models are listed under the connector's service type, as the fleet's workers do, and under the job types, where
+        the fleet's matching looks for them (queue protocol 3.4, rule 7).
+        """
         if lane not in self._known:
             routes = self._workers[lane].routes
             usable = {name: self._supervisors[service.key] for name, service in routes.items()}
@@ -66,7 +68,7 @@ class Availability:
         return self._known[lane]
 
     def claim_argument(self, lane: str) -> bytes | None:
-        """The capabilities as a claim takes them, without the slot's id; None while no service can be used."""
+        """Return the encoded capabilities for a claim, without the slot's id, or None if no service is usable."""
         if lane not in self._arguments:
             found = self.capabilities(lane)
             encoded = _encode({k: v for k, v in found.items() if v != WORKER_ID_MARK})
@@ -74,22 +76,22 @@ class Availability:
         return self._arguments[lane]
 
     def supervisor(self, lane: str, job_type: str) -> Supervisor | None:
-        """The service that runs jobs of a type in a lane, usable or not; None where the type is not served there."""
+        """Return the supervisor of the service that runs jobs of a type, usable or not; None if the lane has none."""
         service = self._workers[lane].routes.get(job_type)
         return None if service is None else self._supervisors[service.key]
 
     def statuses(self) -> list[dict[str, Any]]:
-        """The fleet's status word for each connector; of several instances the usable one comes last."""
+        """Return the fleet's status of each connector. Of several instances, a usable one comes last."""
         found = [supervisor.status() for supervisor in self._supervisors.values()]
         return sorted(found, key=lambda status: status["status"] == "active")
 
     @property
     def gpus(self) -> int:
-        """How many the machine has."""
+        """Return the number of GPUs of the machine."""
         return self._hardware.gpus
 
     def services(self, lane: str) -> list[ServiceStatus]:
-        """Every service of a lane, usable or not."""
+        """Return the services of a lane, usable or not."""
         names = dict.fromkeys(service.key for service in self._workers[lane].routes.values())
         used = [self._supervisors[name] for name in names]
         return [ServiceStatus(s.plan.worker_service, s.plan.connector_name, s.usable) for s in used]

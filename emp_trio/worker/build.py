@@ -1,4 +1,4 @@
-"""Version and build of this emp-trio as a slot reports them to the fleet (queue protocol 2.8)."""
+"""Version and build of emp-trio, as reported to the fleet (queue protocol 2.8)."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def this_build(env: Mapping[str, str]) -> Build:
-    """The build that runs: ``VERSION`` as for the fleet's workers, and ``BUILD_TIMESTAMP`` or ``BUILD_DATE`` where the
-    image says them; else the package's version, and the time at which it was put in place."""
+    """Return the running build: ``VERSION``, and ``BUILD_TIMESTAMP`` or ``BUILD_DATE`` of the environment.
+
+    Defaults: version and installation time of the package.
+    """
     built = next((env[name] for name in _BUILT if env.get(name)), None)
     if built is None:
         try:
             built = iso(Path(_package).stat().st_mtime)
-        except OSError:  # a package that is no file: it has no time of its own
+        except OSError:  # the package is not a file and has no time
             built = "unknown"
     return Build(
         version=env.get("VERSION") or __version__,

@@ -14,15 +14,15 @@ import trio
 
 from emp_trio import __version__
 
-WORKER_ID_MARK: Final = "@WORKER_ID@"  # stands for the slot's id where one text serves all slots of a type
+WORKER_ID_MARK: Final = "@WORKER_ID@"  # placeholder for the slot's id in text shared by all slots of a type
 FLEET_MEMORY_GB: Final = 8
-"""What the fleet's workers announce as GPU memory and as RAM where nobody says otherwise (queue protocol 4.3)."""
+"""The fleet's default for GPU memory and RAM in GB (queue protocol 4.3)."""
 
 _NVIDIA_LIMIT: Final = 3.0  # seconds; nvidia-smi hangs on a broken driver
 
 
 class Hardware(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine's hardware; memory in GB, rounded down."""
+    """Hardware of a machine; memory in GB, rounded down."""
 
     gpus: int = 0
     gpu_memory_gb: int = 0
@@ -32,11 +32,12 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def detect_hardware(env: Mapping[str, str]) -> Hardware:
-    """Look at the machine; variables that say otherwise win (``NUM_GPUS``, ``WORKER_GPU_MEMORY_GB``,
-    ``WORKER_GPU_MODEL``, ``WORKER_RAM_GB``).
+    """Detect the hardware of this machine.
 
-    Where no GPU is found, its memory counts as :data:`FLEET_MEMORY_GB`, and RAM as no less than that: the jobs that a
-    worker of the fleet takes in this place must not be refused here.
+    Overridden by ``NUM_GPUS``, ``WORKER_GPU_MEMORY_GB``, ``WORKER_GPU_MODEL`` and ``WORKER_RAM_GB``.
+
+    Without a GPU, GPU memory is :data:`FLEET_MEMORY_GB`, and RAM at least that, so that this machine accepts every job
+    that a worker of the fleet would accept here.
     """
     found = parse_nvidia_smi(await _nvidia_smi())
     gpus = _int(env, "NUM_GPUS", len(found))
@@ -66,7 +67,7 @@ async def _nvidia_smi() -> str:
 
 
 def parse_nvidia_smi(text: str) -> list[tuple[int, str]]:
-    """GPUs as (memory in GB, name), from the CSV lines ``MiB, name`` of nvidia-smi."""
+    """Parse GPUs as (memory in GB, name) from the CSV lines ``MiB, name`` of nvidia-smi."""
     gpus: list[tuple[int, str]] = []
     for line in text.splitlines():
         memory, _, name = line.partition(",")
@@ -83,10 +84,10 @@ def capabilities(
     services: Sequence[str],
     models: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """Capabilities of the slots of one worker type, with ``@WORKER_ID@`` for the id (queue protocol 4.3).
+    """Return the capabilities of a worker type's slots, with ``@WORKER_ID@`` for the id (queue protocol 4.3).
 
     Args:
-        services: job types whose connector can be used now; the only field that routes.
+        services: job types whose connector is usable; the only field used for routing.
         models: service type -> models.
     """
     found: dict[str, Any] = {
@@ -174,7 +175,7 @@ def _given(**values: Any) -> dict[str, Any]:
 
 
 def _list(env: Mapping[str, str], variable: str) -> list[str] | None:
-    """A JSON array of texts, or a comma list; None where the variable is not set."""
+    """Parse a JSON array of texts or a comma-separated list; None if the variable is not set."""
     text = env.get(variable, "").strip()
     if not text:
         return None
@@ -192,7 +193,7 @@ def _int(env: Mapping[str, str], variable: str, default: int) -> int:
 
 
 def _float(env: Mapping[str, str], variable: str) -> float | None:
-    """A number that JSON and every reader can hold; None where there is none."""
+    """Parse a finite number; None if there is none."""
     try:
         value = float(env.get(variable) or "x")
     except ValueError:

@@ -8,21 +8,21 @@ from emp_trio.errors import DeadlineExceeded, Refused, ServiceError
 from emp_trio.failures import Failure
 
 Verdict = Literal["good", "bad", "fatal", "neutral", "unready"]
-"""What the end of a job says about its service. ``unready``: nothing was begun; the service's health tells why."""
+"""Effect of a job's end on the circuit. ``unready``: the work was not started; the health check has the reason."""
 
 _TROUBLE = frozenset({"service_error", "network_error", "timeout"})
 
 
 def verdict(error: BaseException, failure: Failure) -> Verdict:
-    """What a job's error says about its service.
+    """Classify the error of a job by what it implies about the service.
 
     Args:
-        error: what stands for everything that the connector raised.
-        failure: its class.
+        error: leading error of the connector.
+        failure: failure class of the error.
 
     Returns:
-        ``good`` it works (it refused); ``bad`` it does not; ``fatal`` no job can succeed before an operator does
-        something (credentials, exhausted credit); ``neutral`` the end says nothing about the service.
+        ``good``: the service works (it refused); ``bad``: it fails; ``fatal``: no job can succeed until an operator
+        acts (credentials, exhausted credit); ``neutral``: the error implies nothing about the service.
     """
     if isinstance(error, Refused):
         return "good"
@@ -36,13 +36,15 @@ def verdict(error: BaseException, failure: Failure) -> Verdict:
 
 
 class Circuit:
-    """Closed until ``threshold`` jobs in a row say ``bad``, or one says ``fatal``. Then open for a pause, after which
-    one job is let through: it closes the circuit, or opens it again for twice the pause.
+    """Closed until ``threshold`` consecutive jobs are ``bad``, or one is ``fatal``.
+
+    Then open for a pause, after which one probe job is admitted: it closes the circuit, or opens it for twice the
+    pause.
 
     Args:
-        threshold: bad jobs in a row.
-        pause: seconds of the first pause.
-        longest: seconds of the longest.
+        threshold: number of consecutive bad jobs.
+        pause: first pause in seconds.
+        longest: maximum pause in seconds.
     """
 
     def __init__(self, threshold: int, pause: float, longest: float) -> None:
@@ -50,24 +52,27 @@ class Circuit:
         self._first = self._pause = pause
         self._longest = longest
         self._in_a_row = 0
-        self._probe: float | None = None  # when the job began that was let through
+        self._probe: float | None = None  # start time of the probe job
         self.until: float | None = None
-        """When the next job may be let through; None while the circuit is closed."""
+        """Time at which the next probe job may be admitted; None while the circuit is closed."""
 
     def admits(self, now: float) -> bool:
-        """Whether a job may begin."""
+        """Return whether a job may start."""
         return self.until is None or (now >= self.until and self._probe is None)
 
     def begin(self, now: float) -> bool:
-        """A job is about to begin; False if it must not."""
+        """Record the start of a job. Return False if it must not start."""
         if not self.admits(now):
             return False
         self._probe = now if self.until is not None else None
         return True
 
     def end(self, said: Verdict, now: float, *, began: float) -> None:
-        """A job that had begun is over. Of an open circuit the one that was let through decides, and not those that
-        had begun before it opened: an account without credit still finishes what it has paid for."""
+        """Record the end of a job.
+
+        Only the probe job changes an open circuit, not jobs that started before it opened: an account without credit
+        still finishes work it has paid for.
+        """
         if self.until is not None and began != self._probe:
             return
         probed, self._probe = self._probe is not None, None

@@ -1,4 +1,4 @@
-"""One claimer per worker type: waits for a free slot and a reason to look, then claims what its policy says."""
+"""Claimer of a worker type: wait for free slots and wake-ups, and claim as the policy decides."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.claimer")
 
-_PAUSE = 0.25  # seconds before a claim that Redis did not take is made again
+_PAUSE = 0.25  # seconds before a failed claim is retried
 
 
 class ClaimedJob(msgspec.Struct, frozen=True):
-    """A job that this machine has, and the slot that it is to run in.
+    """A claimed job and its slot.
 
     Attributes:
-        claim: the job as it was claimed.
-        lease: its lease.
+        claim: the job, as claimed.
+        lease: lease of the job.
         attempt: number of the attempt.
-        slot: where it runs.
-        at: Trio time at which the claim was answered.
-        expires: Trio time at which the lease ends unless it is renewed.
-        start: holds back its first events; None where they are published already.
-        claimer: takes the slot back.
+        slot: slot that runs it.
+        at: Trio time of the reply to the claim.
+        expires: Trio time at which the lease expires unless renewed.
+        start: holds back its first events; None if they are published.
+        claimer: claimer to return the slot to.
     """
 
     claim: Claim
@@ -56,16 +56,16 @@ class Claimer:
     """Claims for the free slots of one worker type.
 
     Args:
-        lane: what the type's plan is found by (:attr:`~emp_trio.mapping.WorkerPlan.key`).
+        lane: key of the type's plan (:attr:`~emp_trio.mapping.WorkerPlan.key`).
         slots: all slots of the type.
-        availability: what the type can do as of now.
+        availability: current capabilities.
         table: holds the leases of claimed jobs.
-        start_events: marks them as running in Redis.
+        start_events: marks claimed jobs as running in Redis.
 
     Attributes:
-        free: the slots without a job.
-        policy: decides what to claim.
-        failing: whether Redis did not take the last claim.
+        free: slots without a job.
+        policy: claim policy.
+        failing: whether the last claim failed.
     """
 
     def __init__(
@@ -91,27 +91,27 @@ class Claimer:
         self._wake = Wakeup()
 
     def queue_changed(self) -> None:
-        """Something changed in the queue, or in what this type can do."""
+        """Wake the claimer, because the queue or the capabilities changed."""
         self.policy.notify()
         if self.free:
             self._wake.set()
 
     def put_back(self, slot: SlotState) -> None:
-        """A slot is free again."""
+        """Return a free slot."""
         self.free.append(slot)
         if not self.policy.queue_empty:
             self._wake.set()
 
     def stop(self) -> None:
-        """Look no more; :meth:`run` ends when the claims under way have been answered."""
+        """Stop claiming; :meth:`run` returns after the replies to claims in flight."""
         self._stopped = True
         self._wake.set()
 
     async def run(self, start: Callable[[ClaimedJob], None]) -> None:
-        """Claim until told to stop. What a cancelled claim brings is handed back.
+        """Claim until :meth:`stop`. After cancellation, requeue the jobs of claims in flight.
 
         Args:
-            start: has a claimed job run.
+            start: called with each claimed job, to run it.
         """
         async with trio.open_nursery() as claims:
             while not self._stopped:
@@ -124,20 +124,20 @@ class Claimer:
                         break
                     if batch.concurrent:
                         claims.start_soon(self._claim_batch, batch, self._take(batch), capabilities, start)
-                    else:  # without a task of its own a single job is picked up sooner
+                    else:  # a single job starts sooner without a task
                         await self._claim_batch(batch, self._take(batch), capabilities, start)
-                        await trio.lowlevel.checkpoint()  # what was claimed starts before the next look
+                        await trio.lowlevel.checkpoint()  # claimed jobs start before the next claim
                         break
 
     def _take(self, batch: Batch) -> dict[str, SlotState]:
-        """The slots to claim for, by worker id; they are not free meanwhile."""
+        """Take the slots to claim for from the free ones; return them by worker id."""
         slots = [self.free.popleft() for _ in range(batch.size)]
         return {slot.worker_id: slot for slot in slots}
 
     async def _claim_batch(
         self, batch: Batch, slots: dict[str, SlotState], capabilities: bytes, start: Callable[[ClaimedJob], None]
     ) -> None:
-        """Make one claim and have its jobs run; slots that got none are free again."""
+        """Make one claim, start its jobs, and free the slots without a job."""
         began = trio.current_time()
         try:
             jobs, claims = await self._claim(batch, slots, capabilities)
@@ -160,7 +160,7 @@ class Claimer:
     async def _claim(
         self, batch: Batch, slots: dict[str, SlotState], capabilities: bytes
     ) -> tuple[list[ClaimedJob], Claims]:
-        """Claim jobs for slots, and hold their leases from the moment on in which they are known."""
+        """Claim jobs for slots, and hold their leases from the reply on."""
         nonce = f"{self._table.process}.{secrets.token_hex(4)}"
         asked = [(worker_id, f"{nonce}-{number}") for number, worker_id in enumerate(slots)]
         self._table.claiming(nonce, asked)
@@ -170,7 +170,7 @@ class Claimer:
             kept = self._table.claimed(nonce)
         expires, now = max(expires, kept), trio.current_time()
         leases = [LeaseRef(claim.job_id, claim.token) for claim in claims.jobs]
-        for lease in leases:  # before any of them is begun, which might block the loop
+        for lease in leases:  # before any job starts, because it might block the loop
             self._table.hold(lease, expires)
         begun = claims.jobs and not self._stopped
         deferred = self._start_events.begin(claims, leases) if begun else {}
@@ -187,7 +187,7 @@ class Claimer:
         return jobs, claims
 
     async def _ask(self, batch: Batch, asked: list[tuple[str, str]], capabilities: bytes) -> tuple[Claims, float]:
-        """Make one claim until Redis answers. Returns the answer, and the Trio time at which its leases end."""
+        """Send a claim until Redis replies. Return the reply, and the Trio time at which its leases expire."""
         repeated = False
         while True:
             sent = trio.current_time()
@@ -206,7 +206,7 @@ class Claimer:
                 repeated = repeated or isinstance(error, OutcomeUnknown)
                 if self._stopped and not repeated:
                     return Claims(jobs=()), sent
-                if not self.failing:  # once per trouble, however long it takes
+                if not self.failing:  # once per outage
                     log.warning("claim.failed", type=self.lane, error=error.message)
                 self.failing = True
                 await trio.sleep(_PAUSE * random.uniform(0.5, 1.5))
@@ -215,8 +215,7 @@ class Claimer:
                 return claims, sent + self._settings.lease
 
     def _hand_back(self, claims: Claims) -> None:
-        """Jobs that were claimed for a machine that is being cancelled; if it is too late for that, their leases run
-        out."""
+        """Requeue jobs claimed for a machine that is being cancelled; if that fails, their leases expire."""
         for claim in claims.jobs:
             lease, machine = LeaseRef(claim.job_id, claim.token), self._settings.machine_id
             self._queue.settle_soon(lease, machine, released(), lambda stored: None, unified=self._settings.unified)

@@ -27,12 +27,12 @@ log = structlog.get_logger("emp_trio.connector")
 
 
 class Admission:
-    """Leave for one job to use a service; the end of the ``with`` block tells the service's circuit how that ended.
+    """Permission for one job to use a service. The end of the ``with`` block reports the outcome to the circuit.
 
     Attributes:
         connector: the open connector.
-        verdict: what the end of the job says about the service.
-        trouble: its error, where there is one; holds no secret.
+        verdict: effect of the job's end on the circuit.
+        trouble: error message, redacted, or "".
     """
 
     __slots__ = ("_began", "_supervisor", "connector", "trouble", "verdict")
@@ -52,18 +52,18 @@ class Admission:
 
 
 class Supervisor:
-    """One worker service: its connector while it is open, and whether jobs may be claimed for it.
+    """Supervises the connector of a worker service, and decides whether jobs may be claimed for it.
 
     Args:
         plan: connector class and settings.
-        connector_context: what connectors get.
-        changed: called when the service becomes usable or stops being so.
+        connector_context: context for connectors.
+        changed: called when the service becomes usable or unusable.
 
     Attributes:
         connector: the open connector, or None.
-        health: what is known of the service.
-        models: what it offers.
-        checked: set once there is a first verdict on its health.
+        health: last known health.
+        models: models of the service.
+        checked: set after the first health check.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class Supervisor:
 
     @property
     def usable(self) -> bool:
-        """Whether jobs may be claimed for this service now."""
+        """Return whether jobs may be claimed for this service."""
         return self.connector is not None and self.health.healthy and self._circuit.admits(trio.current_time())
 
     def admit(self) -> Admission:
-        """A job is about to begin.
+        """Admit a job that is about to start.
 
         Raises:
-            NotStarted: the connector closed, or the circuit opened, while the job was claimed.
+            NotStarted: the connector closed, or the circuit opened, since the claim.
         """
         now = trio.current_time()
         admitted = self.connector is not None and self._circuit.begin(now)
@@ -109,15 +109,14 @@ class Supervisor:
         return Admission(self, self.connector, now)
 
     def ended(self, began: float, said: Verdict, trouble: str) -> None:
-        """Learn of the end of a job that was admitted.
+        """Record the end of an admitted job.
 
-        A failure of the service leads to a health check now; several in a row, or one that no further job can escape,
-        keep jobs away from it for a while.
+        A failure of the service triggers a health check; consecutive failures, or a fatal one, open the circuit.
 
         Args:
             began: Trio time at which it was admitted.
-            said: what that end says about the service.
-            trouble: its error, where there is one; holds no secret.
+            said: effect on the circuit.
+            trouble: error message, redacted, or "".
         """
         before = self._circuit.until
         self._circuit.end(said, trio.current_time(), began=began)
@@ -133,7 +132,7 @@ class Supervisor:
         self._notify()
 
     def status(self) -> dict[str, Any]:
-        """The fleet's status word for it (queue protocol 2.6 b)."""
+        """Return the status in the fleet's format (queue protocol 2.6 b)."""
         name = self.plan.connector_name
         if self.usable:
             return {"connector_id": name, "status": "active"}
@@ -153,8 +152,8 @@ class Supervisor:
                 ) as connector:
                     self.connector = connector
                     await first_of(lambda: self._watch(connector), lambda: self._listen(connector))
-            except BaseException as error:  # noqa: BLE001 - whatever a connector raises: it is opened anew
-                await trio.lowlevel.checkpoint_if_cancelled()  # but for our own cancellation, which goes on
+            except BaseException as error:  # noqa: BLE001 - any error of a connector reopens it
+                await trio.lowlevel.checkpoint_if_cancelled()  # re-raise our own cancellation
                 self.connector = None
                 self._set_health(Health(healthy=False, detail=self._log_error(error, "connector.crashed")))
             finally:
@@ -177,18 +176,18 @@ class Supervisor:
             await self._check_now.wait(pause)
 
     async def _listen(self, connector: Connector) -> None:
-        """Have the health looked at whenever the connector itself says so."""
+        """Check the health whenever the connector reports a change."""
         try:
             while True:
                 await connector.health_changes()
                 self._check_now.set()
-                await trio.lowlevel.checkpoint()  # the others' turn, whatever that call does
-        except Exception as error:  # noqa: BLE001 - nor is an error in there: the health is looked at in its turn
+                await trio.lowlevel.checkpoint()  # let other tasks run, even if that call never blocks
+        except Exception as error:  # noqa: BLE001 - an error here is harmless: health is checked periodically
             self._log_error(error, "connector.health_changes")
             await trio.sleep_forever()
 
     async def _check(self, connector: Connector) -> Health:
-        """What the connector says of its service. An error in there is no reason to close it under its jobs."""
+        """Run the connector's health check. Its errors do not close the connector, which may have running jobs."""
         if not connector.features(connector.settings).health_check:
             return Health(healthy=True)
         limit = self._settings.health_timeout
@@ -207,14 +206,14 @@ class Supervisor:
             try:
                 return [self._redactor.known(name) for name in msgspec.convert(await connector.models(), list[str])]
             except ServiceError as error:
-                if error.status not in NO_ROUTE:  # a service that has no such list has no such list
+                if error.status not in NO_ROUTE:  # a service without the route has no models to list
                     self._log_error(error, "connector.models")
-            except Exception as error:  # noqa: BLE001 - nor may the list of its models do more harm than being empty
+            except Exception as error:  # noqa: BLE001 - a failed list of models counts as empty
                 self._log_error(error, "connector.models")
         return []
 
     def _log_error(self, error: BaseException, event: str) -> str:
-        """Log an error, with its traceback unless it is one of ours; its text."""
+        """Log an error, with its traceback if it is not an EmpTrioError. Return its message."""
         text = described(error, self._redactor).message
         ours = isinstance(leading_error(error), EmpTrioError)
         log.error(event, service=self.plan.worker_service, error=text, exc_info=None if ours else error)
@@ -248,7 +247,7 @@ class Supervisor:
             )
 
     def _notify(self) -> None:
-        """Say so when the service became usable, or stopped being so."""
+        """Call ``changed`` if the service became usable or unusable."""
         usable = self.usable
         if usable != self._was_usable:
             self._was_usable = usable

@@ -1,4 +1,4 @@
-"""Dependencies that every part of a machine is given."""
+"""Dependencies shared by all parts of a machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from emp_trio.worker.settings import WorkerSettings
 
 
 class MachineContext(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the machine, its calls of the queue, the redactor for what it publishes and logs, and its
-    observers."""
+    """Settings, queue, redactor and observers of a machine."""
 
     settings: WorkerSettings
     queue: WorkerQueue

@@ -1,4 +1,4 @@
-"""Departure of a process from the queue: nothing of ours stays behind that the rest of the fleet can't see."""
+"""Departure of a process: leave no job behind that the rest of the fleet can't see."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from emp_trio.worker.context import MachineContext
 
 log = structlog.get_logger("emp_trio.machine")
 
-_PAUSE: Final = 0.5  # seconds between two looks
-_SPEAKS: Final = 8.0  # seconds for which a killed process seems to be there (functions/reap.lua)
-_HURRY: Final = 2.0  # seconds that are left for it after a second signal
+_PAUSE: Final = 0.5  # seconds between checks
+_SPEAKS: Final = 8.0  # seconds for which a killed process seems alive (functions/reap.lua)
+_HURRY: Final = 2.0  # seconds left after a second signal
 
 
 class ProcessDeparture:
-    """A process on its way out of the queue.
+    """Deregisters a process from the queue.
 
-    Until :meth:`leave` the others take it for one that looks after what is due. Where another process seems to do
-    so, it may have been killed just now: the jobs are left to it when it has given a sign of life since.
+    Until :meth:`leave`, other processes rely on it to requeue due jobs. Another process that seems to do the same may
+    have been killed just now: jobs are left to it only after a later sign of life.
     """
 
     def __init__(self, context: MachineContext, process: str) -> None:
@@ -33,13 +33,15 @@ class ProcessDeparture:
         self._left: Departure | None = None
 
     async def leave(self) -> None:
-        """Take the process off the list of those that look for what is due; where it was the last one, put all delayed
-        jobs back into the queue. Raises as ``RedisPort.call``."""
+        """Remove the process from the list of reapers. If it was the last one, requeue all delayed jobs.
+
+        Raises the errors of ``RedisPort.call``.
+        """
         self._left = self._first = await self._put_back(self._process)
 
     async def wait_for_successor(self) -> None:
-        """Wait until another process has shown that it is alive, or for the leases of killed ones, and put back their
-        jobs, which nobody else would. Takes a lease's length and 8 s at most; may be cancelled at any time."""
+        """Wait for a sign of life of another process, or else for leases of killed ones to expire, and requeue their
+        jobs. Takes at most a lease plus 8 s; may be cancelled at any time."""
         if self._left and self._left.leased and self._left.looked is None:
             seconds = round(min(self._left.ends, self._settings.lease), 1)
             log.info("machine.waits", leases=self._left.leased, seconds=seconds, why=_WHY)
@@ -49,8 +51,8 @@ class ProcessDeparture:
                 await self._look_again()
 
     async def put_back_rest(self) -> None:
-        """What :meth:`wait_for_successor` had no time for: delayed jobs go back now, unless another process shows
-        within 2 s that it is alive to look after them. Their retries are early, which does no harm."""
+        """Requeue delayed jobs now, after :meth:`wait_for_successor` was cut short, unless another process gives a sign
+        of life within 2 s. Early retries do no harm."""
         if self._left is None or not self._left.delayed or self._followed:
             return
         with trio.move_on_after(_HURRY, shield=True):
@@ -71,7 +73,7 @@ class ProcessDeparture:
 
     @property
     def _open(self) -> bool:
-        """Whether something is left of which it is not clear yet who looks after it."""
+        """Return whether jobs are left without a process known to requeue them."""
         left = self._left
         if left is None or self._followed:
             return False
@@ -81,7 +83,7 @@ class ProcessDeparture:
         try:
             reaped = await self._queue.reap(max_crashes=self._settings.max_crashes)
             self._left = await self._put_back("")
-            if reaped.broken:  # which moves leases, too
+            if reaped.broken:  # this moves leases, too
                 self._first = self._left
         except EmpTrioError as error:
             log.warning("reap.failed", error=error.message)

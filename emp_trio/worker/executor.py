@@ -1,4 +1,4 @@
-"""Executor of claimed jobs: read, route, admit, run, classify; then settle."""
+"""Execute claimed jobs: read, route, admit, run, classify, then settle."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ log = structlog.get_logger("emp_trio.slot")
 
 
 class Executor:
-    """Runs claimed jobs, each in a task of its own.
+    """Runs claimed jobs, each in its own task.
 
     Args:
-        availability: knows which service runs a job.
-        leases: holds the leases of the attempts.
-        registration: told of slots that are busy.
-        settler: stores what comes of the jobs.
+        availability: routes jobs to services.
+        leases: leases of the attempts.
+        registration: publishes busy slots.
+        settler: stores outcomes.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Executor:
         self._settler = settler
 
     async def run(self, claimed: ClaimedJob) -> None:
-        """Run a claimed job and settle it. One that is cancelled is handed back."""
+        """Run a claimed job and settle it. Cancellation requeues the job."""
         structlog.contextvars.bind_contextvars(
             job=claimed.lease.job_id, slot=claimed.slot.worker_id, attempt=claimed.attempt
         )
@@ -72,16 +72,16 @@ class Executor:
             if not self._settler.closing:
                 try:
                     settlement = await self._execute(claimed)
-                except Exception as error:  # whatever stands in a job's hash, it is that job's failure
+                except Exception as error:  # an invalid job hash fails only that job
                     log.error("job.broken", error=str(error), exc_info=error)
                     settlement = self._unreadable(claimed, error)
-                if claimed.start is not None and settlement is not None:  # no end is published before its beginning
+                if claimed.start is not None and settlement is not None:  # publish the start before the end
                     await claimed.start.published.wait()
         finally:
             await self._settler.settle(claimed, settlement)
 
     async def _execute(self, claimed: ClaimedJob) -> Settlement | None:
-        """What comes of one attempt; None where there is nothing to settle."""
+        """Run an attempt. Return its settlement, or None if there is nothing to settle."""
         try:
             job = await self._read(claimed)
         except NotStarted:
@@ -108,11 +108,11 @@ class Executor:
         return found.settlement
 
     async def _read(self, claimed: ClaimedJob) -> Job:
-        """The job, with the fields that were too long for the answer to its claim.
+        """Return the job, and fetch the fields that were too long for the reply to the claim.
 
         Raises:
-            InvalidJob: a field can't be read.
-            NotStarted: the long ones could not be had while the lease lasts.
+            InvalidJob: a field is invalid.
+            NotStarted: the long fields could not be fetched before the lease expires.
         """
         claim = claimed.claim
         if claim.left_out:
@@ -124,7 +124,7 @@ class Executor:
         return await off_loop(size, read_job, claim.job_id, claimed.attempt, claim.fields)
 
     def _route(self, job: Job, claimed: ClaimedJob) -> Supervisor:
-        """The service for a job. Raises an EmpTrioError where it can't be run, or not any more."""
+        """Return the supervisor for a job. Raise an EmpTrioError if the job can't run, or its deadline has passed."""
         lane = claimed.slot.lane
         supervisor = self._availability.supervisor(lane, job.type)
         if supervisor is None:
@@ -138,7 +138,7 @@ class Executor:
         return supervisor
 
     def _begin(self, job: Job, claimed: ClaimedJob, supervisor: Supervisor) -> Attempt:
-        """The attempt of a job that was admitted; its lease is held from now on."""
+        """Create the attempt of an admitted job, and hold its lease."""
         service = supervisor.plan
         claimed.slot.current_service = service.worker_service
         CONNECTOR.set(service.connector_name)
@@ -196,7 +196,7 @@ class Executor:
         )
 
     def _report(self, attempt: Attempt, end: AttemptEnd, found: Outcome, supervisor: Supervisor) -> None:
-        """Say what the settlement does not say, and publish the last progress of an attempt that failed."""
+        """Log what the settlement does not contain, and publish the last progress of a failed attempt."""
         error, settlement, service = found.error, found.settlement, supervisor.plan
         if end.stopped:
             if error is not None:
@@ -231,6 +231,6 @@ class Executor:
 
 
 def _credentials(job: Job) -> tuple[Secret, ...]:
-    """What a job brings of its own: keys for its storage and for its service, whatever the payload calls them."""
+    """Return the job's own credentials: storage key, and secrets in the payload under any name."""
     own = named_secrets(job.payload)
     return own if job.ctx.account_key is None else (job.ctx.account_key, *own)

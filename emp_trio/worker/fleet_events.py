@@ -1,4 +1,4 @@
-"""Messages about a machine's slots: (channel, message) pairs of the fleet. Pure.
+"""Build the fleet's messages about a machine's slots, as (channel, message) pairs. Pure.
 
 Shapes: queue protocol 2 (worker_status), 2.7 (registration), 2.8 (aggregator), 2.9 (machine status).
 """
@@ -19,11 +19,11 @@ Messages = list[tuple[str, bytes]]
 
 
 class SlotState(msgspec.Struct, kw_only=True):
-    """One slot, what it does and what it has done."""
+    """State and statistics of a slot."""
 
     worker_id: str
     worker_type: str
-    lane: str  # what its worker type's plan is found by (WorkerPlan.key)
+    lane: str  # key of its worker type's plan (WorkerPlan.key)
     completed: int = 0
     failed: int = 0
     current_job_id: str | None = None
@@ -31,7 +31,7 @@ class SlotState(msgspec.Struct, kw_only=True):
 
 
 class ServiceStatus(msgspec.Struct, frozen=True):
-    """A worker service of a worker type, its connector, and whether it can be used now."""
+    """A worker service of a worker type, its connector, and whether it is usable."""
 
     service: str
     connector: str
@@ -48,13 +48,13 @@ def arriving(
     now: float,
     unified: bool,
 ) -> Messages:
-    """A slot joins the fleet.
+    """Return the messages for a slot that joins the fleet.
 
     Args:
-        capabilities: of its worker type; the id in them is not looked at.
+        capabilities: capabilities of its worker type; the id in them is ignored.
         connected_at: ISO time.
         now: seconds since the epoch.
-        unified: an aggregator reports the machine, so it alone is told.
+        unified: whether an aggregator reports the machine: then only the aggregator gets messages.
     """
     ms = int(now * 1000)
     told = _to_aggregator(worker, machine, "idle", ms, build, capabilities=capabilities["services"])
@@ -93,10 +93,10 @@ def arriving(
 
 
 def freed(worker: str, machine: str, build: Build, untold: str | None = None, *, now: float) -> Messages:
-    """A slot is idle although nothing was settled: its job was cancelled, or belongs to another slot now.
+    """Return the messages for a slot that is idle without a settlement: its job was cancelled or went to another slot.
 
     Args:
-        untold: the job, where nobody was told yet that the slot had been busy with it.
+        untold: id of the job if the slot was never published as busy with it.
     """
     ms = int(now * 1000)
     idle = {"worker_id": worker, "old_status": "busy", "new_status": "idle", "current_job_id": "", "timestamp": ms}
@@ -109,14 +109,14 @@ def freed(worker: str, machine: str, build: Build, untold: str | None = None, *,
 
 
 def service_changed(worker: str, machine: str, service: ServiceStatus, *, now: float) -> tuple[str, bytes]:
-    """A service of a slot became usable or stopped being so, for the aggregator."""
+    """Return the aggregator's message for a service that became usable or unusable."""
     status, health = ("active", "healthy") if service.usable else ("error", "unhealthy")
     data = {"service_type": service.service, "status": status, "health": health}
     return _event(worker, machine, "connector_status_changed", int(now * 1000), data)
 
 
 def leaving(worker: str, machine: str, build: Build, reason: str, *, now: float, unified: bool) -> Messages:
-    """A slot goes (queue protocol 4.9)."""
+    """Return the messages for a slot that leaves (queue protocol 4.9)."""
     ms = int(now * 1000)
     both = {"worker_id": worker, "machine_id": machine, "timestamp": ms}
     messages = [
@@ -142,7 +142,7 @@ def machine_status(
     uptime: float,
     now: float,
 ) -> tuple[str, bytes]:
-    """The status that an aggregator would send: the way workers appear in the monitor.
+    """Return the machine status that an aggregator would send; monitors show workers from it.
 
     Args:
         lanes: services by lane.
@@ -200,7 +200,7 @@ def machine_status(
 def _to_aggregator(
     worker: str, machine: str, status: str, ms: int, build: Build, *, is_connected: bool = True, **more: Any
 ) -> tuple[str, bytes]:
-    """What an aggregator keeps is what it heard last, so each message is complete."""
+    """Return a complete status message, because an aggregator keeps only the last one."""
     data = {
         "status": status,
         "is_connected": is_connected,

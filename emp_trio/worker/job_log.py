@@ -1,4 +1,4 @@
-"""The log of what happens to jobs and services: an observer."""
+"""Log the events of jobs and services, as an observer."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ _STUCK: Final = "its connector goes on although it was told to stop; its lease i
 
 
 class JobLog(JobObserver):
-    """Writes one line for each end of an attempt, each job that is put back, each lost lease and each change of a
-    service's health (docs/operating.md)."""
+    """Logs one line per ended attempt, requeued job, lost lease and change of health (docs/operating.md)."""
 
     def __init__(self) -> None:
         self._slots = structlog.get_logger(
             "emp_trio.slot"
-        ).bind()  # bound once: binding costs more than a line not written
+        ).bind()  # bound once, because binding costs more than a suppressed line
 
     def job_settled(self, event: JobSettled) -> None:
-        """``job.completed``, ``job.released``, ``job.retry``, ``job.failed`` or ``job.lost``."""
-        if event.kind == "completed" and event.stored:  # the way of nearly every job
+        """Log ``job.completed``, ``job.released``, ``job.retry``, ``job.failed`` or ``job.lost``."""
+        if event.kind == "completed" and event.stored:  # nearly every job
             self._slots.debug("job.completed", job=event.job_id, slot=event.slot, attempt=event.attempt)
             return
         job, slot, attempt, failure = event.job_id, event.slot, event.attempt, event.failure
@@ -57,14 +56,14 @@ class JobLog(JobObserver):
             )
 
     def job_requeued(self, event: JobRequeued) -> None:
-        """``job.requeued`` or ``job.adopted``; what an attempt's own end puts back is said there."""
+        """Log ``job.requeued`` or ``job.adopted``; :meth:`job_settled` logs jobs requeued by their own attempt."""
         if event.cause == "lease_expired":
             _reaper.warning("job.requeued", job=event.job_id, why="its lease ran out")
         elif event.cause == "worker_gone":
             _adopter.warning("job.adopted", job=event.job_id, worker=event.worker, why="its worker is gone")
 
     def lease_lost(self, event: LeaseLost) -> None:
-        """``job.cancelled``, ``job.stuck`` or ``lease.gone``; nothing where a lease could not be renewed in time."""
+        """Log ``job.cancelled``, ``job.stuck`` or ``lease.gone``; nothing for a lease not renewed in time."""
         match event.cause:
             case "cancel_heard":
                 _leases.info("job.cancelled", job=event.job_id, slot=event.slot)
@@ -74,7 +73,7 @@ class JobLog(JobObserver):
                 _leases.warning("lease.gone", job=event.job_id, slot=event.slot, why=event.cause)
 
     def connector_health_changed(self, event: ConnectorHealthChanged) -> None:
-        """``connector.healthy``, ``.unhealthy``, ``.circuit_open`` or ``.circuit_closed``."""
+        """Log ``connector.healthy``, ``.unhealthy``, ``.circuit_open`` or ``.circuit_closed``."""
         match event.state:
             case "healthy":
                 _connectors.info("connector.healthy", service=event.service, connector=event.connector)

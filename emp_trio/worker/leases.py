@@ -1,4 +1,4 @@
-"""Leases of the running attempts: kept in a table that a keeper renews, lost one by one."""
+"""Leases of the machine's running attempts: renewal, loss, progress and checkpoints."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.leases")
 
-_LOOK: Final = 1.0  # seconds between two looks for connectors that do not stop
+_LOOK: Final = 1.0  # seconds between checks for connectors that do not stop
 
 
 class Leases:
-    """The running attempts by job id, and the tasks that serve all of them: progress, and the end of those whose
-    lease could not be renewed.
+    """Running attempts by job id, and the tasks that publish progress and stop attempts whose lease was not renewed.
 
     Args:
-        table: what the keeper renews.
+        table: leases that the keeper renews.
     """
 
     def __init__(self, table: LeaseTable, context: MachineContext) -> None:
@@ -46,11 +45,11 @@ class Leases:
         return len(self._attempts)
 
     def add(self, attempt: Attempt) -> None:
-        """Hold the lease of an attempt from now on."""
+        """Hold the lease of an attempt."""
         if not self._attempts:
             self._idle = trio.Event()
         before = self._attempts.get(attempt.lease.job_id)
-        if before is not None:  # the job was cancelled, put back and claimed anew before we heard of it
+        if before is not None:  # the job was cancelled, requeued and claimed again before we learned of it
             before.end("lease_lost")
             self._table.drop(before.lease)
         self._attempts[attempt.lease.job_id] = attempt
@@ -59,7 +58,7 @@ class Leases:
             self._sooner.set()
 
     def drop(self, lease: LeaseRef) -> None:
-        """The attempt of this lease is settled, or its lease is gone."""
+        """Stop holding a lease: its attempt is settled, or the lease is lost."""
         self._table.drop(lease)
         found = self._attempts.get(lease.job_id)
         if found is not None and found.lease == lease:
@@ -68,42 +67,42 @@ class Leases:
                 self._idle.set()
 
     def cancel(self, job_id: str) -> None:
-        """The user cancelled the job: stop its attempt if it runs here."""
+        """Stop the attempt of a job that the user cancelled, if it runs here."""
         attempt = self._attempts.get(job_id)
         if attempt is not None:
             self._lost(attempt, "cancel_heard")
             attempt.end("cancelled")
 
     def renew_now(self) -> None:
-        """Somebody's lease may be gone: find out now which, and why."""
+        """Renew all leases now, to find out which are lost."""
         self._table.ask()
 
     def end_all(self) -> None:
-        """Hand back what still runs."""
+        """Stop and requeue all running attempts."""
         for attempt in list(self._attempts.values()):
             attempt.end("drain")
 
     async def wait_idle(self) -> None:
-        """Wait until no attempt is left."""
+        """Wait until no attempt is running."""
         while self._attempts:
             await self._idle.wait()
 
     def has_progress(self) -> None:
-        """An attempt has progress to publish."""
+        """Wake the publisher of progress."""
         self._progress.set()
 
     async def save_checkpoint(self, lease: LeaseRef, checkpoint: bytes) -> None:
-        """Store a checkpoint with the lease; waits while Redis is away. Raises LeaseLost."""
+        """Store a checkpoint with the lease. Wait while Redis is unreachable. Raise LeaseLost if the lease is gone."""
         await self._queue.retry_until_accepted(lambda: self._queue.save_checkpoint(lease, checkpoint))
 
     def publish_last_progress(self, attempt: Attempt) -> None:
-        """Publish what an attempt that failed has reported last, without waiting for Redis."""
+        """Publish the last progress of a failed attempt, without waiting for Redis."""
         report = attempt.take_progress()
         if report is not None:
             self._queue.progress_soon([report])
 
     def gone(self, leases: Mapping[LeaseRef, str]) -> None:
-        """These leases are ``lost``, or their jobs were ``cancelled``: stop their attempts."""
+        """Stop the attempts of leases that are ``lost`` or whose jobs were ``cancelled``."""
         for lease, why in leases.items():
             attempt = self._attempts.get(lease.job_id)
             if attempt is not None and attempt.lease == lease and attempt.ending is None:
@@ -115,7 +114,7 @@ class Leases:
             tell(LeaseLost(job_id=attempt.lease.job_id, slot=attempt.worker_id, cause=cause))
 
     async def watch(self) -> None:
-        """Give up the leases of connectors that go on although they were told to stop; ends only by cancellation."""
+        """Abandon the leases of connectors that keep running after their cancellation. Runs until cancelled."""
         while True:
             for attempt in [a for a in self._attempts.values() if a.stuck]:
                 self._lost(attempt, "stuck")
@@ -124,12 +123,12 @@ class Leases:
             await trio.sleep(min(_LOOK, self._settings.renew_every))
 
     async def expire(self) -> None:
-        """Stop each attempt before its lease ends, where it was not renewed in time; ends only by cancellation."""
+        """Stop each attempt before its lease expires, unless renewed in time. Runs until cancelled."""
         while True:
             now = trio.current_time()
             running = [attempt for attempt in self._attempts.values() if attempt.ending is None]
             for attempt in running:
-                attempt.renewed(self._table.until(attempt.lease))  # also while this loop stood still
+                attempt.renewed(self._table.until(attempt.lease))  # the keeper may have renewed it meanwhile
                 if attempt.stop_at <= now:
                     self._lost(attempt, "expired")
                     attempt.end("lease_lost")
@@ -137,7 +136,7 @@ class Leases:
             await self._sooner.wait(self._next_end - now)
 
     async def publish_progress(self) -> None:
-        """Publish what attempts report, at most once per ``progress_every`` for each; ends only by cancellation."""
+        """Publish progress, at most once per ``progress_every`` seconds and attempt. Runs until cancelled."""
         while True:
             await self._progress.wait()
             reports = [(a, report) for a in self._attempts.values() if (report := a.take_progress()) is not None]

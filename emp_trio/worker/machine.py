@@ -1,4 +1,4 @@
-"""One machine: every slot of one process, and the tasks that keep them honest (see docs/how-it-works.md)."""
+"""The machine: all slots of a process, and their supervision (see docs/how-it-works.md)."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ from emp_trio.worker.wakeup import first_of
 
 log = structlog.get_logger("emp_trio.machine")
 
-_FIRST_LOOK: Final = 0.4  # seconds that services have to show their health before the slots are registered
+_FIRST_LOOK: Final = 0.4  # seconds to wait for health checks before the slots are registered
 
 
 class Machine:
-    """The parts of one machine and the tasks over them; run it with :func:`~emp_trio.worker.run.run_machine`.
+    """Parts and tasks of a machine; run it with :func:`~emp_trio.worker.run.run_machine`.
 
     Attributes:
-        process: what it says of itself to others.
-        table: the leases and slots that are to be kept alive.
-        shutdown: stops it.
+        process: identity of the process, published to others.
+        table: leases and slots to renew.
+        shutdown: stops the machine.
     """
 
     def __init__(
@@ -96,31 +96,31 @@ class Machine:
         self._departure = ProcessDeparture(context, self.process.nonce)
         self._failure: EmpTrioError | None = None
 
-    # -- what others tell it
+    # -- notifications
 
     def pushed(self) -> None:
-        """Somebody else changed the queue."""
+        """Handle a change of the queue by another client."""
         self.start_events.pushed()
         self.queue_changed()
 
     def queue_changed(self) -> None:
-        """The queue changed."""
+        """Handle a change of the queue."""
         for claimer in self.claimers:
             claimer.queue_changed()
 
     def connected(self) -> None:
-        """There is a new connection to Redis: changes before it were not pushed, leases could not be renewed."""
+        """Handle a new connection to Redis: earlier changes were not pushed, and leases not renewed."""
         self.reaper.hold_off()
         self.table.connected_anew()
         self.registration.write_now()
         self.pushed()
 
     def gone(self, leases: Mapping[LeaseRef, str]) -> None:
-        """The keeper says that these leases are not held any more."""
+        """Handle leases that the keeper found to be lost."""
         self.leases.gone(leases)
 
     def others(self, found: Others) -> None:
-        """The keeper says that another process has slots of ours, or had."""
+        """Handle the keeper's report of other processes with our slots."""
         suspects, error = self.rivals.hear(found, leaving=self.shutdown.begun.is_set())
         self.table.suspect(suspects)
         if error is not None:
@@ -128,13 +128,13 @@ class Machine:
             self.fail(error)
 
     def fail(self, error: EmpTrioError) -> None:
-        """Hand all jobs back, and end with this error."""
+        """Requeue all jobs and end with this error."""
         self._failure = self._failure or error
         self.shutdown.stop("it can't go on")
         self.shutdown.stop("at once")
 
     def _requeued(self) -> None:
-        """A job went back by our own hand, which Redis does not push to us."""
+        """Handle our own requeue, because Redis does not push a connection's own changes."""
         self.reaper.reap_sooner()
         self.queue_changed()
 
@@ -146,10 +146,10 @@ class Machine:
     # -- supervision (docs/how-it-works.md)
 
     async def run(self, bridge: Bridge, *, task_status: trio.TaskStatus[Machine]) -> None:
-        """Run until drained. A crash in any of the machine's own tasks ends it, after handing jobs back.
+        """Run until drained. A crash of a machine task requeues all jobs and ends the machine.
 
         Raises:
-            MachineIdInUse: another process has the same slots, and stays.
+            MachineIdInUse: another process has the same slots and stays.
         """
         stages, shutdown = self.settings.stages, self.shutdown
         async with trio.open_nursery() as background:
@@ -164,16 +164,16 @@ class Machine:
                         async with trio.open_nursery() as claims:
                             for claimer in self.claimers:
                                 claims.start_soon(claimer.run, lambda job: jobs.start_soon(self.executor.run, job))
-                            await shutdown.begun.wait()  # the machine works until here
+                            await shutdown.begun.wait()  # normal operation ends here
                             end = trio.current_time() + self.settings.drain
                             self._stop_claiming()
                             claims.cancel_scope.deadline = min(end, trio.current_time() + stages.settle)
-                        with trio.CancelScope(deadline=end):  # running jobs may finish until then
+                        with trio.CancelScope(deadline=end):  # running jobs may finish
                             await first_of(self.leases.wait_idle, shutdown.now.wait)
-                        self.leases.end_all()  # the others are handed back
+                        self.leases.end_all()  # requeue the others
                     finally:
                         self.settler.limit_settle_time()
-            finally:  # also while it is being cancelled: each step is shielded and has a limit
+            finally:  # also during cancellation: each step is shielded and limited
                 await self._store_last_outcomes()
                 await self._deregister()
                 if self._failure is None:
@@ -184,7 +184,7 @@ class Machine:
             raise self._failure
 
     async def _start_background(self, background: trio.Nursery, bridge: Bridge) -> None:
-        """Start everything that serves jobs, and wait a moment for services to show their health."""
+        """Start the background tasks, and wait briefly for the first health checks."""
         await background.start(self.shutdown.watch_signals)
         for supervisor in self.supervisors.values():
             background.start_soon(supervisor.run)
@@ -197,7 +197,7 @@ class Machine:
         background.start_soon(self.settler.run)
         if self.adopter is not None:
             background.start_soon(self.adopter.run)
-        with trio.move_on_after(_FIRST_LOOK):  # so that slots are registered with the services they have
+        with trio.move_on_after(_FIRST_LOOK):  # so that slots are registered with their services
             for supervisor in self.supervisors.values():
                 await supervisor.checked.wait()
         background.start_soon(self.registration.run)
@@ -216,12 +216,12 @@ class Machine:
             claimer.stop()
 
     async def _store_last_outcomes(self) -> None:
-        """Store the outcomes that Redis has not taken yet."""
+        """Store the remaining outcomes."""
         with trio.move_on_after(self.settings.stages.settle, shield=True):
             await first_of(self.leases.wait_idle, self.settler.run)
 
     async def _deregister(self) -> None:
-        """Take the slots out of the fleet's lists, and the process off the list of those that look for what is due."""
+        """Remove the slots from the fleet's lists, and the process from the list of reapers."""
         self.reaper.stop()
         with trio.move_on_after(self.settings.stages.settle, shield=True) as scope:
             try:
@@ -233,14 +233,14 @@ class Machine:
             log.warning("machine.not_deregistered", error="Redis did not answer in time")
 
     async def _leave_queue(self) -> None:
-        """Leave no job behind that nobody else would look after; a second signal cuts the wait short."""
+        """Leave no job behind without a process that requeues it; a second signal shortens the wait."""
         try:
             await first_of(self._departure.wait_for_successor, self.shutdown.now.wait)
         finally:
             await self._departure.put_back_rest()
 
     async def _listen(self, bridge: Bridge) -> None:
-        """Hear of cancelled jobs, and of announced ones, which wake where the server pushes no changes of the queue."""
+        """Handle messages of cancelled and announced jobs. The latter wake claimers if the server pushes no changes."""
 
         def wanted(channel: str, message: bytes) -> bool:
             if channel != "job_submitted":
@@ -264,7 +264,7 @@ class Machine:
 
 
 def worker_ids(worker: WorkerPlan, machine_id: str) -> list[str]:
-    """Ids of a worker type's slots: ``{machine}-worker-{type}-{n}``, or the one id it was given."""
+    """Return the ids of a worker type's slots: ``{machine}-worker-{type}-{n}``, or the configured single id."""
     if worker.worker_id is not None:
         return [worker.worker_id]
     return [f"{machine_id}-worker-{worker.name}-{number}" for number in worker.numbers]

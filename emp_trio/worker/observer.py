@@ -1,6 +1,6 @@
-"""Events of jobs and services as frozen values, and the protocol of those that observe them.
+"""Events of jobs and services, and the interface of their observers.
 
-Logging, metrics and traces are observers. An event that no observer wants is not even made.
+Logging, metrics and traces are observers. Events without an observer are not created.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LeaseLossCause = Literal["cancel_heard", "cancelled", "lost", "expired", "stuck"
 
 
 class JobClaimed(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot has a job. ``size`` is the number of bytes of its hash that came with the claim."""
+    """A slot claimed a job. ``size`` is the number of bytes of its hash in the reply to the claim."""
 
     job_id: str
     slot: str
@@ -30,7 +30,7 @@ class JobClaimed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobStarted(msgspec.Struct, frozen=True, kw_only=True):
-    """The connector is about to run."""
+    """The connector is about to start the job."""
 
     job_id: str
     slot: str
@@ -50,7 +50,7 @@ class JobProgressed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StageEnded(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage is over, however it ended. ``seconds`` of the service stage are without the stages inside it."""
+    """A stage ended, with or without an error. ``seconds`` of the service stage exclude nested stages."""
 
     job_id: str
     slot: str
@@ -60,16 +60,16 @@ class StageEnded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobSettled(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt is over and its outcome was sent to Redis; or a job failed for good because its leases ran out.
+    """The outcome of an attempt was sent to Redis, or a job failed permanently because its leases expired.
 
     Attributes:
-        slot: worker id; None where the job was not held by this machine.
-        attempt: its number; None where it is not known.
-        kind: ``completed``, ``failed`` (for good), ``retry`` or ``release`` (handed back without using an attempt).
-        stored: False where the lease was gone: nothing was changed, somebody else has the job.
-        failure: type, reason and text, of ``failed`` and ``retry``.
-        delay: seconds until the job is tried again.
-        seconds: from the claim to now; 0.0 where the job was not held by this machine.
+        slot: worker id; None if this machine did not hold the job.
+        attempt: number of the attempt; None if unknown.
+        kind: ``completed``, ``failed`` (permanently), ``retry`` or ``release`` (requeued without counting an attempt).
+        stored: False if the lease was lost: nothing was changed, another worker has the job.
+        failure: type, reason and message, for ``failed`` and ``retry``.
+        delay: seconds until the next attempt.
+        seconds: seconds since the claim; 0.0 if this machine did not hold the job.
         size: bytes of the outcome.
     """
 
@@ -85,13 +85,13 @@ class JobSettled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRequeued(msgspec.Struct, frozen=True, kw_only=True):
-    """A job of any machine went back to the queue.
+    """A job of any machine was requeued.
 
     Attributes:
-        cause: its attempt failed (``retry``) or was handed back (``release``), its lease ran out (``lease_expired``),
-            or it was held by a worker without leases that is gone (``worker_gone``).
-        worker: the worker that is gone, else the empty text.
-        delay: seconds until it may be claimed again.
+        cause: its attempt failed (``retry``) or was released (``release``), its lease expired (``lease_expired``), or a
+            worker without leases is gone (``worker_gone``).
+        worker: the worker that is gone, or "".
+        delay: seconds until it may be claimed.
     """
 
     job_id: str
@@ -101,12 +101,12 @@ class JobRequeued(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseLost(msgspec.Struct, frozen=True, kw_only=True):
-    """A running attempt is being stopped, because its lease is gone or is to be given up.
+    """A running attempt is being stopped, because its lease is lost or abandoned.
 
     Attributes:
-        cause: its job was cancelled, and this machine heard of it by a message (``cancel_heard``) or when it renewed
-            the lease (``cancelled``); somebody else has the job (``lost``); the lease could not be renewed in time
-            (``expired``); its connector goes on although it was told to stop (``stuck``).
+        cause: the job was cancelled, known by a message (``cancel_heard``) or from the renewal (``cancelled``);
+            another worker has the job (``lost``); the lease was not renewed in time (``expired``); the connector keeps
+            running after its cancellation (``stuck``).
     """
 
     job_id: str
@@ -115,13 +115,13 @@ class LeaseLost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConnectorHealthChanged(msgspec.Struct, frozen=True, kw_only=True):
-    """A service became usable or stopped being so.
+    """A service became usable or unusable.
 
     Attributes:
         service, connector: names of the worker service and of its connector.
-        state: by its health check, or by what became of its jobs (``circuit_open``, ``circuit_closed``).
-        detail: why.
-        seconds: for how long an open circuit keeps jobs away.
+        state: result of its health check, or of its jobs (``circuit_open``, ``circuit_closed``).
+        detail: reason.
+        seconds: seconds until an open circuit admits a probe job.
     """
 
     service: str
@@ -132,40 +132,42 @@ class ConnectorHealthChanged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobObserver:
-    """Derive from it and override what you want to hear. The calls are made in the event loop: they must be quick and
-    must not block; an error in one is logged and stops nothing."""
+    """Base class of observers. Override the methods for the events of interest.
+
+    Methods are called in the event loop and must not block. Their errors are logged and otherwise ignored.
+    """
 
     def job_claimed(self, event: JobClaimed) -> None:
-        """A slot has a job."""
+        """Handle a claimed job."""
 
     def job_started(self, event: JobStarted) -> None:
-        """A connector is about to run."""
+        """Handle the start of a job."""
 
     def job_progressed(self, event: JobProgressed) -> None:
-        """Progress was published."""
+        """Handle published progress."""
 
     def stage_ended(self, event: StageEnded) -> None:
-        """A stage of an attempt is over."""
+        """Handle the end of a stage."""
 
     def job_settled(self, event: JobSettled) -> None:
-        """An attempt is over."""
+        """Handle the outcome of an attempt."""
 
     def job_requeued(self, event: JobRequeued) -> None:
-        """A job went back to the queue."""
+        """Handle a requeued job."""
 
     def lease_lost(self, event: LeaseLost) -> None:
-        """A running attempt is being stopped."""
+        """Handle the loss of a lease."""
 
     def connector_health_changed(self, event: ConnectorHealthChanged) -> None:
-        """A service became usable or stopped being so."""
+        """Handle a change of a service's health."""
 
 
 E = TypeVar("E")
 
 
 class Observers:
-    """All observers of a machine. Each attribute tells those that want the event, and is None where nobody does:
-    ``if tell := observers.job_claimed: tell(JobClaimed(...))``."""
+    """All observers of a machine. Each attribute calls the observers of an event, and is None without any:
+    ``if notify := observers.job_claimed: notify(JobClaimed(...))``."""
 
     def __init__(self, observers: Iterable[JobObserver] = ()) -> None:
         found = tuple(observers)
@@ -186,7 +188,7 @@ class Observers:
         *,
         worker: str = "",
     ) -> None:
-        """Jobs that nobody works on any more went back to the queue, or (id, reason) failed for good."""
+        """Report abandoned jobs that were requeued, and those (id, reason) that failed permanently."""
         if tell := self.job_requeued:
             for job_id in requeued:
                 tell(JobRequeued(job_id=job_id, cause=cause, worker=worker))
@@ -197,7 +199,7 @@ class Observers:
 
 
 def _all_of(observers: tuple[JobObserver, ...], method: Callable[[JobObserver, E], None]) -> Callable[[E], None] | None:
-    """What calls this method of every observer that overrides it; None where none does."""
+    """Return a function that calls the method of every observer that overrides it, or None."""
     name = method.__name__
     wanted = [
         _guarded(getattr(observer, name), type(observer).__name__)

@@ -1,4 +1,4 @@
-"""Classification of an attempt: a connector's result, or whatever it raised, as the settlement to store. Pure."""
+"""Classify the end of an attempt, a result or an error, into the settlement to store. Pure."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ from emp_trio.retry import LONGEST_WAIT
 from emp_trio.secrets import Redactor
 from emp_trio.worker.circuit import Verdict, verdict
 
-_LONGEST_TEXT: Final = 64 * 2**10  # characters of an error that are looked at at all; what is stored is shorter
-_LONG_WAIT: Final = 30.0  # seconds; a shorter one fits into a call, so that whoever still fails has used its attempt
+_LONGEST_TEXT: Final = 64 * 2**10  # maximum characters of an error that are processed; fewer are stored
+_LONG_WAIT: Final = (
+    30.0  # seconds; shorter waits are slept within the call
+)
 
 
 class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
-    """How the run of a connector ended.
+    """End of a connector's run.
 
     Attributes:
         completed: whether it returned.
-        returned: what it returned.
-        raised: what it raised, without cancellations.
-        ending: why it was stopped from outside, or None.
-        seconds: how long it ran.
+        returned: its return value.
+        raised: its error, without cancellations.
+        ending: reason for stopping it from outside, or None.
+        seconds: duration.
         last_progress: message, step and number of steps of its last report.
     """
 
@@ -45,17 +47,17 @@ class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stopped(self) -> bool:
-        """Whether it was stopped from outside before it had a result."""
+        """Return whether it was stopped from outside before it had a result."""
         return self.ending is not None and not isinstance(self.returned, JobResult)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What becomes of an attempt.
+    """Outcome of an attempt.
 
     Attributes:
-        settlement: what is stored; None where the lease is lost or the job was cancelled.
-        verdict: what the end says about the service.
-        error: what counts as the attempt's error, or None.
+        settlement: settlement to store; None if the lease is lost or the job was cancelled.
+        verdict: effect on the circuit of the service.
+        error: error of the attempt, or None.
     """
 
     settlement: Settlement | None
@@ -73,7 +75,7 @@ def classify(
     random: float,
     size: int | None = None,
 ) -> Outcome:
-    """What becomes of an attempt.
+    """Classify the end of an attempt.
 
     Args:
         now: seconds since the epoch.
@@ -104,17 +106,17 @@ def classify(
 def succeeded(
     job: Job, result: object, who: Identity, *, redactor: Redactor, took: float, now: float, size: int | None = None
 ) -> Settlement:
-    """The settlement of an attempt whose connector returned.
+    """Return the settlement of an attempt whose connector returned.
 
     Args:
-        result: what it returned.
-        redactor: takes the machine's secrets out of what is published.
-        took: seconds the attempt ran.
+        result: return value of the connector.
+        redactor: masks secrets in what is published.
+        took: duration in seconds.
         now: seconds since the epoch.
-        size: its :func:`~emp_trio.offload.weight`, where that is known.
+        size: :func:`~emp_trio.offload.weight` of the result, if known.
 
     Raises:
-        ServiceError: the result is no JobResult, does not say success, or can't be stored.
+        ServiceError: the result is not a JobResult, is not a success, or can't be stored.
     """
     if not isinstance(result, JobResult):
         raise ServiceError(
@@ -132,11 +134,12 @@ def succeeded(
 def failed(
     job: Job, error: BaseException, who: Identity, *, redactor: Redactor, now: float, random: float
 ) -> Settlement:
-    """The settlement of an attempt that ended in an error: a retry, the end, or, where the service has not begun it or
-    asks for a wait that is too long to be slept, the job handed back without using an attempt.
+    """Return the settlement of a failed attempt: retry or failure.
+
+    The job is released without counting an attempt if the service did not start it, or asked for a long wait.
 
     Args:
-        random: a number from 0 to 1, for the retry's delay.
+        random: random number from 0 to 1, for the delay of the retry.
     """
     failure = described(error, redactor)
     wait = failure.retry_after or 0.0
@@ -160,8 +163,7 @@ def unreadable(
     redactor: Redactor,
     now: float,
 ) -> Settlement:
-    """The settlement of a job that can't even be read, or for which no attempt could be made: it fails, for good where
-    the job is to blame, with what of it can be read."""
+    """Return the settlement of a job that can't be read or attempted: a failure, permanent for an invalid job."""
     readable = {k: v for k, v in fields.items() if k in ("retry_count", "max_retries", "workflow_id")}
     try:
         job = read_job(job_id, attempt, {**readable, "service_required": b"unknown"})
@@ -171,13 +173,12 @@ def unreadable(
 
 
 def described(error: BaseException, redactor: Redactor) -> Failure:
-    """The failure that stands for anything that was raised, fit to be stored: its fields are what they should be, its
-    text holds no secret, its wait is a number of seconds that can be waited."""
+    """Return the failure for any error, fit to be stored: valid type and reason, redacted message, finite wait."""
     error = leading_error(error)
     try:
         failure = msgspec.convert(msgspec.structs.asdict(failure_of(error)), Failure)
-    except Exception:  # noqa: BLE001 - an error of a connector may fail even at being shown
-        text = traceback.format_exception_only(error)[-1].strip()  # which never fails
+    except Exception:  # noqa: BLE001 - a connector's error may fail in its own __str__
+        text = traceback.format_exception_only(error)[-1].strip()  # never fails
         failure = Failure(type="system_error", reason="internal_error", message=text, retry=True)
     wait = failure.retry_after
     if wait is not None:

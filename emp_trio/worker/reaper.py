@@ -1,4 +1,4 @@
-"""The reaper: any machine puts back jobs whose lease ran out, whoever held it, and delayed jobs that are due."""
+"""Reaper: requeue jobs of any machine whose lease expired, and delayed jobs that are due."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from emp_trio.worker.wakeup import Wakeup
 
 log = structlog.get_logger("emp_trio.reaper")
 
-_SHORTEST = 0.05  # seconds between two looks
-_JITTER = 1.2  # the longest pause between two looks, in reap_every
+_SHORTEST = 0.05  # minimum seconds between runs
+_JITTER = 1.2  # maximum pause between runs, as a multiple of reap_every
 # In pauses between renewals: the silence of all processes that means that the server was away, and the time in which
 # leases may be renewed then. Each process speaks once per pause; the silence must be longer than the grace.
 _SILENCE, _GRACE = 1.6, 1.2
 
 
 class Reaper:
-    """Looks when something is due, at the latest every ``reap_every`` seconds, with jitter against a crowd of machines.
+    """Runs when something is due, at least every ``reap_every`` seconds, with jitter between machines.
 
     Args:
         process: nonce of this process.
-        requeued: called when jobs went back to the queue: Redis does not push a connection's own changes to it.
+        requeued: called after jobs were requeued, because Redis does not push a connection's own changes.
     """
 
     def __init__(self, context: MachineContext, process: str, requeued: Callable[[], None]) -> None:
@@ -43,19 +43,19 @@ class Reaper:
         self._running = trio.CancelScope()
 
     def hold_off(self) -> None:
-        """Redis was away: whoever held a lease has ``renew_every`` seconds to renew it or to store an outcome."""
+        """Wait ``renew_every`` seconds after an outage of Redis, so that holders can renew leases or store outcomes."""
         self._not_before = trio.current_time() + self._settings.renew_every
 
     def reap_sooner(self) -> None:
-        """Something new may be due soon."""
+        """Run sooner, because a new job may be due soon."""
         self._look.set()
 
     def stop(self) -> None:
-        """Look no more: the machine leaves."""
+        """Stop, because the machine leaves."""
         self._running.cancel(reason="the machine leaves the fleet")
 
     async def run(self) -> None:
-        """Reap until told to stop."""
+        """Reap until :meth:`stop`."""
         with self._running:
             await self._reap()
 

@@ -1,6 +1,6 @@
-"""The slots as the fleet sees them: registered, kept alive, and taken out of the lists at the end.
+"""Register the slots with the fleet, keep them alive, and remove them at the end.
 
-Hash and heartbeat: queue protocol 1.5, 4.4; what is published with them is in :mod:`emp_trio.worker.fleet_events`.
+Hash and heartbeat: queue protocol 1.5, 4.4. The published messages are in :mod:`emp_trio.worker.fleet_events`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from emp_trio.worker.wakeup import Wakeup
 log = structlog.get_logger("emp_trio.registration")
 
 _encode: Final = msgspec.json.Encoder().encode
-_BATCH: Final = 100  # slots in one call, so that Redis is never kept busy for long
-_TOGETHER: Final = 0.05  # seconds in which moves of slots are put into one status
-_MOVES_EVERY: Final = 0.25  # seconds between two such statuses, at least
-_PUBLISHED_PER_SECOND: Final = 200  # slots that they name, at most: the API writes a hash for each
-_REACTION: Final = 0.1  # seconds in which the API writes down what it hears of a machine that leaves
-_RETRY: Final = 0.25  # seconds before a registration that Redis did not take is made again
+_BATCH: Final = 100  # maximum slots per call, so that no call blocks Redis for long
+_TOGETHER: Final = 0.05  # seconds in which changes of slots are combined into one status
+_MOVES_EVERY: Final = 0.25  # minimum seconds between such statuses
+_PUBLISHED_PER_SECOND: Final = 200  # maximum slots in them, because the API writes a hash for each
+_REACTION: Final = 0.1  # seconds that the API needs to record the departure of a machine
+_RETRY: Final = 0.25  # seconds before a failed registration is retried
 
 
 class Registration:
@@ -39,9 +39,9 @@ class Registration:
 
     Args:
         slots: every slot of the machine.
-        availability: what the machine can do.
-        build: what runs here.
-        rivals: knows the slots that another live process has, too: they stay registered.
+        availability: capabilities of the machine.
+        build: running build.
+        rivals: tells which slots another live process has, too: they stay registered.
 
     Attributes:
         registered: set once the slots are registered.
@@ -72,16 +72,18 @@ class Registration:
         self._left = False
 
     def write_now(self) -> None:
-        """Something that is registered changed (or Redis may have forgotten): write it now."""
+        """Write the registration now, because it changed or Redis may have lost it."""
         self._now.set()
 
     def moved(self) -> None:
-        """A slot began or ended a job."""
+        """Record that a slot started or ended a job."""
         self._moved.set()
 
     async def publish_moves(self) -> None:
-        """Publish the machine's status soon after slots have moved, for monitors (queue protocol 2.9); ends only by
-        cancellation. Under an aggregator that is its task."""
+        """Publish the machine's status soon after slots started or ended jobs (queue protocol 2.9).
+
+        Does nothing if an aggregator publishes it. Runs until cancelled.
+        """
         pause = max(_MOVES_EVERY, len(self._slots) / _PUBLISHED_PER_SECOND)
         while not self._settings.unified:
             await self._moved.wait()
@@ -92,7 +94,7 @@ class Registration:
         await trio.sleep_forever()
 
     async def run(self) -> None:
-        """Register, then beat every ``beat_every`` seconds until :meth:`leave`."""
+        """Register, then write a heartbeat every ``beat_every`` seconds until :meth:`deregister`."""
         with self._registering:
             while True:
                 try:
@@ -104,10 +106,10 @@ class Registration:
                 await self._now.wait(self._settings.beat_every if self.registered.is_set() else _RETRY)
 
     async def freed(self, slot: SlotState, *, unpublished: bool = False) -> None:
-        """Say that a slot is idle whose job was not settled by it. Shielded, within the settle stage's time.
+        """Publish that a slot is idle without a settlement. Shielded, limited to the time of the settle stage.
 
         Args:
-            unpublished: whether nobody was told yet that it had been busy.
+            unpublished: whether the slot was never published as busy.
         """
         messages = fleet_events.freed(
             slot.worker_id,
@@ -118,12 +120,12 @@ class Registration:
         )
         with trio.move_on_after(self._settings.stages.settle, shield=True):
             try:
-                await self._write([slot], messages, fresh=True)  # also takes the job off the slot's list
-            except EmpTrioError as error:  # the next beat writes it, though it does not publish it
+                await self._write([slot], messages, fresh=True)  # also removes the job from the slot's list
+            except EmpTrioError as error:  # the next heartbeat writes it, but does not publish it
                 log.debug("beat.failed", error=error.message)
 
     async def deregister(self, reason: str) -> None:
-        """Take the slots out of the fleet's lists (queue protocol 4.9) and keep them out."""
+        """Remove the slots from the fleet's lists (queue protocol 4.9) permanently."""
         self._registering.cancel(reason="the machine leaves the fleet")
         self._left = True
         machine, now, unified = self._settings.machine_id, time.time(), self._settings.unified
@@ -170,7 +172,7 @@ class Registration:
         return messages
 
     def _changes(self, slots: Sequence[SlotState], services: Mapping[str, list[ServiceStatus]], now: float) -> Messages:
-        """What an aggregator must hear of services; without one the machine's status says it."""
+        """Return messages about changed services for an aggregator; without one, the machine's status has them."""
         if not self._settings.unified:
             return []
         changed = {name: [o for o in found if o not in self._published[name]] for name, found in services.items()}

@@ -1,8 +1,8 @@
-"""Two processes with the same slots: who notices, and who leaves.
+"""Detect two processes with the same slots, and decide which one leaves.
 
-Every sign of life names its process on each slot (``functions/process.lua``), so that two processes find each other
-there. One that is dead is no rival, however fresh its heartbeat looks: only one that has spoken *after we first saw it*
-is. So a restart is neither refused nor delayed. Both sides decide by the same rule from the same values.
+Every heartbeat writes its process to each slot (``functions/process.lua``), where two processes find each other. A
+process is a rival only if it sent a heartbeat *after we first saw it*; so a dead process with a fresh heartbeat neither
+prevents nor delays a restart. Both sides apply the same rule to the same values.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from emp_trio.queue.keeping import Other, Others
 
 log = structlog.get_logger("emp_trio.machine")
 
-_SHOWN: Final = 3  # slots that an error names
+_SHOWN: Final = 3  # slots named in an error
 
 
 def alive(found: Others, first_seen: Mapping[str, int]) -> tuple[Other, ...]:
-    """The processes that certainly were alive after we first saw them, and that take jobs.
+    """Return the processes that were certainly alive after we first saw them, and that take jobs.
 
     Args:
-        first_seen: nonce -> ms on the server's clock.
+        first_seen: nonce -> milliseconds on the server's clock.
     """
     return tuple(o for o in found.known if not o.leaving and o.seen > first_seen.get(o.nonce, found.now))
 
 
 def winner(nonce: str, found: Others, others: tuple[Other, ...]) -> Other | None:
-    """The process that stays while this one leaves, or None where this one stays.
+    """Return the process that stays while this one leaves, or None if this one stays.
 
-    The one that started first stays, unless others take over: then the last of those. Ties go by the nonce.
+    The process that started first stays, unless others take over: then the last of those. The nonce breaks ties.
     """
 
     def rank(takes_over: bool, started: int, name: str) -> tuple[bool, int, str]:
@@ -44,11 +44,11 @@ def winner(nonce: str, found: Others, others: tuple[Other, ...]) -> Other | None
 
 
 class Rivals:
-    """What one process knows of others with slots of its own.
+    """Other processes with the slots of this one.
 
     Attributes:
-        nonce: of this process.
-        shared: our slots that another live process has, too.
+        nonce: nonce of this process.
+        shared: slots of this process that another live process has, too.
     """
 
     def __init__(self, nonce: str, machine_id: str) -> None:
@@ -60,19 +60,19 @@ class Rivals:
         self._named: set[str] = set()
 
     def hear(self, found: Others, *, leaving: bool = False) -> tuple[tuple[str, ...], MachineIdInUse | None]:
-        """Learn what a sign of life brought to light.
+        """Process the reply to a heartbeat.
 
         Args:
-            leaving: whether this process leaves anyway: then it gives way, and needs no reason.
+            leaving: whether this process is leaving anyway, without an error.
 
         Returns:
-            nonces to have a close look at, and the error with which this process has to leave, or None.
+            nonces to watch, and the error with which this process must leave, or None.
         """
         known = {other.nonce for other in found.known}
         for worker_id, nonce in found.slots:
             self._first_seen.setdefault(nonce, found.now)
             self._slots.setdefault(nonce, set()).add(worker_id)
-        for nonce in self._first_seen.keys() - known:  # dead for a minute, or it has left
+        for nonce in self._first_seen.keys() - known:  # dead for a minute, or gone
             del self._first_seen[nonce]
             self.shared -= self._slots.pop(nonce, set())
         rivals = alive(found, self._first_seen)

@@ -44,21 +44,21 @@ async def run_machine(
     open_keeper: OpenKeeper | None = None,
     task_status: trio.TaskStatus[Machine] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a machine until it is told to stop (a signal, or ``Machine.shutdown.stop``) and has drained.
+    """Run a machine until a signal or ``Machine.shutdown.stop``, then drain it.
 
-    Cancellation hands the running jobs back at once.
+    Cancellation requeues the running jobs at once.
 
     Args:
         plan: what to run, from :func:`emp_trio.mapping.plan`.
-        environment: for capabilities.
-        redactor: knows the secrets of settings, storage and Redis.
-        observers: told of what happens to jobs, beside the log.
-        open_keeper: renews the leases; by default a thread with a connection of its own.
+        environment: environment with capabilities.
+        redactor: masks the secrets of settings, storage and Redis.
+        observers: observers of job events, in addition to the log.
+        open_keeper: opens the keeper, which renews the leases; by default a thread with its own connection.
 
     Raises:
-        ConfigError: Redis refuses the login or is too old.
-        MachineIdInUse: another live process has slots of the same ids, and stays.
-        NotSent: Redis can't be reached.
+        ConfigError: Redis rejects the login or is too old.
+        MachineIdInUse: another live process has slots with the same ids and stays.
+        NotSent: Redis is unreachable.
     """
     keeper = open_keeper or partial(open_thread_keeper, redis, limit=settings.renew_timeout, where=where)
     machine: Machine | None = None

@@ -1,4 +1,4 @@
-"""The worker's own settings: identity, times, limits. Values come from the command line and the environment."""
+"""Settings of the worker from the command line and the environment: identity, times, limits."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from emp_trio.queue.keeping import RETRY
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Times are seconds.
+    """Settings of a worker. Times are in seconds.
 
     Attributes:
         machine_id: name of this machine in the fleet; no ``:``, ``.`` or ``/``.
         unified: whether an aggregator reports this machine's status (``UNIFIED_MACHINE_STATUS``).
-        job_timeout: time one attempt may take.
+        job_timeout: maximum time of an attempt.
         stages: limits of the upload, cdn and settle stages.
-        cleanup: time a connector has for its cleanup after a cancel; its lease is not renewed any longer than that.
-        lease: life of a lease; renewed every ``renew_every``; the local work stops ``lease_margin`` before its end.
-        renew_timeout: how long a renewal may take before it is tried again on a new connection.
-        redis_timeout: how long any other reply may take, and a connection be silent before it is asked for one.
-        beat_every: how often the slots' registration and heartbeat are written.
-        poll_every: how often to look for jobs although nothing announced one.
-        announcement: how long the first events of a job wait for its submitter to announce it.
-        drain: time running jobs get after the first signal.
-        settle_patience: how long an outcome is offered to a Redis that is away, beyond the settle stage.
-        max_crashes: leases of a job that may run out before it fails for good.
-        progress_every: the shortest time between two progress messages of one job.
-        health_every, health_retry, health_timeout: pauses between health checks of a healthy and of an unhealthy
-            service, and the limit of one check.
-        circuit_failures, circuit_pause, circuit_longest: how many jobs in a row a service may fail before it gets no
-            more for a pause, the first such pause, and the longest.
-        adopt_orphans: seconds for which the heartbeat of a worker without leases must have been gone until its jobs are
-            put back; None: they are left alone.
-        reap_every: the longest pause between two looks for jobs whose lease ran out.
-        standstill: how long the event loop may stand still (in a connector that blocks it) before the leases of this
-            process are not renewed any more.
-        take_over: whether another process with slots of the same ids is to leave, instead of this one.
+        cleanup: time for a connector's cleanup after its cancellation; then its lease is no longer renewed.
+        lease: duration of a lease, renewed every ``renew_every``; local work stops ``lease_margin`` before its end.
+        renew_timeout: timeout of a renewal, after which it is retried on a new connection.
+        redis_timeout: timeout of other replies, and maximum silence of a connection before it is pinged.
+        beat_every: interval of registration and heartbeat of the slots.
+        poll_every: interval of claims without a notification.
+        announcement: maximum time that the first events of a job wait for the submitter's announcement.
+        drain: time for running jobs to finish after the first signal.
+        settle_patience: time beyond the settle stage to store an outcome while Redis is unreachable.
+        max_crashes: number of expired leases after which a job fails permanently.
+        progress_every: minimum time between progress messages of a job.
+        health_every, health_retry, health_timeout: intervals of health checks of a healthy and an unhealthy service,
+            and the timeout of a check.
+        circuit_failures, circuit_pause, circuit_longest: consecutive failed jobs that open the circuit of a service,
+            its first pause, and its maximum pause.
+        adopt_orphans: time without a heartbeat after which jobs of workers without leases are requeued; None: never.
+        reap_every: maximum time between runs of the reaper.
+        standstill: maximum time that the event loop may be blocked (by a connector) before leases are no longer
+            renewed.
+        take_over: whether another process with slots of the same ids must leave, instead of this one.
         durable: whether an outcome counts as stored only when it outlives the server.
     """
 
@@ -94,8 +93,8 @@ _STAGES: Final = {
     "cdn": "EMP_TRIO_CDN_SECONDS",
     "settle": "EMP_TRIO_SETTLE_SECONDS",
 }
-_SHORTEST_REPLY: Final = 2.0  # seconds; below it a busy server looks dead, however short the lease is
-_LONGEST_BEAT: Final = 20.0  # a heartbeat key lives 60 s; two may be lost
+_SHORTEST_REPLY: Final = 2.0  # seconds; below it a busy server looks dead
+_LONGEST_BEAT: Final = 20.0  # a heartbeat key expires after 60 s; two heartbeats may be lost
 
 
 def worker_settings(
@@ -105,10 +104,10 @@ def worker_settings(
     drain: float | None = None,
     adopt_orphans: float | None = None,
 ) -> WorkerSettings:
-    """Settings from the environment (queue protocol 4.1); arguments given win.
+    """Read the settings from the environment (queue protocol 4.1); arguments take precedence.
 
     Raises:
-        ConfigError: with every value that can't be used.
+        ConfigError: values are invalid; ``problems`` lists all of them.
     """
     problems: list[Problem] = []
     values: dict[str, float] = {}
@@ -126,7 +125,7 @@ def worker_settings(
         else:
             values[name] = number * unit
 
-    read("job_timeout", "WORKER_JOB_TIMEOUT_MINUTES", 60.0)  # what the fleet's process managers make the next one of
+    read("job_timeout", "WORKER_JOB_TIMEOUT_MINUTES", 60.0)  # the fleet derives the next variable from it
     for name, (variable, unit) in _SECONDS.items():
         read(name, variable, unit)
     for name, variable in _STAGES.items():
@@ -167,7 +166,7 @@ def worker_settings(
 
 
 def _for_lease(lease: float) -> dict[str, float]:
-    """Times that fit into a lease."""
+    """Return default times for a lease of ``lease`` seconds."""
     renew_every, margin = lease / 3, min(2.0, lease / 6)
     return {
         "renew_every": renew_every,
@@ -178,7 +177,7 @@ def _for_lease(lease: float) -> dict[str, float]:
 
 
 def _too_slow(settings: WorkerSettings) -> list[Problem]:
-    """What would let a lease run out while a dead connection is not yet known to be dead."""
+    """Report times that would let a lease expire before a dead connection is detected."""
     left = settings.lease - settings.lease_margin
     found = []
     if settings.renew_every + 2 * settings.renew_timeout > left:

@@ -1,4 +1,4 @@
-"""The end of a claimed job: its outcome is stored, its lease given up, and its slot is free again."""
+"""Settle claimed jobs: store the outcome, release the lease, free the slot."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _NOT_SETTLED: Final = "its lease runs out and it is tried again"
 class Settler:
     """Stores outcomes and frees slots.
 
-    The outcome of a completed job, which is nearly every job, is sent without waiting, and its reply frees the slot.
-    Where Redis did not take it, and for all other outcomes, it is repeated until Redis takes it or its time is up.
+    The outcome of a completed job is sent without waiting, and its reply frees the slot. If that fails, and for all
+    other outcomes, the call is retried until Redis accepts it or its time is up.
 
     Args:
-        leases: gives up the lease of a job that is over.
-        registration: told of slots that became free without a settlement.
-        requeued: called when a job went back to the queue.
+        leases: releases the lease of an ended job.
+        registration: publishes slots that became free without a settlement.
+        requeued: called after a job was requeued.
     """
 
     def __init__(
@@ -47,23 +47,23 @@ class Settler:
         self._refused: list[tuple[ClaimedJob, Settlement]] = []
         self._some_refused = Wakeup()
         self.closing = False
-        """Whether jobs that are claimed from now on are to be handed back at once."""
+        """Whether newly claimed jobs are requeued at once."""
 
     def close(self) -> None:
-        """Hand back at once what is claimed from now on."""
+        """Requeue newly claimed jobs at once."""
         self.closing = True
 
     def limit_settle_time(self) -> None:
-        """The machine is about to end: outcomes get no more than their own stage's time to be stored."""
+        """Limit the time to store outcomes to the settle stage, because the machine is about to end."""
         self.close()
         for scope in self._waiting:
             scope.deadline = min(scope.deadline, trio.current_time() + self._settings.stages.settle)
 
     async def settle(self, job: ClaimedJob, settlement: Settlement | None) -> None:
-        """Store what became of a job and free its slot, also while being cancelled; the wait for Redis is bounded.
+        """Store the outcome of a job and free its slot, also during cancellation. The wait for Redis is limited.
 
         Args:
-            settlement: None where there is nothing to store: the lease is lost or the job was cancelled.
+            settlement: None if there is nothing to store: the lease is lost or the job was cancelled.
         """
         if settlement is not None and settlement.kind == "completed" and not self.closing:
             self._settle_without_waiting(job, settlement)
@@ -71,7 +71,7 @@ class Settler:
             await self._settle_patiently(job, settlement)
 
     async def run(self) -> None:
-        """Store the outcomes that Redis did not take at once; runs until cancelled."""
+        """Store the outcomes that failed at first. Runs until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
                 await self._some_refused.wait()
@@ -105,10 +105,10 @@ class Settler:
         self._free(job, settlement if stored else None)
 
     async def _store(self, job: ClaimedJob, settlement: Settlement) -> bool:
-        """Store an outcome, also while the machine is being cancelled; Redis may be away for a while.
+        """Store an outcome, also during cancellation, and retry while Redis is unreachable.
 
         Returns:
-            whether it is stored.
+            whether it was stored.
         """
         patient = settlement.kind != "release" and not self.closing
         limit = self._settings.stages.settle + (self._settings.settle_patience if patient else 0.0)

@@ -1,4 +1,4 @@
-"""Stopping: the first SIGTERM, SIGHUP or SIGINT drains, the second hands everything back now."""
+"""Shutdown by signals: the first SIGTERM, SIGHUP or SIGINT drains, the second requeues all jobs at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = structlog.get_logger("emp_trio.machine")
 
 
 class Shutdown:
-    """Whether the machine is to stop. ``begun`` is set by the first signal, ``now`` by the second."""
+    """State of the shutdown. The first signal sets ``begun``, the second ``now``."""
 
     def __init__(self) -> None:
         self.begun = trio.Event()
@@ -19,7 +19,7 @@ class Shutdown:
         self.reason = ""
 
     def stop(self, reason: str) -> None:
-        """One call drains, a second one stops at once."""
+        """Drain; a second call stops at once."""
         if not self.begun.is_set():
             self.reason = reason
             self.begun.set()
@@ -27,9 +27,11 @@ class Shutdown:
             self.now.set()
 
     async def watch_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Turn signals into :meth:`stop`, until cancelled; a third one does what it does to any other program, so that
-        a connector which never ends can't keep the process alive."""
-        hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # nohup wants it ignored
+        """Call :meth:`stop` for the first two signals. Runs until cancelled.
+
+        A third signal has its default effect, so that a connector that never ends can't keep the process alive.
+        """
+        hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]  # ignored under nohup
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, *hang_up) as signals:
             task_status.started()
             async for number in signals:

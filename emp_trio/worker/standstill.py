@@ -1,6 +1,6 @@
-"""Location of an event loop that does not move: read from its stack, by another thread, on demand.
+"""Locate a blocked event loop from its stack, in another thread, on demand.
 
-That costs nothing until it is needed, unlike counting the steps of every task.
+Unlike counting the steps of every task, this has no cost until it is needed.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from types import FrameType
 from typing import Final
 
 CONNECTOR: Final[ContextVar[str]] = ContextVar("emp_trio_connector")
-"""The connector for which a task, and all tasks that it starts, works; set by slots and supervisors."""
+"""Connector of a task and its child tasks; set by slots and supervisors."""
 JOB: Final[ContextVar[str]] = ContextVar("emp_trio_job")
-"""The job for which a task works."""
+"""Job of a task and its child tasks."""
 
-_SHOWN: Final = 4  # innermost calls that are named
+_SHOWN: Final = 4  # innermost calls shown
 
 
 def where(frame: FrameType) -> dict[str, str]:
-    """What the loop is in.
+    """Describe the current position of the loop.
 
     Args:
         frame: the innermost frame of the loop's thread.
 
     Returns:
-        ``connector`` and ``job`` where the running task works for one, and ``at``: the innermost calls.
+        ``connector`` and ``job`` of the running task, if any, and ``at``: the innermost calls.
     """
     found = {"at": " < ".join(_call(f) for f, _ in zip(_outwards(frame), range(_SHOWN), strict=False))}
     context = _context_of_running_task(frame)
@@ -44,7 +44,8 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _context_of_running_task(frame: FrameType) -> Context | None:
-    """Trio's run loop keeps the task that it runs in a local variable; nothing else knows it outside of its thread."""
+    """Return the context of the running task, from a local variable of Trio's run loop: no API has it for other
+    threads."""
     for outer in _outwards(frame):
         if outer.f_code.co_name == "unrolled_run":
             context = getattr(outer.f_locals.get("task"), "context", None)

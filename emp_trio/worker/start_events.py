@@ -1,9 +1,9 @@
-"""The first events of a job, held back until its submitter has announced it.
+"""Hold back the first events of a job until its submitter has announced it.
 
-The fleet's API puts a job into the queue, then publishes ``job_submitted`` (0.2 ms later, at times 20), and only then
-connects its client to the job's events. A job that is claimed in between is begun at once, but what is published of it
-waits for the announcement: else clients miss its start, and webhooks tell of it out of order. ``emp_trio_submit``
-announces in the same moment, so of its jobs nothing is held back.
+The fleet's API queues a job, then publishes ``job_submitted`` (0.2 ms later, at times 20), and only then subscribes its
+client to the job's events. A job claimed in between starts at once, but its events wait for the announcement: otherwise
+clients would miss its start, and webhooks would be out of order. ``emp_trio_submit`` announces atomically, so the
+events of its jobs are not held back.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ from emp_trio.worker.attempt import Attempt
 from emp_trio.worker.context import MachineContext
 from emp_trio.worker.wakeup import Wakeup
 
-_CONNECTING: Final = 0.005  # seconds that a submitter needs after its announcement to listen to the job's events
-_YOUNG: Final = 2.0  # seconds; the clocks of submitter and Redis may differ by as much
-_SHARE: Final = 20  # jobs that seem old wait in vain for at most this part of the time
-_TOGETHER: Final = 0.002  # seconds; what is due so soon is told in the same call
-_MOST_IDS: Final = 32_768  # announcements that are remembered at the least, and twice as many at the most
-_LONGEST_ID: Final = 512  # characters of an id that is
+_CONNECTING: Final = 0.005  # seconds from the announcement until the submitter's client is subscribed
+_YOUNG: Final = 2.0  # seconds by which the clocks of submitter and Redis may differ
+_SHARE: Final = 20  # jobs that seem old wait in vain for at most 1/20 of the time
+_TOGETHER: Final = 0.002  # seconds; events due within them are published in one call
+_MOST_IDS: Final = 32_768  # minimum number of announcements remembered; at most twice as many
+_LONGEST_ID: Final = 512  # maximum characters of a remembered id
 
 
 def publish_at(
     *, now: float, heard: float | None, pushed: float, age: float | None, vain: float, window: float
 ) -> float:
-    """When the first events of a job that was claimed now may be published, in the same time as ``now``.
+    """Return the time at which the first events of a job claimed now may be published.
 
     Args:
-        heard: when the job was announced, or None.
-        pushed: when somebody else changed the queue last; infinity where that is not known.
-        age: seconds since the job was made by its submitter's clock, or None where it does not say.
-        vain: when a wait for an announcement was in vain last.
-        window: seconds from now after which nobody will announce it any more.
+        now: current time; all times are on the same clock, in seconds.
+        heard: time of the announcement, or None.
+        pushed: time of the last change of the queue by another client; infinity if unknown.
+        age: seconds since the job's creation by its submitter's clock, or None.
+        vain: time of the last wait without an announcement.
+        window: maximum seconds to wait for an announcement.
     """
     if heard is not None:
         return heard + min(_CONNECTING, window)
-    made_now = age is not None and abs(age) < window  # its push may have gone under in a change of our own
+    made_now = age is not None and abs(age) < window  # its push may have been lost in a change of our own
     if now - pushed > window and not made_now:
         return now
     if age is not None and age >= _YOUNG and now - vain < _SHARE * window:
@@ -52,11 +53,11 @@ def publish_at(
 
 
 class DeferredStart:
-    """A job of which nothing has been published yet.
+    """A job whose first events are held back.
 
     Args:
         due: Trio time at which its first events are published.
-        waiting: the others of its kind, by job id.
+        waiting: all held-back jobs, by job id.
 
     Attributes:
         published: set once its first events are published.
@@ -72,18 +73,18 @@ class DeferredStart:
         self._waiting = waiting
 
     def mute(self, attempt: Attempt) -> None:
-        """Publish nothing of the job's attempt before its first events."""
+        """Hold back the progress of the job's attempt until its first events."""
         if not self.published.is_set():
             self._attempt, attempt.muted = attempt, True
 
     def publish(self) -> None:
-        """The first events are on their way: from now on everything may be published."""
+        """Allow publishing, because the first events have been sent."""
         self.published.set()
         if self._attempt is not None:
             self._attempt.unmute()
 
     def drop(self) -> bool:
-        """The job's lease is gone. Returns whether nothing has been published of it, nor will be."""
+        """Discard the events of a job whose lease is lost. Return whether none were published."""
         unpublished = not self.published.is_set()
         if unpublished and self._waiting.get(self.lease.job_id) is self:
             del self._waiting[self.lease.job_id]
@@ -91,10 +92,10 @@ class DeferredStart:
 
 
 class StartEvents:
-    """Starts claimed jobs in Redis, and holds back their first events as :func:`publish_at` says.
+    """Marks claimed jobs as running in Redis, and publishes their first events when :func:`publish_at` allows.
 
     Args:
-        renew_now: called when the lease of a claimed job was gone before it was started.
+        renew_now: called if the lease of a claimed job was lost before its start.
 
     Attributes:
         tracking: whether the server pushes changes of the queue.
@@ -115,17 +116,17 @@ class StartEvents:
         self._changed = Wakeup()
 
     def pushed(self) -> None:
-        """Somebody else changed the queue, or may have."""
+        """Record a possible change of the queue by another client."""
         self._pushed = trio.current_time()
 
     def heard(self, message: bytes) -> None:
-        """A ``job_submitted`` message. Never raises."""
+        """Record a ``job_submitted`` message. Never raises."""
         job_id = announced_job(message)
         if job_id is None or len(job_id) > _LONGEST_ID:
             return
         now = trio.current_time()
         self._heard[job_id] = now
-        if len(self._heard) > _MOST_IDS:  # taking out the oldest one by one reads all gaps before it each time
+        if len(self._heard) > _MOST_IDS:  # removing the oldest one by one would be quadratic
             self._heard, self._heard_before = {}, self._heard
         deferred = self._deferred.get(job_id)
         if deferred is not None:
@@ -133,13 +134,13 @@ class StartEvents:
             self._changed.set()
 
     def begin(self, claims: Claims, leases: Sequence[LeaseRef]) -> dict[str, DeferredStart]:
-        """Mark claimed jobs as running, and publish what may be published of them, without waiting for Redis.
+        """Mark claimed jobs as running and publish their first events if allowed, without waiting for Redis.
 
         Args:
-            leases: of the jobs, in their order.
+            leases: leases of the jobs, in the same order.
 
         Returns:
-            by job id, those of which nothing may be published yet.
+            the held-back jobs, by job id.
         """
         now = trio.current_time()
         announced: list[LeaseRef] = []
@@ -152,10 +153,10 @@ class StartEvents:
                 due_now.append(lease)
             else:
                 before = self._deferred.pop(claim.job_id, None)
-                if before is not None:  # it was given back and claimed again meanwhile
+                if before is not None:  # it was requeued and claimed again meanwhile
                     before.publish()
                 deferred[claim.job_id] = self._deferred[claim.job_id] = DeferredStart(lease, due, self._deferred)
-        if announced:  # one message for all of them, ahead of anything that they will report themselves
+        if announced:  # one message for all, before any progress
             self._queue.start(announced, self._machine if self._unified else "", self._renew_now)
         if due_now:
             self._begin(due_now, "both")
@@ -168,7 +169,7 @@ class StartEvents:
         self._queue.begin(leases, self._machine, self._renew_now, what=what, unified=self._unified)
 
     async def run(self) -> None:
-        """Publish first events when their time has come; ends only by cancellation."""
+        """Publish first events when they are due. Runs until cancelled."""
         limit = math.inf
         while True:
             await self._changed.wait(limit)

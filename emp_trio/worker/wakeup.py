@@ -1,4 +1,4 @@
-"""Waiting: a flag that wakes one waiter and loses nothing while nobody waits, and the first of several events."""
+"""Wait primitives: a flag that loses no set while nobody waits, and the first of several waits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 
 
 class Wakeup:
-    """Set by anybody, any number of times; :meth:`wait` returns once for all sets since the last return."""
+    """A flag for one waiter: :meth:`wait` returns once for all sets since its last return."""
 
     __slots__ = ("_event",)
 
@@ -16,12 +16,12 @@ class Wakeup:
         self._event = trio.Event()
 
     def set(self) -> None:
-        """Wake the waiter, now or when it comes."""
-        if not self._event.is_set():  # which takes a fifth of the time of setting it again
+        """Wake the current or the next waiter."""
+        if not self._event.is_set():  # testing takes a fifth of the time of setting
             self._event.set()
 
     async def wait(self, limit: float = float("inf")) -> bool:
-        """Wait for the next set, at most ``limit`` seconds. Returns whether it was set."""
+        """Wait for a set, for at most ``limit`` seconds. Return whether it was set."""
         with trio.move_on_after(limit):
             await self._event.wait()
         was_set = self._event.is_set()
@@ -31,7 +31,7 @@ class Wakeup:
 
 
 async def first_of(*waits: Callable[[], Awaitable[object]]) -> None:
-    """Wait until one of them returns; the others are cancelled."""
+    """Wait until one of ``waits`` returns, and cancel the others."""
     async with trio.open_nursery() as nursery:
 
         async def one(wait: Callable[[], Awaitable[object]]) -> None:
