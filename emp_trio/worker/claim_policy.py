@@ -10,9 +10,7 @@ _FIRST_BATCH: Final = 8  # slots of a first claim: most wake-ups are about one j
 _LONGEST_SPREAD: Final = 0.01  # maximum seconds by which machines spread claims for the same jobs
 _SHORTEST_SPREAD: Final = 0.0005
 _MOST_LOST_RACES: Final = 4
-_SCANNING: Final = (
-    9  # pause after scanning jobs for others, in multiples of its duration
-)
+_SCANNING: Final = 9  # pause after scanning jobs for others, in multiples of its duration
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):

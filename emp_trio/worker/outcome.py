@@ -21,9 +21,7 @@ from emp_trio.secrets import Redactor
 from emp_trio.worker.circuit import Verdict, verdict
 
 _LONGEST_TEXT: Final = 64 * 2**10  # maximum characters of an error that are processed; fewer are stored
-_LONG_WAIT: Final = (
-    30.0  # seconds; shorter waits are slept within the call
-)
+_LONG_WAIT: Final = 30.0  # seconds; shorter waits are slept within the call
 
 
 class AttemptEnd(msgspec.Struct, frozen=True, kw_only=True):
