@@ -133,7 +133,7 @@ def report(error: BaseException) -> int:
     for text in dict.fromkeys(leaf.message if not isinstance(leaf, ConfigError) else str(leaf) for leaf in ours):
         print_problem(text)
     if len(ours) < len(leaves):
-        print_problem("this is a bug in emp-trio; please report it with the traceback", label="internal error")
+        print_problem("this is a defect of emp-trio; please report it with the traceback", label="internal error")
         trace = Redactor().text("".join(traceback.format_exception(error)))
         print(escaped(trace, keep="\n"), file=sys.stderr)
         return FAILED

@@ -66,7 +66,7 @@ def load_mapping(source: Path | None, *, strict: bool = False) -> Loaded:
         mapping = decode(document, ServiceMapping, ROOT, diagnostics, strict=strict)
         _check_names(mapping, diagnostics)
     except TooMany:
-        capped = Problem(path=ROOT, message=f"more than {MOST} problems: the rest was not checked")
+        capped = Problem(path=ROOT, message=f"more than {MOST} problems: the rest was not looked at")
         diagnostics.problems.append(capped)
     return Loaded(source=name, mapping=mapping, problems=tuple(diagnostics.problems))
 

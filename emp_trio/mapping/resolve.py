@@ -72,7 +72,7 @@ def plan(
             counts = parse_workers(workers, mapping, env=env, gpus=gpus, diagnostics=diagnostics)
         planned = _plan(mapping, counts, env, gpus, find_connector, diagnostics)
     except TooMany:
-        diagnostics.problems.append(Problem(path="$", message="too many problems: the rest was not checked"))
+        diagnostics.problems.append(Problem(path="$", message="too many problems: the rest was not looked at"))
     if diagnostics.errors:
         problems = sorted(diagnostics.problems, key=lambda problem: problem.severity)  # errors first
         raise ConfigError("the configuration can't be used", problems=problems)

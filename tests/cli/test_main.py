@@ -143,7 +143,7 @@ def test_a_defect_is_called_one_and_hides_secrets(raising: Any, capsys: pytest.C
     raising(ZeroDivisionError("redis://user:opensesame@host"))
     assert run(["schema"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("internal error: this is a bug in emp-trio")
+    assert err.startswith("internal error: this is a defect of emp-trio")
     assert "ZeroDivisionError" in err
     assert "opensesame" not in err
 
