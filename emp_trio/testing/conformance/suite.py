@@ -70,6 +70,8 @@ class ConnectorConformance:
         payload: of a job that it does in well under a second.
         works: how much one job begins in the service.
         adopts: whether a job with this payload remembers its work for the next attempt, where the connector can.
+        answer_timeout: seconds after which :meth:`settings` is to give up a service that is silent: short where a test
+            makes it so, long where it answers for certain and only the machine may be slow.
         limit: seconds within which any attempt, health check or closing must end.
         cuts, cancels, wrongs: so many cut places, checkpoints and wrong values are tried at most; with EMP_TRIO_HEAVY=1
             all of them are.
@@ -84,6 +86,7 @@ class ConnectorConformance:
     payload: ClassVar[dict[str, Any]]
     works: ClassVar[int] = 1
     adopts: ClassVar[bool] = True
+    answer_timeout: float = 1.0
     limit: ClassVar[float] = 10.0
     cuts: ClassVar[int] = 30
     cancels: ClassVar[int] = 30
@@ -147,8 +150,15 @@ class ConnectorConformance:
 
     @asynccontextmanager
     async def _opened(
-        self, folder: Path, service: Any, url: str, *, connector_context: ConnectorContext | None = None
+        self,
+        folder: Path,
+        service: Any,
+        url: str,
+        *,
+        connector_context: ConnectorContext | None = None,
+        silent: bool = True,
     ) -> AsyncIterator[Running]:
+        self.answer_timeout = type(self).answer_timeout if silent else self.limit
         async with open_toolbox(folder / "assets") as usual:
             opened = open_running(
                 self.connector,
@@ -198,7 +208,7 @@ class ConnectorConformance:
         """The result has the fleet's shape, progress rises, and a second job on the same connector does as well."""
         async with self.open_service() as service:
             url = self._url(service)
-            async with self._opened(tmp_path, service, url) as running:
+            async with self._opened(tmp_path, service, url, silent=False) as running:
                 for attempt in (1, 2):
                     context = FakeAttempt()
                     self._right(await running.attempt(self.job(attempt=attempt), context))
@@ -210,7 +220,7 @@ class ConnectorConformance:
         """Answers that come late and in small pieces."""
         async with self._behind_proxy() as (service, proxy, url):
             proxy.latency, proxy.bandwidth = 0.02, 200_000
-            async with self._opened(tmp_path, service, url) as running:
+            async with self._opened(tmp_path, service, url, silent=False) as running:
                 self._right(await running.attempt(self.job()))
 
     @needs("service")
@@ -296,7 +306,9 @@ class ConnectorConformance:
                 for odd in self.odd(said_in(answered.body, label)):
                     tried, body = tried + 1, saying(odd, label)
                     spoil = from_kind(kind, reply(answered.status, body, content_type=label), lasting=False)
-                    self._right(await self._spoilt(tmp_path, service, relay, url, repr(odd)[:2000], spoil=spoil))
+                    self._right(
+                        await self._spoilt(tmp_path, service, relay, url, repr(odd)[:2000], spoil=spoil, silent=False)
+                    )
         assert tried or type(self).odd is ConnectorConformance.odd, "odd() knows none of the answers that came"
 
     @needs("service")
@@ -306,11 +318,15 @@ class ConnectorConformance:
             for kind, answered in (await self._distinct(tmp_path, service, relay, url)).items():
                 for body, label in other_labels(answered.body, answered.content_type):
                     spoil = from_kind(kind, reply(answered.status, body, content_type=label), lasting=False)
-                    self._right(await self._spoilt(tmp_path, service, relay, url, f"{kind} as {label}", spoil=spoil))
+                    self._right(
+                        await self._spoilt(
+                            tmp_path, service, relay, url, f"{kind} as {label}", spoil=spoil, silent=False
+                        )
+                    )
 
     async def _distinct(self, folder: Path, service: Any, relay: Relay, url: str) -> dict[str, Answered]:
         """The kinds of requests that a job makes, each with the last answer to one of it."""
-        async with self._opened(folder / "first", service, url) as running:
+        async with self._opened(folder / "first", service, url, silent=False) as running:
             self._right(await running.attempt(self.job()))
         assert relay.exchanges, "nothing came through the relay: does the connector use the URL it is given?"
         return {kind_of(exchange.request): exchange for exchange in relay.exchanges}
@@ -325,12 +341,13 @@ class ConnectorConformance:
         *,
         spoil: Spoil | None = None,
         instead: Spoil | None = None,
+        silent: bool = True,
     ) -> JobResult | EmpTrioError:
         """Run a job with one of the relay's answers spoilt; ``name`` says how."""
         relay.exchanges.clear()
         relay.spoil, relay.instead = spoil or _untouched, instead or _untouched
         try:
-            async with self._opened(folder / "spoilt", service, url) as running:
+            async with self._opened(folder / "spoilt", service, url, silent=silent) as running:
                 return await running.attempt(self.job())
         except AssertionError as error:
             asked = [f"{exchange.request.method} {exchange.request.target}" for exchange in relay.exchanges]

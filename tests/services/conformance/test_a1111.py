@@ -28,8 +28,8 @@ class TestA1111(ConnectorConformance):
             a1111=A1111Settings(
                 username="ann",
                 password=Secret("conformance-password"),
-                call_timeout=1.0,
-                answer_timeout=1.0,
+                call_timeout=self.answer_timeout,
+                answer_timeout=self.answer_timeout,
                 progress_interval=0.01,
                 interrupt_interval=0.01,
                 cleanup_timeout=1.0,

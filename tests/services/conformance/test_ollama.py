@@ -23,8 +23,8 @@ class TestOllama(ConnectorConformance):
 
     def settings(self, service: FakeOllama, url: str) -> Any:
         return OllamaConnector.Settings(
-            ollama=OllamaSettings(line_timeout=1.0),
-            http=HttpSettings(base_url=url, retry_delay=0.002, max_connections=2, timeout=2.0),
+            ollama=OllamaSettings(line_timeout=self.answer_timeout),
+            http=HttpSettings(base_url=url, retry_delay=0.002, max_connections=2, timeout=2 * self.answer_timeout),
         )
 
     def job(self, **fields: Any) -> Job:

@@ -136,6 +136,7 @@ class OpenAIHarness:
     """What is the same for all of them."""
 
     connector: Any
+    answer_timeout: float
 
     def open_service(self) -> AbstractAsyncContextManager[FakeOpenAI]:
         return open_fake_openai(script=QUICK)
@@ -145,7 +146,11 @@ class OpenAIHarness:
         if "chat" in self.connector.Settings.__struct_fields__:
             return self.connector.Settings(openai=AccountSettings(api_key=service.api_key), http=reach)
         return self.connector.Settings(
-            openai=OpenAISettings(api_key=service.api_key, poll_timeout=0.6, stream_read_timeout=2.0),
+            openai=OpenAISettings(
+                api_key=service.api_key,
+                poll_timeout=0.6 * self.answer_timeout,
+                stream_read_timeout=2 * self.answer_timeout,
+            ),
             http=reach,
             polling=PollingSettings(interval=0.002, attempts=10_000, errors_in_a_row=4),
         )
