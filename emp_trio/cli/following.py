@@ -146,17 +146,20 @@ class _Bars:
 
 
 class _Lines:
-    """One line per change of state, and at most one per second for progress."""
+    """One line per change of state, and at most one per second for progress: the newest, when its second comes."""
 
     def __init__(self, stderr: Console) -> None:
         self._stderr = stderr
         self._last: dict[str, tuple[str, float]] = {}
+        self._held_back: dict[str, JobEvent] = {}
 
     def show(self, event: JobEvent) -> None:
         kind, printed_at = self._last.get(event.job_id, ("", 0.0))
         now = trio.current_time()
         if event.kind == kind and now < printed_at + _LINE_EVERY:
+            self._held_back[event.job_id] = event
             return
+        self._held_back.pop(event.job_id, None)
         self._last[event.job_id] = (event.kind, now)
         line = f"{event.job_id} {_WORDS.get(event.kind, event.kind)}"
         if event.kind == "progress":
@@ -167,4 +170,6 @@ class _Lines:
         self._stderr.print(text)
 
     def tick(self) -> None:
-        """Do nothing: lines are never redrawn."""
+        """Print the progress lines whose second has come."""
+        for event in list(self._held_back.values()):
+            self.show(event)

@@ -41,6 +41,10 @@ def kind_of(request: Received) -> str:
     return f"{request.method} {_IDS.sub('#', request.target)}"
 
 
+def untouched(request: Received) -> None:
+    """Leave the answer as it is."""
+
+
 def from_kind(kind: str, answer: Answer, *, lasting: bool) -> Spoil:
     """``answer`` to the first request of a kind, or, ``lasting``, to that and all after it."""
     met = False
@@ -68,8 +72,8 @@ class Relay:
     def __init__(self, host: str, port: int) -> None:
         self.port = 0
         self.exchanges: list[Answered] = []
-        self.spoil: Spoil = lambda request: None
-        self.instead: Spoil = lambda request: None
+        self.spoil: Spoil = untouched
+        self.instead: Spoil = untouched
         self._service = (host, port)
 
     async def _answer(self, exchange: Exchange) -> None:

@@ -34,6 +34,7 @@ from emp_trio.testing.conformance.relay import (
     from_kind,
     kind_of,
     open_relay,
+    untouched,
 )
 from emp_trio.testing.conformance.scene import (
     CTX_SECRET,
@@ -48,7 +49,6 @@ from emp_trio.testing.conformance.scene import (
 )
 from emp_trio.testing.conformance.steps import run_steps
 from emp_trio.testing.faulty_server import open_faulty_server, reply
-from emp_trio.testing.http11 import Received
 from emp_trio.testing.proxy import FaultProxy, open_proxy
 
 T = TypeVar("T")
@@ -70,8 +70,7 @@ class ConnectorConformance:
         payload: of a job that it does in well under a second.
         works: how much one job begins in the service.
         adopts: whether a job with this payload remembers its work for the next attempt, where the connector can.
-        answer_timeout: seconds after which :meth:`settings` is to give up a service that is silent: short where a test
-            makes it so, long where it answers for certain and only the machine may be slow.
+        answer_timeout: seconds for :meth:`settings` to wait for an answer; longer where a test is sure to get one.
         limit: seconds within which any attempt, health check or closing must end.
         cuts, cancels, wrongs: so many cut places, checkpoints and wrong values are tried at most; with EMP_TRIO_HEAVY=1
             all of them are.
@@ -150,20 +149,14 @@ class ConnectorConformance:
 
     @asynccontextmanager
     async def _opened(
-        self,
-        folder: Path,
-        service: Any,
-        url: str,
-        *,
-        connector_context: ConnectorContext | None = None,
-        silent: bool = True,
+        self, folder: Path, service: Any, url: str, *, context: ConnectorContext | None = None, silent: bool = True
     ) -> AsyncIterator[Running]:
         self.answer_timeout = type(self).answer_timeout if silent else self.limit
         async with open_toolbox(folder / "assets") as usual:
             opened = open_running(
                 self.connector,
                 self.settings(service, url),
-                connector_context or usual,
+                context or usual,
                 begun=functools.partial(self.begun, service),
                 works=self.works,
                 limit=self.limit,
@@ -345,7 +338,7 @@ class ConnectorConformance:
     ) -> JobResult | EmpTrioError:
         """Run a job with one of the relay's answers spoilt; ``name`` says how."""
         relay.exchanges.clear()
-        relay.spoil, relay.instead = spoil or _untouched, instead or _untouched
+        relay.spoil, relay.instead = spoil or untouched, instead or untouched
         try:
             async with self._opened(folder / "spoilt", service, url, silent=silent) as running:
                 return await running.attempt(self.job())
@@ -432,7 +425,7 @@ class ConnectorConformance:
         async with self.open_service() as service, open_toolbox(tmp_path / "assets") as usual:
             url = self._url(service)
             stuck = msgspec.structs.replace(usual, assets=StuckAssets(usual.assets, stage))
-            async with self._opened(tmp_path, service, url, connector_context=stuck) as running:
+            async with self._opened(tmp_path, service, url, context=stuck) as running:
                 outcome = await running.attempt(self.job(), FakeAttempt(limits=StageLimits(upload=0.1, cdn=0.1)))
                 if not isinstance(outcome, JobResult) or outcome.output_files:
                     self._late(outcome, stage)
@@ -442,7 +435,7 @@ class ConnectorConformance:
         """Where there is no storage, a job that would save files fails before the service has begun anything."""
         async with self.open_service() as service, open_toolbox(None) as nowhere:
             url = self._url(service)
-            async with self._opened(tmp_path, service, url, connector_context=nowhere) as running:
+            async with self._opened(tmp_path, service, url, context=nowhere) as running:
                 before = self.begun(service)
                 outcome = await running.attempt(self.job())
                 if isinstance(outcome, JobResult):
@@ -503,7 +496,3 @@ class ConnectorConformance:
                 with trio.move_on_after(0.2):
                     await running.attempt(job)
             await until(lambda: proxy.connections == 0, "connections are open after a cancel", limit=self.limit)
-
-
-def _untouched(request: Received) -> None:
-    """Every answer as it is."""
