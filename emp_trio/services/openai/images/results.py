@@ -76,8 +76,8 @@ async def generated_images(
 
 
 def image_result(facts: dict[str, Any], saved: list[SavedAsset]) -> JobResult:
-    """The result of an image job whose images are saved; the last one is the main one, as in the fleet (connector
-    reference 4.3).
+    """The result of an image job whose images are saved; the last one is the main one, as in the fleet
+    (connector reference 4.3).
 
     Args:
         facts: the data of :func:`generated_images`, in this attempt or an earlier one.

@@ -71,8 +71,8 @@ class OpenAIText2ImgConnector(
             image_model, size, quality: where a job does not say.
             approaches: the ways to an image, in their order, with commas between them; a job may choose one of them
                 (``payload.approach``).
-            partial_images: how many are asked for by the streaming approach; each costs 100 output tokens (OpenAI
-                reference 7).
+            partial_images: how many are asked for by the streaming approach; each costs 100 output tokens
+                (OpenAI reference 7).
             image_timeout: seconds for a call of the Images API, which is silent until the image is done.
         """
 
