@@ -149,7 +149,7 @@ class WorkerQueue:
         try:
             return await self.port.call("FCALL", f"{library.NAME}_{name}", 0, *args, on_orphan=on_orphan)
         except ServerRefused as refusal:
-            if "Function not found" not in refusal.message:
+            if not _library_is_lost(refusal):
                 raise
         await library.load(self.port, self._text)
         return await self.port.call("FCALL", f"{library.NAME}_{name}", 0, *args, on_orphan=on_orphan)
@@ -172,7 +172,8 @@ class WorkerQueue:
                 if trio.current_time() >= end:
                     raise
             except ServerRefused as refusal:
-                if refusal.code not in PASSING or trio.current_time() >= end:
+                passes = refusal.code in PASSING or _library_is_lost(refusal)  # flushed again after it was loaded
+                if not passes or trio.current_time() >= end:
                     raise
             await trio.sleep(self._pause * random.uniform(0.5, 1.5))
 
@@ -469,6 +470,10 @@ def _claims(reply: Any) -> Claims:
         next_rank=next_rank if next_rank >= 0 else None,
         at=at_ms / 1000,
     )
+
+
+def _library_is_lost(refusal: ServerRefused) -> bool:
+    return "Function not found" in refusal.message
 
 
 def _unicode(text: str) -> str:

@@ -15,6 +15,7 @@ from emp_trio.queue import library
 from emp_trio.queue.bridge import Bridge, open_bridge
 from emp_trio.queue.client import open_queue
 from emp_trio.queue.port import RedisSettings
+from emp_trio.queue.settlement import released
 from emp_trio.queue.worker_queue import LeaseRef, WorkerQueue
 from emp_trio.secrets import Secret
 from tests.queue.support import CAPABILITIES, HELLO, Library, fake_server
@@ -96,6 +97,24 @@ async def test_flushed_library_is_loaded_again_by_the_call_that_misses_it(
     async with trio.open_nursery() as nursery:  # many at once
         for _ in range(20):
             nursery.start_soon(worker_queue.reap)
+
+
+async def test_an_outcome_survives_a_library_that_is_flushed_again_and_again(
+    bridge: Bridge, lib: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lib.submit("j")
+    lease = LeaseRef("j", lib.claim("w1")["jobs"]["j"][1])
+    call, flushes = bridge.call, iter(range(5))
+
+    async def flushed_before(*args: Any, **options: Any) -> Any:
+        if args[0] == "FCALL" and next(flushes, None) is not None:
+            lib.db.function_flush()
+        return await call(*args, **options)
+
+    monkeypatch.setattr(bridge, "call", flushed_before)
+    worker_queue = WorkerQueue(bridge, pause=0.01)
+    assert await worker_queue.retry_until_accepted(lambda: worker_queue.settle(lease, "m1", released()))
+    assert lib.job("j")["status"] == "pending"
 
 
 async def test_progress_messages_that_cannot_be_sent_as_they_are_do_not_hurt_the_batch(
